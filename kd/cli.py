@@ -1,0 +1,60 @@
+"""``kd <command>``: a command is imported only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+from kd import __version__
+from kd.errors import KDError
+
+COMMANDS = {
+    "train": "train a student (or a whole sweep with -m): kd train method=distillation temperature=2 alpha=0.7",
+    "report": "print one table of finished runs, with what distillation gained",
+    "evaluate": "measure a finished run's student on its own splits or on a file",
+    "predict": "classify texts, a file or standard input with a finished run's student",
+    "cache": "list, verify or remove stored teacher outputs",
+}
+
+
+def usage() -> str:
+    """What ``kd --help`` prints."""
+    width = max(map(len, COMMANDS))
+    lines = "\n".join(f"  {name:{width}}  {line}" for name, line in COMMANDS.items())
+    return (
+        "usage: kd [--debug] COMMAND ...\n\nTeach small text classifiers from BERT-like teachers.\n\n"
+        f"commands:\n{lines}\n\nkd COMMAND --help tells more. --debug (or KD_DEBUG=1) shows tracebacks."
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; a user's mistake gives one sentence and exit code 2."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if "--debug" in arguments:
+        arguments.remove("--debug")
+        os.environ["KD_DEBUG"] = "1"
+    command, *rest = arguments or ["--help"]
+    if command in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if command == "--version":
+        print(f"kd {__version__}")
+        return 0
+    if command not in COMMANDS:
+        print(f"kd: there is no command '{command}'; the commands are {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    try:
+        return importlib.import_module(f"kd.commands.{command}").main(rest) or 0
+    except KDError as error:
+        if os.environ.get("KD_DEBUG", "0") not in ("", "0"):
+            raise
+        print(f"kd {command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"kd {command}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe, such as head, went away: nothing is wrong, and nothing more can be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

@@ -1,0 +1,1 @@
+"""The leaves: one module a command, each with ``main(arguments) -> exit code``."""

@@ -1,0 +1,74 @@
+"""``kd cache ls|verify|rm``: what the teachers' answers on disk are, whether they are whole, and away with them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from kd import teacher_cache
+from kd.errors import KDError
+from kd.run import read_json
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="kd cache", description="Stored teacher outputs.")
+    parser.add_argument("action", choices=["ls", "verify", "rm"], help="list, check every checksum, or remove")
+    parser.add_argument("keys", nargs="*", help="cache keys as ls prints them (a beginning will do); none: all of them for verify")
+    parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="as for kd train (default: outputs)")
+    parser.add_argument("--all", action="store_true", help="rm: remove every cache")
+    options = parser.parse_args(arguments)
+    folder = options.outputs / "teacher_cache"
+    if options.action == "rm" and bool(options.keys) == options.all:
+        raise KDError("expected the keys to remove, or --all; kd cache ls prints the keys")
+    chosen = choose(folder, options.keys)
+    return {"ls": ls, "verify": verify, "rm": rm}[options.action](chosen)
+
+
+def choose(folder: Path, keys: list[str]) -> list[Path]:
+    """The caches whose keys begin so; all of them where no key is given.
+
+    Raises:
+        KDError: a key that fits none or several.
+    """
+    found = teacher_cache.entries(folder)
+    if not keys:
+        return found
+    chosen = []
+    for key in keys:
+        fits = [place for place in found if place.name.startswith(key)]
+        if len(fits) != 1:
+            raise KDError(f"expected the key of one cache in '{folder}', found {len(fits)} for '{key}'; kd cache ls prints them")
+        chosen += fits
+    return chosen
+
+
+def ls(places: list[Path]) -> int:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, side in (("key", "left"), ("teacher", "left"), ("split", "left"), ("rows", "right"), ("kB", "right"), ("s", "right")):
+        table.add_column(name, justify=side, no_wrap=name == "key")
+    for place in places:
+        meta = read_json(place / "meta.json")
+        size = sum(path.stat().st_size for path in place.iterdir())
+        table.add_row(place.name, str(meta.get("teacher", "")), str(meta.get("split", "")), str(meta["rows"]), f"{size / 1e3:.0f}", f"{meta['seconds']:.1f}")
+    Console().print(table if places else "no teacher cache here yet")
+    return 0
+
+
+def verify(places: list[Path]) -> int:
+    """Exit code 1 where any cache is damaged."""
+    bad = 0
+    for place in places:
+        problem = teacher_cache.damage(place)
+        bad += problem is not None
+        print(f"{place.name}  {problem or 'whole'}")
+    return 1 if bad else 0
+
+
+def rm(places: list[Path]) -> int:
+    for place in places:
+        teacher_cache.remove(place)
+        print(f"{place.name}  removed")
+    return 0

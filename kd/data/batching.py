@@ -1,0 +1,175 @@
+"""Token rows of unequal length: kept ragged, batched by length, padded only to the longest in a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+from transformers import PreTrainedTokenizerBase
+
+from kd.contract import Batch
+
+TOKENIZE_CHUNK = 1_000
+"""Texts a call to the tokenizer: enough for its threads, few enough to keep memory flat."""
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Rows of unequal length in one array: row i is ``values[offsets[i]:offsets[i + 1]]``."""
+
+    values: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.offsets)
+
+    def padded(self, rows: Sequence[int], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The rows right-padded to the longest of them.
+
+        Returns:
+            ids ``[B, L]`` int64 and attention mask ``[B, L]`` int64, with L at least 1.
+        """
+        rows = np.asarray(rows)
+        starts, lengths = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
+        columns = np.arange(max(1, lengths.max(initial=0)))
+        mask = columns < lengths[:, None]
+        ids = np.full(mask.shape, padding, dtype=np.int64)
+        ids[mask] = self.values[(starts[:, None] + columns)[mask]]
+        return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
+
+
+def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> Ragged:
+    """Token ids of all texts, special tokens included, cut at ``max_length``."""
+    pieces, lengths = [], []
+    for start in range(0, len(texts), TOKENIZE_CHUNK):
+        rows = tokenizer(list(texts[start : start + TOKENIZE_CHUNK]), truncation=True, max_length=max_length)
+        lengths += [len(row) for row in rows["input_ids"]]
+        pieces += [np.fromiter(row, dtype=np.int32) for row in rows["input_ids"]]
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    return Ragged(np.concatenate(pieces) if pieces else np.empty(0, np.int32), offsets)
+
+
+@dataclass(frozen=True)
+class EncodedSplit(Dataset):
+    """A split ready to batch; indexing with a list of rows gives a `kd.contract.Batch`.
+
+    Args:
+        tokens: the student's token ids.
+        labels: ``[N]``, -100 where there is none.
+        padding: the student tokenizer's padding id.
+        teacher_tokens: the teacher's token ids, only where a live teacher reads another tokenizer.
+        teacher_padding: the teacher tokenizer's padding id.
+        columns: further arrays of N rows that travel with the batch, such as ``teacher_logits``.
+    """
+
+    tokens: Ragged
+    labels: np.ndarray
+    padding: int
+    teacher_tokens: Ragged | None = None
+    teacher_padding: int = 0
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self):
+        for name, column in {"labels": self.labels, **self.columns}.items():
+            if len(column) != len(self.tokens):
+                raise ValueError(f"column '{name}' has {len(column)} rows, the split has {len(self.tokens)}")
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, rows: Sequence[int]) -> Batch:
+        rows = np.asarray(rows)
+        input_ids, attention_mask = self.tokens.padded(rows, self.padding)
+        batch = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "labels": torch.from_numpy(self.labels[rows]),
+            "index": torch.from_numpy(rows),
+        }
+        if self.teacher_tokens is not None:
+            ids, mask = self.teacher_tokens.padded(rows, self.teacher_padding)
+            batch |= {"teacher_input_ids": ids, "teacher_attention_mask": mask}
+        return batch | {name: torch.from_numpy(np.array(column[rows])) for name, column in self.columns.items()}
+
+
+class LengthBucketSampler(Sampler[list[int]]):
+    """Batches of rows of like length.
+
+    Shuffled: the rows are permuted, cut into pools of ``pool`` batches, sorted by length within a
+    pool, cut into batches, and the batches are permuted. Not shuffled: sorted by length once, longest
+    first, so that running out of memory shows in the first batch. The order depends on ``seed`` and the
+    epoch alone. Every row comes exactly once an epoch over all ranks, and all ranks get as many batches.
+
+    Args:
+        lengths: ``[N]`` tokens a row.
+        batch_size: rows a batch and rank.
+        shuffle: permute anew each epoch.
+        seed: of the permutations.
+        rank, world_size: this process among those that share the rows.
+        pool: batches a pool; larger pads less and mixes less.
+    """
+
+    def __init__(
+        self,
+        lengths: np.ndarray,
+        batch_size: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        pool: int = 50,
+    ):
+        self.lengths, self.batch_size, self.shuffle, self.seed = lengths, batch_size, shuffle, seed
+        self.rank, self.world_size, self.pool = rank, world_size, pool
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        rows, whole = len(self.lengths), self.batch_size * self.world_size
+        batches, rest = divmod(rows, whole)
+        return batches + (rest >= self.world_size or batches == 0)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for rows in self._global_batches():
+            yield np.array_split(rows, self.world_size)[self.rank].tolist()
+
+    def _global_batches(self) -> list[np.ndarray]:
+        whole = self.batch_size * self.world_size
+        if not self.shuffle:
+            return self._cut(np.argsort(-self.lengths, kind="stable"), whole)
+        generator = np.random.default_rng([self.seed, self.epoch])
+        rows = generator.permutation(len(self.lengths))
+        # A rest too small to give every rank a row must sit at the very end, where it joins the batch before it.
+        pools = [rows[start : start + whole * self.pool] for start in range(0, len(rows), whole * self.pool)]
+        if len(pools) > 1 and len(pools[-1]) < self.world_size:
+            pools[-2:] = [np.concatenate(pools[-2:])]
+        batches = []
+        for rows in pools:
+            batches += self._cut(rows[np.argsort(self.lengths[rows], kind="stable")], whole)
+        return [batches[position] for position in generator.permutation(len(batches))]
+
+    def _cut(self, rows: np.ndarray, size: int) -> list[np.ndarray]:
+        batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+        if len(batches) > 1 and len(batches[-1]) < self.world_size:
+            batches[-2:] = [np.concatenate(batches[-2:])]
+        return batches
+
+
+def padding_share(lengths: np.ndarray, batches: Sequence[Sequence[int]]) -> float:
+    """The share of padding among all tokens that these batches hold."""
+    real = sum(int(lengths[rows].sum()) for rows in batches)
+    total = sum(len(rows) * int(lengths[rows].max()) for rows in batches)
+    return 1 - real / total

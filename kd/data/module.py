@@ -1,0 +1,64 @@
+"""The one DataModule that every method shares."""
+
+from __future__ import annotations
+
+import lightning
+import torch
+from torch.utils.data import DataLoader
+
+from kd.data.batching import EncodedSplit, LengthBucketSampler
+
+
+class TextDataModule(lightning.LightningDataModule):
+    """Length-bucketed, dynamically padded batches of encoded splits.
+
+    The samplers split the rows over the ranks themselves: the Trainer must be built with
+    ``use_distributed_sampler=False``.
+
+    Args:
+        train, validation: encoded splits.
+        batch_size: training rows a batch and rank.
+        seed: of the order of the batches.
+        evaluation_batch_size: rows a batch and rank where nothing is learnt.
+        num_workers: loader processes; 0 batches in the training process, which is fastest for short texts.
+    """
+
+    def __init__(
+        self,
+        train: EncodedSplit,
+        validation: EncodedSplit,
+        batch_size: int,
+        seed: int = 0,
+        evaluation_batch_size: int = 256,
+        num_workers: int = 0,
+    ):
+        super().__init__()
+        self.train, self.validation = train, validation
+        self.batch_size, self.seed = batch_size, seed
+        self.evaluation_batch_size, self.num_workers = evaluation_batch_size, num_workers
+
+    def train_sampler(self, rank: int = 0, world_size: int = 1) -> LengthBucketSampler:
+        """The order of the training batches for one rank."""
+        return LengthBucketSampler(
+            self.train.tokens.lengths, self.batch_size, True, self.seed, rank=rank, world_size=world_size
+        )
+
+    def train_dataloader(self) -> DataLoader:
+        return self._loader(self.train, self.train_sampler(*self._ranks()))
+
+    def val_dataloader(self) -> DataLoader:
+        rank, world_size = self._ranks()
+        lengths = self.validation.tokens.lengths
+        sampler = LengthBucketSampler(lengths, self.evaluation_batch_size, rank=rank, world_size=world_size)
+        return self._loader(self.validation, sampler)
+
+    def _ranks(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _loader(self, split: EncodedSplit, sampler: LengthBucketSampler) -> DataLoader:
+        # The split batches by itself: one call a batch instead of one a row. A generator of its own, because
+        # the loader draws a seed when an epoch begins, which would shift dropout in a resumed run.
+        generator = torch.Generator().manual_seed(self.seed)
+        return DataLoader(
+            split, sampler=sampler, batch_size=None, num_workers=self.num_workers, generator=generator
+        )

@@ -1,0 +1,102 @@
+"""Rows on their way from a reader into a data set, in flat arrays."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset
+from datasets.table import InMemoryTable
+
+FLUSH_ROWS, FLUSH_CHARACTERS = 4096, 1 << 24
+
+
+class Store:
+    """Takes rows one by one; memory holds their texts as Arrow chunks, no Python object a row.
+
+    ``side`` is the row's 16-byte key: the first eight bytes place it in a split, the rest order it.
+    """
+
+    def __init__(self) -> None:
+        self._chunks: list[pa.Array] = []
+        self._texts: list[str] = []
+        self._characters = 0
+        self._labels, self._lines, self._files = array("q"), array("q"), array("i")
+        self._sides = bytearray()
+
+    def add(self, text: str, label: int, line: int, file: int, side: bytes) -> None:
+        """Append a row; ``file`` is a number that the caller understands."""
+        self._texts.append(text)
+        self._labels.append(label)
+        self._lines.append(line)
+        self._files.append(file)
+        self._sides += side
+        self._characters += len(text)
+        # An Arrow string array holds 2 GiB, so that long texts make chunks of fewer rows.
+        if len(self._texts) >= FLUSH_ROWS or self._characters >= FLUSH_CHARACTERS:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._chunks.append(pa.array(self._texts, pa.string()))
+        self._texts, self._characters = [], 0
+
+    def table(self) -> Table:
+        """All rows so far."""
+        self._flush()
+        return Table(
+            texts=pa.chunked_array(self._chunks, pa.string()),
+            labels=np.array(self._labels, dtype=np.int64),
+            lines=np.array(self._lines, dtype=np.int64),
+            files=np.array(self._files, dtype=np.int64),
+            sides=np.frombuffer(bytes(self._sides), dtype=">u8").reshape(-1, 2).astype(np.uint64),
+        )
+
+
+@dataclass
+class Table:
+    """Columns of equal length; ``sides`` ``[rows, 2]`` are the two halves of the keys."""
+
+    texts: pa.ChunkedArray
+    labels: np.ndarray
+    lines: np.ndarray
+    files: np.ndarray
+    sides: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def where(self, mask: np.ndarray) -> Table:
+        """The rows that a boolean mask keeps."""
+        return Table(
+            self.texts.filter(pa.array(mask)),
+            self.labels[mask],
+            self.lines[mask],
+            self.files[mask],
+            self.sides[mask],
+        )
+
+    def side(self, row: int) -> bytes:
+        """The key of a row, as it was added."""
+        return self.sides[row].astype(">u8").tobytes()
+
+    def followed_by(self, other: Table) -> Table:
+        """These rows, then the other's."""
+        return Table(
+            pa.chunked_array([*self.texts.chunks, *other.texts.chunks], pa.string()),
+            np.concatenate([self.labels, other.labels]),
+            np.concatenate([self.lines, other.lines]),
+            np.concatenate([self.files, other.files]),
+            np.concatenate([self.sides, other.sides]),
+        )
+
+    def dataset(self) -> tuple[Dataset, str]:
+        """The rows as a data set, and the SHA-256 of their texts and labels."""
+        checksum = hashlib.sha256(self.labels.astype("<i8").tobytes())
+        for chunk in self.texts.chunks:
+            checksum.update("\0".join([*chunk.to_pylist(), ""]).encode())
+        table = pa.table({"text": self.texts, "label": self.labels, "line": self.lines})
+        # The fingerprint is the content's own: datasets would pickle and hash the whole table.
+        return Dataset(InMemoryTable(table), fingerprint=checksum.hexdigest()[:32]), checksum.hexdigest()

@@ -1,0 +1,103 @@
+"""Logits of a model for every row of a split, and what a model costs."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from kd.contract import Batch
+
+
+@torch.inference_mode()
+def logits_by_row(model: PreTrainedModel, batches: Iterable[Batch]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Run a model over batches in evaluation mode.
+
+    Yields:
+        row numbers ``[B]`` and float32 logits ``[B, C]`` of each batch, in the order of the batches.
+    """
+    with evaluating(model):
+        for batch in batches:
+            output = model(
+                input_ids=batch["input_ids"].to(model.device),
+                attention_mask=batch["attention_mask"].to(model.device),
+            )
+            yield batch["index"].numpy(), output.logits.float().cpu().numpy()
+
+
+def all_logits(model: PreTrainedModel, batches: Iterable[Batch], rows: int) -> np.ndarray:
+    """The logits of all rows ``[rows, C]``, row i at i whatever the order of the batches."""
+    table = None
+    for index, logits in logits_by_row(model, batches):
+        if table is None:
+            table = np.full((rows, logits.shape[1]), np.nan, dtype=np.float32)
+        table[index] = logits
+    return table
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; the mode before is restored."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def parameter_counts(model: PreTrainedModel) -> dict[str, int]:
+    """Parameters in all, without the word table (and positions), and those that train."""
+    embeddings = {id(p) for m in model.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters()}
+    sizes = {id(p): p.numel() for p in model.parameters()}
+    return {
+        "total": sum(sizes.values()),
+        "without_embeddings": sum(size for key, size in sizes.items() if key not in embeddings),
+        "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+    }
+
+
+@torch.inference_mode()
+def latency(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    max_length: int,
+    warm_up: int = 20,
+    timed: int = 200,
+) -> dict[str, float]:
+    """Time of one text at a time on the CPU, from tokens to logits, tokenizer apart.
+
+    Args:
+        texts: taken in turn; give real ones, since the time depends on their length.
+        warm_up: calls before the clock starts.
+        timed: calls that are timed.
+
+    Returns:
+        median ``p50_ms`` and 95th percentile ``p95_ms`` in milliseconds, with the ``threads`` used.
+    """
+    device = model.device
+    encoded = [
+        tokenizer([texts[i % len(texts)]], truncation=True, max_length=max_length, return_tensors="pt")
+        for i in range(min(timed, len(texts)))
+    ]
+    times = []
+    model.to("cpu")
+    with evaluating(model):
+        for call in range(warm_up + timed):
+            inputs = encoded[call % len(encoded)]
+            start = time.perf_counter()
+            model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
+            times.append(1000 * (time.perf_counter() - start))
+    model.to(device)
+    times = times[warm_up:]
+    return {
+        "p50_ms": statistics.median(times),
+        "p95_ms": statistics.quantiles(times, n=20)[-1],
+        "threads": torch.get_num_threads(),
+    }

@@ -1,0 +1,25 @@
+"""The students, and how they start. Importing this registers them with transformers' Auto classes."""
+
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+from kd.models.base import Student, StudentConfig
+from kd.models.bilstm import BiLSTM, BiLSTMConfig
+from kd.models.bow import DAN, MLP, DANConfig, MLPConfig
+from kd.models.textcnn import TextCNN, TextCNNConfig
+
+for student in (MLP, DAN, TextCNN, BiLSTM):
+    AutoConfig.register(student.config_class.model_type, student.config_class, exist_ok=True)
+    AutoModelForSequenceClassification.register(student.config_class, student, exist_ok=True)
+
+__all__ = [
+    "DAN",
+    "MLP",
+    "BiLSTM",
+    "BiLSTMConfig",
+    "DANConfig",
+    "MLPConfig",
+    "Student",
+    "StudentConfig",
+    "TextCNN",
+    "TextCNNConfig",
+]

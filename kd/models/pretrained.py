@@ -1,0 +1,67 @@
+"""Any Hugging Face classifier as a student, and the one place where a student is made from its config."""
+
+from __future__ import annotations
+
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+
+from kd.errors import KDError
+
+
+def pretrained_config(
+    name_or_path: str, vocab_size: int, num_labels: int, pad_token_id: int
+) -> PreTrainedConfig:
+    """The config of a checkpoint, told the labels of this run; `new_student` then loads its weights.
+
+    Args:
+        name_or_path: a name on the hub or a folder. Code that comes with the checkpoint is never run.
+        vocab_size: tokens that the student's tokenizer knows; the checkpoint keeps its own, larger table.
+
+    Raises:
+        KDError: no such checkpoint, or the tokenizer is not the checkpoint's own.
+    """
+    try:
+        config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise KDError(_unreadable(name_or_path, error)) from error
+    if vocab_size > config.vocab_size:
+        raise KDError(
+            f"student '{name_or_path}' knows {config.vocab_size} tokens, and the tokenizer has {vocab_size}; "
+            "use its own: tokenizer=pretrained"
+        )
+    if config.num_labels != num_labels:
+        config.num_labels = num_labels
+    config.pad_token_id = pad_token_id
+    return config
+
+
+def new_student(config: PreTrainedConfig) -> PreTrainedModel:
+    """A student of this config: with the weights of the checkpoint that it came from, else random.
+
+    In float32, even where the checkpoint is stored in half precision. The word table takes no gradient where
+    the config has ``freeze_embeddings``.
+
+    Raises:
+        KDError: weights that cannot be read, or sizes that make no model.
+    """
+    try:
+        if config.name_or_path:
+            student = AutoModelForSequenceClassification.from_pretrained(
+                config.name_or_path, config=config, dtype=torch.float32, ignore_mismatched_sizes=True
+            )
+        else:
+            student = AutoModelForSequenceClassification.from_config(config)
+    except OSError as error:
+        raise KDError(_unreadable(config.name_or_path, error)) from error
+    except ValueError as error:
+        raise KDError(f"student '{config.model_type}': {error}; change the sizes under student.") from error
+    student.get_input_embeddings().weight.requires_grad_(not getattr(config, "freeze_embeddings", False))
+    return student
+
+
+def _unreadable(name_or_path: str, error: Exception) -> str:
+    reason = str(error).strip().splitlines()[0]
+    return (
+        f"student.name_or_path must be a model on the hub or a folder with config.json and weights, "
+        f"got '{name_or_path}' ({reason}); set student.name_or_path=..."
+    )

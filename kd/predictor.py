@@ -1,0 +1,76 @@
+"""A finished student, loaded from disk, that classifies texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+import yaml
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+import kd.models  # noqa: F401  registers the students
+from kd.data.batching import EncodedSplit, LengthBucketSampler, tokenize
+from kd.errors import KDError
+from kd.inference import all_logits
+from kd.run import RunDirectory
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A classifier with its tokenizer.
+
+    Args:
+        model, tokenizer: the classifier.
+        max_length: tokens after which texts are cut.
+        text_column: the column that held the texts in training.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+    text_column: str = "text"
+
+    @classmethod
+    def load(cls, path: Path) -> Predictor:
+        """From a run directory, or from a Hugging Face folder.
+
+        Raises:
+            KDError: neither of them, a run that is not done, or a model that cannot be read.
+        """
+        config = None
+        folder = path
+        if not (path / "config.json").is_file():
+            run = RunDirectory.finished(path)
+            config = yaml.safe_load(run.config_file.read_text())
+            folder = run.model
+        transformers.utils.logging.disable_progress_bar()
+        transformers.logging.set_verbosity_error()
+        try:
+            model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=False).eval()
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise KDError(f"expected a classifier with its tokenizer in '{folder}', found none that loads: {str(error).splitlines()[0]}") from error
+        text = config["data"]["text"] if config else "text"
+        return cls(model, tokenizer, min(tokenizer.model_max_length, 4096), text)
+
+    @property
+    def label_names(self) -> list[str]:
+        """The labels in the order of the logits."""
+        return [self.model.config.id2label[number] for number in range(self.model.config.num_labels)]
+
+    def logits(self, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:
+        """``[N, C]`` float32, row i for text i."""
+        if not texts:
+            return np.empty((0, self.model.config.num_labels), np.float32)
+        tokens = tokenize(self.tokenizer, texts, self.max_length)
+        split = EncodedSplit(tokens, np.full(len(tokens), -100), self.tokenizer.pad_token_id)
+        rows = LengthBucketSampler(tokens.lengths, batch_size)
+        return all_logits(self.model, (split[batch] for batch in rows), len(tokens))
+
+    def probabilities(self, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:
+        """``[N, C]``, rows sum to 1."""
+        return torch.from_numpy(self.logits(texts, batch_size)).softmax(dim=1).numpy()

@@ -1,0 +1,164 @@
+"""A run directory on disk. Reading one needs no torch.
+
+=====================  =============================================================================
+``config.yaml``        the resolved configuration
+``environment.json``   package versions, git commit, hardware, checksums of data and teacher, seed
+``metrics.csv``        curves
+``metrics.json``       final figures
+``predictions.parquet``split, row, label, logits of student and teacher for validation and test
+``checkpoints/``       ``best.ckpt`` and ``last.ckpt``, the student only
+``model/``             Hugging Face folder with tokenizer
+``status.json``        running, done, or failed and why
+=====================  =============================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from kd.errors import KDError
+
+PACKAGES = (
+    "kd",
+    "torch",
+    "lightning",
+    "transformers",
+    "tokenizers",
+    "torchmetrics",
+    "hydra-core",
+    "omegaconf",
+    "datasets",
+    "numpy",
+)
+PRODUCTS = ("config.yaml", "environment.json", "metrics.csv", "metrics.json", "predictions.parquet", "checkpoints", "model")
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The places in a run directory, and how they are read and written: whole or not at all."""
+
+    path: Path
+
+    @classmethod
+    def finished(cls, path: str | Path) -> RunDirectory:
+        """A run that ended well.
+
+        Raises:
+            KDError: where there is no run, or one that is not done.
+        """
+        run = cls(Path(path))
+        if not run.status_file.is_file():
+            raise KDError(f"expected the directory of a kd run, found no status.json in '{path}'; give the folder that kd train printed")
+        state = run.status()
+        if state["state"] != "done":
+            raise KDError(f"the run in '{path}' is {state['state']} ({state.get('reason', 'no reason given')}); repeat kd train first")
+        return run
+
+    @property
+    def status_file(self) -> Path:
+        return self.path / "status.json"
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.json"
+
+    @property
+    def predictions_file(self) -> Path:
+        return self.path / "predictions.parquet"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    def status(self) -> dict[str, Any]:
+        return read_json(self.status_file)
+
+    def metrics(self) -> dict[str, Any]:
+        return read_json(self.metrics_file)
+
+    def set_status(self, state: str, **facts: Any) -> None:
+        """``state`` is running, done or failed."""
+        write_json(self.status_file, {"state": state, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **facts})
+
+    def set_aside_products(self) -> Path | None:
+        """Move what an earlier run left here into ``previous/<n>/``, so that nothing is overwritten."""
+        found = [self.path / name for name in PRODUCTS if (self.path / name).exists()]
+        if not found:
+            return None
+        previous = self.path / "previous"
+        previous.mkdir(exist_ok=True)
+        place = previous / str(1 + max((int(p.name) for p in previous.iterdir() if p.name.isdigit()), default=0))
+        place.mkdir()
+        for product in found:
+            shutil.move(product, place / product.name)
+        return place
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise KDError(f"expected a JSON file at '{path}', found none that can be read: {error}") from error
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Replace a JSON file in one step, so that a reader never meets half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def environment() -> dict[str, Any]:
+    """What a run stood on: versions, commit, machine, command."""
+    return {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "git": _git_state(),
+        "machine": {"system": platform.platform(), "processor": _processor(), "cores": os.cpu_count()},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Commit of kd's own checkout, None for an installed kd."""
+    command = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run([*command, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        changes = subprocess.run([*command, "status", "--porcelain"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"commit": commit.stdout.strip(), "uncommitted_changes": bool(changes.stdout.strip())}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())

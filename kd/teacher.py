@@ -1,0 +1,361 @@
+"""The teacher of a run: a backbone that is fine-tuned once, kept by content, and asked once for its outputs."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import lightning
+import numpy as np
+import torch
+from datasets import Dataset
+from filelock import FileLock
+from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.loggers import CSVLogger
+from rich.progress import track
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from kd import teacher_cache
+from kd.assets import resolve
+from kd.data.batching import EncodedSplit, LengthBucketSampler, Ragged, tokenize
+from kd.data.module import TextDataModule
+from kd.data.sources import Splits
+from kd.data.tokenizers import tokenizer_fingerprint
+from kd.errors import KDError
+from kd.inference import all_logits, logits_by_row
+from kd.losses.label import LabelLoss
+from kd.methods.schedule import warm_up_and_decay
+from kd.methods.supervised import Supervised
+from kd.run import read_json, write_json
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A teacher by name, fine-tuned on demand.
+
+    The fine-tuned model lives under ``<outputs>/teachers/<key>/``, where the key is a hash of the
+    backbone, the labelled rows, the recipe and the seed: whoever asks first trains it, all others find it.
+
+    Args:
+        name_or_path: hub name, local folder, or ``asset:NAME``.
+        fine_tune: train it on the labelled rows; False takes the model as it is.
+        max_length: tokens after which texts are cut.
+        epochs, batch_size, learning_rate, weight_decay, warm_up, gradient_clip, precision: the recipe.
+        seed: of the fine-tuning; apart from the run's seed, so that runs over seeds share a teacher.
+        labelling_batch_size: rows a batch where the teacher only answers.
+    """
+
+    name_or_path: str
+    fine_tune: bool
+    max_length: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    warm_up: float
+    gradient_clip: float
+    precision: str
+    seed: int
+    labelling_batch_size: int
+
+    @cached_property
+    def backbone(self) -> Path:
+        """The folder with the backbone's weights and tokenizer."""
+        return local_model(str(resolve(self.name_or_path)))
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return AutoTokenizer.from_pretrained(self.backbone, trust_remote_code=False)
+
+    @cached_property
+    def word_table(self) -> torch.Tensor:
+        """The backbone's word table ``[V, d]``, as it was before any fine-tuning."""
+        model = AutoModelForSequenceClassification.from_pretrained(self.backbone, trust_remote_code=False)
+        return model.get_input_embeddings().weight.detach().clone()
+
+    def ready(self, splits: Splits, outputs: Path) -> ReadyTeacher:
+        """The teacher that answers: fine-tuned on the training split if it has to be, and checked.
+
+        Raises:
+            KDError: another number of labels than the data has, or labels in another order.
+        """
+        if self.fine_tune:
+            return self._fine_tuned(splits, Path(outputs) / "teachers")
+        found = AutoConfig.from_pretrained(self.backbone, trust_remote_code=False).num_labels
+        expected = len(splits.label_names)
+        if found != expected:
+            raise KDError(
+                f"teacher '{self.name_or_path}' has {found} labels, the data has {expected} "
+                f"({', '.join(splits.label_names)}); choose a teacher for this task or teacher.fine_tune=true"
+            )
+        return ReadyTeacher(self.name_or_path, self.backbone, self.max_length, self.labelling_batch_size, {})
+
+    def key(self, splits: Splits) -> str:
+        """Names the fine-tuned teacher: the hash of all that decides its weights."""
+        labelled = labelled_rows(splits.train)
+        parts = {
+            "format": FORMAT,
+            "backbone": folder_checksum(self.backbone),
+            "texts": teacher_cache.texts_hash(labelled["text"]),
+            "labels": hashlib.sha256(np.asarray(labelled["label"], np.int64).tobytes()).hexdigest(),
+            "label_names": splits.label_names,
+            **{name: getattr(self, name) for name in RECIPE},
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
+
+    def _fine_tuned(self, splits: Splits, folder: Path) -> ReadyTeacher:
+        place = folder / self.key(splits)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(place.with_suffix(".lock")):
+            for leftover in folder.glob(f"{place.name}.building-*"):
+                shutil.rmtree(leftover)
+            if _damaged(place):
+                log.warning("the teacher in %s is damaged: it is fine-tuned anew", place)
+                shutil.rmtree(place)
+            if not place.exists():
+                building = place.with_suffix(f".building-{os.getpid()}")
+                building.mkdir()
+                try:
+                    self._train(splits, building)
+                    os.replace(building, place)
+                except BaseException:
+                    shutil.rmtree(building, ignore_errors=True)
+                    raise
+            else:
+                log.info("teacher: found the fine-tuned %s in %s", self.name_or_path, place)
+        facts = read_json(place / "teacher.json")
+        return ReadyTeacher(self.name_or_path, place / "model", self.max_length, self.labelling_batch_size, facts)
+
+    def _train(self, splits: Splits, folder: Path) -> None:
+        log.info("teacher: fine-tuning %s on %d rows (once)", self.name_or_path, len(splits.train))
+        lightning.seed_everything(self.seed, verbose=False)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            self.backbone,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,
+            id2label=dict(enumerate(splits.label_names)),
+            label2id={name: i for i, name in enumerate(splits.label_names)},
+        )
+        train = labelled_rows(splits.train)
+        data = TextDataModule(self._encoded(train), self._encoded(splits.validation), self.batch_size, self.seed)
+        method = Supervised(
+            model,
+            LabelLoss(),
+            partial(torch.optim.AdamW, lr=self.learning_rate, weight_decay=self.weight_decay, fused=True),
+            partial(warm_up_and_decay, decay="linear", warm_up=self.warm_up),
+            self.seed,
+        )
+        trainer = lightning.Trainer(
+            accelerator="auto",
+            devices=1,
+            max_epochs=self.epochs,
+            precision=self.precision,
+            gradient_clip_val=self.gradient_clip,
+            use_distributed_sampler=False,
+            logger=CSVLogger(folder, name="", version=""),
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=10,
+            callbacks=[RichProgressBar()],
+        )
+        start = time.perf_counter()
+        trainer.fit(method, data)
+        seconds = time.perf_counter() - start
+        model = model.to("cpu").eval()
+        model.save_pretrained(folder / "model")
+        self.tokenizer.save_pretrained(folder / "model")
+        facts = {
+            "name": self.name_or_path,
+            "checksum": folder_checksum(folder / "model"),
+            "validation_accuracy": float(trainer.callback_metrics["val/accuracy"]),
+            "training_seconds": round(seconds, 2),
+            "rows": len(train),
+            **{name: getattr(self, name) for name in RECIPE},
+        }
+        write_json(folder / "teacher.json", facts)
+        log.info("teacher: validation accuracy %.3f after %.0f s", facts["validation_accuracy"], seconds)
+
+    def _encoded(self, split: Dataset) -> EncodedSplit:
+        tokens = tokenize(self.tokenizer, split["text"], self.max_length)
+        return EncodedSplit(tokens, np.asarray(split["label"], np.int64), self.tokenizer.pad_token_id)
+
+
+RECIPE = (
+    "max_length",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "weight_decay",
+    "warm_up",
+    "gradient_clip",
+    "precision",
+    "seed",
+)
+
+
+@dataclass(frozen=True)
+class ReadyTeacher:
+    """A teacher that can answer.
+
+    Args:
+        name: as the configuration calls it.
+        folder: its Hugging Face folder.
+        max_length: tokens after which texts are cut.
+        batch_size: rows a batch.
+        facts: what its fine-tuning recorded; empty for a model that was taken as it is.
+    """
+
+    name: str
+    folder: Path
+    max_length: int
+    batch_size: int
+    facts: dict
+
+    @cached_property
+    def checksum(self) -> str:
+        return folder_checksum(self.folder)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
+
+    @cached_property
+    def model(self) -> PreTrainedModel:
+        """The live model, in evaluation mode, with attention maps at hand."""
+        return AutoModelForSequenceClassification.from_pretrained(self.folder, trust_remote_code=False).eval()
+
+    def tokens(self, texts: Sequence[str]) -> Ragged:
+        return tokenize(self.tokenizer, texts, self.max_length)
+
+    def key(self, texts: Sequence[str]) -> teacher_cache.CacheKey:
+        """What the teacher's logits for these texts depend on."""
+        return teacher_cache.CacheKey(
+            teacher=self.checksum,
+            tokenizer=tokenizer_fingerprint(self.tokenizer),
+            max_length=self.max_length,
+            columns=("logits",),
+            texts=teacher_cache.texts_hash(texts),
+        )
+
+    def cached_logits(self, texts: Sequence[str], outputs: Path, split: str) -> tuple[np.ndarray, float]:
+        """Logits ``[N, C]`` from the cache, labelled first if nobody has; and the seconds it once took."""
+        key = self.key(texts)
+        folder = Path(outputs) / "teacher_cache"
+
+        def compute() -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+            log.info("teacher: labelling %d %s rows (once)", len(texts), split)
+            for index, logits in logits_by_row(self.model, self._batches(texts, f"labelling {split}")):
+                yield index, {"logits": logits}
+
+        note = {"teacher": self.name, "split": split}
+        columns = teacher_cache.obtain(folder, key, len(texts), compute, note)
+        return columns["logits"], read_json(folder / key.digest / "meta.json")["seconds"]
+
+    def live_logits(self, texts: Sequence[str]) -> np.ndarray:
+        """Logits ``[N, C]`` computed now and not kept."""
+        return all_logits(self.model, self._batches(texts, "teacher"), len(texts))
+
+    def _batches(self, texts: Sequence[str], title: str) -> Iterator:
+        tokens = self.tokens(texts)
+        split = EncodedSplit(tokens, np.full(len(tokens), -100), self.tokenizer.pad_token_id)
+        sampler = LengthBucketSampler(tokens.lengths, self.batch_size)
+        for rows in track(sampler, description=title, total=len(sampler)):
+            yield split[rows]
+
+
+def check_label_order(name: str, logits: np.ndarray, labels: np.ndarray, label_names: list[str]) -> float:
+    """The accuracy of a teacher on labelled rows, refused where its labels stand in another order.
+
+    Args:
+        logits: ``[N, C]``.
+        labels: ``[N]``, all of them valid.
+
+    Raises:
+        KDError: if another order of the labels fits clearly better.
+    """
+    guesses, classes = logits.argmax(axis=1), len(label_names)
+    accuracy = float((guesses == labels).mean())
+    if classes > 6:  # 720 orders are checked in no time; with more labels a mix-up shows in the accuracy itself.
+        return accuracy
+    counts = np.zeros((classes, classes))
+    np.add.at(counts, (guesses, labels), 1)
+    orders = list(itertools.permutations(range(classes)))
+    fits = [counts[range(classes), order].sum() / len(labels) for order in orders]
+    best = int(np.argmax(fits))
+    if fits[best] > accuracy + 2 / np.sqrt(len(labels)):  # beyond what chance does to so few rows
+        names = ", ".join(label_names[i] for i in orders[best])
+        raise KDError(
+            f"teacher '{name}' is right on {accuracy:.1%} of the validation rows, and would be on {fits[best]:.1%} "
+            f"with its labels in the order [{names}]; set data.label_names=[{names}] or fine-tune it"
+        )
+    return accuracy
+
+
+def local_model(name_or_path: str) -> Path:
+    """The folder of a model: the given one, or the hub's, downloaded on demand.
+
+    Raises:
+        KDError: no such folder, and no hub that has it.
+    """
+    if (Path(name_or_path) / "config.json").is_file():
+        return Path(name_or_path)
+    if Path(name_or_path).exists():
+        raise KDError(f"expected a Hugging Face model in '{name_or_path}', found no config.json; give the folder that save_pretrained wrote")
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(name_or_path, allow_patterns=FILES))
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(name_or_path, allow_patterns=[*FILES, "pytorch_model*.bin"]))
+    except Exception as error:  # the hub's client raises a dozen kinds, all of which mean the same here
+        raise KDError(
+            f"teacher '{name_or_path}' is neither a folder here nor to be had from the hub "
+            f"({type(error).__name__}); check the name and the network, or give a local folder"
+        ) from error
+    return folder
+
+
+def folder_checksum(folder: Path) -> str:
+    """SHA-256 over the weights and configuration of a Hugging Face folder."""
+    digest = hashlib.sha256()
+    names = [path for path in folder.iterdir() if path.suffix in {".safetensors", ".bin"}]
+    for path in [folder / "config.json", *sorted(names)]:
+        with path.open("rb") as file:
+            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _damaged(place: Path) -> bool:
+    if not place.exists():
+        return False
+    try:
+        return read_json(place / "teacher.json")["checksum"] != folder_checksum(place / "model")
+    except (KDError, OSError, KeyError):
+        return True
+
+
+def labelled_rows(split: Dataset) -> Dataset:
+    """The rows that have a gold label."""
+    labelled = np.flatnonzero(np.asarray(split["label"]) >= 0)
+    return split if len(labelled) == len(split) else split.select(labelled)

@@ -1,0 +1,75 @@
+"""What the tests share: a two-layer random BERT, a handful of reviews, one thread."""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach the network
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+torch.set_num_threads(1)
+transformers.utils.logging.disable_progress_bar()
+transformers.logging.set_verbosity_error()
+
+GOOD = ["wonderful", "charming", "moving", "funny", "brilliant", "warm"]
+BAD = ["dull", "clumsy", "tedious", "flat", "awful", "cold"]
+NEUTRAL = ["the", "film", "plot", "actors", "story", "is", "and", "a", "very", "quite", "scene", "ending"]
+
+
+def make_reviews(rows: int, seed: int = 0) -> list[tuple[str, int]]:
+    """Texts of 4 to 14 words whose label a bag of words can learn; all texts differ."""
+    generator = random.Random(seed)
+    reviews: dict[str, int] = {}
+    while len(reviews) < rows:
+        label = len(reviews) % 2
+        words = generator.choices(NEUTRAL, k=generator.randint(3, 12))
+        words.insert(generator.randint(0, len(words)), generator.choice((BAD, GOOD)[label]))
+        reviews.setdefault(" ".join(words), label)
+    return list(reviews.items())
+
+
+@pytest.fixture(scope="session")
+def reviews_file(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("reviews") / "reviews.csv"
+    lines = [f"{text},{('negative', 'positive')[label]}" for text, label in make_reviews(160)]
+    path.write_text("\n".join(["text,label", *lines]) + "\n")
+    return path
+
+
+def make_teacher(folder: Path, num_labels: int = 2, seed: int = 0) -> Path:
+    """A random BERT of two layers with its tokenizer, saved in a folder."""
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    letters = [chr(c) for c in range(97, 123)]
+    pieces = [*specials, *letters, *(f"##{c}" for c in letters), *NEUTRAL, *GOOD, *BAD]
+    vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
+    backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer()
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), specials, strict=True))
+    PreTrainedTokenizerFast(tokenizer_object=backend, **names).save_pretrained(folder)
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        num_labels=num_labels,
+    )
+    BertForSequenceClassification(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def teacher_folder(tmp_path_factory) -> Path:
+    return make_teacher(tmp_path_factory.mktemp("teacher"))
