@@ -38,6 +38,41 @@ def make(node: DictConfig, **known: Any) -> Any:
         raise KDError(f"'{target}' could not be made from its configuration: {error.__cause__ or error}") from error
 
 
+def check(config: DictConfig) -> None:
+    """Refuse numbers outside their range, all of them at once, before anything is downloaded or trained.
+
+    Raises:
+        KDError: with every mistake found.
+    """
+    mistakes = []
+    for key, (kind, least) in NUMBERS.items():
+        value = OmegaConf.select(config, key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, kind) or value < least):
+            mistakes.append(f"{key}: expected {WORDS[kind]} of at least {least}, got {value!r}")
+    if mistakes:
+        raise KDError("; ".join(mistakes))
+
+
+WORDS = {int: "a whole number", (int, float): "a number"}
+NUMBERS: dict[str, tuple] = {
+    "seed": (int, 0),
+    "threads": (int, 1),
+    "data.batch_size": (int, 1),
+    "data.max_length": (int, 2),
+    "teacher.epochs": (int, 1),
+    "teacher.batch_size": (int, 1),
+    "teacher.labelling_batch_size": (int, 1),
+    "teacher.max_length": (int, 2),
+    "teacher.seed": (int, 0),
+    "teacher.learning_rate": ((int, float), 0),
+    "teacher.weight_decay": ((int, float), 0),
+    "teacher.warm_up": ((int, float), 0),
+    "optim.optimizer.lr": ((int, float), 0),
+    "optim.optimizer.weight_decay": ((int, float), 0),
+    "trainer.max_epochs": (int, 1),
+}
+
+
 def splits(config: DictConfig) -> Splits:
     return make(config.data.source)
 

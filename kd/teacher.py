@@ -90,7 +90,9 @@ class Teacher:
     @cached_property
     def word_table(self) -> torch.Tensor:
         """The backbone's word table ``[V, d]``, as it was before any fine-tuning."""
-        model = AutoModelForSequenceClassification.from_pretrained(self.backbone, trust_remote_code=False)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            self.backbone, trust_remote_code=False, dtype=torch.float32
+        )
         return model.get_input_embeddings().weight.detach().clone()
 
     def ready(self, splits: Splits, outputs: Path) -> ReadyTeacher:
@@ -152,6 +154,7 @@ class Teacher:
         model = AutoModelForSequenceClassification.from_pretrained(
             self.backbone,
             trust_remote_code=False,
+            dtype=torch.float32,
             ignore_mismatched_sizes=True,
             id2label=dict(enumerate(splits.label_names)),
             label2id={name: i for i, name in enumerate(splits.label_names)},
@@ -242,8 +245,10 @@ class ReadyTeacher:
 
     @cached_property
     def model(self) -> PreTrainedModel:
-        """The live model, in evaluation mode, with attention maps at hand."""
-        return AutoModelForSequenceClassification.from_pretrained(self.folder, trust_remote_code=False).eval()
+        """The live model, in evaluation mode and full precision."""
+        return AutoModelForSequenceClassification.from_pretrained(
+            self.folder, trust_remote_code=False, dtype=torch.float32
+        ).eval()
 
     def tokens(self, texts: Sequence[str]) -> Ragged:
         return tokenize(self.tokenizer, texts, self.max_length)

@@ -141,12 +141,17 @@ def test_vector_files_fill_the_rows_they_know(header, packed, words, tmp_path, c
     path = tmp_path / ("vectors.txt.gz" if packed else "vectors.txt")
     (gzip.open if packed else open)(path, "wt", encoding="utf-8").write(text)
     with caplog.at_level(logging.INFO):
-        start = VectorFile(str(path))(torch.zeros(len(words), 3), words, None, seeded())
+        way = VectorFile(str(path), std=None)
+        start = way(torch.zeros(len(words), 3), words, None, seeded())
     ids = words.get_vocab()
     assert start[ids["film"]].tolist() == [1, 2, 3]
     torch.testing.assert_close(start[ids["dull"]], torch.tensor([-1, -2.5, 0.3]))
     assert start[ids["fine"]].abs().sum() > 0
     assert start[words.pad_token_id].abs().sum() == 0
+    scaled = VectorFile(str(path), std=0.1)(torch.zeros(len(words), 3), words, None, seeded())
+    both = [ids["film"], ids["dull"]]
+    assert scaled[both].std().item() == pytest.approx(0.1, rel=1e-4)
+    assert torch.corrcoef(torch.stack([scaled[both].flatten(), start[both].flatten()])).min() > 0.9999
     assert f"covers 2 of {len(words)} words" in caplog.text
 
 

@@ -1,8 +1,9 @@
-"""``kd evaluate RUN``: a finished run's student measured again, on the run's own rows or on a file."""
+"""``kd evaluate RUN``: a finished run's student measured again, on the run's own rows or on a labelled file."""
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,70 @@ from rich.console import Console
 from rich.table import Table
 
 from kd import build
-from kd.data.sources import from_files, labelled_file
+from kd.contract import IGNORED_LABEL
+from kd.data.files import read_rows
+from kd.data.labels import LabelReader
 from kd.errors import KDError
-from kd.metrics import fidelity_metrics, label_metrics
+from kd.metrics import label_metrics
 from kd.predictor import Predictor
 from kd.run import RunDirectory
 from kd.statistics import accuracy_interval
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="kd evaluate", description=__doc__.partition(": ")[2])
+    parser.add_argument("run", type=Path, help="run directory")
+    parser.add_argument("--split", choices=["validation", "test"], default="test", help="of the run's own data")
+    parser.add_argument("--file", type=Path, help="labelled CSV, TSV, JSONL or Parquet instead")
+    parser.add_argument("--text", help="column with the texts (default: the run's own data.text)")
+    parser.add_argument("--label", help="column with the labels (default: the run's own data.label)")
+    parser.add_argument("--encoding", default="utf-8")
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args(arguments)
+    run = RunDirectory.finished(options.run)
+    config = OmegaConf.load(run.config_file)
+    predictor = Predictor.load(options.run)
+    if options.file:
+        columns = options.text or config.data.text, options.label or config.data.label
+        texts, labels = labelled_file(options.file, *columns, predictor.label_names, options.encoding)
+        name = options.file.name
+    else:
+        split = getattr(build.splits(config), options.split)
+        texts, labels, name = split["text"], np.asarray(split["label"]), options.split
+    logits = predictor.logits(texts, options.batch_size)
+    figures = label_metrics(logits, labels)
+    low, high = accuracy_interval(logits.argmax(axis=1) == labels)
+    if options.json:
+        print(json.dumps({"on": name, "rows": len(labels), **figures, "accuracy_interval": [low, high]}))
+        return 0
+    table = Table(box=None, pad_edge=False, header_style="bold", title=f"{options.run} on {name}, {len(labels)} rows")
+    for title in ("accuracy", "95 % interval", "macro F1", "NLL", "ECE"):
+        table.add_column(title, justify="right")
+    accuracy, f1, nll, ece = (figures[key] for key in ("accuracy", "macro_f1", "nll", "ece"))
+    table.add_row(f"{accuracy:.4f}", f"{low:.4f} to {high:.4f}", f"{f1:.4f}", f"{nll:.4f}", f"{ece:.4f}")
+    Console().print(table)
+    return 0
+
+
+def labelled_file(
+    path: Path, text: str, label: str, label_names: list[str], encoding: str
+) -> tuple[list[str], np.ndarray]:
+    """The texts and label ids of the rows that have both.
+
+    Raises:
+        KDError: a missing column, a label outside the names, or no labelled row.
+    """
+    rows = read_rows(path, encoding)
+    rows.require(text, "--text")
+    rows.require(label, "--label")
+    reader = LabelReader(label_names)
+    texts, labels = [], []
+    for line, row in rows:
+        number = reader.read(row.get(label), path.name, line)
+        if number != IGNORED_LABEL and isinstance(row.get(text), str) and row[text].strip():
+            texts.append(row[text])
+            labels.append(number)
+    if not texts:
+        raise KDError(f"expected rows with a text and a label in {path}, found none; check --text and --label")
+    return texts, np.array(labels)

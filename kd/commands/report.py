@@ -28,6 +28,9 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+METHOD_WORDS = {"supervised": "alone", "distillation": "distilled"}
+
+
 @dataclass(frozen=True)
 class Run:
     """A finished run as the table reads it."""
@@ -107,29 +110,34 @@ def report(runs: list[Run], console: Console) -> None:
     if len({run.rows_key for run in runs}) > 1:
         raise KDError("expected runs that were tested on the same rows, found several test sets; report them one by one")
     runs = sorted(runs, key=lambda run: (run.metrics["student"], run.start, run.metrics["method"] != "supervised", run.metrics["seed"]))
-    console.print(table(runs))
     first = runs[0].metrics
-    console.print(
-        f"test: {first['test']['rows']} rows, read once, after validation had chosen the epoch; [] 95 % interval.\n"
-        f"agree: same label as the teacher. p50: one text at a time on the CPU, {first['latency']['threads']} threads.\n"
-        f"padding: {first['padding_share']:.1%} of the training tokens.",
-        markup=False,
-        highlight=False,
-    )
+    named = {name: ", ".join(sorted({str(run.metrics[name]) for run in runs})) for name in ("student", "data")}
+    console.print(f"student {named['student']} on {named['data']}", markup=False, highlight=False)
+    console.print(table(runs))
+    notes = [
+        f"{first['test']['rows']} test rows, read once, after validation had chosen the epoch.",
+        "M: million parameters in all (without embeddings). MB: model on disk.",
+        f"p50: one text on the CPU, {first['latency']['threads']} threads, tokenizer apart.",
+        f"Padding: {first['padding_share']:.1%} of the training tokens.",
+    ]
+    if "teacher_cost" in first:
+        cost = first["teacher_cost"]
+        notes.insert(1, f"agree: % of rows with the label that the teacher, {short(cost['name'])}, gives.")
+    for note in notes:
+        console.print(note, markup=False, highlight=False)
     for line in findings(runs):
         console.print("* " + line, markup=False, highlight=False)
 
 
 def table(runs: list[Run]) -> Table:
     """A row for the teacher and one for each run, 80 columns wide."""
-    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("model", no_wrap=True)
-    for name in ("test % [95 %]", "agree", "params (no emb)", "MB", "p50 ms", "train s"):
+    for name in ("test % [95 %]", "agree", "M (no emb)", "MB", "p50 ms", "train s"):
         table.add_column(name, justify="right", no_wrap=True)
     teacher = next((run for run in runs if "teacher_cost" in run.metrics), None)
     if teacher:
-        cost = teacher.metrics["teacher_cost"]
-        table.add_row("teacher " + short(cost["name"]), *cells(teacher.teacher_correct, None, cost))
+        table.add_row("teacher", *cells(teacher.teacher_correct, None, teacher.metrics["teacher_cost"]))
     for run in runs:
         agreement = run.metrics["test"].get("agreement")
         table.add_row(label(run, runs), *cells(run.correct, agreement, run.metrics))
@@ -137,16 +145,16 @@ def table(runs: list[Run]) -> Table:
 
 
 def label(run: Run, runs: list[Run]) -> str:
-    """What tells this run from the others."""
-    words = [run.metrics["student"], "alone" if run.metrics["method"] == "supervised" else run.metrics["method"].replace("distillation", "distilled")]
-    if len({other.start for other in runs}) > 1:
-        words.append(run.start)
-    if len({other.metrics["seed"] for other in runs}) > 1:
-        words.append(f"seed {run.metrics['seed']}")
+    """The method, and whatever else tells this run from the others."""
+    words = [METHOD_WORDS.get(run.metrics["method"], run.metrics["method"])]
+    for name in ("student", "embeddings", "tokenizer", "seed"):
+        if len({other.metrics[name] for other in runs}) > 1:
+            words.append(f"seed {run.metrics[name]}" if name == "seed" else str(run.metrics[name]))
     return " ".join(words)
 
 
 def cells(correct: np.ndarray, agreement: float | None, cost: dict[str, Any]) -> list[str]:
+    """The row of a model, from the test rows it has right and what it costs."""
     low, high = accuracy_interval(correct)
     parameters = cost["parameters"]
     seconds = cost["training_seconds"]
@@ -189,10 +197,12 @@ def sentence(title: str, paired: PairedDifference) -> str:
 
 
 def millions(count: int) -> str:
-    return f"{count / 1e6:.2f}M" if count < 10e6 else f"{count / 1e6:.1f}M"
+    """Parameters in millions, three figures."""
+    return f"{count / 1e6:.2f}" if count < 10e6 else f"{count / 1e6:.1f}"
 
 
 def short(name: str) -> str:
+    """The last part of a model's name."""
     return name.removeprefix("asset:").rstrip("/").split("/")[-1]
 
 

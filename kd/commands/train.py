@@ -152,6 +152,7 @@ def starting_point(run: RunDirectory, identity: dict[str, Any], config: DictConf
 
 def train_student(config: DictConfig, run: RunDirectory, checkpoint: Path | None) -> dict[str, Any]:
     """From configuration to a finished run; returns what ``metrics.json`` holds."""
+    build.check(config)
     splits = build.splits(config)
     log.info("%s", splits.report())
     teacher = build.teacher(config)

@@ -57,8 +57,8 @@ class LabelReader:
         if self._names is None:
             if len(self._codes) == MOST_INFERRED:
                 raise KDError(
-                    f"{file}, line {line}: the label column holds more than {MOST_INFERRED:,} different values, "
-                    f"for example {_short(text)}; set data.label to the column of the labels, or "
+                    f"{file}, line {line}: the label column holds more than {MOST_INFERRED:,} different "
+                    f"values, for example {_short(text)}; set data.label to the column of the labels, or "
                     "data.label_names to their names"
                 )
             return self._codes.setdefault(text, len(self._codes))

@@ -21,6 +21,8 @@ from kd.errors import KDError
 
 KEY_BYTES = 16
 NO_LETTER = re.compile(r"[\W_]+")
+ASCII_NO_LETTER = {code: None for code in range(128) if not chr(code).isalnum()}
+"""The same for ASCII, three times as fast."""
 FATES = (
     "filtered",
     "malformed",
@@ -57,7 +59,10 @@ def text_keys(text: str) -> tuple[bytes, bytes]:
     True
     """
     text = normalise(text)
-    return _digest(text), _digest(NO_LETTER.sub("", text) or text)
+    letters = text.translate(ASCII_NO_LETTER)
+    if not letters.isascii():
+        letters = NO_LETTER.sub("", letters)
+    return _digest(text), _digest(letters or text)
 
 
 def _digest(text: str) -> bytes:
@@ -258,7 +263,7 @@ class SplitBuilder:
         texts = (text for chunk in table.texts.chunks for text in chunk.to_pylist())
         for row, text in enumerate(texts):
             side = table.side(row)
-            key, _ = text_keys(text)
+            key = _digest(normalise(text))
             if side in test or side in validation or (side in train and sides[row] != 2):
                 fate = "removed_from_train"
             elif self._deduplicate and key in met:
@@ -285,8 +290,8 @@ def _check(counts: dict[str, Any]) -> None:
     if len(present) == 1:
         raise KDError(
             f"one class only in the train split: all of its labelled rows "
-            f"({train['labels'][present[0]]:,}) are {present[0]!r}, expected at least two classes; check data.label "
-            f"and data.where, or give more rows ({story})"
+            f"({train['labels'][present[0]]:,}) are {present[0]!r}, expected at least two classes; check "
+            f"data.label and data.where, or give more rows ({story})"
         )
 
 

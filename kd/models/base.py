@@ -41,7 +41,7 @@ class StudentConfig(PreTrainedConfig):
     pad_token_id: int = 0
     dropout: float = 0.3
     freeze_embeddings: bool = False
-    initializer_range: float = 0.1
+    initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs: Any):
         super().__post_init__(**kwargs)

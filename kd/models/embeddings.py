@@ -84,7 +84,7 @@ class RandomEmbeddings(Embeddings):
         std: standard deviation.
     """
 
-    def __init__(self, std: float = 0.1):
+    def __init__(self, std: float = 0.02):
         self.std = _positive("embeddings.std", std)
 
     def __call__(
@@ -149,7 +149,7 @@ class VectorFile(Embeddings):
         std: standard deviation of the whole table; None leaves the file's scale.
     """
 
-    def __init__(self, path: str, std: float | None = None):
+    def __init__(self, path: str, std: float | None = 0.1):
         self.path = path
         self.std = None if std is None else _positive("embeddings.std", std)
 
