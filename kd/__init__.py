@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 def _started_as_command() -> bool:
     """True under ``kd ...`` and ``python -m kd ...``, where ``--help`` must not wait for torch."""
-    return Path(sys.argv[0]).stem == "kd" or sys.orig_argv[1:3] == ["-m", "kd"]
+    return Path(sys.argv[0]).stem == "kd" or sys.orig_argv[1:3] in (["-m", "kd"], ["-m", "kd.assets"])
 
 
 if not _started_as_command():

@@ -216,7 +216,8 @@ sys.argv[0] = "kd"  # spares the import of torch
 from kd import assets
 from kd.assets import Asset, Content, Wheel
 content = {content!r}
-assets.ASSETS = dict(table=Asset((Wheel("kd-toy==0.1", "toy/model"),), {{"config.json": content}}, "config.json"))
+wheels = (Wheel("kd-toy==0.1", "toy/model"),)
+assets.ASSETS = dict(table=Asset(wheels, {{"config.json": content}}, "config.json"))
 def download(requirement, folder):
     with open({log!r}, "a") as log:
         log.write("download\\n")

@@ -272,7 +272,7 @@ def _hub_roles(
 
 def _serve(found: Mapping[str, Place], test_has_labels: bool) -> dict[str, Place]:
     """Where the test labels are hidden, as in GLUE, dev is the test split; validation comes out of train."""
-    if True or "validation" not in found:
+    if test_has_labels or "validation" not in found:
         return {role: place for role, place in found.items() if role != "test" or test_has_labels}
     return {"train": found["train"], "test": found["validation"]}
 
