@@ -89,18 +89,10 @@ ASSETS: dict[str, Asset] = {
         ),
         files={
             "config.json": Content("953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41", 612),
-            "model.safetensors": Content(
-                "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db", 90868376
-            ),
-            "tokenizer.json": Content(
-                "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037", 466247
-            ),
-            "tokenizer_config.json": Content(
-                "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b", 350
-            ),
-            "special_tokens_map.json": Content(
-                "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3", 112
-            ),
+            "model.safetensors": Content("53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db", 90868376),
+            "tokenizer.json": Content("be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037", 466247),
+            "tokenizer_config.json": Content("acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b", 350),
+            "special_tokens_map.json": Content("303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3", 112),
             "vocab.txt": Content("07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3", 231508),
         },
     ),
@@ -148,9 +140,7 @@ def fetch(name: str) -> Path:
             write. Nothing half written is left.
     """
     if name not in ASSETS:
-        raise KDError(
-            f"no asset {name!r}: expected one of {', '.join(PREFIX + known for known in sorted(ASSETS))}"
-        )
+        raise KDError(f"no asset {name!r}: expected one of {', '.join(PREFIX + known for known in sorted(ASSETS))}")
     asset, folder = ASSETS[name], home() / "assets" / name
     if _fault(asset, folder) is None:
         return _place(asset, folder)

@@ -47,9 +47,7 @@ class Loss(nn.Module, ABC):
         self.weight = weight
 
     @abstractmethod
-    def forward(
-        self, student: SequenceClassifierOutput, teacher: SequenceClassifierOutput, batch: Batch
-    ) -> Tensor:
+    def forward(self, student: SequenceClassifierOutput, teacher: SequenceClassifierOutput, batch: Batch) -> Tensor:
         """The unweighted term, a scalar, in float32; gradient reaches the student only."""
 
     def degenerate(self, num_labels: int) -> str | None:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch.nn import functional
-from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error, multiclass_f1_score
+from torchmetrics.functional.classification import (
+    multiclass_accuracy,
+    multiclass_calibration_error,
+    multiclass_f1_score,
+)
 
 
 def label_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -10,7 +10,12 @@ import numpy as np
 import torch
 import transformers
 import yaml
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 import kd.models  # noqa: F401  registers the students
 from kd.data.batching import EncodedSplit, LengthBucketSampler, tokenize
@@ -53,7 +58,10 @@ class Predictor:
             model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=False).eval()
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         except (OSError, ValueError) as error:
-            raise KDError(f"expected a classifier with its tokenizer in '{folder}', found none that loads: {str(error).splitlines()[0]}") from error
+            raise KDError(
+                f"expected a classifier with its tokenizer in '{folder}', found none that loads: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
         text = config["data"]["text"] if config else "text"
         return cls(model, tokenizer, min(tokenizer.model_max_length, 4096), text)
 

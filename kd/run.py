@@ -41,7 +41,15 @@ PACKAGES = (
     "datasets",
     "numpy",
 )
-PRODUCTS = ("config.yaml", "environment.json", "metrics.csv", "metrics.json", "predictions.parquet", "checkpoints", "model")
+PRODUCTS = (
+    "config.yaml",
+    "environment.json",
+    "metrics.csv",
+    "metrics.json",
+    "predictions.parquet",
+    "checkpoints",
+    "model",
+)
 
 
 @dataclass(frozen=True)
@@ -59,10 +67,16 @@ class RunDirectory:
         """
         run = cls(Path(path))
         if not run.status_file.is_file():
-            raise KDError(f"expected the directory of a kd run, found no status.json in '{path}'; give the folder that kd train printed")
+            raise KDError(
+                f"expected the directory of a kd run, found no status.json in '{path}'; "
+                "give the folder that kd train printed"
+            )
         state = run.status()
         if state["state"] != "done":
-            raise KDError(f"the run in '{path}' is {state['state']} ({state.get('reason', 'no reason given')}); repeat kd train first")
+            raise KDError(
+                f"the run in '{path}' is {state['state']} ({state.get('reason', 'no reason given')}); "
+                "repeat kd train first"
+            )
         return run
 
     @property
@@ -161,4 +175,7 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
+        platform.processor(),
+    )

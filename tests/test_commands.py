@@ -130,7 +130,9 @@ def test_live_teacher_with_another_tokenizer_gives_the_cached_curve(options):
     assert run_kd("train", *common, "hydra.run.dir=cached") == 0
     assert run_kd("train", *common, "hydra.run.dir=live", "cache=false") == 0
     assert not (Path("live") / "checkpoints" / "teacher").exists()
-    one, two = (pandas.read_csv(Path(place) / "metrics.csv")["train/loss/total"].dropna() for place in ("cached", "live"))
+    one, two = (
+        pandas.read_csv(Path(place) / "metrics.csv")["train/loss/total"].dropna() for place in ("cached", "live")
+    )
     np.testing.assert_allclose(one, two, atol=1e-5)
 
 
@@ -179,7 +181,9 @@ def test_students_without_a_teacher(options):
 
 def test_unlabelled_rows_are_taught_by_the_teacher_alone(options, tmp_path):
     extra = tmp_path / "extra.csv"
-    extra.write_text("text\n" + "\n".join(f"the plot is quite moving and {word}" for word in ("odd", "new", "old")) + "\n")
+    extra.write_text(
+        "text\n" + "\n".join(f"the plot is quite moving and {word}" for word in ("odd", "new", "old")) + "\n"
+    )
     assert run_kd("train", *options, "student=dan", f"data.unlabelled={extra}", "alpha=1") == 0
     cached = [json.loads(path.read_text()) for path in Path("outputs/teacher_cache").glob("*/meta.json")]
     rows = {meta["split"]: meta["rows"] for meta in cached}
@@ -234,7 +238,10 @@ MISTAKES = {
     "missing file": (["data.path=nowhere.csv"], "there is no file nowhere.csv"),
     "label outside": (["data.label_names=[good,bad]"], "label '(negative|positive)' is neither"),
     "width over the teacher's": (["student.embedding_size=64"], "teacher's width 32"),
-    "no teacher to learn from": (["teacher=none", "tokenizer=words", "embeddings=random"], "teacher=none gives none"),
+    "no teacher to learn from": (
+        ["teacher=none", "tokenizer=words", "embeddings=random"],
+        "teacher=none gives none",
+    ),
     "teacher from nowhere": (["teacher.name_or_path=no/such-model"], "neither a folder here nor"),
     "decay": (["optim.schedule.decay=step"], "expected one of linear, cosine, constant, got 'step'"),
     "checkpoint of another kind": (["student=hf", "student.name_or_path=nowhere"], "student.name_or_path"),
@@ -300,7 +307,12 @@ def test_two_processes_train_one_teacher(options, tmp_path):
     command = [sys.executable, "-m", "kd", "train", *options, "student=dan"]
     started = time.time()
     processes = [
-        subprocess.Popen([*command, f"seed={seed}", f"hydra.run.dir=run{seed}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        subprocess.Popen(
+            [*command, f"seed={seed}", f"hydra.run.dir=run{seed}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         for seed in (0, 1)
     ]
     printed = [process.communicate(timeout=120)[0] for process in processes]

@@ -111,9 +111,7 @@ def test_only_rows_in_use_shape_the_components(words, teacher):
 
 
 def test_pca_refuses_what_it_cannot_do(words, teacher):
-    with pytest.raises(
-        KDError, match=r"embeddings=pca needs a teacher; set teacher=\.\.\. or embeddings=random"
-    ):
+    with pytest.raises(KDError, match=r"embeddings=pca needs a teacher; set teacher=\.\.\. or embeddings=random"):
         TeacherEmbeddings()(torch.zeros(len(words), 3), words, None)
     with pytest.raises(KDError, match=r"teacher's width 6.*is 7 wide"):
         TeacherEmbeddings()(torch.zeros(len(words), 7), words, teacher)

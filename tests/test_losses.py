@@ -50,9 +50,7 @@ def tempered(formula):
 
 
 def symmetric(alpha_sym):
-    return lambda s, t: (
-        alpha_sym * cross_entropy(t, s) + (1 - alpha_sym) * (cross_entropy(s, t) - cross_entropy(s, s))
-    )
+    return lambda s, t: alpha_sym * cross_entropy(t, s) + (1 - alpha_sym) * (cross_entropy(s, t) - cross_entropy(s, s))
 
 
 def jensen_shannon_with(beta):
@@ -111,9 +109,7 @@ def build(name, temperature=2.0):
 
 
 def value(loss, student_logits, teacher_logits):
-    return loss(
-        SequenceClassifierOutput(logits=student_logits), SequenceClassifierOutput(logits=teacher_logits), {}
-    )
+    return loss(SequenceClassifierOutput(logits=student_logits), SequenceClassifierOutput(logits=teacher_logits), {})
 
 
 def draw(num_labels, rows=7, seed=0, dtype=torch.float64):
@@ -214,9 +210,7 @@ def test_soft_target_gradient():
 def test_soft_target_at_high_temperature_is_half_the_centred_logit_mse(num_labels):
     student, teacher = draw(num_labels)
     limit = logit_mse(student, teacher, centred=True).item() / 2
-    errors = [
-        abs(soft_target(student, teacher, temperature).item() / limit - 1) for temperature in (100, 1000)
-    ]
+    errors = [abs(soft_target(student, teacher, temperature).item() / limit - 1) for temperature in (100, 1000)]
     assert errors[0] < 1e-2
     assert errors[1] < 1e-3
 

@@ -190,7 +190,13 @@ def test_resumed_equals_uninterrupted(tmp_path):
     one = fit(distillation(whole), make_split(columns), epochs=4)
     keep = lightning.pytorch.callbacks.ModelCheckpoint(tmp_path, save_last=True)
     with pytest.raises(RuntimeError, match="killed"):
-        fit(distillation(broken), make_split(columns), epochs=4, path=tmp_path, callbacks=[keep, StopAfterTwo()])
+        fit(
+            distillation(broken),
+            make_split(columns),
+            epochs=4,
+            path=tmp_path,
+            callbacks=[keep, StopAfterTwo()],
+        )
     torch.manual_seed(123)  # the state of the generator at the restart must not matter
     two = fit(distillation(resumed), make_split(columns), epochs=4, checkpoint=tmp_path / "last.ckpt")
     assert one.losses[6:] == two.losses
@@ -212,7 +218,10 @@ class NeedsAttention(Loss):
 
 
 def test_a_loss_that_needs_what_the_student_lacks_is_refused():
-    with pytest.raises(KDError, match="loss 'attention' needs attentions; student 'kd-bilstm' gives only hidden_states, logits"):
+    with pytest.raises(
+        KDError,
+        match="loss 'attention' needs attentions; student 'kd-bilstm' gives only hidden_states, logits",
+    ):
         distillation(make_student(), losses={"attention": NeedsAttention()})
 
 
@@ -229,7 +238,9 @@ def test_no_loss_is_refused():
 
 def test_several_losses_are_weighted_and_logged():
     columns = {"teacher_logits": np.random.default_rng(0).normal(size=(ROWS, 2)).astype(np.float32)}
-    method = distillation(make_student().eval(), losses={"soft_target": SoftTarget(2.0, 0.5), "logit_mse": LogitMSE(weight=2.0)})
+    method = distillation(
+        make_student().eval(), losses={"soft_target": SoftTarget(2.0, 0.5), "logit_mse": LogitMSE(weight=2.0)}
+    )
     parts = method.losses(make_split(columns)[[0, 1, 2, 3]])
     expected = 0.5 * parts["label"] + 0.5 * (0.5 * parts["soft_target"] + 2 * parts["logit_mse"])
     torch.testing.assert_close(parts["total"], expected)
@@ -264,7 +275,11 @@ def test_biases_and_norms_do_not_decay():
 
 @pytest.mark.parametrize(
     ("decay", "expected"),
-    [("linear", [0, 0.5, 1, 0.75, 0.5, 0.25]), ("constant", [0, 0.5, 1, 1, 1, 1]), ("cosine", [0, 0.5, 1, 0.8536, 0.5, 0.1464])],
+    [
+        ("linear", [0, 0.5, 1, 0.75, 0.5, 0.25]),
+        ("constant", [0, 0.5, 1, 1, 1, 1]),
+        ("cosine", [0, 0.5, 1, 0.8536, 0.5, 0.1464]),
+    ],
 )
 def test_schedules(decay, expected):
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)

@@ -43,9 +43,7 @@ def write(path: Path, rows: list[dict]) -> Path:
         if ".jsonl" in name:
             stream.writelines(json.dumps(row) + "\n" for row in rows)
         elif ".tsv" in name:
-            stream.writelines(
-                "\t".join(map(str, row)) + "\n" for row in [rows[0], *(r.values() for r in rows)]
-            )
+            stream.writelines("\t".join(map(str, row)) + "\n" for row in [rows[0], *(r.values() for r in rows)])
         else:
             table = csv.DictWriter(stream, rows[0])
             table.writeheader()
@@ -71,9 +69,7 @@ def assert_adds_up(splits) -> None:
     assert counts["read"] == counts["used"] + sum(counts[fate] for fate in FATES)
     assert counts["used"] == len(splits.train) + len(splits.validation) + len(splits.test)
     for name, split in counts["splits"].items():
-        assert (
-            split["rows"] == sum(split["labels"].values()) + split["unlabelled"] == len(getattr(splits, name))
-        )
+        assert split["rows"] == sum(split["labels"].values()) + split["unlabelled"] == len(getattr(splits, name))
 
 
 @pytest.fixture
@@ -88,9 +84,7 @@ def three(tmp_path):
 # Reading
 
 
-@pytest.mark.parametrize(
-    "name", ["a.csv", "a.tsv", "a.jsonl", "a.parquet", "a.csv.gz", "a.tsv.gz", "a.jsonl.gz"]
-)
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.parquet", "a.csv.gz", "a.tsv.gz", "a.jsonl.gz"])
 def test_formats_hold_the_same(tmp_path, name):
     rows = reviews(200)
     splits = from_files(str(write(tmp_path / name, rows)), label_names=NAMES)
@@ -136,9 +130,7 @@ def test_quotes_of_a_tsv_are_plain(tmp_path):
 
 def test_rows_of_the_wrong_width_are_counted_by_line(tmp_path):
     data = (
-        "text,label\n"
-        + "".join(f"row {i},{i % 2}\n" for i in range(100))
-        + 'a, b,1\nshort\n"x"y,1\n"two\n"x,0\nok,1\n'
+        "text,label\n" + "".join(f"row {i},{i % 2}\n" for i in range(100)) + 'a, b,1\nshort\n"x"y,1\n"two\n"x,0\nok,1\n'
     )
     splits = from_files(str(raw(tmp_path / "a.csv", data)))
     assert splits.counts["malformed"] == 4
@@ -156,9 +148,7 @@ def test_a_text_of_a_million_characters(tmp_path):
 
 
 def test_empty_and_nul_rows_are_counted_by_line(tmp_path):
-    data = (
-        "text,label\n" + "".join(f"row {i},{i % 2}\n" for i in range(100)) + ' \t,1\n\nnu\0l,0\n"",1\nok,1\n'
-    )
+    data = "text,label\n" + "".join(f"row {i},{i % 2}\n" for i in range(100)) + ' \t,1\n\nnu\0l,0\n"",1\nok,1\n'
     splits = from_files(str(raw(tmp_path / "a.csv", data)))
     assert sorted(splits.counts["lines"]["empty"]) == ["a.csv:102", "a.csv:103", "a.csv:105"]
     assert splits.counts["lines"]["nul"] == ["a.csv:104"]
@@ -174,9 +164,7 @@ def test_another_encoding(tmp_path):
 
 
 def test_half_a_surrogate_pair_is_malformed(tmp_path):
-    path = write(
-        tmp_path / "a.jsonl", [*reviews(100), {"text": "\ud800", "label": 1}, {"text": 5, "label": 1}]
-    )
+    path = write(tmp_path / "a.jsonl", [*reviews(100), {"text": "\ud800", "label": 1}, {"text": 5, "label": 1}])
     splits = from_files(str(path))
     assert splits.counts["lines"]["malformed"] == ["a.jsonl:101", "a.jsonl:102"]
 
@@ -249,13 +237,9 @@ def test_given_files_are_held_out_and_train_gives_way(three):
 
 
 def test_rows_without_a_label_join_train_only(tmp_path):
-    path = write(
-        tmp_path / "a.csv", [*reviews(100), *({"text": f"unknown {i}", "label": ""} for i in range(50))]
-    )
+    path = write(tmp_path / "a.csv", [*reviews(100), *({"text": f"unknown {i}", "label": ""} for i in range(50))])
     held_out = from_files(str(path)).test["text"][:]
-    extra = [
-        {"text": text} for text in [held_out[0].upper(), "unknown 3", "review number 0 of 100", "quite new"]
-    ]
+    extra = [{"text": text} for text in [held_out[0].upper(), "unknown 3", "review number 0 of 100", "quite new"]]
     splits = from_files(str(path), unlabelled=[str(write(tmp_path / "extra.csv", extra))])
     assert splits.counts["unlabelled"] == splits.train["label"][:].count(-100) == 51
     assert -100 not in splits.validation["label"][:] + splits.test["label"][:]
@@ -472,9 +456,7 @@ def hub(monkeypatch):
         return datasets.Dataset.from_dict(columns, features=features)
 
     asked = []
-    loaded = datasets.DatasetDict(
-        train=split(100, 0), validation=split(10, 95), test=split(10, 500, label=-1)
-    )
+    loaded = datasets.DatasetDict(train=split(100, 0), validation=split(10, 95), test=split(10, 500, label=-1))
     monkeypatch.setattr(sources.datasets, "load_dataset", lambda *given: asked.append(given) or loaded)
     return asked
 
@@ -501,9 +483,7 @@ def test_hub_mistakes(hub, monkeypatch):
         raise ConnectionError("Couldn't reach it\nlong story")
 
     monkeypatch.setattr(sources.datasets, "load_dataset", unreachable)
-    with pytest.raises(
-        KDError, match=r"cannot load org/data .*Couldn't reach it\); .*set data.path="
-    ) as caught:
+    with pytest.raises(KDError, match=r"cannot load org/data .*Couldn't reach it\); .*set data.path=") as caught:
         from_hub("org/data")
     assert "\n" not in str(caught.value)
 
@@ -514,8 +494,7 @@ def test_hub_mistakes(hub, monkeypatch):
 @pytest.mark.parametrize("name", DATA_SETS)
 def test_every_data_set_composes_and_reads_a_file_of_its_columns(name, tmp_path, hub):
     rows = [
-        {"text": f"t {i}", "sentence": f"t {i}", "review": f"t {i}", "label": i % 2, "source": name}
-        for i in range(200)
+        {"text": f"t {i}", "sentence": f"t {i}", "review": f"t {i}", "label": i % 2, "source": name} for i in range(200)
     ]
     path = write(tmp_path / "a.csv", rows)
     with initialize_config_dir(str(CONF / "data"), version_base="1.3"):

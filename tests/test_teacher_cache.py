@@ -34,7 +34,16 @@ def test_rows_are_addressed_by_index_and_read_back(tmp_path):
         again["logits"][0] = 0
 
 
-@pytest.mark.parametrize("change", [{"teacher": "u"}, {"tokenizer": "q"}, {"max_length": 32}, {"texts": "y"}, {"columns": ("logits", "hidden_states")}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"teacher": "u"},
+        {"tokenizer": "q"},
+        {"max_length": 32},
+        {"texts": "y"},
+        {"columns": ("logits", "hidden_states")},
+    ],
+)
 def test_whatever_decides_the_outputs_changes_the_key(change):
     assert dataclasses.replace(KEY, **change).digest != KEY.digest
 

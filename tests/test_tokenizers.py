@@ -92,9 +92,7 @@ def test_rare_pieces_go_first():
     small = TeacherTokenizer(restrict=True, max_size=whole - 6)(TEXTS, teacher)
     assert len(small) == whole - 6
     assert "dull" in small.get_vocab() and "film" not in small.get_vocab()
-    with pytest.raises(
-        KDError, match=r"tokenizer\.max_size must leave room.*got 20; set tokenizer\.max_size=63"
-    ):
+    with pytest.raises(KDError, match=r"tokenizer\.max_size must leave room.*got 20; set tokenizer\.max_size=63"):
         TeacherTokenizer(restrict=True, max_size=20)(TEXTS, teacher)
 
 
@@ -131,9 +129,7 @@ def test_words_are_learnt_from_the_texts():
     assert "The" in WordTokenizer(min_count=1, lowercase=False)(TEXTS).get_vocab()
 
 
-@pytest.mark.parametrize(
-    "way", [TeacherTokenizer(), TeacherTokenizer(restrict=True), WordTokenizer(min_count=1)]
-)
+@pytest.mark.parametrize("way", [TeacherTokenizer(), TeacherTokenizer(restrict=True), WordTokenizer(min_count=1)])
 def test_tokenizers_reload_and_keep_their_fingerprint(way, tmp_path):
     tokenizer = way(TEXTS, word_piece_tokenizer())
     fingerprint = tokenizer_fingerprint(tokenizer)

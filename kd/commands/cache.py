@@ -16,7 +16,11 @@ from kd.run import read_json
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="kd cache", description="Stored teacher outputs.")
     parser.add_argument("action", choices=["ls", "verify", "rm"], help="list, check every checksum, or remove")
-    parser.add_argument("keys", nargs="*", help="cache keys as ls prints them (a beginning will do); none: all of them for verify")
+    parser.add_argument(
+        "keys",
+        nargs="*",
+        help="cache keys as ls prints them (a beginning will do); none: all of them for verify",
+    )
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="as for kd train (default: outputs)")
     parser.add_argument("--all", action="store_true", help="rm: remove every cache")
     options = parser.parse_args(arguments)
@@ -40,19 +44,35 @@ def choose(folder: Path, keys: list[str]) -> list[Path]:
     for key in keys:
         fits = [place for place in found if place.name.startswith(key)]
         if len(fits) != 1:
-            raise KDError(f"expected the key of one cache in '{folder}', found {len(fits)} for '{key}'; kd cache ls prints them")
+            raise KDError(
+                f"expected the key of one cache in '{folder}', found {len(fits)} for '{key}'; kd cache ls prints them"
+            )
         chosen += fits
     return chosen
 
 
 def ls(places: list[Path]) -> int:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, side in (("key", "left"), ("teacher", "left"), ("split", "left"), ("rows", "right"), ("kB", "right"), ("s", "right")):
+    for name, side in (
+        ("key", "left"),
+        ("teacher", "left"),
+        ("split", "left"),
+        ("rows", "right"),
+        ("kB", "right"),
+        ("s", "right"),
+    ):
         table.add_column(name, justify=side, no_wrap=name == "key")
     for place in places:
         meta = read_json(place / "meta.json")
         size = sum(path.stat().st_size for path in place.iterdir())
-        table.add_row(place.name, str(meta.get("teacher", "")), str(meta.get("split", "")), str(meta["rows"]), f"{size / 1e3:.0f}", f"{meta['seconds']:.1f}")
+        table.add_row(
+            place.name,
+            str(meta.get("teacher", "")),
+            str(meta.get("split", "")),
+            str(meta["rows"]),
+            f"{size / 1e3:.0f}",
+            f"{meta['seconds']:.1f}",
+        )
     Console().print(table if places else "no teacher cache here yet")
     return 0
 

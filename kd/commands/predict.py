@@ -96,7 +96,9 @@ def utf8(stream: TextIO) -> Iterator[str]:
         for number, line in enumerate(stream, start=1):  # noqa: B007  the number is for the message
             yield line
     except UnicodeDecodeError as error:
-        raise KDError(f"standard input is not UTF-8 after line {number}; convert it first, or use --file with --encoding") from error
+        raise KDError(
+            f"standard input is not UTF-8 after line {number}; convert it first, or use --file with --encoding"
+        ) from error
 
 
 @contextmanager

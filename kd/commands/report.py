@@ -108,8 +108,18 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
 def report(runs: list[Run], console: Console) -> None:
     """Print the table and what it says."""
     if len({run.rows_key for run in runs}) > 1:
-        raise KDError("expected runs that were tested on the same rows, found several test sets; report them one by one")
-    runs = sorted(runs, key=lambda run: (run.metrics["student"], run.start, run.metrics["method"] != "supervised", run.metrics["seed"]))
+        raise KDError(
+            "expected runs that were tested on the same rows, found several test sets; report them one by one"
+        )
+    runs = sorted(
+        runs,
+        key=lambda run: (
+            run.metrics["student"],
+            run.start,
+            run.metrics["method"] != "supervised",
+            run.metrics["seed"],
+        ),
+    )
     first = runs[0].metrics
     named = {name: ", ".join(sorted({str(run.metrics[name]) for run in runs})) for name in ("student", "data")}
     console.print(f"student {named['student']} on {named['data']}", markup=False, highlight=False)

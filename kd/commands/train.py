@@ -159,11 +159,16 @@ def train_student(config: DictConfig, run: RunDirectory, checkpoint: Path | None
     ready = teacher.ready(splits, Path(config.outputs)) if teacher else None
     transfers = build.method_class(config).reads_teacher
     if transfers and ready is None:
-        raise KDError(f"method={config.choices.method} learns from a teacher, and teacher=none gives none; choose teacher=...")
+        raise KDError(
+            f"method={config.choices.method} learns from a teacher, and teacher=none gives none; choose teacher=..."
+        )
     answers = Answers(ready, Path(config.outputs), config.cache)
     if ready and not teacher.fine_tune:
         check_label_order(
-            ready.name, answers.of(splits.validation, "validation"), np.asarray(splits.validation["label"]), splits.label_names
+            ready.name,
+            answers.of(splits.validation, "validation"),
+            np.asarray(splits.validation["label"]),
+            splits.label_names,
         )
     tokenizer = build.tokenizer(config, splits, teacher)
     max_length = config.data.max_length
@@ -203,7 +208,9 @@ def train_student(config: DictConfig, run: RunDirectory, checkpoint: Path | None
             "training_seconds": ready.facts.get("training_seconds"),
             "labelling_seconds": round(answers.seconds, 2),
             "parameters": parameter_counts(ready.model),
-            "model_bytes": sum(f.stat().st_size for f in ready.folder.iterdir() if f.suffix in (".safetensors", ".bin")),
+            "model_bytes": sum(
+                f.stat().st_size for f in ready.folder.iterdir() if f.suffix in (".safetensors", ".bin")
+            ),
             "latency": latency(ready.model, ready.tokenizer, splits.validation["text"][:200], ready.max_length),
         }
     write_json(run.metrics_file, figures)
@@ -238,9 +245,7 @@ class Answers:
         return replace(encoded, teacher_tokens=tokens, teacher_padding=padding), FrozenTeacher(self.teacher.model)
 
 
-def fit(
-    config: DictConfig, run: RunDirectory, method: Method, data: TextDataModule, checkpoint: Path | None
-) -> float:
+def fit(config: DictConfig, run: RunDirectory, method: Method, data: TextDataModule, checkpoint: Path | None) -> float:
     """Train, then put the weights of the best epoch into the student; returns the seconds of training."""
     trainer = build.trainer(config, run.path)
     curves_before = (run.path / "metrics.csv").read_bytes() if checkpoint else None

@@ -113,9 +113,7 @@ def _opened(path: Path, encoding: str) -> Iterator[TextIO]:
     try:
         codec = codecs.lookup(encoding).name
     except LookupError:
-        raise KDError(
-            f"unknown encoding {encoding!r}; expected one such as utf-8, latin-1 or gb18030"
-        ) from None
+        raise KDError(f"unknown encoding {encoding!r}; expected one such as utf-8, latin-1 or gb18030") from None
     codec = "utf-8-sig" if codec == "utf-8" else codec
     try:
         with _binary(path) as raw, io.TextIOWrapper(raw, encoding=codec, newline="") as stream:
@@ -250,9 +248,7 @@ def _parquet(rows: Rows, encoding: str) -> Iterator[Any]:
                     line += 1
                     yield line, row
     except pyarrow.ArrowException as error:
-        raise KDError(
-            f"{rows.path} is no Parquet file, or a damaged one ({str(error).splitlines()[0]})"
-        ) from error
+        raise KDError(f"{rows.path} is no Parquet file, or a damaged one ({str(error).splitlines()[0]})") from error
     except OSError as error:
         raise KDError(_unreadable(rows.path, error)) from error
 

@@ -23,9 +23,7 @@ def require_label_names(names: Sequence[Any] | None) -> list[str] | None:
         return None
     texts = [str(name) for name in names]
     if len(texts) < 2 or len(set(texts)) < len(texts):
-        raise KDError(
-            f"data.label_names={texts}: expected at least two names, each once, such as [negative,positive]"
-        )
+        raise KDError(f"data.label_names={texts}: expected at least two names, each once, such as [negative,positive]")
     return texts
 
 

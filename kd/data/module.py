@@ -59,6 +59,4 @@ class TextDataModule(lightning.LightningDataModule):
         # The split batches by itself: one call a batch instead of one a row. A generator of its own, because
         # the loader draws a seed when an epoch begins, which would shift dropout in a resumed run.
         generator = torch.Generator().manual_seed(self.seed)
-        return DataLoader(
-            split, sampler=sampler, batch_size=None, num_workers=self.num_workers, generator=generator
-        )
+        return DataLoader(split, sampler=sampler, batch_size=None, num_workers=self.num_workers, generator=generator)

@@ -131,9 +131,7 @@ def from_hub(
             for column, option in ((text, "data.text"), (label, "data.label")):
                 if column not in split.column_names:
                     found = ", ".join(map(repr, split.column_names))
-                    raise KDError(
-                        f"{name} has no column {column!r}; it has {found}; set {option} to one of them"
-                    )
+                    raise KDError(f"{name} has no column {column!r}; it has {found}; set {option} to one of them")
             builder.add(role, f"{name}/{roles[role]}", _hub_rows(split, text, label))
     return builder.finish()
 
@@ -253,11 +251,7 @@ def _hub_roles(
         roles = {role: split for role, split in splits.items() if split is not None}
     else:
         roles = {role: stem for role, stems in STEMS.items() for stem in stems if stem in loaded}
-        probe = (
-            loaded[roles["test"]].select(range(min(PROBE_ROWS, len(loaded["test"]))))
-            if "test" in roles
-            else ()
-        )
+        probe = loaded[roles["test"]].select(range(min(PROBE_ROWS, len(loaded["test"])))) if "test" in roles else ()
         roles = _serve(roles, _any_label(row.get(label) for row in probe))
     strange = [split for split in roles.values() if split not in loaded]
     strange += [role for role in roles if role not in STEMS]

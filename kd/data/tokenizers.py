@@ -70,9 +70,7 @@ class TeacherTokenizer(StudentTokenizer):
     ) -> PreTrainedTokenizerBase:
         """The teacher's tokenizer, padding on the right."""
         if teacher_tokenizer is None:
-            raise KDError(
-                "tokenizer=teacher and =restricted need a teacher; set teacher=... or tokenizer=words"
-            )
+            raise KDError("tokenizer=teacher and =restricted need a teacher; set teacher=... or tokenizer=words")
         if self.restrict:
             return self._restricted(texts, teacher_tokenizer)
         tokenizer = copy.deepcopy(teacher_tokenizer)
@@ -244,8 +242,7 @@ def _renumbered(backend: dict[str, Any], kept: list[str]) -> dict[str, Any]:
             pass
         case other:
             raise KDError(
-                f"tokenizer=restricted cannot renumber a post-processor of type {other}; use "
-                "tokenizer=teacher"
+                f"tokenizer=restricted cannot renumber a post-processor of type {other}; use tokenizer=teacher"
             )
     return backend
 

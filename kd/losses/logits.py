@@ -243,9 +243,7 @@ class LogitLoss(Loss, ABC):
     def compare(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         """The term as a scalar, from logits ``[B, C]``."""
 
-    def forward(
-        self, student: SequenceClassifierOutput, teacher: SequenceClassifierOutput, batch: Batch
-    ) -> Tensor:
+    def forward(self, student: SequenceClassifierOutput, teacher: SequenceClassifierOutput, batch: Batch) -> Tensor:
         """The unweighted term, a scalar; gradient reaches the student only."""
         return self.compare(student.logits, teacher.logits)
 
@@ -319,9 +317,7 @@ class LogitMSE(LogitLoss):
     def __init__(self, centred: bool = False, reduction_over_labels: str = "mean", weight: float = 1.0):
         super().__init__(weight)
         self.centred = _option("centred", centred, (True, False))
-        self.reduction_over_labels = _option(
-            "reduction_over_labels", reduction_over_labels, REDUCTIONS_OVER_LABELS
-        )
+        self.reduction_over_labels = _option("reduction_over_labels", reduction_over_labels, REDUCTIONS_OVER_LABELS)
 
     def compare(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         return logit_mse(student_logits, teacher_logits, self.centred, self.reduction_over_labels)
@@ -343,9 +339,7 @@ class ProbabilityMSE(TemperedLoss):
 
     def __init__(self, temperature: float = 1.0, reduction_over_labels: str = "mean", weight: float = 1.0):
         super().__init__(temperature, weight)
-        self.reduction_over_labels = _option(
-            "reduction_over_labels", reduction_over_labels, REDUCTIONS_OVER_LABELS
-        )
+        self.reduction_over_labels = _option("reduction_over_labels", reduction_over_labels, REDUCTIONS_OVER_LABELS)
 
     def compare(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         return probability_mse(student_logits, teacher_logits, self.temperature, self.reduction_over_labels)
@@ -405,9 +399,7 @@ class JensenShannon(TemperedLoss):
 
     def __init__(self, temperature: float = 1.0, beta: float = 0.5, weight: float = 1.0):
         super().__init__(temperature, weight)
-        self.beta = _number(
-            "beta", beta, "a number between 0 and 1, ends excluded", lambda value: 0 < value < 1
-        )
+        self.beta = _number("beta", beta, "a number between 0 and 1, ends excluded", lambda value: 0 < value < 1)
 
     def compare(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         return jensen_shannon(student_logits, teacher_logits, self.temperature, self.beta)
@@ -421,15 +413,11 @@ def _comparable(student_logits: Tensor, teacher_logits: Tensor) -> tuple[Tensor,
             f"{list(student_logits.shape)} and teacher {list(teacher_logits.shape)}; "
             "take a teacher that was fine-tuned on the labels of this data set"
         )
-    precision = torch.promote_types(
-        torch.promote_types(student_logits.dtype, teacher_logits.dtype), torch.float32
-    )
+    precision = torch.promote_types(torch.promote_types(student_logits.dtype, teacher_logits.dtype), torch.float32)
     return student_logits.to(precision), teacher_logits.detach().to(precision)
 
 
-def _log_probabilities(
-    student_logits: Tensor, teacher_logits: Tensor, temperature: float
-) -> tuple[Tensor, Tensor]:
+def _log_probabilities(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Log-softmax of both, tempered."""
     student, teacher = _comparable(student_logits, teacher_logits)
     return (student / temperature).log_softmax(-1), (teacher / temperature).log_softmax(-1)

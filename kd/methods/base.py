@@ -83,7 +83,8 @@ class Method(lightning.LightningModule):
                 f"({values}); lower optim.optimizer.lr or the loss weights, or use trainer.precision=32-true"
             )
         self.log_dict(
-            {f"train/loss/{name}": part.detach() for name, part in parts.items()}, batch_size=len(batch["index"])
+            {f"train/loss/{name}": part.detach() for name, part in parts.items()},
+            batch_size=len(batch["index"]),
         )
         return total
 

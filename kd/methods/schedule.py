@@ -22,7 +22,11 @@ def warm_up_and_decay(optimizer: Optimizer, total_steps: int, decay: str, warm_u
     Raises:
         KDError: for an unknown decay or a share outside [0, 1).
     """
-    names = {"linear": SchedulerType.LINEAR, "cosine": SchedulerType.COSINE, "constant": SchedulerType.CONSTANT_WITH_WARMUP}
+    names = {
+        "linear": SchedulerType.LINEAR,
+        "cosine": SchedulerType.COSINE,
+        "constant": SchedulerType.CONSTANT_WITH_WARMUP,
+    }
     if decay not in names:
         raise KDError(f"optim.schedule.decay: expected one of {', '.join(names)}, got '{decay}'")
     if not 0 <= warm_up < 1:

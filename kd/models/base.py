@@ -68,9 +68,7 @@ class StudentConfig(PreTrainedConfig):
 
     def refuse(self, name: str, expected: str) -> None:
         """Raise the KDError that says what was expected, what was found, and what to set."""
-        raise KDError(
-            f"student.{name} must be {expected}, got {getattr(self, name)!r}; set student.{name}=..."
-        )
+        raise KDError(f"student.{name} must be {expected}, got {getattr(self, name)!r}; set student.{name}=...")
 
 
 class Student(PreTrainedModel, ABC):

@@ -8,9 +8,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 from kd.errors import KDError
 
 
-def pretrained_config(
-    name_or_path: str, vocab_size: int, num_labels: int, pad_token_id: int
-) -> PreTrainedConfig:
+def pretrained_config(name_or_path: str, vocab_size: int, num_labels: int, pad_token_id: int) -> PreTrainedConfig:
     """The config of a checkpoint, told the labels of this run; `new_student` then loads its weights.
 
     Args:
