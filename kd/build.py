@@ -5,6 +5,7 @@ Facts that are known only at run time (vocabulary size, labels, paths of the run
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from kd.methods.base import Method
 from kd.models.embeddings import TeacherTable
 from kd.models.pretrained import new_student
 from kd.teacher import Teacher
+
+log = logging.getLogger(__name__)
 
 
 def make(node: DictConfig, **known: Any) -> Any:
@@ -119,8 +122,13 @@ def student(
     return model
 
 
-def losses(config: DictConfig) -> dict[str, Loss]:
-    return {name: make(node) for name, node in config.loss.items()}
+def losses(config: DictConfig, num_labels: int) -> dict[str, Loss]:
+    """The transfer terms by name; one that loses something with so few labels says so in the log."""
+    terms = {name: make(node) for name, node in config.loss.items()}
+    for name, term in terms.items():
+        if said := term.degenerate(num_labels):
+            log.warning("loss '%s' with %d labels: %s", name, num_labels, said)
+    return terms
 
 
 def method(config: DictConfig, student: PreTrainedModel, **known: Any) -> Method:

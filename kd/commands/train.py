@@ -176,7 +176,7 @@ def train_student(config: DictConfig, run: RunDirectory, checkpoint: Path | None
     known: dict[str, Any] = {}
     if transfers:
         train_split, source = answers.attached_to(train_split, splits.train)
-        known = {"losses": build.losses(config), "teacher": source}
+        known = {"losses": build.losses(config, len(splits.label_names)), "teacher": source}
     data = TextDataModule(
         train_split,
         build.encoded(splits.validation, tokenizer, max_length),

@@ -23,6 +23,7 @@ from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import WordLevelTrainer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from kd.assets import resolve
 from kd.errors import KDError
 
 READ = ["input_ids", "attention_mask"]
@@ -175,7 +176,7 @@ class PretrainedTokenizer(StudentTokenizer):
     ) -> PreTrainedTokenizerBase:
         """The checkpoint's tokenizer, padding on the right."""
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.name_or_path, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(resolve(self.name_or_path), trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise KDError(
                 f"no tokenizer in '{self.name_or_path}' ({str(error).strip().splitlines()[0]}); set "

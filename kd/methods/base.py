@@ -94,7 +94,7 @@ class Method(lightning.LightningModule):
         self.validation_loss.update(self.label_loss(logits, batch["labels"]).detach(), labelled.sum())
         self.accuracy.update(logits, batch["labels"])
         self.log("val/accuracy", self.accuracy, prog_bar=True, batch_size=len(logits))
-        self.log("val/loss", self.validation_loss, prog_bar=True, batch_size=len(logits))
+        self.log("val/loss", self.validation_loss, batch_size=len(logits))
 
     def configure_optimizers(self) -> dict:
         optimizer = self.make_optimizer(decay_groups(self))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
+from kd.assets import resolve
 from kd.errors import KDError
 
 
@@ -12,14 +13,14 @@ def pretrained_config(name_or_path: str, vocab_size: int, num_labels: int, pad_t
     """The config of a checkpoint, told the labels of this run; `new_student` then loads its weights.
 
     Args:
-        name_or_path: a name on the hub or a folder. Code that comes with the checkpoint is never run.
+        name_or_path: a name on the hub, a folder, or ``asset:NAME``. Code that comes with the checkpoint is never run.
         vocab_size: tokens that the student's tokenizer knows; the checkpoint keeps its own, larger table.
 
     Raises:
         KDError: no such checkpoint, or the tokenizer is not the checkpoint's own.
     """
     try:
-        config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(resolve(name_or_path), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise KDError(_unreadable(name_or_path, error)) from error
     if vocab_size > config.vocab_size:
