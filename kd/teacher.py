@@ -9,8 +9,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -39,6 +39,7 @@ from kd.data.tokenizers import tokenizer_fingerprint
 from kd.errors import KDError
 from kd.inference import all_logits, logits_by_row
 from kd.losses.label import LabelLoss
+from kd.methods.distillation import FrozenTeacher, cached_teacher
 from kd.methods.schedule import warm_up_and_decay
 from kd.methods.supervised import Supervised
 from kd.run import read_json, write_json
@@ -287,6 +288,34 @@ class ReadyTeacher:
         sampler = LengthBucketSampler(tokens.lengths, self.batch_size)
         for rows in track(sampler, description=title, total=len(sampler)):
             yield split[rows]
+
+
+@dataclass
+class Answers:
+    """The teacher's logits for whole splits, from the cache or live, and the time that labelling took."""
+
+    teacher: ReadyTeacher | None
+    outputs: Path
+    cache: bool
+    seconds: float = 0.0
+
+    def of(self, split: Dataset, name: str) -> np.ndarray | None:
+        """Logits ``[N, C]`` for every row of a split; None without a teacher."""
+        if self.teacher is None:
+            return None
+        if not self.cache:
+            return self.teacher.live_logits(split["text"])
+        logits, seconds = self.teacher.cached_logits(split["text"], self.outputs, name)
+        self.seconds += seconds
+        return logits
+
+    def attached_to(self, encoded: EncodedSplit, split: Dataset) -> tuple[EncodedSplit, Callable]:
+        """The training split with what the teacher's side needs, and the teacher that a method asks."""
+        if self.cache:
+            return replace(encoded, columns={"teacher_logits": self.of(split, "train")}), cached_teacher
+        tokens = self.teacher.tokens(split["text"])
+        padding = self.teacher.tokenizer.pad_token_id
+        return replace(encoded, teacher_tokens=tokens, teacher_padding=padding), FrozenTeacher(self.teacher.model)
 
 
 def check_label_order(name: str, logits: np.ndarray, labels: np.ndarray, label_names: list[str]) -> float:

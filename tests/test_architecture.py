@@ -12,6 +12,7 @@ FLOORS = [
     ["losses", "models", "methods", "data", "teacher_cache", "inference"],
     ["teacher", "predictor"],
     ["build"],
+    ["training"],
     ["commands"],
     ["cli"],
     ["__main__"],
