@@ -210,6 +210,31 @@ def test_not_finite_loss_stops_with_the_rows():
         fit(distillation(make_student()), make_split(columns))
 
 
+def test_not_finite_loss_leaves_the_last_good_checkpoint(tmp_path):
+    class Break(lightning.Callback):
+        def on_train_epoch_start(self, trainer, method):
+            if trainer.current_epoch == 1:
+                method.student.head.weight.data.fill_(float("nan"))
+
+    keep = lightning.pytorch.callbacks.ModelCheckpoint(tmp_path, save_last=True)
+    with pytest.raises(KDError, match="not finite at step 3"):
+        fit(Supervised(make_student(), *RECIPE), path=tmp_path, callbacks=[keep, Break()])
+    state = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(value.isfinite().all() for value in state.values())
+
+
+def test_a_student_that_comes_in_evaluation_mode_is_trained_with_dropout():
+    """As from_pretrained gives it."""
+    modes = []
+
+    class Look(lightning.Callback):
+        def on_train_batch_start(self, trainer, method, batch, batch_index):
+            modes.append(all(module.training for module in method.student.modules()))
+
+    fit(Supervised(make_student().eval(), *RECIPE), callbacks=[Look()])
+    assert modes == [True] * 6
+
+
 class NeedsAttention(Loss):
     needs = frozenset({"logits", "attentions"})
 
