@@ -6,6 +6,8 @@ Facts that are known only at run time (vocabulary size, labels, paths of the run
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from kd.data.sources import Splits
 from kd.errors import KDError
 from kd.losses.label import LabelLoss
 from kd.methods.base import Method
+from kd.methods.distillation import check_outputs
 from kd.models.embeddings import TeacherTable
 from kd.models.pretrained import new_student
 from kd.teacher import Teacher
@@ -42,38 +45,83 @@ def make(node: DictConfig, **known: Any) -> Any:
 
 
 def check(config: DictConfig) -> None:
-    """Refuse numbers outside their range, all of them at once, before anything is downloaded or trained.
+    """Refuse what cannot work before anything is downloaded, trained or labelled: all mistakes at once.
 
     Raises:
         KDError: with every mistake found.
     """
-    mistakes = []
-    for key, (kind, least) in NUMBERS.items():
-        value = OmegaConf.select(config, key)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, kind) or value < least):
-            mistakes.append(f"{key}: expected {WORDS[kind]} of at least {least}, got {value!r}")
+    mistakes = [
+        f"{key}: expected {expected}, got {value!r}"
+        for key, (fits, expected) in NUMBERS.items()
+        if (value := OmegaConf.select(config, key)) is not None and not fits(value)
+    ]
+
+    def attempt(action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except KDError as error:
+            mistakes.append(str(error))
+
+    student = attempt(lambda: make(config.student, vocab_size=1, num_labels=2, pad_token_id=0))
+    for node in (config.embeddings, config.tokenizer):
+        attempt(lambda node=node: make(node))
+    attempt(lambda: trainer(config, Path(config.outputs)))
+    if not mistakes:
+        attempt(lambda: _check_optimizer(config))
+    if method_class(config).reads_teacher:
+        if not config.loss:
+            mistakes.append(f"method={config.choices.method} needs a transfer term, got none; use loss=[soft_target]")
+        if not config.teacher:
+            mistakes.append(
+                f"method={config.choices.method} learns from a teacher, and teacher=none gives none; choose teacher=..."
+            )
+        for name, node in config.loss.items():
+            term = attempt(lambda node=node: make(node))
+            if term and student:
+                attempt(lambda name=name, term=term: check_outputs(name, term.needs, student, "student"))
     if mistakes:
         raise KDError("; ".join(mistakes))
 
 
-WORDS = {int: "a whole number", (int, float): "a number"}
-NUMBERS: dict[str, tuple] = {
-    "seed": (int, 0),
-    "threads": (int, 1),
-    "data.batch_size": (int, 1),
-    "data.max_length": (int, 2),
-    "teacher.epochs": (int, 1),
-    "teacher.batch_size": (int, 1),
-    "teacher.labelling_batch_size": (int, 1),
-    "teacher.max_length": (int, 2),
-    "teacher.seed": (int, 0),
-    "teacher.learning_rate": ((int, float), 0),
-    "teacher.weight_decay": ((int, float), 0),
-    "teacher.warm_up": ((int, float), 0),
-    "optim.optimizer.lr": ((int, float), 0),
-    "optim.optimizer.weight_decay": ((int, float), 0),
-    "trainer.max_epochs": (int, 1),
+def _check_optimizer(config: DictConfig) -> None:
+    try:
+        optimizer = make(config.optim.optimizer)([torch.nn.Parameter(torch.zeros(1, 1))])
+        make(config.optim.schedule)(optimizer, 10)
+    except (TypeError, ValueError) as error:
+        raise error if isinstance(error, KDError) else KDError(f"optim: {error}") from error
+
+
+def _whole(least: int) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: type(value) is int and value >= least, f"a whole number of at least {least}"
+
+
+def _number(least: float, most: float = math.inf) -> tuple[Callable[[Any], bool], str]:
+    expected = f"a number of at least {least}" if most == math.inf else f"a number in [{least}, {most}]"
+    return lambda value: type(value) in (int, float) and least <= value <= most, expected
+
+
+NUMBERS = {
+    "seed": _whole(0),
+    "alpha": _number(0, 1),
+    "temperature": _number(0),
+    "label_smoothing": _number(0, 1),
+    "threads": _whole(1),
+    "data.batch_size": _whole(1),
+    "data.max_length": _whole(2),
+    "teacher.epochs": _whole(1),
+    "teacher.batch_size": _whole(1),
+    "teacher.labelling_batch_size": _whole(1),
+    "teacher.max_length": _whole(2),
+    "teacher.seed": _whole(0),
+    "teacher.learning_rate": _number(0),
+    "teacher.weight_decay": _number(0),
+    "teacher.warm_up": _number(0, 1),
+    "teacher.gradient_clip": _number(0),
+    "optim.optimizer.lr": _number(0),
+    "optim.optimizer.weight_decay": _number(0),
+    "trainer.max_epochs": _whole(1),
 }
+"""Keys that no constructor checks before it is too late, with a test and what it expects."""
 
 
 def splits(config: DictConfig) -> Splits:

@@ -20,7 +20,6 @@ from kd import build
 from kd.data.batching import LengthBucketSampler, padding_share
 from kd.data.module import TextDataModule
 from kd.data.sources import Splits
-from kd.errors import KDError
 from kd.inference import all_logits, latency, parameter_counts
 from kd.methods.base import Method
 from kd.metrics import fidelity_metrics, label_metrics
@@ -39,10 +38,6 @@ def train_student(config: DictConfig, run: RunDirectory, checkpoint: Path | None
     teacher = build.teacher(config)
     ready = teacher.ready(splits, Path(config.outputs)) if teacher else None
     transfers = build.method_class(config).reads_teacher
-    if transfers and ready is None:
-        raise KDError(
-            f"method={config.choices.method} learns from a teacher, and teacher=none gives none; choose teacher=..."
-        )
     answers = Answers(ready, Path(config.outputs), config.cache)
     if ready and not teacher.fine_tune:
         check_label_order(

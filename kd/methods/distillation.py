@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from kd.contract import Batch, Loss, supported_outputs
@@ -83,7 +83,7 @@ class Distillation(Method):
         self.transfer, self.alpha, self.teacher = nn.ModuleDict(losses), alpha, teacher
         wanted = frozenset().union(*(loss.needs for loss in losses.values()))
         for name, loss in losses.items():
-            check_outputs(name, loss.needs, student, "student")
+            check_outputs(name, loss.needs, student.config, "student")
         self.wanted = {f"output_{output}": True for output in wanted - {"logits"}}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -97,12 +97,12 @@ class Distillation(Method):
         return {"total": objective(label, transfer, weights, self.alpha), "label": label, **transfer}
 
 
-def check_outputs(loss: str, needs: frozenset[str], model: PreTrainedModel, role: str) -> None:
+def check_outputs(loss: str, needs: frozenset[str], config: PretrainedConfig, role: str) -> None:
     """Refuse a loss that reads what a model cannot give."""
-    missing = needs - supported_outputs(model.config)
+    missing = needs - supported_outputs(config)
     if missing:
         raise KDError(
             f"loss '{loss}' needs {' and '.join(sorted(missing)).replace('_', ' ')}; {role} "
-            f"'{model.config.model_type}' gives only {', '.join(sorted(supported_outputs(model.config)))}; "
+            f"'{config.model_type}' gives only {', '.join(sorted(supported_outputs(config)))}; "
             f"choose another loss, or a transformer as {role}"
         )
