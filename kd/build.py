@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from omegaconf import DictConfig, OmegaConf
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kd.contract import Loss
-from kd.data.batching import EncodedSplit, tokenize
+from kd.data.batching import EncodedSplit, labels_of, tokenize
 from kd.data.sources import Splits
 from kd.errors import KDError
 from kd.losses.label import LabelLoss
@@ -125,14 +126,17 @@ NUMBERS = {
 
 
 def splits(config: DictConfig) -> Splits:
+    """The rows of the run."""
     return make(config.data.source)
 
 
 def teacher(config: DictConfig) -> Teacher | None:
+    """The teacher by name, None for ``teacher=none``."""
     return make(config.teacher) if config.teacher else None
 
 
 def method_class(config: DictConfig) -> type[Method]:
+    """The method's class, for what it says before there is an object."""
     return get_class(config.method._target_)
 
 
@@ -144,7 +148,7 @@ def tokenizer(config: DictConfig, data: Splits, teacher: Teacher | None) -> PreT
 def encoded(split, tokenizer: PreTrainedTokenizerBase, max_length: int, **columns: np.ndarray) -> EncodedSplit:
     """A split as the student reads it, with the columns that travel along."""
     tokens = tokenize(tokenizer, split["text"], max_length)
-    return EncodedSplit(tokens, np.asarray(split["label"], np.int64), tokenizer.pad_token_id, columns=columns)
+    return EncodedSplit(tokens, labels_of(split), tokenizer.pad_token_id, columns=columns)
 
 
 def student(
@@ -163,8 +167,10 @@ def student(
     model = new_student(model_config)
     table = model.get_input_embeddings()
     generator = torch.Generator().manual_seed(config.seed)
-    source = TeacherTable(teacher.word_table, teacher.tokenizer) if teacher else None
-    start = make(config.embeddings)(table.weight.detach(), tokenizer, source, generator)
+    embeddings = make(config.embeddings)
+    reads = teacher is not None and embeddings.reads_teacher
+    source = TeacherTable(teacher.word_table, teacher.tokenizer) if reads else None
+    start = embeddings(table.weight.detach(), tokenizer, source, generator)
     with torch.no_grad():
         table.weight.copy_(start)
     return model
@@ -193,15 +199,19 @@ def method(config: DictConfig, student: PreTrainedModel, **known: Any) -> Method
 
 
 def trainer(config: DictConfig, run: Path) -> lightning.Trainer:
-    callbacks = {name: _in_run(node, run) for name, node in config.callbacks.items()}
-    loggers = [make(node, save_dir=str(run)) for node in config.logger.values()]
-    return make(config.trainer, logger=loggers, callbacks=list(callbacks.values()), default_root_dir=str(run))
+    """The Trainer, with loggers and callbacks that write into the run directory."""
+    callbacks = [make(node, **_place(node, run)) for node in config.callbacks.values()]
+    return make(
+        config.trainer,
+        logger=[make(node, save_dir=str(run)) for node in config.logger.values()] or False,
+        callbacks=[*callbacks, Timer()],
+        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
+        default_root_dir=str(run),
+    )
 
 
-def _in_run(node: DictConfig, run: Path) -> Any:
-    if node._target_.endswith("ModelCheckpoint"):
-        return make(node, dirpath=str(run / "checkpoints"))
-    return make(node)
+def _place(node: DictConfig, run: Path) -> dict[str, str]:
+    return {"dirpath": str(run / node.dirpath)} if "dirpath" in node else {}
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:

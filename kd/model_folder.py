@@ -38,10 +38,10 @@ def local_model(name_or_path: str) -> Path:
 
 
 def folder_checksum(folder: Path) -> str:
-    """SHA-256 over the weights and configuration of a Hugging Face folder."""
+    """SHA-256 over the weights, configuration and tokenizer of a Hugging Face folder."""
     digest = hashlib.sha256()
-    names = [path for path in folder.iterdir() if path.suffix in {".safetensors", ".bin"}]
-    for path in [folder / "config.json", *sorted(names)]:
+    patterns = (*FILES, "pytorch_model*.bin")
+    for path in sorted({path for pattern in patterns for path in folder.glob(pattern)}):
         with path.open("rb") as file:
             digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

@@ -161,7 +161,10 @@ def _version(package: str) -> str | None:
 
 def _git_state() -> dict[str, Any] | None:
     """Commit of kd's own checkout, None for an installed kd."""
-    command = ["git", "-C", str(Path(__file__).parent)]
+    checkout = Path(__file__).resolve().parents[1]
+    if not (checkout / ".git").exists():
+        return None
+    command = ["git", "-C", str(checkout)]
     try:
         commit = subprocess.run([*command, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
         changes = subprocess.run([*command, "status", "--porcelain"], capture_output=True, text=True, check=True)

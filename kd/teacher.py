@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import logging
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from filelock import FileLock
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from rich.progress import track
+from scipy.optimize import linear_sum_assignment
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -32,7 +32,7 @@ from transformers import (
 
 from kd import teacher_cache
 from kd.assets import resolve
-from kd.data.batching import EncodedSplit, LengthBucketSampler, Ragged, tokenize
+from kd.data.batching import EncodedSplit, LengthBucketSampler, Ragged, labels_of, tokenize
 from kd.data.module import TextDataModule
 from kd.data.sources import Splits
 from kd.data.tokenizers import tokenizer_fingerprint
@@ -96,14 +96,19 @@ class Teacher:
         )
         return model.get_input_embeddings().weight.detach().clone()
 
-    def ready(self, splits: Splits, outputs: Path) -> ReadyTeacher:
+    def ready(self, splits: Splits, outputs: Path, accelerator: str = "cpu") -> ReadyTeacher:
         """The teacher that answers: fine-tuned on the training split if it has to be, and checked.
+
+        Args:
+            splits: the rows of the run.
+            outputs: where fine-tuned teachers are kept.
+            accelerator: as for ``lightning.Trainer``; what it trains and answers on.
 
         Raises:
             KDError: another number of labels than the data has, or labels in another order.
         """
         if self.fine_tune:
-            return self._fine_tuned(splits, Path(outputs) / "teachers")
+            return self._fine_tuned(splits, Path(outputs) / "teachers", accelerator)
         found = AutoConfig.from_pretrained(self.backbone, trust_remote_code=False).num_labels
         expected = len(splits.label_names)
         if found != expected:
@@ -111,7 +116,12 @@ class Teacher:
                 f"teacher '{self.name_or_path}' has {found} labels, the data has {expected} "
                 f"({', '.join(splits.label_names)}); choose a teacher for this task or teacher.fine_tune=true"
             )
-        return ReadyTeacher(self.name_or_path, self.backbone, self.max_length, self.labelling_batch_size, {})
+        return self._ready(self.backbone, {}, accelerator)
+
+    def _ready(self, folder: Path, facts: dict, accelerator: str) -> ReadyTeacher:
+        on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+        device = "cuda" if on_gpu else "cpu"
+        return ReadyTeacher(self.name_or_path, folder, self.max_length, self.labelling_batch_size, facts, device)
 
     def key(self, splits: Splits) -> str:
         """Names the fine-tuned teacher: the hash of all that decides its weights."""
@@ -120,13 +130,13 @@ class Teacher:
             "format": FORMAT,
             "backbone": folder_checksum(self.backbone),
             "texts": teacher_cache.texts_hash(labelled["text"]),
-            "labels": hashlib.sha256(np.asarray(labelled["label"], np.int64).tobytes()).hexdigest(),
+            "labels": hashlib.sha256(labels_of(labelled).tobytes()).hexdigest(),
             "label_names": splits.label_names,
             **{name: getattr(self, name) for name in RECIPE},
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
 
-    def _fine_tuned(self, splits: Splits, folder: Path) -> ReadyTeacher:
+    def _fine_tuned(self, splits: Splits, folder: Path, accelerator: str) -> ReadyTeacher:
         place = folder / self.key(splits)
         place.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(place.with_suffix(".lock")):
@@ -139,7 +149,7 @@ class Teacher:
                 building = place.with_suffix(f".building-{os.getpid()}")
                 building.mkdir()
                 try:
-                    self._train(splits, building)
+                    self._train(splits, building, accelerator)
                     os.replace(building, place)
                 except BaseException:
                     shutil.rmtree(building, ignore_errors=True)
@@ -147,9 +157,9 @@ class Teacher:
             else:
                 log.info("teacher: found the fine-tuned %s in %s", self.name_or_path, place)
         facts = read_json(place / "teacher.json")
-        return ReadyTeacher(self.name_or_path, place / "model", self.max_length, self.labelling_batch_size, facts)
+        return self._ready(place / "model", facts, accelerator)
 
-    def _train(self, splits: Splits, folder: Path) -> None:
+    def _train(self, splits: Splits, folder: Path, accelerator: str) -> None:
         log.info("teacher: fine-tuning %s on %d rows (once)", self.name_or_path, len(splits.train))
         lightning.seed_everything(self.seed, verbose=False)
         model = AutoModelForSequenceClassification.from_pretrained(
@@ -165,12 +175,12 @@ class Teacher:
         method = Supervised(
             model,
             LabelLoss(),
-            partial(torch.optim.AdamW, lr=self.learning_rate, weight_decay=self.weight_decay, fused=True),
+            partial(torch.optim.AdamW, lr=self.learning_rate, weight_decay=self.weight_decay),
             partial(warm_up_and_decay, decay="linear", warm_up=self.warm_up),
             self.seed,
         )
         trainer = lightning.Trainer(
-            accelerator="auto",
+            accelerator=accelerator,
             devices=1,
             max_epochs=self.epochs,
             precision=self.precision,
@@ -202,7 +212,7 @@ class Teacher:
 
     def _encoded(self, split: Dataset) -> EncodedSplit:
         tokens = tokenize(self.tokenizer, split["text"], self.max_length)
-        return EncodedSplit(tokens, np.asarray(split["label"], np.int64), self.tokenizer.pad_token_id)
+        return EncodedSplit(tokens, labels_of(split), self.tokenizer.pad_token_id)
 
 
 RECIPE = (
@@ -228,6 +238,7 @@ class ReadyTeacher:
         max_length: tokens after which texts are cut.
         batch_size: rows a batch.
         facts: what its fine-tuning recorded; empty for a model that was taken as it is.
+        device: where it answers.
     """
 
     name: str
@@ -235,6 +246,7 @@ class ReadyTeacher:
     max_length: int
     batch_size: int
     facts: dict
+    device: str = "cpu"
 
     @cached_property
     def checksum(self) -> str:
@@ -247,9 +259,13 @@ class ReadyTeacher:
     @cached_property
     def model(self) -> PreTrainedModel:
         """The live model, in evaluation mode and full precision."""
-        return AutoModelForSequenceClassification.from_pretrained(
-            self.folder, trust_remote_code=False, dtype=torch.float32
-        ).eval()
+        return (
+            AutoModelForSequenceClassification.from_pretrained(
+                self.folder, trust_remote_code=False, dtype=torch.float32
+            )
+            .to(self.device)
+            .eval()
+        )
 
     def tokens(self, texts: Sequence[str]) -> Ragged:
         return tokenize(self.tokenizer, texts, self.max_length)
@@ -297,7 +313,7 @@ class Answers:
     teacher: ReadyTeacher | None
     outputs: Path
     cache: bool
-    seconds: float = 0.0
+    seconds: dict[str, float] = field(default_factory=dict)
 
     def of(self, split: Dataset, name: str) -> np.ndarray | None:
         """Logits ``[N, C]`` for every row of a split; None without a teacher."""
@@ -306,7 +322,7 @@ class Answers:
         if not self.cache:
             return self.teacher.live_logits(split["text"])
         logits, seconds = self.teacher.cached_logits(split["text"], self.outputs, name)
-        self.seconds += seconds
+        self.seconds[name] = seconds
         return logits
 
     def attached_to(self, encoded: EncodedSplit, split: Dataset) -> tuple[EncodedSplit, Callable]:
@@ -328,19 +344,16 @@ def check_label_order(name: str, logits: np.ndarray, labels: np.ndarray, label_n
     Raises:
         KDError: if another order of the labels fits clearly better.
     """
-    guesses, classes = logits.argmax(axis=1), len(label_names)
-    accuracy = float((guesses == labels).mean())
-    if classes > 6:  # 720 orders are checked in no time; with more labels a mix-up shows in the accuracy itself.
-        return accuracy
+    classes = len(label_names)
     counts = np.zeros((classes, classes))
-    np.add.at(counts, (guesses, labels), 1)
-    orders = list(itertools.permutations(range(classes)))
-    fits = [counts[range(classes), order].sum() / len(labels) for order in orders]
-    best = int(np.argmax(fits))
-    if fits[best] > accuracy + 2 / np.sqrt(len(labels)):  # beyond what chance does to so few rows
-        names = ", ".join(label_names[i] for i in orders[best])
+    np.add.at(counts, (logits.argmax(axis=1), labels), 1)
+    accuracy = float(np.trace(counts) / len(labels))
+    order = linear_sum_assignment(counts, maximize=True)[1]
+    best = counts[range(classes), order].sum() / len(labels)
+    if best > accuracy + 2 / np.sqrt(len(labels)):  # beyond what chance does to so few rows
+        names = ", ".join(label_names[label] for label in order)
         raise KDError(
-            f"teacher '{name}' is right on {accuracy:.1%} of the validation rows, and would be on {fits[best]:.1%} "
+            f"teacher '{name}' is right on {accuracy:.1%} of the validation rows, and would be on {best:.1%} "
             f"with its labels in the order [{names}]; set data.label_names=[{names}] or fine-tune it"
         )
     return accuracy
@@ -357,5 +370,5 @@ def _damaged(place: Path) -> bool:
 
 def labelled_rows(split: Dataset) -> Dataset:
     """The rows that have a gold label."""
-    labelled = np.flatnonzero(np.asarray(split["label"]) >= 0)
+    labelled = np.flatnonzero(labels_of(split) >= 0)
     return split if len(labelled) == len(split) else split.select(labelled)

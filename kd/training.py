@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import time
 from pathlib import Path
@@ -13,11 +12,12 @@ import pandas
 import pyarrow
 import pyarrow.parquet
 import torch
+from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kd import build
-from kd.data.batching import LengthBucketSampler, padding_share
+from kd.data.batching import LengthBucketSampler, labels_of, padding_share
 from kd.data.module import TextDataModule
 from kd.data.sources import Splits
 from kd.inference import all_logits, latency, parameter_counts
@@ -33,19 +33,18 @@ log = logging.getLogger(__name__)
 def train_student(config: DictConfig, run: RunDirectory, checkpoint: Path | None) -> dict[str, Any]:
     """From configuration to a finished run; returns what ``metrics.json`` holds."""
     build.check(config)
+    if config.threads:
+        torch.set_num_threads(config.threads)
     splits = build.splits(config)
     log.info("%s", splits.report())
     teacher = build.teacher(config)
-    ready = teacher.ready(splits, Path(config.outputs)) if teacher else None
+    ready = teacher.ready(splits, Path(config.outputs), config.trainer.accelerator) if teacher else None
     transfers = build.method_class(config).reads_teacher
     answers = Answers(ready, Path(config.outputs), config.cache)
     if ready and not teacher.fine_tune:
-        check_label_order(
-            ready.name,
-            answers.of(splits.validation, "validation"),
-            np.asarray(splits.validation["label"]),
-            splits.label_names,
-        )
+        logits = answers.of(splits.validation, "validation")
+        accuracy = check_label_order(ready.name, logits, labels_of(splits.validation), splits.label_names)
+        log.info("teacher: %s is right on %.1f %% of the validation rows", ready.name, 100 * accuracy)
     tokenizer = build.tokenizer(config, splits, teacher)
     max_length = config.data.max_length
     train_split = build.encoded(splits.train, tokenizer, max_length)
@@ -62,7 +61,7 @@ def train_student(config: DictConfig, run: RunDirectory, checkpoint: Path | None
     student = build.student(config, tokenizer, splits.label_names, teacher)
     method = build.method(config, student, **known)
     write_json(run.path / "environment.json", environment() | facts(config, splits, ready))
-    seconds = fit(config, run, method, data, checkpoint)
+    fitted = fit(config, run, method, data, checkpoint)
 
     student.eval()
     student.save_pretrained(run.model)
@@ -71,7 +70,7 @@ def train_student(config: DictConfig, run: RunDirectory, checkpoint: Path | None
     figures = {
         **{name: config.choices[name] for name in config.choices},
         "seed": config.seed,
-        "training_seconds": round(seconds, 2),
+        **fitted,
         "padding_share": round(padding_share(data.train.tokens.lengths, list(data.train_sampler())), 4),
         "parameters": parameter_counts(student),
         "model_bytes": (run.model / "model.safetensors").stat().st_size,
@@ -82,7 +81,7 @@ def train_student(config: DictConfig, run: RunDirectory, checkpoint: Path | None
         figures["teacher_cost"] = {
             "name": ready.name,
             "training_seconds": ready.facts.get("training_seconds"),
-            "labelling_seconds": round(answers.seconds, 2),
+            "labelling_seconds": round(answers.seconds.get("train", 0.0), 2) or None,
             "parameters": parameter_counts(ready.model),
             "model_bytes": sum(
                 f.stat().st_size for f in ready.folder.iterdir() if f.suffix in (".safetensors", ".bin")
@@ -94,28 +93,45 @@ def train_student(config: DictConfig, run: RunDirectory, checkpoint: Path | None
     return figures
 
 
-def fit(config: DictConfig, run: RunDirectory, method: Method, data: TextDataModule, checkpoint: Path | None) -> float:
-    """Train, then put the weights of the best epoch into the student; returns the seconds of training."""
+def fit(
+    config: DictConfig, run: RunDirectory, method: Method, data: TextDataModule, checkpoint: Path | None
+) -> dict[str, Any]:
+    """Train, then put the weights of the best epoch into the student.
+
+    Returns:
+        ``training_seconds`` from the first to the last step, validation included, over all resumptions; and
+        whether validation chose the weights or they are those of the last step.
+    """
+    curves = run.path / "metrics.csv"
+    if checkpoint and curves.exists():
+        curves.rename(run.path / f"metrics.before-{time.time_ns()}.csv")  # the logger would delete it
     trainer = build.trainer(config, run.path)
-    curves_before = (run.path / "metrics.csv").read_bytes() if checkpoint else None
-    start = time.perf_counter()
-    trainer.fit(method, data, ckpt_path=checkpoint, weights_only=True)
-    seconds = time.perf_counter() - start
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    if curves_before:
-        join_curves(run.path / "metrics.csv", curves_before)
+    try:
+        trainer.fit(method, data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        raise KeyboardInterrupt from None
+    join_curves(curves, sorted(run.path.glob("metrics.before-*.csv")))
     best = run.checkpoints / "best.ckpt"
     if best.is_file():
         method.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
-    return seconds
+    timer = next(callback for callback in trainer.callbacks if isinstance(callback, Timer))
+    return {
+        "training_seconds": round(timer.time_elapsed("train"), 2),
+        "weights": "best on validation" if best.is_file() else "last step",
+    }
 
 
-def join_curves(path: Path, before: bytes) -> None:
-    """Put the curves from before an interruption, up to where the run resumed, in front of the new ones."""
-    new = pandas.read_csv(path)
-    old = pandas.read_csv(io.BytesIO(before))
-    pandas.concat([old[old["step"] < new["step"].min()], new]).to_csv(path, index=False)
+def join_curves(path: Path, before: list[Path]) -> None:
+    """Put the curves from before interruptions in front, each up to where the run went on."""
+    tables = [pandas.read_csv(part) for part in [*before, path] if part.exists()]
+    if before:
+        whole = tables.pop()
+        while tables:
+            earlier = tables.pop()
+            whole = pandas.concat([earlier[earlier["step"] < whole["step"].min()], whole])
+        whole.to_csv(path, index=False)
+    for part in before:
+        part.unlink()
 
 
 def evaluate(
@@ -174,7 +190,7 @@ without embeddings), trained by `kd` with `method={figures["method"]}`{taught}, 
 | accuracy | {figures["validation"]["accuracy"]:.4f} | {test["accuracy"]:.4f} |
 | macro F1 | {figures["validation"]["macro_f1"]:.4f} | {test["macro_f1"]:.4f} |
 
-Validation chose the epoch; the test rows were read once, afterwards.
+Weights: {figures["weights"]}. The test rows were read once, afterwards.
 
 ```python
 import kd  # registers the architecture

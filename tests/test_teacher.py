@@ -125,7 +125,7 @@ def test_cached_logits_stand_at_their_rows(ready, splits, tmp_path):
         with torch.inference_mode():
             alone = ready.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits[0]
         np.testing.assert_allclose(found[row], alone.numpy(), atol=1e-5)
-    assert answers.seconds > 0
+    assert answers.seconds["train"] > 0
     live = Answers(ready, tmp_path, cache=False).of(splits.train, "train")
     np.testing.assert_allclose(found, live, atol=1e-6)
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import torch
 import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -35,28 +34,39 @@ def main(arguments: list[str]) -> int:
     """Run Hydra on the arguments; every job of a multirun is one call of `train`."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as they are; kd.cli decides what to show
     sys.argv = [sys.argv[0], *arguments]
-    quiet()
-    jobs: list[KDError | None] = []
+    failures: list[Exception | None] = []
 
-    def job(config: DictConfig) -> None:
-        """A mistake in one job of a sweep must not keep the others from running."""
+    def job(config: DictConfig) -> float | None:
+        """One run; in a sweep its failure must not keep the others from running.
+
+        Returns:
+            validation accuracy, for a sweeper that searches.
+        """
+        in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
         try:
-            train(config)
-            jobs.append(None)
+            accuracy = train(config)
+            failures.append(None)
+            return accuracy
         except KDError as error:
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
+            if in_sweep:
                 log.error("%s", error)
-            jobs.append(error)
+            failures.append(error)
+        except Exception as error:
+            if not in_sweep:
+                raise
+            log.exception("this job failed")
+            failures.append(error)
+        return None
 
     try:
         hydra.main(version_base="1.3", config_path=str(configuration_folder()), config_name="config")(job)()
     except (HydraException, OmegaConfBaseException) as error:
         raise KDError(one_sentence(error)) from error
-    mistakes = [error for error in jobs if error]
-    if len(jobs) > 1 and mistakes:
-        raise KDError(f"{len(mistakes)} of {len(jobs)} jobs failed; the first: {mistakes[0]}") from mistakes[0]
-    if mistakes:
-        raise mistakes[0]
+    failed = [error for error in failures if error]
+    if len(failures) > 1 and failed:
+        raise KDError(f"{len(failed)} of {len(failures)} jobs failed; the first: {failed[0]}") from failed[0]
+    if failed:
+        raise failed[0]
     return 0
 
 
@@ -90,17 +100,15 @@ def quiet() -> None:
     transformers.utils.logging.disable_progress_bar()
 
 
-def train(config: DictConfig) -> None:
-    """Train one student and leave a run directory."""
+def train(config: DictConfig) -> float:
+    """Train one student and leave a run directory; returns its validation accuracy."""
     quiet()
     run = RunDirectory(Path(HydraConfig.get().runtime.output_dir))
     identity = build.resolved(config)
     checkpoint = starting_point(run, identity, config)
     if checkpoint == "done":
         log.info("already done: %s (rerun=true trains it again)", run.path)
-        return
-    if config.threads:
-        torch.set_num_threads(config.threads)
+        return run.metrics()["validation"]["accuracy"]
     run.config_file.write_text(yaml.safe_dump(identity, sort_keys=False, allow_unicode=True))
     run.set_status("running")
     try:
@@ -111,6 +119,7 @@ def train(config: DictConfig) -> None:
     run.set_status("done")
     test = figures["test"]
     log.info("test accuracy %.3f on %d rows; the run is in %s", test["accuracy"], test["rows"], run.path)
+    return figures["validation"]["accuracy"]
 
 
 def starting_point(run: RunDirectory, identity: dict[str, Any], config: DictConfig) -> Path | str | None:

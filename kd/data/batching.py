@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
+import datasets
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
@@ -39,7 +41,7 @@ class Ragged:
         Returns:
             ids ``[B, L]`` int64 and attention mask ``[B, L]`` int64, with L at least 1.
         """
-        rows = np.asarray(rows)
+        rows = np.asarray(rows, dtype=np.int64)
         starts, lengths = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
         columns = np.arange(max(1, lengths.max(initial=0)))
         mask = columns < lengths[:, None]
@@ -48,13 +50,18 @@ class Ragged:
         return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
 
 
+def labels_of(split: datasets.Dataset) -> np.ndarray:
+    """The label column ``[N]`` int64, straight from Arrow."""
+    return split.with_format("numpy")["label"][:].astype(np.int64)
+
+
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> Ragged:
     """Token ids of all texts, special tokens included, cut at ``max_length``."""
     pieces, lengths = [], []
     for start in range(0, len(texts), TOKENIZE_CHUNK):
         rows = tokenizer(list(texts[start : start + TOKENIZE_CHUNK]), truncation=True, max_length=max_length)
         lengths += [len(row) for row in rows["input_ids"]]
-        pieces += [np.fromiter(row, dtype=np.int32) for row in rows["input_ids"]]
+        pieces.append(np.fromiter(chain.from_iterable(rows["input_ids"]), dtype=np.int32))
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     return Ragged(np.concatenate(pieces) if pieces else np.empty(0, np.int32), offsets)
 
@@ -88,7 +95,7 @@ class EncodedSplit(Dataset):
         return len(self.tokens)
 
     def __getitem__(self, rows: Sequence[int]) -> Batch:
-        rows = np.asarray(rows)
+        rows = np.asarray(rows, dtype=np.int64)
         input_ids, attention_mask = self.tokens.padded(rows, self.padding)
         batch = {
             "input_ids": input_ids,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar
 
@@ -36,7 +36,7 @@ def objective(label_loss: Tensor, transfer: Mapping[str, Tensor], weights: Mappi
     return distilled if alpha == 1 else (1 - alpha) * label_loss + alpha * distilled
 
 
-class Method(lightning.LightningModule):
+class Method(lightning.LightningModule, ABC):
     """A way to train a student; subclasses say which transfer terms there are.
 
     Args:

@@ -36,11 +36,12 @@ class FrozenTeacher:
         """The answer to the teacher's own tokens where the batch has them, to the student's otherwise."""
         if self.model.device != batch["input_ids"].device:
             self.model.to(batch["input_ids"].device)
-        return self.model(
-            input_ids=batch.get("teacher_input_ids", batch["input_ids"]),
-            attention_mask=batch.get("teacher_attention_mask", batch["attention_mask"]),
-            **wanted,
-        )
+        with torch.autocast(batch["input_ids"].device.type, enabled=False):  # as the cache was labelled
+            return self.model(
+                input_ids=batch.get("teacher_input_ids", batch["input_ids"]),
+                attention_mask=batch.get("teacher_attention_mask", batch["attention_mask"]),
+                **wanted,
+            )
 
 
 def cached_teacher(batch: Batch, **wanted: bool) -> SequenceClassifierOutput:
@@ -81,9 +82,14 @@ class Distillation(Method):
         if not losses:
             raise KDError("method=distillation needs a transfer term, got none; use loss=[soft_target] or another")
         self.transfer, self.alpha, self.teacher = nn.ModuleDict(losses), alpha, teacher
+        if taken := {"total", "label"} & set(losses):
+            raise KDError(f"loss '{taken.pop()}' has the name of another part of the objective; rename it")
         wanted = frozenset().union(*(loss.needs for loss in losses.values()))
         for name, loss in losses.items():
             check_outputs(name, loss.needs, student.config, "student")
+        if teacher is cached_teacher and wanted != {"logits"}:
+            extra = ", ".join(sorted(wanted - {"logits"}))
+            raise KDError(f"the teacher cache holds logits, and the losses need {extra} too; set cache=false")
         self.wanted = {f"output_{output}": True for output in wanted - {"logits"}}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

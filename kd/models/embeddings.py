@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -38,6 +39,9 @@ class TeacherTable:
 
 class Embeddings(ABC):
     """A way to start the word table."""
+
+    reads_teacher: ClassVar[bool] = False
+    """Whether the teacher's table has to be loaded."""
 
     @abstractmethod
     def __call__(
@@ -107,6 +111,8 @@ class TeacherEmbeddings(Embeddings):
     Args:
         std: standard deviation of the whole table; None leaves the teacher's scale.
     """
+
+    reads_teacher = True
 
     def __init__(self, std: float | None = 0.1):
         self.std = None if std is None else _positive("embeddings.std", std)
