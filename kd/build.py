@@ -27,6 +27,7 @@ from kd.errors import KDError
 from kd.losses.label import LabelLoss
 from kd.methods.base import Method
 from kd.methods.distillation import check_outputs
+from kd.model_folder import require_length
 from kd.models.embeddings import TeacherTable
 from kd.models.pretrained import new_student
 from kd.teacher import Teacher
@@ -63,12 +64,18 @@ def check(config: DictConfig) -> None:
         except KDError as error:
             mistakes.append(str(error))
 
+    for key in ("student", "embeddings", "tokenizer", "optim", "trainer"):
+        if OmegaConf.select(config, key) is None:
+            mistakes.append(f"{key}: expected a choice, got null; kd train --help lists the choices")
+    if mistakes:
+        raise KDError("; ".join(mistakes))
     student = attempt(lambda: make(config.student, vocab_size=1, num_labels=2, pad_token_id=0))
     for node in (config.embeddings, config.tokenizer):
         attempt(lambda node=node: make(node))
     attempt(lambda: trainer(config, Path(config.outputs)))
-    if not mistakes:
-        attempt(lambda: _check_optimizer(config))
+    if config.teacher and config.teacher.get("fine_tune"):
+        attempt(lambda: make(config.trainer, precision=config.teacher.precision, logger=False, callbacks=[]))
+    attempt(lambda: _check_optimizer(config))
     if method_class(config).reads_teacher:
         if not config.loss:
             mistakes.append(f"method={config.choices.method} needs a transfer term, got none; use loss=[soft_target]")
@@ -88,8 +95,8 @@ def _check_optimizer(config: DictConfig) -> None:
     try:
         optimizer = make(config.optim.optimizer)([torch.nn.Parameter(torch.zeros(1, 1))])
         make(config.optim.schedule)(optimizer, 10)
-    except (TypeError, ValueError) as error:
-        raise error if isinstance(error, KDError) else KDError(f"optim: {error}") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise error if isinstance(error, KDError) else KDError(f"optim: {error}; see conf/optim/adamw.yaml") from error
 
 
 def _whole(least: int) -> tuple[Callable[[Any], bool], str]:
@@ -101,8 +108,16 @@ def _number(least: float, most: float = math.inf) -> tuple[Callable[[Any], bool]
     return lambda value: type(value) in (int, float) and least <= value <= most, expected
 
 
+_SWITCH = (lambda value: isinstance(value, bool), "true or false")
 NUMBERS = {
-    "seed": _whole(0),
+    "seed": (lambda value: type(value) is int and 0 <= value < 2**32, "a whole number from 0 to 4294967295"),
+    "cache": _SWITCH,
+    "resume": _SWITCH,
+    "rerun": _SWITCH,
+    "teacher.fine_tune": _SWITCH,
+    "trainer.devices": (lambda value: value == 1, "1: several devices are not supported yet"),
+    "trainer.accumulate_grad_batches": _whole(1),
+    "trainer.gradient_clip_val": _number(0),
     "alpha": _number(0, 1),
     "temperature": _number(0),
     "label_smoothing": _number(0, 1),
@@ -161,6 +176,7 @@ def student(
         num_labels=len(label_names),
         pad_token_id=tokenizer.pad_token_id,
     )
+    require_length(config.choices.student, model_config, config.data.max_length, "data.max_length")
     model_config.id2label = dict(enumerate(label_names))
     model_config.label2id = {name: number for number, name in enumerate(label_names)}
     torch.manual_seed(config.seed)

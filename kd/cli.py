@@ -31,7 +31,8 @@ def usage() -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; a user's mistake gives one sentence and exit code 2."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if "--debug" in arguments:
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    if "--debug" in options:
         arguments.remove("--debug")
         os.environ["KD_DEBUG"] = "1"
     command, *rest = arguments or ["--help"]
@@ -46,15 +47,23 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     try:
         return importlib.import_module(f"kd.commands.{command}").main(rest) or 0
-    except KDError as error:
-        if os.environ.get("KD_DEBUG", "0") not in ("", "0"):
-            raise
-        print(f"kd {command}: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
-        print(f"kd {command}: interrupted", file=sys.stderr)
+        print(f"kd {command}: interrupted; the same command goes on where it can", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader of a pipe, such as head, went away: nothing is wrong, and nothing more can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (KDError, OSError) as error:
+        if os.environ.get("KD_DEBUG", "0") not in ("", "0"):
+            raise
+        print(f"kd {command}: {sentence(error)}", file=sys.stderr)
+        return 2
+
+
+def sentence(error: KDError | OSError) -> str:
+    """What a mistake says to the user."""
+    if isinstance(error, KDError):
+        return str(error)
+    place = f" '{error.filename}'" if error.filename else ""
+    return f"cannot use the path{place}: {error.strerror or error}; check that it is there and may be written"

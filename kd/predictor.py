@@ -9,10 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-import yaml
 from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -21,7 +18,11 @@ import kd.models  # noqa: F401  registers the students
 from kd.data.batching import EncodedSplit, LengthBucketSampler, tokenize
 from kd.errors import KDError
 from kd.inference import all_logits
+from kd.model_folder import load_classifier, load_tokenizer, longest_text
 from kd.run import RunDirectory
+
+LONGEST = 4096
+"""Tokens of a text, for models that set no limit."""
 
 
 @dataclass(frozen=True)
@@ -50,20 +51,16 @@ class Predictor:
         folder = path
         if not (path / "config.json").is_file():
             run = RunDirectory.finished(path)
-            config = yaml.safe_load(run.config_file.read_text())
+            config = run.config()
             folder = run.model
+        if not folder.is_dir():
+            raise KDError(f"expected the model of the run in '{folder}', found no such folder; train it again")
         transformers.utils.logging.disable_progress_bar()
         transformers.logging.set_verbosity_error()
-        try:
-            model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=False).eval()
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            raise KDError(
-                f"expected a classifier with its tokenizer in '{folder}', found none that loads: "
-                f"{str(error).splitlines()[0]}"
-            ) from error
+        model, tokenizer = load_classifier(folder), load_tokenizer(folder)
+        longest = min(tokenizer.model_max_length, longest_text(model.config) or LONGEST)
         text = config["data"]["text"] if config else "text"
-        return cls(model, tokenizer, min(tokenizer.model_max_length, 4096), text)
+        return cls(model, tokenizer, min(longest, LONGEST), text)
 
     @property
     def label_names(self) -> list[str]:

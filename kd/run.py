@@ -27,6 +27,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from kd.errors import KDError
 
 PACKAGES = (
@@ -103,6 +105,26 @@ class RunDirectory:
     def model(self) -> Path:
         return self.path / "model"
 
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration.
+
+        Raises:
+            KDError: where it cannot be read.
+        """
+        try:
+            content = yaml.safe_load(self.config_file.read_text())
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise KDError(
+                f"expected a run's configuration in '{self.config_file}', found none that can be read"
+            ) from error
+        if not isinstance(content, dict) or "data" not in content:
+            raise KDError(f"expected a run's configuration in '{self.config_file}', found something else")
+        return content
+
+    def environment(self) -> dict[str, Any]:
+        """What the run stood on."""
+        return read_json(self.path / "environment.json")
+
     def status(self) -> dict[str, Any]:
         return read_json(self.status_file)
 
@@ -128,16 +150,29 @@ class RunDirectory:
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from disk.
+
+    Raises:
+        KDError: where there is none.
+    """
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise KDError(f"expected a JSON file at '{path}', found none that can be read: {error}") from error
+    if not isinstance(content, dict):
+        raise KDError(f"expected a JSON object in '{path}', found a {type(content).__name__}")
+    return content
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Replace a JSON file in one step, so that a reader never meets half of it."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_text(path: Path, content: str) -> None:
+    """Replace a text file in one step."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    temporary.write_text(content)
     os.replace(temporary, path)
 
 

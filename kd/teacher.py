@@ -23,9 +23,6 @@ from lightning.pytorch.loggers import CSVLogger
 from rich.progress import track
 from scipy.optimize import linear_sum_assignment
 from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -39,10 +36,18 @@ from kd.data.tokenizers import tokenizer_fingerprint
 from kd.errors import KDError
 from kd.inference import all_logits, logits_by_row
 from kd.losses.label import LabelLoss
+from kd.methods.base import run_fit
 from kd.methods.distillation import FrozenTeacher, cached_teacher
 from kd.methods.schedule import warm_up_and_decay
 from kd.methods.supervised import Supervised
-from kd.model_folder import folder_checksum, local_model
+from kd.model_folder import (
+    folder_checksum,
+    load_classifier,
+    load_config,
+    load_tokenizer,
+    local_model,
+    require_length,
+)
 from kd.run import read_json, write_json
 
 log = logging.getLogger(__name__)
@@ -86,14 +91,12 @@ class Teacher:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        return AutoTokenizer.from_pretrained(self.backbone, trust_remote_code=False)
+        return load_tokenizer(self.backbone)
 
     @cached_property
     def word_table(self) -> torch.Tensor:
         """The backbone's word table ``[V, d]``, as it was before any fine-tuning."""
-        model = AutoModelForSequenceClassification.from_pretrained(
-            self.backbone, trust_remote_code=False, dtype=torch.float32
-        )
+        model = load_classifier(self.backbone, new_head=True)
         return model.get_input_embeddings().weight.detach().clone()
 
     def ready(self, splits: Splits, outputs: Path, accelerator: str = "cpu") -> ReadyTeacher:
@@ -105,11 +108,13 @@ class Teacher:
             accelerator: as for ``lightning.Trainer``; what it trains and answers on.
 
         Raises:
-            KDError: another number of labels than the data has, or labels in another order.
+            KDError: another number of labels than the data has, or texts longer than the teacher's positions.
         """
+        config = load_config(self.backbone)
+        require_length(self.name_or_path, config, self.max_length, "teacher.max_length")
         if self.fine_tune:
             return self._fine_tuned(splits, Path(outputs) / "teachers", accelerator)
-        found = AutoConfig.from_pretrained(self.backbone, trust_remote_code=False).num_labels
+        found = config.num_labels
         expected = len(splits.label_names)
         if found != expected:
             raise KDError(
@@ -162,11 +167,9 @@ class Teacher:
     def _train(self, splits: Splits, folder: Path, accelerator: str) -> None:
         log.info("teacher: fine-tuning %s on %d rows (once)", self.name_or_path, len(splits.train))
         lightning.seed_everything(self.seed, verbose=False)
-        model = AutoModelForSequenceClassification.from_pretrained(
+        model = load_classifier(
             self.backbone,
-            trust_remote_code=False,
-            dtype=torch.float32,
-            ignore_mismatched_sizes=True,
+            new_head=True,
             id2label=dict(enumerate(splits.label_names)),
             label2id={name: i for i, name in enumerate(splits.label_names)},
         )
@@ -194,7 +197,7 @@ class Teacher:
             callbacks=[RichProgressBar()],
         )
         start = time.perf_counter()
-        trainer.fit(method, data)
+        run_fit(trainer, method, data)
         seconds = time.perf_counter() - start
         model = model.to("cpu").eval()
         model.save_pretrained(folder / "model")
@@ -254,20 +257,15 @@ class ReadyTeacher:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
+        return load_tokenizer(self.folder)
 
     @cached_property
     def model(self) -> PreTrainedModel:
         """The live model, in evaluation mode and full precision."""
-        return (
-            AutoModelForSequenceClassification.from_pretrained(
-                self.folder, trust_remote_code=False, dtype=torch.float32
-            )
-            .to(self.device)
-            .eval()
-        )
+        return load_classifier(self.folder).to(self.device)
 
     def tokens(self, texts: Sequence[str]) -> Ragged:
+        """The texts as the teacher reads them."""
         return tokenize(self.tokenizer, texts, self.max_length)
 
     def key(self, texts: Sequence[str]) -> teacher_cache.CacheKey:
@@ -354,7 +352,8 @@ def check_label_order(name: str, logits: np.ndarray, labels: np.ndarray, label_n
         names = ", ".join(label_names[label] for label in order)
         raise KDError(
             f"teacher '{name}' is right on {accuracy:.1%} of the validation rows, and would be on {best:.1%} "
-            f"with its labels in the order [{names}]; set data.label_names=[{names}] or fine-tune it"
+            f"with its labels in the order [{names}]; where the data names its labels, set "
+            f"data.label_names=[{names}]; where it numbers them, reorder the teacher's head or fine-tune it"
         )
     return accuracy
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +22,18 @@ from kd.data.batching import LengthBucketSampler, labels_of, padding_share
 from kd.data.module import TextDataModule
 from kd.data.sources import Splits
 from kd.inference import all_logits, latency, parameter_counts
-from kd.methods.base import Method
+from kd.methods.base import Method, run_fit
 from kd.metrics import fidelity_metrics, label_metrics
 from kd.run import RunDirectory, environment, write_json
-from kd.teacher import Answers, ReadyTeacher, check_label_order
-from kd.teacher_cache import texts_hash
+from kd.teacher import Answers, ReadyTeacher, check_label_order, labelled_rows
 
 log = logging.getLogger(__name__)
 
 
-def train_student(config: DictConfig, run: RunDirectory, checkpoint: Path | None) -> dict[str, Any]:
+def train_student(config: DictConfig, run: RunDirectory, splits: Splits, checkpoint: Path | None) -> dict[str, Any]:
     """From configuration to a finished run; returns what ``metrics.json`` holds."""
-    build.check(config)
     if config.threads:
         torch.set_num_threads(config.threads)
-    splits = build.splits(config)
     log.info("%s", splits.report())
     teacher = build.teacher(config)
     ready = teacher.ready(splits, Path(config.outputs), config.trainer.accelerator) if teacher else None
@@ -45,6 +43,8 @@ def train_student(config: DictConfig, run: RunDirectory, checkpoint: Path | None
         logits = answers.of(splits.validation, "validation")
         accuracy = check_label_order(ready.name, logits, labels_of(splits.validation), splits.label_names)
         log.info("teacher: %s is right on %.1f %% of the validation rows", ready.name, 100 * accuracy)
+    if not transfers:  # what has no label teaches nothing here
+        splits = replace(splits, train=labelled_rows(splits.train))
     tokenizer = build.tokenizer(config, splits, teacher)
     max_length = config.data.max_length
     train_split = build.encoded(splits.train, tokenizer, max_length)
@@ -106,10 +106,7 @@ def fit(
     if checkpoint and curves.exists():
         curves.rename(run.path / f"metrics.before-{time.time_ns()}.csv")  # the logger would delete it
     trainer = build.trainer(config, run.path)
-    try:
-        trainer.fit(method, data, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit:  # Lightning's answer to Ctrl-C
-        raise KeyboardInterrupt from None
+    run_fit(trainer, method, data, ckpt_path=checkpoint, weights_only=True)
     join_curves(curves, sorted(run.path.glob("metrics.before-*.csv")))
     best = run.checkpoints / "best.ckpt"
     if best.is_file():
@@ -201,6 +198,11 @@ classify = pipeline("text-classification", model="path/to/this/folder")
 """
 
 
+def row_checksums(splits: Splits) -> dict[str, str]:
+    """What tells the rows of each split from others, texts and labels."""
+    return {name: splits.counts["splits"][name]["sha256"] for name in ("train", "validation", "test")}
+
+
 def facts(config: DictConfig, splits: Splits, teacher: ReadyTeacher | None) -> dict[str, Any]:
     """What this run stood on beyond the software."""
     return {
@@ -209,7 +211,7 @@ def facts(config: DictConfig, splits: Splits, teacher: ReadyTeacher | None) -> d
         "data": {
             "counts": splits.counts,
             "label_names": splits.label_names,
-            **{name: texts_hash(getattr(splits, name)["text"]) for name in ("train", "validation", "test")},
+            **row_checksums(splits),
         },
         "teacher": {"name": teacher.name, "checksum": teacher.checksum, **teacher.facts} if teacher else None,
     }

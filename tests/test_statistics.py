@@ -29,14 +29,27 @@ def test_difference_and_discordant_rows(answers):
     assert paired.p_value == pytest.approx(binomtest(paired.won, paired.won + paired.lost).pvalue)
 
 
-def test_interval_is_the_paired_bootstrap(answers):
-    """Against scipy's bootstrap over rows of the same differences."""
-    paired = compare(*answers)
-    differences = answers[0].astype(float) - answers[1].astype(float)
+def test_interval_is_near_the_paired_bootstrap():
+    """Against scipy's bootstrap over the rows, which knows nothing of McNemar; 40 rows won, 30 lost of 400."""
+    first = np.arange(400) < 340
+    second = np.roll(first, 30)
+    second[:10] = False
+    paired = compare(first, second)
+    assert (paired.won, paired.lost) == (40, 30)
+    differences = first.astype(float) - second.astype(float)
     expected = bootstrap(
         (differences,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(1)
     ).confidence_interval
-    assert (paired.low, paired.high) == pytest.approx((expected.low, expected.high), abs=0.004)
+    assert (paired.low, paired.high) == pytest.approx((expected.low, expected.high), abs=0.006)
+
+
+@pytest.mark.parametrize("won", range(0, 25))
+@pytest.mark.parametrize("lost", [0, 3, 5, 9])
+def test_interval_and_verdict_never_contradict_each_other(won, lost):
+    first = np.array([True] * won + [False] * lost + [True] * 975)
+    second = np.array([False] * won + [True] * lost + [True] * 975)
+    paired = compare(first, second)
+    assert paired.decided == (paired.low > 0 or paired.high < 0)
 
 
 def test_verdicts():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
 import pyarrow.parquet
-import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -19,8 +20,17 @@ from kd.errors import KDError
 from kd.run import RunDirectory
 from kd.statistics import PairedDifference, accuracy_interval, compare
 
+GROUPS = ("student", "embeddings", "tokenizer", "teacher", "data")
+"""Groups of choices; two options of one group are told apart by name rather than key by key."""
+NO_DIFFERENCE = ("outputs", "resume", "rerun", "cache", "threads", "logger", "choices", "teacher.labelling_batch_size")
+"""What may differ between runs of equal result."""
+TRANSFER_ONLY = ("alpha", "temperature", "loss")
+"""What a supervised run does not read."""
+METHOD_WORDS = {"supervised": "alone", "distillation": "distilled"}
+
 
 def main(arguments: list[str]) -> int:
+    """Print one table of finished runs."""
     parser = argparse.ArgumentParser(prog="kd report", description="Print one table of finished runs.")
     parser.add_argument("folders", nargs="+", type=Path, help="run directories, or folders that hold them")
     options = parser.parse_args(arguments)
@@ -28,57 +38,78 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-METHOD_WORDS = {"supervised": "alone", "distillation": "distilled"}
-
-
 @dataclass(frozen=True)
 class Run:
-    """A finished run as the table reads it."""
+    """A finished run as the table reads it.
 
-    directory: RunDirectory
+    Args:
+        metrics, environment: as on disk.
+        settings: what decides the result, as flat keys; options of a group by name.
+        test: the columns of the test rows of ``predictions.parquet``.
+    """
 
-    @cached_property
-    def metrics(self) -> dict[str, Any]:
-        return self.directory.metrics()
+    metrics: dict[str, Any]
+    environment: dict[str, Any]
+    settings: dict[str, Any]
+    test: dict[str, np.ndarray]
 
-    @cached_property
-    def config(self) -> dict[str, Any]:
-        return yaml.safe_load(self.directory.config_file.read_text())
-
-    @cached_property
-    def test(self) -> dict[str, np.ndarray]:
-        """The columns of the test rows of ``predictions.parquet``."""
-        table = pyarrow.parquet.read_table(self.directory.predictions_file, filters=[("split", "=", "test")])
-        columns = {name: table[name].to_pylist() for name in table.column_names if name != "split"}
-        return {name: np.array(column) for name, column in columns.items()}
+    @classmethod
+    def read(cls, directory: RunDirectory) -> Run:
+        """Raises:
+        KDError: a file that is missing or damaged.
+        """
+        try:
+            metrics, environment = directory.metrics(), directory.environment()
+            table = pyarrow.parquet.read_table(directory.predictions_file, filters=[("split", "=", "test")])
+            test = {name: np.array(table[name].to_pylist()) for name in table.column_names if name != "split"}
+            return cls(metrics, environment, settings(directory.config(), metrics["method"]), test)
+        except (OSError, KeyError, TypeError, pyarrow.ArrowException) as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise KDError(f"the run in '{directory.path}' is damaged ({reason}); train it again") from error
 
     @property
+    def supervised(self) -> bool:
+        return self.metrics["method"] == "supervised"
+
+    @cached_property
     def correct(self) -> np.ndarray:
+        """``[N]`` bool: the student's label is the gold one."""
         return self.test["logits"].argmax(axis=1) == self.test["label"]
 
-    @property
+    @cached_property
     def teacher_correct(self) -> np.ndarray:
+        """``[N]`` bool: the teacher's label is the gold one."""
         return self.test["teacher_logits"].argmax(axis=1) == self.test["label"]
 
-    @property
-    def rows_key(self) -> bytes:
-        """Equal for runs that were tested on the same rows."""
-        return self.test["line"].tobytes() + self.test["label"].tobytes()
 
-    @property
-    def start(self) -> str:
-        return self.metrics["embeddings"]
+def settings(config: dict[str, Any], method: str) -> dict[str, Any]:
+    """What decides a run's result: flat keys of its configuration, groups of choices by the name of the option."""
+    found = {f"choices.{group}": config["choices"][group] for group in GROUPS}
+    for key, value in flat(config):
+        root = key.split(".")[0]
+        if key.startswith(NO_DIFFERENCE) or root == "method" or (method == "supervised" and root in TRANSFER_ONLY):
+            continue
+        if key.endswith("._target_") or key.startswith(("callbacks.progress", "data.source")):
+            continue
+        if root == "loss" and key.endswith(".temperature"):
+            continue  # the top-level key says it
+        found[key] = value
+    if method != "supervised":
+        found["loss"] = "+".join(config["loss"])
+    return found
 
-    @property
-    def matched(self) -> tuple:
-        """What two runs must share for their difference to be the method's."""
-        config = self.config
-        parts = (config["student"], config["tokenizer"], config["data"], config["optim"], config["trainer"])
-        return (*map(_frozen, parts), self.metrics["seed"])
+
+def flat(node: dict[str, Any], place: str = "") -> Iterable[tuple[str, Any]]:
+    """Keys joined by dots, with the values at their ends."""
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{place}{key}.")
+        else:
+            yield f"{place}{key}", value
 
 
 def find_runs(folders: Iterable[Path]) -> list[Run]:
-    """The finished runs in or below the folders.
+    """The finished runs in or below the folders; others are counted on standard error.
 
     Raises:
         KDError: a folder that is not there, or no finished run in any.
@@ -89,78 +120,75 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
             raise KDError(f"expected a folder with runs, found nothing at '{folder}'; give what kd train printed")
         for status in sorted(folder.glob("**/status.json")):
             directory = RunDirectory(status.parent)
-            if "previous" in status.parent.parts:
-                continue
-            if directory.status()["state"] == "done":
-                found.append(Run(directory))
-            else:
-                unfinished += 1
-    if not found:
-        raise KDError(
-            f"expected finished runs in {', '.join(map(str, folders))}, found none ({unfinished} not finished); "
-            "run kd train first"
-        )
+            try:
+                if directory.status().get("state") != "done":
+                    unfinished += 1
+                    continue
+                found.append(Run.read(directory))
+            except KDError as error:
+                print(f"kd report: left out: {error}", file=sys.stderr)
     if unfinished:
-        Console(stderr=True).print(f"{unfinished} runs that are not finished are left out")
+        print(f"kd report: {unfinished} runs that are not finished are left out", file=sys.stderr)
+    if not found:
+        raise KDError(f"expected finished runs in {', '.join(map(str, folders))}, found none; run kd train first")
     return found
 
 
 def report(runs: list[Run], console: Console) -> None:
-    """Print the table and what it says."""
-    if len({run.rows_key for run in runs}) > 1:
-        raise KDError(
-            "expected runs that were tested on the same rows, found several test sets; report them one by one"
-        )
-    runs = sorted(
-        runs,
-        key=lambda run: (
-            run.metrics["student"],
-            run.start,
-            run.metrics["method"] != "supervised",
-            run.metrics["seed"],
-        ),
-    )
-    first = runs[0].metrics
-    named = {name: ", ".join(sorted({str(run.metrics[name]) for run in runs})) for name in ("student", "data")}
-    console.print(f"student {named['student']} on {named['data']}", markup=False, highlight=False)
-    console.print(table(runs))
-    notes = [
-        f"{first['test']['rows']} test rows, read once, after validation had chosen the epoch.",
-        "M: million parameters in all (without embeddings). MB: model on disk.",
-        f"p50: one text on the CPU, {first['latency']['threads']} threads, tokenizer apart.",
-        f"Padding: {first['padding_share']:.1%} of the training tokens.",
-    ]
-    if "teacher_cost" in first:
-        cost = first["teacher_cost"]
-        notes.insert(1, f"agree: % of rows with the label that the teacher, {short(cost['name'])}, gives.")
-    for note in notes:
-        console.print(note, markup=False, highlight=False)
-    for line in findings(runs):
-        console.print("* " + line, markup=False, highlight=False)
+    """Print the table and what it says.
+
+    Raises:
+        KDError: runs that were tested on different rows.
+    """
+    if len({run.environment["data"]["test"] for run in runs}) > 1:
+        sets = ", ".join(sorted({run.metrics["data"] for run in runs}))
+        raise KDError(f"expected runs with one test set, found several (data {sets}); report them one by one")
+    unique = {(run.metrics["method"], *sorted(run.settings.items(), key=str)).__repr__(): run for run in runs}
+    names = labels(list(unique.values()))
+    rows = sorted(zip(names, unique.values(), strict=True), key=lambda row: row[0])
+    first = rows[0][1].metrics
+    shared = ", ".join(sorted({run.metrics["student"] for run in unique.values()}))
+    say = lambda text: console.print(text, markup=False, highlight=False)  # noqa: E731
+    say(f"student {shared} on {first['data']}")
+    console.print(table(rows))
+    for note in notes([run for _, run in rows]):
+        say(note)
+    for finding in findings(rows):
+        say("* " + finding)
 
 
-def table(runs: list[Run]) -> Table:
-    """A row for the teacher and one for each run, 80 columns wide."""
+def labels(runs: list[Run]) -> list[str]:
+    """A name for each run: its method, and every setting in which the runs differ."""
+    keys = {key for run in runs for key in run.settings}
+    values = {key: {repr(run.settings[key]) for run in runs if key in run.settings} for key in keys}
+    by_name = {key.split(".")[1] for key in keys if key.startswith("choices.") and len(values[key]) > 1}
+    differing = sorted(key for key in keys if len(values[key]) > 1 and key.split(".")[0] not in by_name)
+    names = []
+    for run in runs:
+        words = [METHOD_WORDS.get(run.metrics["method"], run.metrics["method"])]
+        for key in differing:
+            if key in run.settings:
+                value = run.settings[key]
+                plain = key.startswith("choices.") or key == "loss"
+                words.append(str(value) if plain else f"{key.split('.')[-1]}={value}")
+        names.append(" ".join(words))
+    return names
+
+
+def table(rows: list[tuple[str, Run]]) -> Table:
+    """A row for each teacher and each run, 80 columns wide."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column("model", no_wrap=True)
+    table.add_column("model", overflow="fold")
     for name in ("test % [95 %]", "agree", "M (no emb)", "MB", "p50 ms", "train s"):
         table.add_column(name, justify="right", no_wrap=True)
-    teacher = next((run for run in runs if "teacher_cost" in run.metrics), None)
-    if teacher:
-        table.add_row("teacher", *cells(teacher.teacher_correct, None, teacher.metrics["teacher_cost"]))
-    for run in runs:
-        agreement = run.metrics["test"].get("agreement")
-        table.add_row(label(run, runs), *cells(run.correct, agreement, run.metrics))
+    teachers = {run.environment["teacher"]["checksum"]: run for _, run in rows if run.environment["teacher"]}
+    for run in teachers.values():
+        cost = run.metrics["teacher_cost"]
+        name = "teacher" if len(teachers) == 1 else f"teacher {short(cost['name'])}"
+        table.add_row(name, *cells(run.teacher_correct, None, cost))
+    for name, run in rows:
+        table.add_row(name, *cells(run.correct, run.metrics["test"].get("agreement"), run.metrics))
     return table
-
-
-def label(run: Run, runs: list[Run]) -> str:
-    """The method, and whatever else tells this run from the others."""
-    words = [METHOD_WORDS.get(run.metrics["method"], run.metrics["method"])]
-    for name in ("student", "embeddings", "tokenizer", "seed"):
-        if len({other.metrics[name] for other in runs}) > 1:
-            words.append(f"seed {run.metrics[name]}" if name == "seed" else str(run.metrics[name]))
-    return " ".join(words)
 
 
 def cells(correct: np.ndarray, agreement: float | None, cost: dict[str, Any]) -> list[str]:
@@ -178,25 +206,58 @@ def cells(correct: np.ndarray, agreement: float | None, cost: dict[str, Any]) ->
     ]
 
 
-def findings(runs: list[Run]) -> list[str]:
-    """What the start brought and what distillation brought, each against the run that differs in it alone."""
-    lines = []
-    for run in runs:
-        for other in runs:
-            if run.matched != other.matched:
-                continue
-            same_method = _frozen(run.config["method"]) == _frozen(other.config["method"])
-            if same_method and run.start != "random" and other.start == "random":
-                title = f"start from the teacher's word table ({label(run, runs)} against {other.start})"
-                lines.append(sentence(title, compare(run.correct, other.correct)))
-            if run.start == other.start and run.metrics["method"] != "supervised" == other.metrics["method"]:
-                title = f"{run.metrics['method']} ({label(run, runs)} against alone)"
-                lines.append(sentence(title, compare(run.correct, other.correct)))
+def notes(runs: list[Run]) -> list[str]:
+    """How to read the table."""
+    first = runs[0].metrics
+    threads = sorted({run.metrics["latency"]["threads"] for run in runs})
+    padding = [run.metrics["padding_share"] for run in runs]
+    seeds = {run.metrics["seed"] for run in runs}
+    chosen = {run.metrics["weights"] for run in runs}
+    lines = [
+        f"{first['test']['rows']} test rows, read once a run, after training. Weights: {' or '.join(sorted(chosen))}.",
+        "M: million parameters in all (without embeddings). MB: model on disk.",
+        f"p50: one text on the CPU, {'/'.join(map(str, threads))} threads, tokenizer apart.",
+        f"Padding: at most {max(padding):.1%} of the training tokens.",
+    ]
+    teachers = sorted({short(run.metrics["teacher_cost"]["name"]) for run in runs if "teacher_cost" in run.metrics})
+    if teachers:
+        lines.insert(1, f"agree: % of test rows with the label that the teacher ({', '.join(teachers)}) gives.")
+    if len(seeds) == 1:
+        lines.append("One seed: the intervals tell of the test rows, not of the luck of a start.")
     return lines
 
 
-def sentence(title: str, paired: PairedDifference) -> str:
+def findings(rows: list[tuple[str, Run]]) -> list[str]:
+    """What the start brought and what distillation brought, each against the run that differs in it alone."""
+    lines = []
+    for name, run in rows:
+        for other_name, other in rows:
+            apart = {key.split(".")[-1] for key in run.settings | other.settings if differ(run, other, key)}
+            if run.supervised == other.supervised and apart == {"embeddings"} and other_start(run, other):
+                lines.append(sentence(f"start from the teacher's word table: {name} against {other_name}", run, other))
+            if other.supervised and not run.supervised and not apart:
+                lines.append(sentence(f"distillation: {name} against {other_name}", run, other))
+    return lines
+
+
+def differ(run: Run, other: Run, key: str) -> bool:
+    """Whether two runs differ in a setting that both read; the options' own keys go with their names."""
+    root = key.split(".")[0]
+    if root in TRANSFER_ONLY and run.supervised != other.supervised:
+        return False
+    if root in GROUPS and run.settings.get(f"choices.{root}") != other.settings.get(f"choices.{root}"):
+        return False
+    return run.settings.get(key) != other.settings.get(key)
+
+
+def other_start(run: Run, other: Run) -> bool:
+    """A table from the teacher on this side, a random one on the other."""
+    return run.metrics["embeddings"] == "pca" and other.metrics["embeddings"] == "random"
+
+
+def sentence(title: str, run: Run, other: Run) -> str:
     """The verdict on one comparison, in words and figures."""
+    paired: PairedDifference = compare(run.correct, other.correct)
     numbers = (
         f"{100 * paired.difference:+.1f} points [{100 * paired.low:+.1f}, {100 * paired.high:+.1f}], "
         f"McNemar p = {paired.p_value:.2g}"
@@ -214,7 +275,3 @@ def millions(count: int) -> str:
 def short(name: str) -> str:
     """The last part of a model's name."""
     return name.removeprefix("asset:").rstrip("/").split("/")[-1]
-
-
-def _frozen(part: Any) -> str:
-    return yaml.safe_dump(part, sort_keys=True)

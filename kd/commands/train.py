@@ -11,18 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import torch
 import yaml
+from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 import kd.models  # noqa: F401  registers the students
 from kd import build
+from kd.data.sources import Splits
 from kd.errors import KDError
-from kd.run import RunDirectory
-from kd.training import train_student
+from kd.run import RunDirectory, write_text
+from kd.training import row_checksums, train_student
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +65,10 @@ def main(arguments: list[str]) -> int:
         hydra.main(version_base="1.3", config_path=str(configuration_folder()), config_name="config")(job)()
     except (HydraException, OmegaConfBaseException) as error:
         raise KDError(one_sentence(error)) from error
+    except ValueError as error:
+        if "Config group override" in str(error):
+            raise KDError(f"{error}; say teacher=none, loss=[] or callbacks=[] for nothing") from error
+        raise
     failed = [error for error in failures if error]
     if len(failures) > 1 and failed:
         raise KDError(f"{len(failed)} of {len(failures)} jobs failed; the first: {failed[0]}") from failed[0]
@@ -104,15 +111,42 @@ def train(config: DictConfig) -> float:
     """Train one student and leave a run directory; returns its validation accuracy."""
     quiet()
     run = RunDirectory(Path(HydraConfig.get().runtime.output_dir))
-    identity = build.resolved(config)
-    checkpoint = starting_point(run, identity, config)
+    try:
+        identity, splits = prepared(config)
+    except KDError as error:
+        if not run.status_file.exists():
+            run.set_status("failed", reason=str(error))
+        raise
+    try:
+        with FileLock(run.path / ".lock", timeout=0):
+            return train_in(run, config, identity, splits)
+    except Timeout:
+        raise KDError(
+            f"another process is training in '{run.path}'; wait for it, or give another hydra.run.dir"
+        ) from None
+
+
+def prepared(config: DictConfig) -> tuple[dict[str, Any], Splits]:
+    """The resolved configuration and the rows, both checked."""
+    make_absolute(config)
+    try:
+        identity = build.resolved(config)
+    except MissingMandatoryValue as error:
+        raise KDError(f"{str(error).splitlines()[0]}; set it on the command line") from error
+    build.check(config)
+    return identity, build.splits(config)
+
+
+def train_in(run: RunDirectory, config: DictConfig, identity: dict[str, Any], splits: Splits) -> float:
+    """`train`, with the run directory to itself."""
+    checkpoint = starting_point(run, identity, splits, config)
     if checkpoint == "done":
         log.info("already done: %s (rerun=true trains it again)", run.path)
         return run.metrics()["validation"]["accuracy"]
-    run.config_file.write_text(yaml.safe_dump(identity, sort_keys=False, allow_unicode=True))
     run.set_status("running")
+    write_text(run.config_file, yaml.safe_dump(identity, sort_keys=False, allow_unicode=True))
     try:
-        figures = train_student(config, run, checkpoint)
+        figures = train_student(config, run, splits, checkpoint)
     except BaseException as error:
         run.set_status("failed", reason=f"{type(error).__name__}: {error}")
         raise
@@ -122,20 +156,48 @@ def train(config: DictConfig) -> float:
     return figures["validation"]["accuracy"]
 
 
-def starting_point(run: RunDirectory, identity: dict[str, Any], config: DictConfig) -> Path | str | None:
+def make_absolute(config: DictConfig) -> None:
+    """Paths of data files as seen from anywhere, so that `kd evaluate` finds them from another folder."""
+    for key in ("path", "train", "validation", "test"):
+        place = config.data.get(key)
+        if isinstance(place, str) and Path(place).exists():
+            config.data[key] = str(Path(place).resolve())
+
+
+def starting_point(
+    run: RunDirectory, identity: dict[str, Any], splits: Splits, config: DictConfig
+) -> Path | str | None:
     """Where to start in this directory: "done", the checkpoint of an interrupted run, or None for anew."""
-    if not run.config_file.is_file() or not run.status_file.is_file():
-        return None
-    before = yaml.safe_load(run.config_file.read_text())
-    same = all(before.get(key) == value for key, value in identity.items() if key not in NOT_IDENTITY)
     last = run.checkpoints / "last.ckpt"
-    if same and not config.rerun:
+    if not config.rerun and same_run(run, identity, splits):
         if run.status()["state"] == "done":
             return "done"
         if config.resume and last.is_file():
-            log.info("resuming the interrupted run from %s", last)
-            return last
+            if all(map(loads, run.checkpoints.glob("*.ckpt"))):
+                log.info("resuming the interrupted run from %s", last)
+                return last
+            log.warning("a checkpoint in %s is damaged: training starts anew", run.checkpoints)
     place = run.set_aside_products()
     if place:
         log.info("an earlier run in this directory was moved to %s", place)
     return None
+
+
+def same_run(run: RunDirectory, identity: dict[str, Any], splits: Splits) -> bool:
+    """Whether the directory holds a run, finished or not, of this configuration on these rows."""
+    try:
+        before, rows = run.config(), run.environment()["data"]
+        run.status()
+    except (KDError, KeyError):
+        return False
+    same_rows = all(rows.get(name) == checksum for name, checksum in row_checksums(splits).items())
+    return same_rows and all(before.get(key) == value for key, value in identity.items() if key not in NOT_IDENTITY)
+
+
+def loads(checkpoint: Path) -> bool:
+    """Whether a checkpoint can be read to its end."""
+    try:
+        torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception:  # a cut or overwritten archive shows as any of several kinds
+        return False
+    return True

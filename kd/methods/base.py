@@ -9,6 +9,7 @@ from typing import ClassVar
 import lightning
 import numpy as np
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -90,6 +91,11 @@ class Method(lightning.LightningModule, ABC):
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         logits = student_output(self.student, batch).logits
+        if not torch.isfinite(logits).all():  # before a checkpoint of such weights replaces a good one
+            raise KDError(
+                f"the student's logits for validation rows {batch['index'].tolist()[:10]} are not finite after step "
+                f"{self.global_step}; lower optim.optimizer.lr or the loss weights, or use trainer.precision=32-true"
+            )
         labelled = batch["labels"] != IGNORED_LABEL
         self.validation_loss.update(self.label_loss(logits, batch["labels"]).detach(), labelled.sum())
         self.accuracy.update(logits, batch["labels"])
@@ -100,6 +106,24 @@ class Method(lightning.LightningModule, ABC):
         optimizer = self.make_optimizer(decay_groups(self))
         schedule = self.make_schedule(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def run_fit(trainer: lightning.Trainer, method: Method, data: lightning.LightningDataModule, **options) -> None:
+    """``trainer.fit`` whose interruptions and refusals are told apart.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C, which Lightning turns into an exit.
+        SystemExit: with code 143 after SIGTERM.
+        KDError: what Lightning calls a misconfiguration.
+    """
+    try:
+        trainer.fit(method, data, **options)
+    except SIGTERMException:
+        raise SystemExit(143) from None
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    except MisconfigurationException as error:
+        raise KDError(f"Lightning refuses: {' '.join(str(error).split())}") from error
 
 
 def decay_groups(module: nn.Module) -> list[dict]:
