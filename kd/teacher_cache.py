@@ -108,7 +108,10 @@ def obtain(
 def damage(place: Path) -> str | None:
     """What is wrong with a cache on disk, as a phrase; None where every checksum holds."""
     try:
-        files = json.loads((place / "meta.json").read_text())["files"]
+        meta = json.loads((place / "meta.json").read_text())
+        files = meta["files"]
+        if {f"{name}.npy" for name in meta["columns"]} != set(files) or not isinstance(meta["seconds"], float):
+            return "meta.json contradicts itself"
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"meta.json cannot be read: {error}"
     for name, checksum in files.items():
@@ -162,7 +165,7 @@ def _write(place, key, rows, compute, note) -> None:
         "rows": rows,
         "columns": {name: {"dtype": str(c.dtype), "shape": list(c.shape)} for name, c in columns.items()},
         "files": {f"{name}.npy": _checksum(place / f"{name}.npy") for name in columns},
-        "seconds": round(time.perf_counter() - start, 3),
+        "seconds": float(round(time.perf_counter() - start, 3)),
         **note,
     }
     (place / "meta.json").write_text(json.dumps(meta, indent=2))

@@ -63,6 +63,9 @@ def ls(places: list[Path]) -> int:
     ):
         table.add_column(name, justify=side, no_wrap=name == "key")
     for place in places:
+        if problem := teacher_cache.damage(place):
+            table.add_row(place.name, f"damaged: {problem}")
+            continue
         meta = read_json(place / "meta.json")
         size = sum(path.stat().st_size for path in place.iterdir())
         table.add_row(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from kd import build
 from kd.contract import IGNORED_LABEL
+from kd.data.batching import labels_of
 from kd.data.files import read_rows
 from kd.data.labels import LabelReader
 from kd.errors import KDError
@@ -23,9 +25,10 @@ from kd.statistics import accuracy_interval
 
 
 def main(arguments: list[str]) -> int:
+    """Measure a run's student."""
     parser = argparse.ArgumentParser(prog="kd evaluate", description=__doc__.partition(": ")[2])
     parser.add_argument("run", type=Path, help="run directory")
-    parser.add_argument("--split", choices=["validation", "test"], default="test", help="of the run's own data")
+    parser.add_argument("--split", choices=["validation", "test"], default="validation", help="of the run's own rows")
     parser.add_argument("--file", type=Path, help="labelled CSV, TSV, JSONL or Parquet instead")
     parser.add_argument("--text", help="column with the texts (default: the run's own data.text)")
     parser.add_argument("--label", help="column with the labels (default: the run's own data.label)")
@@ -33,16 +36,23 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
+    if options.batch_size < 1:
+        raise KDError(f"--batch-size: expected at least 1, got {options.batch_size}")
     run = RunDirectory.finished(options.run)
-    config = OmegaConf.load(run.config_file)
+    config = OmegaConf.create(run.config())
     predictor = Predictor.load(options.run)
     if options.file:
         columns = options.text or config.data.text, options.label or config.data.label
         texts, labels = labelled_file(options.file, *columns, predictor.label_names, options.encoding)
         name = options.file.name
     else:
-        split = getattr(build.splits(config), options.split)
-        texts, labels, name = split["text"], np.asarray(split["label"]), options.split
+        splits = build.splits(config)
+        if splits.counts["splits"][options.split]["sha256"] != run.environment()["data"][options.split]:
+            raise KDError(
+                f"the {options.split} rows are no longer those of the run in '{options.run}'; give the rows with --file"
+            )
+        split = getattr(splits, options.split)
+        texts, labels, name = split["text"], labels_of(split), options.split
     logits = predictor.logits(texts, options.batch_size)
     figures = label_metrics(logits, labels)
     low, high = accuracy_interval(logits.argmax(axis=1) == labels)
@@ -70,12 +80,27 @@ def labelled_file(
     rows.require(text, "--text")
     rows.require(label, "--label")
     reader = LabelReader(label_names)
-    texts, labels = [], []
+    texts, labels, unusable = [], [], []
     for line, row in rows:
         number = reader.read(row.get(label), path.name, line)
-        if number != IGNORED_LABEL and isinstance(row.get(text), str) and row[text].strip():
+        if (
+            number != IGNORED_LABEL
+            and isinstance(row.get(text), str)
+            and row[text].strip("\0 \t\r\n")
+            and "\0" not in row[text]
+        ):
             texts.append(row[text])
             labels.append(number)
+        else:
+            unusable.append(line)
+    left_out = rows.malformed.lines + unusable
+    if left_out:
+        count = rows.malformed.count + len(unusable)
+        print(
+            f"kd evaluate: {count} rows left out (no text, no label or malformed), lines "
+            f"{', '.join(map(str, left_out[:20]))}",
+            file=sys.stderr,
+        )
     if not texts:
         raise KDError(f"expected rows with a text and a label in {path}, found none; check --text and --label")
     return texts, np.array(labels)

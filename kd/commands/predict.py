@@ -7,7 +7,7 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -28,6 +28,7 @@ Write = Callable[[list[Row]], None]
 
 
 def main(arguments: list[str]) -> int:
+    """Classify what the arguments name."""
     parser = argparse.ArgumentParser(
         prog="kd predict",
         description="Classify with a finished run's student. Adds the columns 'prediction' and 'probability_<label>'.",
@@ -40,7 +41,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, help="CSV, TSV, JSONL or Parquet (default: CSV on standard output)")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--encoding", default="utf-8")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     if options.texts and options.file:
         raise KDError("expected texts or --file, got both; leave one out")
     if options.batch_size < 1:
@@ -48,20 +49,23 @@ def main(arguments: list[str]) -> int:
     if options.out and options.file and options.out.resolve() == options.file.resolve():
         raise KDError(f"--out would overwrite the input {options.file}; give another name")
     predictor = Predictor.load(options.run)
-    column = "text"
+    column, columns = "text", ["text"]
     if options.file:
         rows = read_rows(options.file, options.encoding)
-        column = options.text or predictor.text_column
+        column, columns = options.text or predictor.text_column, rows.columns
         rows.require(column, "--text")
-        lines: Iterable[Row] = (row for _, row in rows)
+        lines: Iterator[Row] = (row for _, row in rows)
     elif options.texts:
         lines = ({"text": text} for text in options.texts)
     else:
         lines = ({"text": line.rstrip("\r\n")} for line in utf8(sys.stdin))
+    added = ["prediction", *(f"probability_{name}" for name in predictor.label_names)]
+    if taken := set(added) & set(columns):
+        raise KDError(f"the input has a column '{min(taken)}' already; rename it")
     empty = 0
-    with writer(options.out) as write:
+    with writer(options.out, [*columns, *added]) as write:
         while chunk := list(islice(lines, CHUNK)):
-            empty += add_predictions(predictor, chunk, column, options.batch_size)
+            empty += add_predictions(predictor, chunk, column, added, options.batch_size)
             write(chunk)
     if empty:
         print(f"kd predict: {empty} rows without a text have no prediction", file=sys.stderr)
@@ -71,26 +75,26 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def add_predictions(predictor: Predictor, rows: list[Row], column: str, batch_size: int) -> int:
+def add_predictions(predictor: Predictor, rows: list[Row], column: str, added: list[str], batch_size: int) -> int:
     """Put prediction and probabilities into the rows; returns how many had no text."""
-    names = predictor.label_names
-    added = ["prediction", *(f"probability_{name}" for name in names)]
-    taken = set(added) & set(rows[0])
-    if taken:
-        raise KDError(f"the input has a column '{sorted(taken)[0]}' already; rename it")
-    filled = [row for row in rows if isinstance(row.get(column), str) and row[column].strip()]
+    filled = [row for row in rows if is_text(row.get(column))]
     probabilities = predictor.probabilities([row[column] for row in filled], batch_size)
     for row in rows:
         row.update(dict.fromkeys(added))
     for row, values in zip(filled, probabilities, strict=True):
-        row["prediction"] = names[int(np.argmax(values))]
-        row.update(zip(added[1:], (round(float(value), 6) for value in values), strict=True))
+        label = predictor.label_names[int(np.argmax(values))]
+        row.update(zip(added, (label, *(round(float(value), 6) for value in values)), strict=True))
     return len(rows) - len(filled)
 
 
+def is_text(value: Any) -> bool:
+    """Whether a cell holds something to read; half of a surrogate pair, from a JSON escape, is nothing."""
+    return isinstance(value, str) and bool(value.strip()) and not any("\ud800" <= mark <= "\udfff" for mark in value)
+
+
 def utf8(stream: TextIO) -> Iterator[str]:
-    """The lines of a stream, read as UTF-8 whatever the locale says."""
-    stream.reconfigure(encoding="utf-8", errors="strict")
+    """The lines of a stream, read as UTF-8 whatever the locale says; a byte order mark is dropped."""
+    stream.reconfigure(encoding="utf-8-sig", errors="strict")
     number = 0
     try:
         for number, line in enumerate(stream, start=1):  # noqa: B007  the number is for the message
@@ -102,10 +106,14 @@ def utf8(stream: TextIO) -> Iterator[str]:
 
 
 @contextmanager
-def writer(path: Path | None) -> Iterator[Write]:
-    """Takes rows chunk by chunk; the file appears under its name when all of them are written."""
+def writer(path: Path | None, columns: list[str]) -> Iterator[Write]:
+    """Takes rows chunk by chunk; the file appears under its name when all of them are written.
+
+    Raises:
+        KDError: a format that kd does not write, or rows that the format cannot hold.
+    """
     if path is None:
-        yield _delimited(sys.stdout, ",")
+        yield _delimited(sys.stdout, columns)
         sys.stdout.flush()
         return
     kind = file_format(path)
@@ -113,7 +121,7 @@ def writer(path: Path | None) -> Iterator[Write]:
         raise KDError(f"--out {path}: expected .csv, .tsv, .jsonl or .parquet without .gz")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with _WRITERS[kind](temporary) as write:
+        with _WRITERS[kind](temporary, columns) as write:
             yield write
         os.replace(temporary, path)
     except OSError as error:
@@ -122,46 +130,81 @@ def writer(path: Path | None) -> Iterator[Write]:
         temporary.unlink(missing_ok=True)
 
 
-def _delimited(stream: TextIO, delimiter: str) -> Write:
-    table: Any = None
+def _delimited(stream: TextIO, columns: list[str]) -> Write:
+    table = csv.DictWriter(stream, columns, lineterminator="\n")
+    table.writeheader()
 
     def write(rows: list[Row]) -> None:
-        nonlocal table
-        if table is None:
-            table = csv.DictWriter(stream, list(rows[0]), delimiter=delimiter, lineterminator="\n")
-            table.writeheader()
+        _require_columns(rows, columns)
         table.writerows(rows)
 
     return write
 
 
+def _require_columns(rows: list[Row], columns: list[str]) -> None:
+    for row in rows:
+        if more := set(row) - set(columns):
+            raise KDError(f"a row has the key '{min(more)}', which the first row lacks; write --out FILE.jsonl instead")
+
+
 @contextmanager
-def _csv(path: Path, delimiter: str = ",") -> Iterator[Write]:
+def _csv(path: Path, columns: list[str]) -> Iterator[Write]:
     with path.open("w", encoding="utf-8", newline="") as stream:
-        yield _delimited(stream, delimiter)
+        yield _delimited(stream, columns)
 
 
 @contextmanager
-def _jsonl(path: Path) -> Iterator[Write]:
+def _tsv(path: Path, columns: list[str]) -> Iterator[Write]:
+    """As kd reads it: no quotes, so that no cell may hold a tab or a line end."""
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        stream.write("\t".join(columns) + "\n")
+
+        def write(rows: list[Row]) -> None:
+            _require_columns(rows, columns)
+            for row in rows:
+                cells = ["" if row.get(name) is None else str(row[name]) for name in columns]
+                if any(mark in cell for cell in cells for mark in "\t\r\n"):
+                    raise KDError("a cell holds a tab or a line end, which TSV cannot; write --out FILE.csv instead")
+                stream.write("\t".join(cells) + "\n")
+
+        yield write
+
+
+@contextmanager
+def _jsonl(path: Path, columns: list[str]) -> Iterator[Write]:
     with path.open("w", encoding="utf-8") as stream:
-        yield lambda rows: stream.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+        yield lambda rows: stream.writelines(json.dumps(row, default=str) + "\n" for row in rows)
 
 
 @contextmanager
-def _parquet(path: Path) -> Iterator[Write]:
+def _parquet(path: Path, columns: list[str]) -> Iterator[Write]:
+    """The first chunk decides a column's type; one that is empty there is text, a later number too many is refused."""
     table: Any = None
+    typed = {"prediction": pyarrow.string()}
 
     def write(rows: list[Row]) -> None:
         nonlocal table
-        part = pyarrow.Table.from_pylist(rows, schema=table.schema if table else None)
-        table = table or pyarrow.parquet.ParquetWriter(path, part.schema)
-        table.write_table(part)
+        _require_columns(rows, columns)
+        try:
+            arrays = {name: pyarrow.array([row.get(name) for row in rows]) for name in columns}
+            if table is None:
+                for name, array in arrays.items():
+                    known = pyarrow.float64() if name.startswith("probability_") else array.type
+                    typed.setdefault(name, pyarrow.string() if pyarrow.types.is_null(known) else known)
+                schema = pyarrow.schema([(name, typed[name]) for name in columns])
+                table = pyarrow.parquet.ParquetWriter(path, schema)
+            table.write_table(pyarrow.table({name: array.cast(typed[name]) for name, array in arrays.items()}))
+        except pyarrow.ArrowException as error:
+            reason = str(error).splitlines()[0]
+            raise KDError(f"a column changes its type ({reason}); write --out FILE.jsonl instead") from error
 
     try:
         yield write
+        if table is None:
+            write([])
     finally:
         if table:
             table.close()
 
 
-_WRITERS = {".csv": _csv, ".tsv": lambda path: _csv(path, "\t"), ".jsonl": _jsonl, ".parquet": _parquet}
+_WRITERS = {".csv": _csv, ".tsv": _tsv, ".jsonl": _jsonl, ".parquet": _parquet}

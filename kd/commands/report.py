@@ -26,6 +26,10 @@ NO_DIFFERENCE = ("outputs", "resume", "rerun", "cache", "threads", "logger", "ch
 """What may differ between runs of equal result."""
 TRANSFER_ONLY = ("alpha", "temperature", "loss")
 """What a supervised run does not read."""
+FIGURES = (
+    *("method", "student", "embeddings", "data", "seed", "test", "parameters", "model_bytes", "latency"),
+    *("padding_share", "training_seconds", "weights"),
+)
 METHOD_WORDS = {"supervised": "alone", "distillation": "distilled"}
 
 
@@ -60,6 +64,8 @@ class Run:
         """
         try:
             metrics, environment = directory.metrics(), directory.environment()
+            if missing := [key for key in FIGURES if key not in metrics]:
+                raise KDError(f"the run in '{directory.path}' lacks the figures {', '.join(missing)}; train it again")
             table = pyarrow.parquet.read_table(directory.predictions_file, filters=[("split", "=", "test")])
             test = {name: np.array(table[name].to_pylist()) for name in table.column_names if name != "split"}
             return cls(metrics, environment, settings(directory.config(), metrics["method"]), test)
