@@ -39,6 +39,7 @@ from kd.data.batching import EncodedSplit, LengthBucketSampler
 from kd.data.module import TextDataModule
 from kd.methods.base import Method, decay_groups
 from kd.methods.distillation import FrozenTeacher, cached_teacher
+from kd.model_folder import load_classifier
 from kd.teacher import ReadyTeacher
 
 BATCH_SIZE = 64
@@ -62,7 +63,10 @@ def main() -> None:
         splits, train=splits.train.select(range(options.rows)), validation=splits.validation.select(range(64))
     )
     teacher = build.teacher(config)
-    ready = ReadyTeacher(teacher.name_or_path, teacher.backbone, teacher.max_length, teacher.labelling_batch_size, {})
+    folder = Path(tempfile.mkdtemp())
+    load_classifier(teacher.backbone, new_head=True, num_labels=2).save_pretrained(folder)
+    teacher.tokenizer.save_pretrained(folder)
+    ready = ReadyTeacher(teacher.name_or_path, folder, teacher.max_length, teacher.labelling_batch_size, {})
     start = time.perf_counter()
     logits = ready.live_logits(splits.train["text"])
     labelling = time.perf_counter() - start

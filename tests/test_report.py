@@ -1,0 +1,143 @@
+"""`kd report` on run directories written by hand, whose right answers are known."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import yaml
+
+from kd.cli import main
+from kd.run import RunDirectory
+
+ROWS = 200
+
+
+def write_run(path: Path, method="supervised", embeddings="pca", correct=160, shift=0, seed=0, test="rows", **changes):
+    """A run that has ``correct`` of 200 rows right, beginning at row ``shift``; the teacher has 180."""
+    path.mkdir(parents=True)
+    labels = np.arange(ROWS) % 2
+    right = (np.arange(ROWS) - shift) % ROWS < correct
+    logits = np.eye(2)[np.where(right, labels, 1 - labels)]
+    teacher = np.eye(2)[np.where(np.arange(ROWS) < 180, labels, 1 - labels)]
+    table = {"split": ["test"] * ROWS, "label": labels, "logits": list(logits), "teacher_logits": list(teacher)}
+    pyarrow.parquet.write_table(pyarrow.table(table), path / "predictions.parquet")
+    choices = {
+        "method": method,
+        "student": "dan",
+        "embeddings": embeddings,
+        "tokenizer": "words",
+        "teacher": "hf",
+        "data": "files",
+    }
+    config = {"choices": choices, "seed": seed, "alpha": 0.5, "temperature": 2.0, "label_smoothing": 0.0, **changes}
+    config |= {
+        "loss": {"soft_target": {"_target_": "x", "temperature": config["temperature"], "weight": 1.0}},
+        "data": {"path": "a"},
+    }
+    config |= {"embeddings": {"_target_": embeddings, "std": 0.1}, "method": {"_target_": method}}
+    (path / "config.yaml").write_text(yaml.safe_dump(config))
+    cost = {
+        "parameters": {"total": 1_234_567, "without_embeddings": 34_567},
+        "model_bytes": 4_900_000,
+        "training_seconds": 12.0,
+    }
+    cost["latency"] = {"p50_ms": 0.5, "threads": 2}
+    agreement = float((logits.argmax(1) == teacher.argmax(1)).mean())
+    metrics = {**choices, **cost, "seed": seed, "padding_share": 0.03, "weights": "best on validation"}
+    metrics |= {"test": {"rows": ROWS, "agreement": agreement}, "teacher_cost": {"name": "asset:big", **cost}}
+    (path / "metrics.json").write_text(json.dumps(metrics))
+    environment = {"data": {"test": test}, "teacher": {"checksum": "abc"}}
+    (path / "environment.json").write_text(json.dumps(environment))
+    RunDirectory(path).set_status("done")
+
+
+def printed(capsys, *folders) -> list[str]:
+    assert main(["report", *map(str, folders)]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def paragraphs(lines: list[str]) -> list[str]:
+    """The findings, each on one line whatever the width."""
+    return [" ".join(part.split()) for part in "\n".join(lines).split("\n* ")[1:]]
+
+
+def test_table_and_verdicts(tmp_path, capsys):
+    write_run(tmp_path / "a", "supervised", "random", correct=130)
+    write_run(tmp_path / "b", "supervised", "pca", correct=160)
+    write_run(tmp_path / "c", "distillation", "random", correct=130, shift=5)
+    write_run(tmp_path / "d", "distillation", "pca", correct=170)
+    lines = printed(capsys, tmp_path)
+    assert max(map(len, lines)) <= 80
+    rows = {line.split("[")[0].strip(): line for line in lines if "[" in line and line[0] != "*"}
+    assert "teacher            90.0" in rows or any(key.startswith("teacher") and key.endswith("90.0") for key in rows)
+    assert any(key.startswith("alone pca") and key.endswith("80.0") for key in rows)
+    assert "1.23 (0.03)" in "".join(lines)
+    found = paragraphs(lines)
+    assert len(found) == 4
+    (start,) = [
+        line for line in found if line.startswith("start from the teacher's word table: alone pca against alone random")
+    ]
+    assert "better, +15.0 points" in start
+    (gain,) = [line for line in found if line.startswith("distillation: distilled pca against alone pca")]
+    assert "better, +5.0 points" in gain and "p = 0.002" in gain, gain
+    (none,) = [line for line in found if line.startswith("distillation: distilled random against alone random")]
+    assert "no difference that this test set can show, +0.0 points" in none
+
+
+def test_worse_is_called_worse(tmp_path, capsys):
+    write_run(tmp_path / "b", "supervised", correct=170)
+    write_run(tmp_path / "d", "distillation", correct=150)
+    (finding,) = paragraphs(printed(capsys, tmp_path))
+    assert "worse, -10.0 points" in finding
+
+
+def test_what_differs_names_the_row_and_breaks_the_match(tmp_path, capsys):
+    write_run(tmp_path / "a", "distillation", temperature=1.0)
+    write_run(tmp_path / "b", "distillation", temperature=4.0)
+    write_run(tmp_path / "c", "supervised", seed=1)
+    write_run(tmp_path / "d", "supervised", label_smoothing=0.1)
+    lines = printed(capsys, tmp_path)
+    text = " ".join(" ".join(lines).split())
+    assert (
+        "temperature=1.0" in text and "temperature=4.0" in text and "label_smoothing=0.1" in text and "seed=1" in text
+    )
+    assert paragraphs(lines) == [], "neither baseline shares seed and label smoothing with the distilled runs"
+
+
+def test_a_baseline_reads_no_temperature(tmp_path, capsys):
+    """One supervised run is the baseline of every temperature, and its copies make one row."""
+    write_run(tmp_path / "a", "distillation", temperature=1.0)
+    write_run(tmp_path / "b", "distillation", temperature=4.0)
+    write_run(tmp_path / "c", "supervised", temperature=1.0)
+    write_run(tmp_path / "d", "supervised", temperature=4.0)
+    lines = printed(capsys, tmp_path)
+    assert sum(line.startswith("alone") for line in lines) == 1
+    assert len(paragraphs(lines)) == 2
+
+
+def test_different_test_rows_are_refused(tmp_path, capsys):
+    write_run(tmp_path / "a")
+    write_run(tmp_path / "b", test="others")
+    assert main(["report", str(tmp_path)]) == 2
+    assert "expected runs with one test set, found several" in capsys.readouterr().err
+
+
+def test_unfinished_and_damaged_runs_are_left_out_and_named(tmp_path, capsys):
+    write_run(tmp_path / "good")
+    write_run(tmp_path / "cut")
+    (tmp_path / "cut" / "predictions.parquet").write_bytes(b"PAR1")
+    (tmp_path / "half").mkdir()
+    RunDirectory(tmp_path / "half").set_status("running")
+    assert main(["report", str(tmp_path)]) == 0
+    error = capsys.readouterr().err
+    assert "1 runs that are not finished" in error and "cut' is damaged" in error
+
+
+@pytest.mark.parametrize("folder", ["nowhere", "empty"])
+def test_nothing_to_report(tmp_path, folder, capsys):
+    (tmp_path / "empty").mkdir()
+    assert main(["report", str(tmp_path / folder)]) == 2
+    assert "found nothing at" in (error := capsys.readouterr().err) or "found none" in error
