@@ -1,6 +1,6 @@
 """What the teacher cache saves, and what the framework costs.
 
-    python benchmarks/training.py [--rows 4096] [--repeats 5] [--threads 2]
+    python benchmarks/training.py [--rows 4096] [--repeats 5] [--threads 2] [--students bilstm dan]
 
 Two tables on the Rotten Tomatoes sentences, batch 64, for BiLSTM and DAN:
 
@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=4096, help="training rows of an epoch")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--students", nargs="+", default=["bilstm", "dan"])
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     quiet()
@@ -80,7 +81,7 @@ def main() -> None:
     validation = build.encoded(splits.validation, tokenizer, config.data.max_length)
 
     cache_rows, overhead_rows = [], []
-    for name in ("bilstm", "dan"):
+    for name in options.students:
         config = configuration(name)
 
         def method(source: Callable, config=config) -> Method:

@@ -176,7 +176,7 @@ def student(
         num_labels=len(label_names),
         pad_token_id=tokenizer.pad_token_id,
     )
-    require_length(config.choices.student, model_config, config.data.max_length, "data.max_length")
+    require_length(model_config.model_type, model_config, config.data.max_length, "data.max_length")
     model_config.id2label = dict(enumerate(label_names))
     model_config.label2id = {name: number for number, name in enumerate(label_names)}
     torch.manual_seed(config.seed)

@@ -119,8 +119,8 @@ def test_groups_are_what_config_yaml_names():
 
 
 def test_self_stands_first_so_that_an_experiment_overrides():
-    assert composed("experiment=quickstart").temperature == 4.0
-    assert composed("experiment=quickstart", "temperature=3").temperature == 3
+    assert "textcnn" in composed("experiment=quickstart").student._target_
+    assert "dan" in composed("experiment=quickstart", "student=dan").student._target_.replace("bow.DAN", "dan")
 
 
 def test_losses_come_as_a_list_with_weights_and_temperature():
