@@ -368,6 +368,15 @@ def _damaged(place: Path) -> bool:
 
 
 def labelled_rows(split: Dataset) -> Dataset:
-    """The rows that have a gold label."""
+    """The rows that have a gold label.
+
+    Raises:
+        KDError: none has.
+    """
     labelled = np.flatnonzero(labels_of(split) >= 0)
+    if not len(labelled):
+        raise KDError(
+            "expected training rows with gold labels, found none; without them use method=distillation alpha=1 and a "
+            "teacher that knows the task (teacher.fine_tune=false)"
+        )
     return split if len(labelled) == len(split) else split.select(labelled)

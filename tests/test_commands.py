@@ -217,6 +217,21 @@ def test_unlabelled_rows_are_taught_by_the_teacher_alone(options, tmp_path):
     assert rows["train"] == fine_tuned["rows"] + 3
 
 
+def test_texts_alone_are_enough_where_the_teacher_knows_the_task(options, reviews_file, tmp_path, capsys):
+    """No gold label in the training file: the teacher's answers teach, the other files choose and measure."""
+    lines = reviews_file.read_text().splitlines()
+    (tmp_path / "train.csv").write_text("\n".join(line.split(",")[0] for line in lines[:100]) + "\n")
+    for name, part in (("validation", lines[100:130]), ("test", lines[130:])):
+        (tmp_path / f"{name}.csv").write_text("\n".join([lines[0], *part]) + "\n")
+    tuned = next(Path("outputs/teachers").glob("*/model"))
+    kept = [option for option in options if not option.startswith(("teacher.", "data.path"))]
+    kept += [f"data.{name}={tmp_path}/{name}.csv" for name in ("train", "validation", "test")]
+    kept += [f"teacher.name_or_path={tuned}", "student=dan"]
+    assert run_kd("train", *kept, "teacher.fine_tune=false", "alpha=1") == 0
+    assert run_kd("train", *kept, "teacher.fine_tune=true", "alpha=1") == 2
+    assert "expected training rows with gold labels, found none" in capsys.readouterr().err
+
+
 def test_a_hugging_face_student_and_a_transformer(options, teacher_folder):
     plain = [option for option in options if "embedding_size" not in option]
     assert run_kd("train", *plain, "student=hf", f"student.name_or_path={teacher_folder}", "hydra.run.dir=hf") == 0

@@ -51,7 +51,8 @@ def from_files(
         train: instead of ``path``, the file with the train rows.
         validation, test: files of the splits that are held out; they go before those of a folder.
         unlabelled: files of texts for the transfer set; they join train without a label.
-        text, label: names of the columns. A row whose label is empty or -100 has none.
+        text, label: names of the columns. A row whose label is empty or -100 has none; train may lack the
+            column where validation and test are files of their own.
         label_names: name of each label id; None to take the values found, sorted.
         where: column -> value, or list of values, that a row must have; not asked of ``unlabelled``.
         encoding: of text files.
@@ -77,7 +78,9 @@ def from_files(
     builder = SplitBuilder(labels, validation_share, test_share, limit, deduplicate)
     for role in ("test", "validation", "train"):
         if role in roles:
-            _add_file(builder, role, roles[role], text, label, dict(where or {}), encoding)
+            # A teacher can teach from texts alone, as long as there are labels to choose and to measure by.
+            teachable = role == "train" and {"validation", "test"} <= roles.keys()
+            _add_file(builder, role, roles[role], text, label, dict(where or {}), encoding, label_optional=teachable)
     for place in [unlabelled] if isinstance(unlabelled, str) else unlabelled or ():
         _add_file(builder, "unlabelled", Path(resolve(place)), text, None, {}, encoding)
     return builder.finish()
@@ -185,9 +188,12 @@ def _add_file(
     label: str | None,
     where: Mapping[str, Any],
     encoding: str,
+    label_optional: bool = False,
 ) -> None:
     rows = read_rows(path, encoding)
     rows.require(text, "data.text")
+    if label_optional and label not in rows.columns:
+        label = None
     if label is not None:
         rows.require(label, "data.label")
     for column in where:
