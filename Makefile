@@ -20,6 +20,7 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m demo
 
 check: .venv/installed
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """`kd report` on run directories written by hand, whose right answers are known."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -59,9 +60,14 @@ def printed(capsys, *folders) -> list[str]:
     return capsys.readouterr().out.splitlines()
 
 
-def paragraphs(lines: list[str]) -> list[str]:
-    """The findings, each on one line whatever the width."""
-    return [" ".join(part.split()) for part in "\n".join(lines).split("\n* ")[1:]]
+def findings(lines: list[str]) -> dict[str, str]:
+    """Pair of runs -> points, p-value and verdict, as printed."""
+    found = {}
+    for line in lines:
+        if " - " in line and "[" in line:
+            pair, figures = re.split(r"\s+(?=[+-]\d)", line, maxsplit=1)
+            found[pair] = " ".join(figures.split())
+    return found
 
 
 def test_table_and_verdicts(tmp_path, capsys):
@@ -75,23 +81,20 @@ def test_table_and_verdicts(tmp_path, capsys):
     assert "teacher            90.0" in rows or any(key.startswith("teacher") and key.endswith("90.0") for key in rows)
     assert any(key.startswith("alone pca") and key.endswith("80.0") for key in rows)
     assert "1.23 (0.03)" in "".join(lines)
-    found = paragraphs(lines)
-    assert len(found) == 4
-    (start,) = [
-        line for line in found if line.startswith("start from the teacher's word table: alone pca against alone random")
-    ]
-    assert "better, +15.0 points" in start
-    (gain,) = [line for line in found if line.startswith("distillation: distilled pca against alone pca")]
-    assert "better, +5.0 points" in gain and "p = 0.002" in gain, gain
-    (none,) = [line for line in found if line.startswith("distillation: distilled random against alone random")]
-    assert "no difference that this test set can show, +0.0 points" in none
+    found = findings(lines)
+    assert found.pop("alone pca - alone random").startswith("+15.0 [")
+    assert re.fullmatch(r"\+5\.0 \[\+[\d.]+, \+5\.0\] 0\.002 better", found.pop("distilled pca - alone pca"))
+    assert found.pop("distilled random - alone random").endswith(" 1 not decided")
+    assert found.pop("distilled pca - distilled random").endswith("better")
+    assert not found
+    assert "no difference that this test set can show" in lines[-1]
 
 
 def test_worse_is_called_worse(tmp_path, capsys):
     write_run(tmp_path / "b", "supervised", correct=170)
     write_run(tmp_path / "d", "distillation", correct=150)
-    (finding,) = paragraphs(printed(capsys, tmp_path))
-    assert "worse, -10.0 points" in finding
+    (finding,) = findings(printed(capsys, tmp_path)).values()
+    assert finding.startswith("-10.0 [") and finding.endswith("worse")
 
 
 def test_what_differs_names_the_row_and_breaks_the_match(tmp_path, capsys):
@@ -104,7 +107,7 @@ def test_what_differs_names_the_row_and_breaks_the_match(tmp_path, capsys):
     assert (
         "temperature=1.0" in text and "temperature=4.0" in text and "label_smoothing=0.1" in text and "seed=1" in text
     )
-    assert paragraphs(lines) == [], "neither baseline shares seed and label smoothing with the distilled runs"
+    assert findings(lines) == {}, "neither baseline shares seed and label smoothing with the distilled runs"
 
 
 def test_a_baseline_reads_no_temperature(tmp_path, capsys):
@@ -115,7 +118,7 @@ def test_a_baseline_reads_no_temperature(tmp_path, capsys):
     write_run(tmp_path / "d", "supervised", temperature=4.0)
     lines = printed(capsys, tmp_path)
     assert sum(line.startswith("alone") for line in lines) == 1
-    assert len(paragraphs(lines)) == 2
+    assert len(findings(lines)) == 2
 
 
 def test_different_test_rows_are_refused(tmp_path, capsys):

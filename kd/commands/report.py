@@ -159,8 +159,11 @@ def report(runs: list[Run], console: Console) -> None:
     console.print(table(rows))
     for note in notes([run for _, run in rows]):
         say(note)
-    for finding in findings(rows):
-        say("* " + finding)
+    found = findings(rows)
+    if found.row_count:
+        say("")
+        console.print(found)
+        say("p: McNemar's exact test. not decided: no difference that this test set can show.")
 
 
 def labels(runs: list[Run]) -> list[str]:
@@ -233,17 +236,27 @@ def notes(runs: list[Run]) -> list[str]:
     return lines
 
 
-def findings(rows: list[tuple[str, Run]]) -> list[str]:
-    """What the start brought and what distillation brought, each against the run that differs in it alone."""
-    lines = []
+def findings(rows: list[tuple[str, Run]]) -> Table:
+    """What distillation brought and what the start brought, each against the run that differs in it alone."""
+    brought: dict[str, list[list[str]]] = {"distillation brought": [], "the teacher's word table brought": []}
     for name, run in rows:
         for other_name, other in rows:
             apart = {key.split(".")[-1] for key in run.settings | other.settings if differ(run, other, key)}
-            if run.supervised == other.supervised and apart == {"embeddings"} and other_start(run, other):
-                lines.append(sentence(f"start from the teacher's word table: {name} against {other_name}", run, other))
+            line = [f"{name} - {other_name}", *verdict(run, other)]
             if other.supervised and not run.supervised and not apart:
-                lines.append(sentence(f"distillation: {name} against {other_name}", run, other))
-    return lines
+                brought["distillation brought"].append(line)
+            if run.supervised == other.supervised and apart == {"embeddings"} and other_start(run, other):
+                brought["the teacher's word table brought"].append(line)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("what ...", overflow="fold")
+    for name, side in (("points [95 %]", "right"), ("p", "right"), ("", "left")):
+        table.add_column(name, justify=side, no_wrap=True)
+    for title, lines in brought.items():
+        if lines:
+            table.add_row(f"... {title}:")
+        for line in lines:
+            table.add_row(*line)
+    return table
 
 
 def differ(run: Run, other: Run, key: str) -> bool:
@@ -261,16 +274,12 @@ def other_start(run: Run, other: Run) -> bool:
     return run.metrics["embeddings"] == "pca" and other.metrics["embeddings"] == "random"
 
 
-def sentence(title: str, run: Run, other: Run) -> str:
-    """The verdict on one comparison, in words and figures."""
+def verdict(run: Run, other: Run) -> tuple[str, str, str]:
+    """Difference with its interval in points, p-value, and what they say."""
     paired: PairedDifference = compare(run.correct, other.correct)
-    numbers = (
-        f"{100 * paired.difference:+.1f} points [{100 * paired.low:+.1f}, {100 * paired.high:+.1f}], "
-        f"McNemar p = {paired.p_value:.2g}"
-    )
-    if not paired.decided:
-        return f"{title}: no difference that this test set can show, {numbers}"
-    return f"{title}: {'better' if paired.difference > 0 else 'worse'}, {numbers}"
+    points = f"{100 * paired.difference:+.1f} [{100 * paired.low:+.1f}, {100 * paired.high:+.1f}]"
+    word = "not decided" if not paired.decided else "better" if paired.difference > 0 else "worse"
+    return points, f"{paired.p_value:.2g}", word
 
 
 def millions(count: int) -> str:

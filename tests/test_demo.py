@@ -1,0 +1,27 @@
+"""The demo's own command on a tiny slice of the real reviews, with the real teacher: `make test` runs it apart."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from kd.assets import home
+from kd.cli import main
+
+
+@pytest.mark.demo
+def test_the_demo_on_a_tiny_slice(tmp_path, monkeypatch, capsys):
+    if not (home() / "assets" / "all-minilm-l6-v2").is_dir():
+        pytest.skip("the teacher's weights are not here: make install fetches them")
+    monkeypatch.chdir(tmp_path)
+    slice_of_it = ["data.limit=160", "trainer.max_epochs=1", "callbacks=[checkpoint]", "threads=2"]
+    assert main(["train", "-m", "experiment=quickstart", "method=supervised,distillation", *slice_of_it]) == 0
+    capsys.readouterr()
+    assert main(["report", "outputs/quickstart"]) == 0
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 80
+    for row in ("teacher", "alone random", "alone pca", "distilled random", "distilled pca"):
+        assert re.search(rf"^{row} +\d+\.\d \[\d+\.\d, \d+\.\d\]", printed, re.MULTILINE), row
+    assert main(["predict", "outputs/quickstart/distillation-pca-seed0", "a charming film"]) == 0
+    assert "a charming film," in capsys.readouterr().out
+    assert len(list(Path("outputs/teachers").glob("*/teacher.json"))) == 1
