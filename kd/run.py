@@ -138,6 +138,7 @@ class RunDirectory:
     def set_aside_products(self) -> Path | None:
         """Move what an earlier run left here into ``previous/<n>/``, so that nothing is overwritten."""
         found = [self.path / name for name in PRODUCTS if (self.path / name).exists()]
+        found += self.path.glob("metrics.before-*.csv")
         if not found:
             return None
         previous = self.path / "previous"

@@ -43,9 +43,9 @@ def train_student(config: DictConfig, run: RunDirectory, splits: Splits, checkpo
         logits = answers.of(splits.validation, "validation")
         accuracy = check_label_order(ready.name, logits, labels_of(splits.validation), splits.label_names)
         log.info("teacher: %s is right on %.1f %% of the validation rows", ready.name, 100 * accuracy)
+    tokenizer = build.tokenizer(config, splits, teacher)  # from all rows: the baseline has its counterpart's words
     if not transfers:  # what has no label teaches nothing here
         splits = replace(splits, train=labelled_rows(splits.train))
-    tokenizer = build.tokenizer(config, splits, teacher)
     max_length = config.data.max_length
     train_split = build.encoded(splits.train, tokenizer, max_length)
     known: dict[str, Any] = {}
