@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "kd"
 
 FLOORS = [
-    ["errors", "contract", "run", "metrics", "statistics", "assets", "model_folder"],
+    ["errors", "contract", "run", "metrics", "statistics", "assets", "model_folder", "mapper", "recording"],
     ["losses", "models", "methods", "data", "teacher_cache", "inference"],
     ["teacher", "predictor"],
     ["build"],

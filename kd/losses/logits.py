@@ -2,8 +2,9 @@
 
 Throughout, ``s`` and ``t`` are the logits of student and teacher, ``p_s = softmax(s / temperature)``,
 ``p_t = softmax(t / temperature)``, B is the number of rows and C of classes. Logits are ``[B, C]``, in any
-floating type; all is computed from log-probabilities in float32, under autocast too (float64 stays
-float64). The teacher is a constant: no gradient reaches it. Logits of two shapes raise a `KDError`.
+floating type; all is computed from log-probabilities in float32 (float64 stays float64). A `Loss` detaches
+the teacher; the functions leave that to their caller. ``row_weights`` ``[B]``, of mean 1, let some rows count
+more. Logits of two shapes raise a `KDError`.
 
 Tempering shrinks the gradient by ``1 / temperature^2``, so every tempered term is multiplied by
 ``temperature^2`` here, once, and nowhere else: then alpha keeps its meaning when the temperature changes.
@@ -16,18 +17,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
-from numbers import Real
-from typing import TypeVar, final
+from collections.abc import Callable
+from typing import final
 
 import torch
 from torch import Tensor
-from transformers.modeling_outputs import SequenceClassifierOutput
 
-from kd.contract import Batch, Loss
+from kd.contract import Answer, Batch, Loss, number, option, precise
 from kd.errors import KDError
-
-Choice = TypeVar("Choice")
 
 REDUCTIONS_OVER_LABELS: dict[str, Callable[[Tensor], Tensor]] = {
     "mean": lambda terms: terms.mean(-1),
@@ -43,7 +40,9 @@ TEMPERATURE_FORMS: dict[str, Callable[[float], tuple[float, float]]] = {
 }
 
 
-def soft_target(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
+def soft_target(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0, row_weights: Tensor | None = None
+) -> Tensor:
     """Kullback-Leibler divergence of the teacher's softened probabilities from the student's.
 
     ``temperature^2 (1/B) sum_b KL(p_t || p_s)``, with gradient ``temperature (p_s - p_t) / B``; for a high
@@ -51,7 +50,7 @@ def soft_target(student_logits: Tensor, teacher_logits: Tensor, temperature: flo
 
     Args:
         student_logits: ``[B, C]``.
-        teacher_logits: ``[B, C]``, detached here.
+        teacher_logits: ``[B, C]``; a constant, unless the caller left it its graph.
         temperature: divides both logits, > 0, no unit.
 
     Returns:
@@ -62,12 +61,16 @@ def soft_target(student_logits: Tensor, teacher_logits: Tensor, temperature: flo
     >>> round(soft_target(torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 2.0]]), temperature=2.0).item(), 4)
     0.4438
     """
-    student, teacher = _log_probabilities(student_logits, teacher_logits, temperature)
-    return temperature**2 * _kl(teacher, student)
+    student, teacher = log_probabilities(student_logits, teacher_logits, temperature)
+    return temperature**2 * mean_over_rows(_kl(teacher, student), row_weights)
 
 
 def soft_cross_entropy(
-    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0, normalisation: str = "batch"
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float = 1.0,
+    normalisation: str = "batch",
+    row_weights: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy of the student under the teacher's softened probabilities.
 
@@ -77,7 +80,7 @@ def soft_cross_entropy(
 
     Args:
         student_logits: ``[B, C]``.
-        teacher_logits: ``[B, C]``, detached here.
+        teacher_logits: ``[B, C]``; a constant, unless the caller left it its graph.
         temperature: divides both logits, > 0, no unit.
         normalisation: ``batch`` or ``labels``.
 
@@ -87,12 +90,17 @@ def soft_cross_entropy(
     Source: Hinton, Vinyals and Dean 2015, https://arxiv.org/abs/1503.02531; 1/C: Jiao et al. 2020
     (TinyBERT), https://arxiv.org/abs/1909.10351
     """
-    student, teacher = _log_probabilities(student_logits, teacher_logits, temperature)
-    return -(temperature**2) * NORMALISATIONS[normalisation](teacher.exp() * student).mean()
+    student, teacher = log_probabilities(student_logits, teacher_logits, temperature)
+    rows = -NORMALISATIONS[normalisation](teacher.exp() * student)
+    return temperature**2 * mean_over_rows(rows, row_weights)
 
 
 def logit_mse(
-    student_logits: Tensor, teacher_logits: Tensor, centred: bool = False, reduction_over_labels: str = "mean"
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    centred: bool = False,
+    reduction_over_labels: str = "mean",
+    row_weights: Tensor | None = None,
 ) -> Tensor:
     """Squared distance of the logits themselves; no temperature.
 
@@ -101,7 +109,7 @@ def logit_mse(
 
     Args:
         student_logits: ``[B, C]``.
-        teacher_logits: ``[B, C]``, detached here.
+        teacher_logits: ``[B, C]``; a constant, unless the caller left it its graph.
         centred: ignore the mean of each row's logits, as a softmax does.
         reduction_over_labels: ``mean`` or ``sum``.
 
@@ -111,11 +119,11 @@ def logit_mse(
     Source: Ba and Caruana 2014, https://arxiv.org/abs/1312.6184; Tang et al. 2019,
     https://arxiv.org/abs/1903.12136; against KL: Kim et al. 2021, https://arxiv.org/abs/2105.08919
     """
-    student, teacher = _comparable(student_logits, teacher_logits)
+    student, teacher = comparable(student_logits, teacher_logits)
     difference = student - teacher
     if centred:
         difference = difference - difference.mean(-1, keepdim=True)
-    return REDUCTIONS_OVER_LABELS[reduction_over_labels](difference.square()).mean()
+    return mean_over_rows(REDUCTIONS_OVER_LABELS[reduction_over_labels](difference.square()), row_weights)
 
 
 def probability_mse(
@@ -123,6 +131,7 @@ def probability_mse(
     teacher_logits: Tensor,
     temperature: float = 1.0,
     reduction_over_labels: str = "mean",
+    row_weights: Tensor | None = None,
 ) -> Tensor:
     """Squared distance of the softened probabilities.
 
@@ -132,7 +141,7 @@ def probability_mse(
 
     Args:
         student_logits: ``[B, C]``.
-        teacher_logits: ``[B, C]``, detached here.
+        teacher_logits: ``[B, C]``; a constant, unless the caller left it its graph.
         temperature: divides both logits, > 0, no unit.
         reduction_over_labels: ``mean`` or ``sum``.
 
@@ -141,9 +150,9 @@ def probability_mse(
 
     Source: the code of MetaDistil, Zhou, Xu and McAuley 2022, https://arxiv.org/abs/2106.04570
     """
-    student, teacher = _log_probabilities(student_logits, teacher_logits, temperature)
+    student, teacher = log_probabilities(student_logits, teacher_logits, temperature)
     squares = (student.exp() - teacher.exp()).square()
-    return temperature**2 * REDUCTIONS_OVER_LABELS[reduction_over_labels](squares).mean()
+    return temperature**2 * mean_over_rows(REDUCTIONS_OVER_LABELS[reduction_over_labels](squares), row_weights)
 
 
 def symmetric_cross_entropy(
@@ -152,6 +161,7 @@ def symmetric_cross_entropy(
     temperature: float = 1.0,
     alpha_sym: float = 0.5,
     temperature_form: str = "softmax",
+    row_weights: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy from teacher to student, and from student to teacher less the student's entropy.
 
@@ -165,7 +175,7 @@ def symmetric_cross_entropy(
 
     Args:
         student_logits: ``[B, C]``.
-        teacher_logits: ``[B, C]``, detached here.
+        teacher_logits: ``[B, C]``; a constant, unless the caller left it its graph.
         temperature: > 0, no unit.
         alpha_sym: share of the part from teacher to student, in [0, 1].
         temperature_form: ``softmax`` or ``divide``.
@@ -176,18 +186,21 @@ def symmetric_cross_entropy(
     Source: Wang et al. 2019 (for noisy labels), https://arxiv.org/abs/1908.06112
     """
     tempering, factor = TEMPERATURE_FORMS[temperature_form](temperature)
-    student, teacher = _log_probabilities(student_logits, teacher_logits, tempering)
-    return factor * (alpha_sym * _cross_entropy(teacher, student) + (1 - alpha_sym) * _kl(student, teacher))
+    student, teacher = log_probabilities(student_logits, teacher_logits, tempering)
+    rows = alpha_sym * _cross_entropy(teacher, student) + (1 - alpha_sym) * _kl(student, teacher)
+    return factor * mean_over_rows(rows, row_weights)
 
 
-def reverse_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
+def reverse_kl(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0, row_weights: Tensor | None = None
+) -> Tensor:
     """Kullback-Leibler divergence of the student from the teacher: the student may leave classes out.
 
     ``temperature^2 (1/B) sum_b KL(p_s || p_t)``
 
     Args:
         student_logits: ``[B, C]``.
-        teacher_logits: ``[B, C]``, detached here.
+        teacher_logits: ``[B, C]``; a constant, unless the caller left it its graph.
         temperature: divides both logits, > 0, no unit.
 
     Returns:
@@ -195,12 +208,16 @@ def reverse_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: floa
 
     Source: Gu et al. 2024 (MiniLLM), https://arxiv.org/abs/2306.08543
     """
-    student, teacher = _log_probabilities(student_logits, teacher_logits, temperature)
-    return temperature**2 * _kl(student, teacher)
+    student, teacher = log_probabilities(student_logits, teacher_logits, temperature)
+    return temperature**2 * mean_over_rows(_kl(student, teacher), row_weights)
 
 
 def jensen_shannon(
-    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0, beta: float = 0.5
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float = 1.0,
+    beta: float = 0.5,
+    row_weights: Tensor | None = None,
 ) -> Tensor:
     """Generalised Jensen-Shannon divergence: bounded, and symmetric for beta 0.5.
 
@@ -210,7 +227,7 @@ def jensen_shannon(
 
     Args:
         student_logits: ``[B, C]``.
-        teacher_logits: ``[B, C]``, detached here.
+        teacher_logits: ``[B, C]``; a constant, unless the caller left it its graph.
         temperature: divides both logits, > 0, no unit.
         beta: share of the teacher in the mixture, in (0, 1).
 
@@ -219,9 +236,10 @@ def jensen_shannon(
 
     Source: Agarwal et al. 2024 (GKD), https://arxiv.org/abs/2306.13649
     """
-    student, teacher = _log_probabilities(student_logits, teacher_logits, temperature)
+    student, teacher = log_probabilities(student_logits, teacher_logits, temperature)
     mixture = torch.logaddexp(teacher + math.log(beta), student + math.log1p(-beta))
-    return temperature**2 * (beta * _kl(teacher, mixture) + (1 - beta) * _kl(student, mixture))
+    rows = beta * _kl(teacher, mixture) + (1 - beta) * _kl(student, mixture)
+    return temperature**2 * mean_over_rows(rows, row_weights)
 
 
 class LogitLoss(Loss, ABC):
@@ -234,18 +252,15 @@ class LogitLoss(Loss, ABC):
         KDError: an option is outside its range.
     """
 
-    needs = frozenset({"logits"})
-
-    def __init__(self, weight: float = 1.0):
-        super().__init__(_number("weight", weight, "a number >= 0", lambda value: value >= 0))
+    weighs_rows = True
 
     @abstractmethod
-    def compare(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        """The term as a scalar, from logits ``[B, C]``."""
+    def compare(self, student_logits: Tensor, teacher_logits: Tensor, row_weights: Tensor | None) -> Tensor:
+        """The term as a scalar, from logits ``[B, C]`` and weights ``[B]`` of mean 1."""
 
-    def forward(self, student: SequenceClassifierOutput, teacher: SequenceClassifierOutput, batch: Batch) -> Tensor:
-        """The unweighted term, a scalar; gradient reaches the student only."""
-        return self.compare(student.logits, teacher.logits)
+    @final
+    def term(self, student: Answer, teacher: Answer, batch: Batch) -> Tensor:
+        return self.compare(student.logits, teacher.logits, batch.get("row_weights"))
 
     def degenerate(self, num_labels: int) -> str | None:
         """With one class, nothing is left of a term that reads only differences between logits."""
@@ -270,7 +285,7 @@ class TemperedLoss(LogitLoss, ABC):
 
     def __init__(self, temperature: float = 1.0, weight: float = 1.0):
         super().__init__(weight)
-        self.temperature = _number("temperature", temperature, "a number > 0", lambda value: value > 0)
+        self.temperature = number("temperature", temperature, "a number > 0", lambda value: value > 0)
 
 
 @final
@@ -282,8 +297,8 @@ class SoftTarget(TemperedLoss):
         weight: factor within the transfer part, >= 0.
     """
 
-    def compare(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        return soft_target(student_logits, teacher_logits, self.temperature)
+    def compare(self, student_logits: Tensor, teacher_logits: Tensor, row_weights: Tensor | None) -> Tensor:
+        return soft_target(student_logits, teacher_logits, self.temperature, row_weights=row_weights)
 
 
 @final
@@ -298,10 +313,12 @@ class SoftCrossEntropy(TemperedLoss):
 
     def __init__(self, temperature: float = 1.0, normalisation: str = "batch", weight: float = 1.0):
         super().__init__(temperature, weight)
-        self.normalisation = _option("normalisation", normalisation, NORMALISATIONS)
+        self.normalisation = option("normalisation", normalisation, NORMALISATIONS)
 
-    def compare(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        return soft_cross_entropy(student_logits, teacher_logits, self.temperature, self.normalisation)
+    def compare(self, student_logits: Tensor, teacher_logits: Tensor, row_weights: Tensor | None) -> Tensor:
+        return soft_cross_entropy(
+            student_logits, teacher_logits, self.temperature, self.normalisation, row_weights=row_weights
+        )
 
 
 @final
@@ -316,11 +333,13 @@ class LogitMSE(LogitLoss):
 
     def __init__(self, centred: bool = False, reduction_over_labels: str = "mean", weight: float = 1.0):
         super().__init__(weight)
-        self.centred = _option("centred", centred, (True, False))
-        self.reduction_over_labels = _option("reduction_over_labels", reduction_over_labels, REDUCTIONS_OVER_LABELS)
+        self.centred = option("centred", centred, (True, False))
+        self.reduction_over_labels = option("reduction_over_labels", reduction_over_labels, REDUCTIONS_OVER_LABELS)
 
-    def compare(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        return logit_mse(student_logits, teacher_logits, self.centred, self.reduction_over_labels)
+    def compare(self, student_logits: Tensor, teacher_logits: Tensor, row_weights: Tensor | None) -> Tensor:
+        return logit_mse(
+            student_logits, teacher_logits, self.centred, self.reduction_over_labels, row_weights=row_weights
+        )
 
     def degenerate(self, num_labels: int) -> str | None:
         """Centred, one logit is 0; as it stands, it is a regression on the teacher's number."""
@@ -339,10 +358,12 @@ class ProbabilityMSE(TemperedLoss):
 
     def __init__(self, temperature: float = 1.0, reduction_over_labels: str = "mean", weight: float = 1.0):
         super().__init__(temperature, weight)
-        self.reduction_over_labels = _option("reduction_over_labels", reduction_over_labels, REDUCTIONS_OVER_LABELS)
+        self.reduction_over_labels = option("reduction_over_labels", reduction_over_labels, REDUCTIONS_OVER_LABELS)
 
-    def compare(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        return probability_mse(student_logits, teacher_logits, self.temperature, self.reduction_over_labels)
+    def compare(self, student_logits: Tensor, teacher_logits: Tensor, row_weights: Tensor | None) -> Tensor:
+        return probability_mse(
+            student_logits, teacher_logits, self.temperature, self.reduction_over_labels, row_weights=row_weights
+        )
 
 
 @final
@@ -365,12 +386,12 @@ class SymmetricCrossEntropy(TemperedLoss):
         weight: float = 1.0,
     ):
         super().__init__(temperature, weight)
-        self.alpha_sym = _number("alpha_sym", alpha_sym, "a number in [0, 1]", lambda value: 0 <= value <= 1)
-        self.temperature_form = _option("temperature_form", temperature_form, TEMPERATURE_FORMS)
+        self.alpha_sym = number("alpha_sym", alpha_sym, "a number in [0, 1]", lambda value: 0 <= value <= 1)
+        self.temperature_form = option("temperature_form", temperature_form, TEMPERATURE_FORMS)
 
-    def compare(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    def compare(self, student_logits: Tensor, teacher_logits: Tensor, row_weights: Tensor | None) -> Tensor:
         return symmetric_cross_entropy(
-            student_logits, teacher_logits, self.temperature, self.alpha_sym, self.temperature_form
+            student_logits, teacher_logits, self.temperature, self.alpha_sym, self.temperature_form, row_weights
         )
 
 
@@ -383,8 +404,8 @@ class ReverseKL(TemperedLoss):
         weight: factor within the transfer part, >= 0.
     """
 
-    def compare(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        return reverse_kl(student_logits, teacher_logits, self.temperature)
+    def compare(self, student_logits: Tensor, teacher_logits: Tensor, row_weights: Tensor | None) -> Tensor:
+        return reverse_kl(student_logits, teacher_logits, self.temperature, row_weights=row_weights)
 
 
 @final
@@ -399,51 +420,46 @@ class JensenShannon(TemperedLoss):
 
     def __init__(self, temperature: float = 1.0, beta: float = 0.5, weight: float = 1.0):
         super().__init__(temperature, weight)
-        self.beta = _number("beta", beta, "a number between 0 and 1, ends excluded", lambda value: 0 < value < 1)
+        self.beta = number("beta", beta, "a number between 0 and 1, ends excluded", lambda value: 0 < value < 1)
 
-    def compare(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        return jensen_shannon(student_logits, teacher_logits, self.temperature, self.beta)
+    def compare(self, student_logits: Tensor, teacher_logits: Tensor, row_weights: Tensor | None) -> Tensor:
+        return jensen_shannon(student_logits, teacher_logits, self.temperature, self.beta, row_weights=row_weights)
 
 
-def _comparable(student_logits: Tensor, teacher_logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in one precision, float32 at least, and the teacher without its graph."""
+def mean_over_rows(rows: Tensor, row_weights: Tensor | None = None) -> Tensor:
+    """``(1/B) sum_b w_b row_b``, from ``[B]`` and weights ``[B]`` of mean 1; the plain mean without weights."""
+    return rows.mean() if row_weights is None else (row_weights * rows).mean()
+
+
+def comparable(student_logits: Tensor, teacher_logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in one precision, float32 at least.
+
+    Raises:
+        KDError: logits of two shapes.
+    """
     if student_logits.shape != teacher_logits.shape:
         raise KDError(
             "student and teacher must give logits of one shape [rows, labels], found student "
             f"{list(student_logits.shape)} and teacher {list(teacher_logits.shape)}; "
             "take a teacher that was fine-tuned on the labels of this data set"
         )
-    precision = torch.promote_types(torch.promote_types(student_logits.dtype, teacher_logits.dtype), torch.float32)
-    return student_logits.to(precision), teacher_logits.detach().to(precision)
+    precision = torch.promote_types(precise(student_logits).dtype, teacher_logits.dtype)
+    return student_logits.to(precision), teacher_logits.to(precision)
 
 
-def _log_probabilities(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def log_probabilities(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float | Tensor
+) -> tuple[Tensor, Tensor]:
     """Log-softmax of both, tempered."""
-    student, teacher = _comparable(student_logits, teacher_logits)
+    student, teacher = comparable(student_logits, teacher_logits)
     return (student / temperature).log_softmax(-1), (teacher / temperature).log_softmax(-1)
 
 
 def _cross_entropy(log_first: Tensor, log_second: Tensor) -> Tensor:
-    """``-sum_c first log second``, mean over the rows."""
-    return -(log_first.exp() * log_second).sum(-1).mean()
+    """``-sum_c first log second``, ``[B]``."""
+    return -(log_first.exp() * log_second).sum(-1)
 
 
 def _kl(log_first: Tensor, log_second: Tensor) -> Tensor:
-    """``KL(first || second)``, mean over the rows: dividing by B C instead is the classic mistake."""
-    return (log_first.exp() * (log_first - log_second)).sum(-1).mean()
-
-
-def _number(name: str, value: float, expected: str, is_valid: Callable[[float], bool]) -> float:
-    """The value, or an error that names the option, its range and what was found."""
-    is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not (is_number and is_valid(value)):
-        raise KDError(f"{name} must be {expected}, found {value!r}; correct {name} in the configuration")
-    return value
-
-
-def _option(name: str, value: Choice, choices: Collection[Choice]) -> Choice:
-    """The value, or an error that lists the choices."""
-    if value not in list(choices):
-        listed = " or ".join(str(choice) for choice in choices)
-        raise KDError(f"{name} must be {listed}, found {value!r}; correct {name} in the configuration")
-    return value
+    """``KL(first || second)``, ``[B]``: summed over the classes, so that the mean is over the rows alone."""
+    return (log_first.exp() * (log_first - log_second)).sum(-1)
