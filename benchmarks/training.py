@@ -40,7 +40,7 @@ from kd.data.module import TextDataModule
 from kd.methods.base import Method, decay_groups
 from kd.methods.distillation import FrozenTeacher, cached_teacher
 from kd.model_folder import load_classifier
-from kd.teacher import ReadyTeacher
+from kd.ready_teacher import ReadyTeacher
 
 BATCH_SIZE = 64
 TEMPERATURE, ALPHA = 2.0, 0.5
@@ -86,7 +86,7 @@ def main() -> None:
 
         def method(source: Callable, config=config) -> Method:
             student = build.student(config, tokenizer, splits.label_names, teacher)
-            return build.method(config, student, losses=build.losses(config, 2), teacher=source)
+            return build.method(config, student, objective=build.objective(config, 2), teacher=source)
 
         with_cache = lambda method=method: kd_epoch(method(cached_teacher), cached, validation)  # noqa: E731
         with_teacher = lambda method=method: kd_epoch(method(FrozenTeacher(ready.model)), live, validation)  # noqa: E731

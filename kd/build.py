@@ -6,8 +6,7 @@ Facts that are known only at run time (vocabulary size, labels, paths of the run
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,17 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from omegaconf import DictConfig, OmegaConf
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from kd.contract import Loss
+from kd.contract import FeatureLoss, Loss
 from kd.data.batching import EncodedSplit, labels_of, tokenize
 from kd.data.sources import Splits
 from kd.errors import KDError
 from kd.losses.label import LabelLoss
 from kd.methods.base import Method
-from kd.methods.distillation import check_outputs
+from kd.methods.feature_mapping import ToStudent
+from kd.methods.matching import Matching
+from kd.methods.objective import Objective
 from kd.model_folder import require_length
 from kd.models.embeddings import TeacherTable
 from kd.models.pretrained import new_student
@@ -46,100 +47,6 @@ def make(node: DictConfig, **known: Any) -> Any:
         raise KDError(f"'{target}' could not be made from its configuration: {error.__cause__ or error}") from error
 
 
-def check(config: DictConfig) -> None:
-    """Refuse what cannot work before anything is downloaded, trained or labelled: all mistakes at once.
-
-    Raises:
-        KDError: with every mistake found.
-    """
-    mistakes = [
-        f"{key}: expected {expected}, got {value!r}"
-        for key, (fits, expected) in NUMBERS.items()
-        if (value := OmegaConf.select(config, key)) is not None and not fits(value)
-    ]
-
-    def attempt(action: Callable[[], Any]) -> Any:
-        try:
-            return action()
-        except KDError as error:
-            mistakes.append(str(error))
-
-    for key in ("student", "embeddings", "tokenizer", "optim", "trainer"):
-        if OmegaConf.select(config, key) is None:
-            mistakes.append(f"{key}: expected a choice, got null; kd train --help lists the choices")
-    if mistakes:
-        raise KDError("; ".join(mistakes))
-    student = attempt(lambda: make(config.student, vocab_size=1, num_labels=2, pad_token_id=0))
-    for node in (config.embeddings, config.tokenizer):
-        attempt(lambda node=node: make(node))
-    attempt(lambda: trainer(config, Path(config.outputs)))
-    if config.teacher and config.teacher.get("fine_tune"):
-        attempt(lambda: make(config.trainer, precision=config.teacher.precision, logger=False, callbacks=[]))
-    attempt(lambda: _check_optimizer(config))
-    if method_class(config).reads_teacher:
-        if not config.loss:
-            mistakes.append(f"method={config.choices.method} needs a transfer term, got none; use loss=[soft_target]")
-        if not config.teacher:
-            mistakes.append(
-                f"method={config.choices.method} learns from a teacher, and teacher=none gives none; choose teacher=..."
-            )
-        for name, node in config.loss.items():
-            term = attempt(lambda node=node: make(node))
-            if term and student:
-                attempt(lambda name=name, term=term: check_outputs(name, term.needs, student, "student"))
-    if mistakes:
-        raise KDError("; ".join(mistakes))
-
-
-def _check_optimizer(config: DictConfig) -> None:
-    try:
-        optimizer = make(config.optim.optimizer)([torch.nn.Parameter(torch.zeros(1, 1))])
-        make(config.optim.schedule)(optimizer, 10)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise error if isinstance(error, KDError) else KDError(f"optim: {error}; see conf/optim/adamw.yaml") from error
-
-
-def _whole(least: int) -> tuple[Callable[[Any], bool], str]:
-    return lambda value: type(value) is int and value >= least, f"a whole number of at least {least}"
-
-
-def _number(least: float, most: float = math.inf) -> tuple[Callable[[Any], bool], str]:
-    expected = f"a number of at least {least}" if most == math.inf else f"a number in [{least}, {most}]"
-    return lambda value: type(value) in (int, float) and least <= value <= most, expected
-
-
-_SWITCH = (lambda value: isinstance(value, bool), "true or false")
-NUMBERS = {
-    "seed": (lambda value: type(value) is int and 0 <= value < 2**32, "a whole number from 0 to 4294967295"),
-    "cache": _SWITCH,
-    "resume": _SWITCH,
-    "rerun": _SWITCH,
-    "teacher.fine_tune": _SWITCH,
-    "trainer.devices": (lambda value: value == 1, "1: several devices are not supported yet"),
-    "trainer.accumulate_grad_batches": _whole(1),
-    "trainer.gradient_clip_val": _number(0),
-    "alpha": _number(0, 1),
-    "temperature": _number(0),
-    "label_smoothing": _number(0, 1),
-    "threads": _whole(1),
-    "data.batch_size": _whole(1),
-    "data.max_length": _whole(2),
-    "teacher.epochs": _whole(1),
-    "teacher.batch_size": _whole(1),
-    "teacher.labelling_batch_size": _whole(1),
-    "teacher.max_length": _whole(2),
-    "teacher.seed": _whole(0),
-    "teacher.learning_rate": _number(0),
-    "teacher.weight_decay": _number(0),
-    "teacher.warm_up": _number(0, 1),
-    "teacher.gradient_clip": _number(0),
-    "optim.optimizer.lr": _number(0),
-    "optim.optimizer.weight_decay": _number(0),
-    "trainer.max_epochs": _whole(1),
-}
-"""Keys that no constructor checks before it is too late, with a test and what it expects."""
-
-
 def splits(config: DictConfig) -> Splits:
     """The rows of the run."""
     return make(config.data.source)
@@ -151,7 +58,14 @@ def teacher(config: DictConfig) -> Teacher | None:
 
 
 def method_class(config: DictConfig) -> type[Method]:
-    """The method's class, for what it says before there is an object."""
+    """The method's class, for what it says before there is an object.
+
+    Raises:
+        KDError: a direction that there is not.
+    """
+    direction = config.method.get("direction")
+    if direction not in (None, "to_student", "to_teacher"):
+        raise KDError(f"method.direction: expected to_student or to_teacher, got '{direction}'")
     return get_class(config.method._target_)
 
 
@@ -166,30 +80,59 @@ def encoded(split, tokenizer: PreTrainedTokenizerBase, max_length: int, **column
     return EncodedSplit(tokens, labels_of(split), tokenizer.pad_token_id, columns=columns)
 
 
+def student_config(
+    node: DictConfig, config: DictConfig, vocab_size: int, pad_token_id: int, label_names: list[str]
+) -> PretrainedConfig:
+    """The configuration of a student that knows this run's words and labels."""
+    found = make(node, vocab_size=vocab_size, num_labels=len(label_names), pad_token_id=pad_token_id)
+    require_length(found.model_type, found, config.data.max_length, "data.max_length")
+    for key, value in label_settings(label_names).items():
+        setattr(found, key, value)
+    return found
+
+
+def label_settings(label_names: list[str]) -> dict[str, dict]:
+    """How a Hugging Face configuration names the labels."""
+    return {
+        "id2label": dict(enumerate(label_names)),
+        "label2id": {name: number for number, name in enumerate(label_names)},
+    }
+
+
 def student(
-    config: DictConfig, tokenizer: PreTrainedTokenizerBase, label_names: list[str], teacher: Teacher | None
+    config: DictConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    label_names: list[str],
+    teacher: Teacher | None,
+    node: DictConfig | None = None,
+    seed: int | None = None,
 ) -> PreTrainedModel:
-    """The student as training starts; its weights depend on the seed alone."""
-    model_config = make(
-        config.student,
-        vocab_size=len(tokenizer),
-        num_labels=len(label_names),
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    require_length(model_config.model_type, model_config, config.data.max_length, "data.max_length")
-    model_config.id2label = dict(enumerate(label_names))
-    model_config.label2id = {name: number for number, name in enumerate(label_names)}
-    torch.manual_seed(config.seed)
+    """The student as training starts; its weights depend on the seed alone.
+
+    Args:
+        node: instead of ``config.student``.
+        seed: instead of ``config.seed``.
+    """
+    seed = config.seed if seed is None else seed
+    node = config.student if node is None else node
+    model_config = student_config(node, config, len(tokenizer), tokenizer.pad_token_id, label_names)
+    torch.manual_seed(seed)
     model = new_student(model_config)
     table = model.get_input_embeddings()
-    generator = torch.Generator().manual_seed(config.seed)
-    embeddings = make(config.embeddings)
-    reads = teacher is not None and embeddings.reads_teacher
-    source = TeacherTable(teacher.word_table, teacher.tokenizer) if reads else None
-    start = embeddings(table.weight.detach(), tokenizer, source, generator)
+    start = word_table(config, table.weight.detach(), tokenizer, teacher, seed)
     with torch.no_grad():
         table.weight.copy_(start)
     return model
+
+
+def word_table(
+    config: DictConfig, own: torch.Tensor, tokenizer: PreTrainedTokenizerBase, teacher: Teacher | None, seed: int
+) -> torch.Tensor:
+    """What a student's word table ``[V, E]`` starts from, in place of its own."""
+    embeddings = make(config.embeddings)
+    reads = teacher is not None and embeddings.reads_teacher
+    source = TeacherTable(teacher.word_table, teacher.tokenizer) if reads else None
+    return embeddings(own, tokenizer, source, torch.Generator().manual_seed(seed))
 
 
 def losses(config: DictConfig, num_labels: int) -> dict[str, Loss]:
@@ -201,10 +144,49 @@ def losses(config: DictConfig, num_labels: int) -> dict[str, Loss]:
     return terms
 
 
+def objective(config: DictConfig, num_labels: int) -> Objective:
+    """The transfer terms and what balances them."""
+    balance = config.balance
+    return Objective(
+        losses(config, num_labels),
+        make(balance.alpha),
+        make(balance.temperature),
+        make(balance.confidence),
+        make(balance.weighting),
+        balance.calibrate,
+    )
+
+
+def matching(
+    config: DictConfig, terms: Mapping[str, Loss], student: PreTrainedModel, teacher: PretrainedConfig, member: str = ""
+) -> Matching:
+    """The pairs of layers and the mappers of the feature losses among the terms."""
+    node = config.method
+    layers = OmegaConf.to_container(node.layers) if OmegaConf.is_config(node.layers) else node.layers
+    features = {name: term for name, term in terms.items() if isinstance(term, FeatureLoss)}
+    torch.manual_seed(config.seed)
+    mapper = make(config.mapper)
+    return Matching(features, student, teacher, layers, node.pooling, mapper, node.shared_mapper, member)
+
+
+ASSEMBLED = frozenset(
+    {
+        *("direction", "layer", "layers", "pooling", "shared_mapper", "features_from"),
+        *("teacher_start", "copies", "keep_partners"),
+    }
+)
+"""Keys of ``method`` that say what is assembled around it, and are no arguments of its class."""
+
+STAGES = frozenset({"feature_epochs", "keep_features"})
+"""Keys of ``method`` that only one direction of feature mapping reads; `kd.check` refuses them for the other."""
+
+
 def method(config: DictConfig, student: PreTrainedModel, **known: Any) -> Method:
     """The LightningModule; ``known`` are the facts that only some methods take."""
+    unread = ASSEMBLED | (STAGES if method_class(config) is ToStudent else frozenset())
+    node = {key: config.method[key] for key in config.method if key not in unread}
     return make(
-        config.method,
+        OmegaConf.create(node),
         student=student,
         label_loss=LabelLoss(config.label_smoothing),
         optimizer=make(config.optim.optimizer),

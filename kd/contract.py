@@ -81,6 +81,12 @@ class Loss(nn.Module, ABC):
     weighs_rows: ClassVar[bool] = False
     """Whether the term is a mean over rows that follows ``batch["row_weights"]``."""
 
+    tempered: ClassVar[bool] = False
+    """Whether the term has a ``temperature``, a number or a scalar tensor, that a schedule may move."""
+
+    highest_temperature: float = math.inf
+    """What a schedule may raise the temperature to."""
+
     teaches_back: bool = False
     """Whether gradient reaches the teacher too; only joint training sets it."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -12,28 +12,30 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kd.contract import Batch
+from kd.features import Feature, read
 
 
 @torch.inference_mode()
-def logits_by_row(model: PreTrainedModel, batches: Iterable[Batch]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def outputs_by_row(
+    model: PreTrainedModel, batches: Iterable[Batch], features: Collection[Feature] = ()
+) -> Iterator[tuple[np.ndarray, np.ndarray, dict[Feature, np.ndarray]]]:
     """Run a model over batches in evaluation mode.
 
     Yields:
-        row numbers ``[B]`` and float32 logits ``[B, C]`` of each batch, in the order of the batches.
+        row numbers ``[B]``, float32 logits ``[B, C]`` and the features of each batch, in the order of the batches.
     """
     with evaluating(model):
         for batch in batches:
-            output = model(
-                input_ids=batch["input_ids"].to(model.device),
-                attention_mask=batch["attention_mask"].to(model.device),
-            )
-            yield batch["index"].numpy(), output.logits.float().cpu().numpy()
+            inputs = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
+            logits, found = read(model, inputs, features)
+            arrays = {feature: value.float().cpu().numpy() for feature, value in found.items()}
+            yield batch["index"].numpy(), logits.float().cpu().numpy(), arrays
 
 
 def all_logits(model: PreTrainedModel, batches: Iterable[Batch], rows: int) -> np.ndarray:
     """The logits of all rows ``[rows, C]``, row i at i whatever the order of the batches."""
     table = None
-    for index, logits in logits_by_row(model, batches):
+    for index, logits, _ in outputs_by_row(model, batches):
         if table is None:
             table = np.full((rows, logits.shape[1]), np.nan, dtype=np.float32)
         table[index] = logits

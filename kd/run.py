@@ -8,6 +8,7 @@
 ``predictions.parquet``split, row, label, logits of student and teacher for validation and test
 ``checkpoints/``       ``best.ckpt`` and ``last.ckpt``, the student only
 ``model/``             Hugging Face folder with tokenizer
+``partners/``          the models that learnt beside it, where they are kept
 ``status.json``        running, done, or failed and why
 =====================  =============================================================================
 """
@@ -51,6 +52,7 @@ PRODUCTS = (
     "predictions.parquet",
     "checkpoints",
     "model",
+    "partners",
 )
 
 

@@ -1,8 +1,9 @@
 """Teacher outputs on disk: computed once, read by every run that asks for the same thing.
 
-``<folder>/<digest>/`` holds one ``.npy`` a column and ``meta.json``. A cache is written beside its place
-and renamed into it, behind a lock, so that one process builds while the others wait. Every file's SHA-256
-stands in ``meta.json`` and is checked before the cache is used.
+``<folder>/<digest>/`` holds one column: ``values.npy`` (and ``offsets.npy`` where a row holds a vector for each
+of its tokens) and ``meta.json``. A cache is written beside its place and renamed into it, behind a lock, so that
+one process builds while the others wait. Every file's SHA-256 stands in ``meta.json`` and is checked before the
+cache is used.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,7 +26,10 @@ from kd.errors import KDError
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
+
+Column = np.ndarray | tuple[np.ndarray, np.ndarray]
+"""``[N, ...]``, or the values ``[sum of lengths, d]`` and offsets ``[N + 1]`` of a column of token vectors."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +40,14 @@ class CacheKey:
         teacher: checksum of the teacher's weights and configuration.
         tokenizer: fingerprint of the teacher's tokenizer.
         max_length: tokens after which texts are cut.
-        columns: the outputs stored, such as ``("logits",)``.
+        column: the output stored, such as ``logits``.
         texts: hash of the texts, in order.
     """
 
     teacher: str
     tokenizer: str
     max_length: int
-    columns: tuple[str, ...]
+    column: str
     texts: str
 
     @property
@@ -63,46 +68,59 @@ def texts_hash(texts: Iterable[str]) -> str:
 
 def obtain(
     folder: Path,
-    key: CacheKey,
-    rows: int,
-    compute: Callable[[], Iterable[tuple[np.ndarray, Mapping[str, np.ndarray]]]],
+    keys: Sequence[CacheKey],
+    lengths: np.ndarray,
+    compute: Callable[[list[str]], Iterable[tuple[np.ndarray, Mapping[str, np.ndarray]]]],
     note: Mapping[str, object] | None = None,
-) -> dict[str, np.ndarray]:
-    """The columns for a key: read from disk, or computed and stored.
+) -> dict[str, Column]:
+    """The columns for these keys: read from disk, or computed in one pass and stored.
 
     Args:
         folder: where all caches live.
-        key: what is asked for.
-        rows: number of rows N.
-        compute: yields row numbers ``[B]`` and the columns' values ``[B, ...]`` for them, in any order.
+        keys: what is asked for, one key a column.
+        lengths: ``[N]`` tokens a row.
+        compute: given the names of the columns that are missing, yields row numbers ``[B]`` and the columns'
+            values for them, in any order: ``[B, ...]``, or ``[B, L, d]`` for a vector a token, of which the
+            first ``lengths[row]`` are kept.
         note: facts for people, kept in ``meta.json``.
 
     Returns:
-        one memory-mapped, read-only array ``[N, ...]`` a column.
+        the columns by name, memory-mapped and read-only.
 
     Raises:
         KDError: if ``compute`` left a row out or gave a value that is not finite.
     """
-    place = Path(folder) / key.digest
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(place.with_suffix(".lock")):
-        if place.exists():
-            problem = damage(place)
-            if problem is None:
-                return _open(place)
-            log.warning("teacher cache %s is damaged (%s): it is built anew", place, problem)
-            shutil.rmtree(place)
-        for leftover in place.parent.glob(f"{key.digest}.building-*"):
-            shutil.rmtree(leftover)
-        building = place.with_suffix(f".building-{os.getpid()}")
-        building.mkdir()
+    places = {key.column: Path(folder) / key.digest for key in keys}
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        for place in sorted(places.values()):  # one order for all, so that two processes never wait for each other
+            stack.enter_context(FileLock(place.with_suffix(".lock")))
+        missing = [key for key in keys if not _whole(places[key.column])]
+        building = {key.column: places[key.column].with_suffix(f".building-{os.getpid()}") for key in missing}
         try:
-            _write(building, key, rows, compute, note or {})
-            os.replace(building, place)
+            if missing:
+                for place in building.values():
+                    for leftover in place.parent.glob(f"{place.stem}.building-*"):
+                        shutil.rmtree(leftover)
+                    place.mkdir()
+                _write(building, missing, lengths, compute, note or {})
+                for name, place in building.items():
+                    os.replace(place, places[name])
         except BaseException:
-            shutil.rmtree(building, ignore_errors=True)
+            for place in building.values():
+                shutil.rmtree(place, ignore_errors=True)
             raise
-        return _open(place)
+        return {name: _open(place) for name, place in places.items()}
+
+
+def absent(folder: Path, keys: Iterable[CacheKey]) -> list[str]:
+    """The names of the columns that would have to be computed."""
+    return [key.column for key in keys if not (Path(folder) / key.digest).exists()]
+
+
+def seconds(folder: Path, key: CacheKey) -> float:
+    """How long computing took."""
+    return json.loads((Path(folder) / key.digest / "meta.json").read_text())["seconds"]
 
 
 def damage(place: Path) -> str | None:
@@ -110,7 +128,7 @@ def damage(place: Path) -> str | None:
     try:
         meta = json.loads((place / "meta.json").read_text())
         files = meta["files"]
-        if {f"{name}.npy" for name in meta["columns"]} != set(files) or not isinstance(meta["seconds"], float):
+        if "values.npy" not in files or not isinstance(meta["seconds"], float):
             return "meta.json contradicts itself"
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"meta.json cannot be read: {error}"
@@ -137,43 +155,73 @@ def remove(place: Path) -> None:
     Path(lock.lock_file).unlink(missing_ok=True)
 
 
-def _write(place, key, rows, compute, note) -> None:
+def _whole(place: Path) -> bool:
+    """Whether a cache is there and unharmed; a damaged one is removed."""
+    if not place.exists():
+        return False
+    problem = damage(place)
+    if problem:
+        log.warning("teacher cache %s is damaged (%s): it is built anew", place, problem)
+        shutil.rmtree(place)
+    return problem is None
+
+
+def _write(
+    places: Mapping[str, Path], keys: Sequence[CacheKey], lengths: np.ndarray, compute: Callable, note: Mapping
+) -> None:
     start = time.perf_counter()
-    columns: dict[str, np.memmap] = {}
-    written = np.zeros(rows, dtype=bool)
-    for index, values in compute():
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    tables: dict[str, np.memmap] = {}
+    by_token: set[str] = set()
+    written = np.zeros(len(lengths), dtype=bool)
+    for index, values in compute([key.column for key in keys]):
         for name, value in values.items():
-            if name not in columns:
-                columns[name] = np.lib.format.open_memmap(
-                    place / f"{name}.npy", mode="w+", dtype=value.dtype, shape=(rows, *value.shape[1:])
-                )
-            if not np.isfinite(value).all():
-                bad = index[~np.isfinite(value).reshape(len(index), -1).all(axis=1)]
+            if name not in tables:
+                by_token |= {name} if value.ndim == 3 else set()
+                rows = offsets[-1] if name in by_token else len(lengths)
+                shape = (int(rows), *value.shape[2 if name in by_token else 1 :])
+                file = places[name] / "values.npy"
+                tables[name] = np.lib.format.open_memmap(file, mode="w+", dtype=value.dtype, shape=shape)
+            real = value
+            if name in by_token:
+                real = value * (np.arange(value.shape[1]) < lengths[index][:, None])[..., None]
+            if not np.isfinite(real).all():
+                bad = index[~np.isfinite(real).reshape(len(index), -1).all(axis=1)]
                 raise KDError(
                     f"the teacher's {name} are not finite for rows {bad[:10].tolist()}; "
                     "check the teacher's weights and precision"
                 )
-            columns[name][index] = value
+            if name in by_token:
+                for row, vectors in zip(index, value, strict=True):
+                    tables[name][offsets[row] : offsets[row + 1]] = vectors[: lengths[row]]
+            else:
+                tables[name][index] = value
         written[index] = True
     if not written.all():
-        raise KDError(f"the teacher answered {written.sum()} of {rows} rows; labelling must cover every row")
-    for column in columns.values():
-        column.flush()
-    meta = {
-        "format": FORMAT,
-        "key": asdict(key),
-        "rows": rows,
-        "columns": {name: {"dtype": str(c.dtype), "shape": list(c.shape)} for name, c in columns.items()},
-        "files": {f"{name}.npy": _checksum(place / f"{name}.npy") for name in columns},
-        "seconds": float(round(time.perf_counter() - start, 3)),
-        **note,
-    }
-    (place / "meta.json").write_text(json.dumps(meta, indent=2))
+        raise KDError(f"the teacher answered {written.sum()} of {len(lengths)} rows; labelling must cover every row")
+    duration = float(round(time.perf_counter() - start, 3))
+    for key in keys:
+        place, table = places[key.column], tables[key.column]
+        table.flush()
+        if key.column in by_token:
+            np.save(place / "offsets.npy", offsets)
+        meta = {
+            "format": FORMAT,
+            "key": asdict(key),
+            "rows": len(lengths),
+            "dtype": str(table.dtype),
+            "shape": list(table.shape),
+            "files": {path.name: _checksum(path) for path in sorted(place.glob("*.npy"))},
+            "seconds": duration,
+            **note,
+        }
+        (place / "meta.json").write_text(json.dumps(meta, indent=2))
 
 
-def _open(place: Path) -> dict[str, np.ndarray]:
-    names = json.loads((place / "meta.json").read_text())["columns"]
-    return {name: np.load(place / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names}
+def _open(place: Path) -> Column:
+    values = np.load(place / "values.npy", mmap_mode="r", allow_pickle=False)
+    offsets = place / "offsets.npy"
+    return (values, np.load(offsets, allow_pickle=False)) if offsets.exists() else values
 
 
 def _checksum(path: Path) -> str:

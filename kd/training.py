@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,18 @@ import pyarrow.parquet
 import torch
 from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from kd import build
-from kd.data.batching import LengthBucketSampler, labels_of, padding_share
+from kd.assembly import Assembly, assemble
+from kd.data.batching import LengthBucketSampler, padding_share
 from kd.data.module import TextDataModule
 from kd.data.sources import Splits
 from kd.inference import all_logits, latency, parameter_counts
 from kd.methods.base import Method, run_fit
 from kd.metrics import fidelity_metrics, label_metrics
+from kd.ready_teacher import ReadyTeacher
 from kd.run import RunDirectory, environment, write_json
-from kd.teacher import Answers, ReadyTeacher, check_label_order, labelled_rows
 
 log = logging.getLogger(__name__)
 
@@ -35,38 +35,21 @@ def train_student(config: DictConfig, run: RunDirectory, splits: Splits, checkpo
     if config.threads:
         torch.set_num_threads(config.threads)
     log.info("%s", splits.report())
-    teacher = build.teacher(config)
-    ready = teacher.ready(splits, Path(config.outputs), config.trainer.accelerator) if teacher else None
-    transfers = build.method_class(config).reads_teacher
-    answers = Answers(ready, Path(config.outputs), config.cache)
-    if ready and not teacher.fine_tune:
-        logits = answers.of(splits.validation, "validation")
-        accuracy = check_label_order(ready.name, logits, labels_of(splits.validation), splits.label_names)
-        log.info("teacher: %s is right on %.1f %% of the validation rows", ready.name, 100 * accuracy)
-    tokenizer = build.tokenizer(config, splits, teacher)  # from all rows: the baseline has its counterpart's words
-    if not transfers:  # what has no label teaches nothing here
-        splits = replace(splits, train=labelled_rows(splits.train))
-    max_length = config.data.max_length
-    train_split = build.encoded(splits.train, tokenizer, max_length)
-    known: dict[str, Any] = {}
-    if transfers:
-        train_split, source = answers.attached_to(train_split, splits.train)
-        known = {"losses": build.losses(config, len(splits.label_names)), "teacher": source}
-    data = TextDataModule(
-        train_split,
-        build.encoded(splits.validation, tokenizer, max_length),
-        config.data.batch_size,
-        config.seed,
-    )
-    student = build.student(config, tokenizer, splits.label_names, teacher)
-    method = build.method(config, student, **known)
+    assembly = assemble(config, splits, build.teacher(config))
+    ready = assembly.answers.teacher = assembly.ready_teacher()
+    method = assembly.method()
+    data = TextDataModule(assembly.train(), assembly.validation(), config.data.batch_size, config.seed)
     write_json(run.path / "environment.json", environment() | facts(config, splits, ready))
     fitted = fit(config, run, method, data, checkpoint)
 
-    student.eval()
+    student, tokenizer, max_length = method.student.eval(), assembly.tokenizer, config.data.max_length
     student.save_pretrained(run.model)
     tokenizer.model_max_length = max_length
     tokenizer.save_pretrained(run.model)
+    for name, parts in assembly.models_to_keep().items():
+        for part in parts:
+            part.save_pretrained(run.path / "partners" / name)
+    texts = splits.validation["text"][:200]
     figures = {
         **{name: config.choices[name] for name in config.choices},
         "seed": config.seed,
@@ -74,20 +57,13 @@ def train_student(config: DictConfig, run: RunDirectory, splits: Splits, checkpo
         "padding_share": round(padding_share(data.train.tokens.lengths, list(data.train_sampler())), 4),
         "parameters": parameter_counts(student),
         "model_bytes": (run.model / "model.safetensors").stat().st_size,
-        "latency": latency(student, tokenizer, splits.validation["text"][:200], max_length),
-        **evaluate(run, student, tokenizer, splits, answers, max_length),
+        "latency": latency(student, tokenizer, texts, max_length),
+        **assembly.figures(),
+        **evaluate(run, student, assembly),
     }
-    if ready:
-        figures["teacher_cost"] = {
-            "name": ready.name,
-            "training_seconds": ready.facts.get("training_seconds"),
-            "labelling_seconds": round(answers.seconds.get("train", 0.0), 2) or None,
-            "parameters": parameter_counts(ready.model),
-            "model_bytes": sum(
-                f.stat().st_size for f in ready.folder.iterdir() if f.suffix in (".safetensors", ".bin")
-            ),
-            "latency": latency(ready.model, ready.tokenizer, splits.validation["text"][:200], ready.max_length),
-        }
+    if cost := assembly.teacher_cost(texts):
+        labelling = round(assembly.answers.seconds.get("train", 0.0), 2) or None
+        figures["teacher_cost"] = cost | {"labelling_seconds": labelling}
     (run.model / "README.md").write_text(model_card(config, figures))
     write_json(run.metrics_file, figures)
     return figures
@@ -110,7 +86,7 @@ def fit(
     join_curves(curves, sorted(run.path.glob("metrics.before-*.csv")))
     best = run.checkpoints / "best.ckpt"
     if best.is_file():
-        method.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
+        method.load_weights(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
     timer = next(callback for callback in trainer.callbacks if isinstance(callback, Timer))
     return {
         "training_seconds": round(timer.time_elapsed("train"), 2),
@@ -131,30 +107,22 @@ def join_curves(path: Path, before: list[Path]) -> None:
         part.unlink()
 
 
-def evaluate(
-    run: RunDirectory,
-    student: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    splits: Splits,
-    answers: Answers,
-    max_length: int,
-) -> dict[str, Any]:
+def evaluate(run: RunDirectory, student: PreTrainedModel, assembly: Assembly) -> dict[str, Any]:
     """Figures of student and teacher on validation and test, and every prediction on disk.
 
     The only place of a run that reads the test split, once.
     """
     figures, tables = {}, []
     for name in ("validation", "test"):
-        split = getattr(splits, name)
-        encoded = build.encoded(split, tokenizer, max_length)
+        encoded = assembly.encoded(name)
         rows = LengthBucketSampler(encoded.tokens.lengths, 256)
         logits = all_logits(student, (encoded[batch] for batch in rows), len(encoded))
-        teacher = answers.of(split, name)
+        teacher = assembly.teacher_logits(name)
         figures[name] = {"rows": len(encoded), **label_metrics(logits, encoded.labels)}
         columns = {
             "split": [name] * len(encoded),
             "index": np.arange(len(encoded)),
-            "line": np.asarray(split["line"]),
+            "line": np.asarray(getattr(assembly.splits, name)["line"]),
             "label": encoded.labels,
             "logits": list(logits),
         }
@@ -170,7 +138,8 @@ def evaluate(
 def model_card(config: DictConfig, figures: dict[str, Any]) -> str:
     """What a stranger who finds the model folder has to know."""
     test, parameters = figures["test"], figures["parameters"]
-    teacher = f", taught by `{config.teacher.name_or_path}` (`loss={list(config.loss)}`)" if "agreement" in test else ""
+    name = figures["teacher_cost"]["name"] if "teacher_cost" in figures else "its peers"
+    teacher = f", taught by `{name}` (`loss={list(config.loss)}`)"
     taught = teacher if build.method_class(config).reads_teacher else ""
     return f"""---
 library_name: kd

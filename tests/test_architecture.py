@@ -9,9 +9,14 @@ PACKAGE = Path(__file__).parents[1] / "kd"
 
 FLOORS = [
     ["errors", "contract", "run", "metrics", "statistics", "assets", "model_folder", "mapper", "recording"],
-    ["losses", "models", "methods", "data", "teacher_cache", "inference"],
-    ["teacher", "predictor"],
+    ["features"],
+    ["inference"],
+    ["losses", "models", "methods", "data", "teacher_cache"],
+    ["ready_teacher", "predictor"],
+    ["teacher"],
+    ["ensemble", "assistant"],
     ["build"],
+    ["check", "assembly"],
     ["training"],
     ["commands"],
     ["cli"],

@@ -153,7 +153,7 @@ def safetensors_of(run: Path) -> dict[str, torch.Tensor]:
 def test_live_teacher_with_another_tokenizer_gives_the_cached_curve(options):
     common = [*options, "student=mlp", "student.dropout=0", "alpha=1"]
     assert run_kd("train", *common, "hydra.run.dir=cached") == 0
-    assert run_kd("train", *common, "hydra.run.dir=live", "cache=false") == 0
+    assert run_kd("train", *common, "hydra.run.dir=live", "cache.use=false") == 0
     checkpoint = torch.load("live/checkpoints/last.ckpt", weights_only=True)
     assert {name.split(".")[0] for name in checkpoint["state_dict"]} == {"student"}
     one, two = (
@@ -570,9 +570,9 @@ def test_cache_commands(options, capsys):
     places = sorted(path.parent for path in Path("outputs/teacher_cache").glob("*/meta.json"))
     assert all(place.name in listed for place in places) and len(places) == 3
     assert run_kd("cache", "verify") == 0
-    content = bytearray((places[0] / "logits.npy").read_bytes())
+    content = bytearray((places[0] / "values.npy").read_bytes())
     content[-1] ^= 1
-    (places[0] / "logits.npy").write_bytes(content)
+    (places[0] / "values.npy").write_bytes(content)
     assert run_kd("cache", "verify") == 1
     assert f"{places[0].name}  logits.npy does not match its checksum" in capsys.readouterr().out
     assert run_kd("cache", "rm") == 2 and run_kd("cache", "rm", "zzz") == 2
@@ -602,6 +602,6 @@ def test_two_processes_train_one_teacher(fresh_options):
     printed = [process.communicate(timeout=120)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], printed
     assert sum("fine-tuning" in text for text in printed) == 1
-    assert sum("found the fine-tuned" in text for text in printed) == 1
+    assert sum("teacher: found" in text for text in printed) == 1
     assert sum(text.count("labelling 90 train rows") for text in printed) <= 1
     assert len(list(Path("outputs/teacher_cache").glob("*/meta.json"))) == 3

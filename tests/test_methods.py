@@ -9,16 +9,18 @@ import pytest
 import torch
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification
-from transformers.modeling_outputs import SequenceClassifierOutput
 
-from kd.contract import Loss
+from kd.contract import Answer, Loss
 from kd.data.batching import EncodedSplit, Ragged
 from kd.data.module import TextDataModule
 from kd.errors import KDError
+from kd.features import Feature
 from kd.losses.label import LabelLoss
 from kd.losses.logits import LogitMSE, SoftTarget
-from kd.methods.base import decay_groups, objective
-from kd.methods.distillation import Distillation, FrozenTeacher, cached_teacher
+from kd.methods.balance import Constant
+from kd.methods.base import decay_groups
+from kd.methods.distillation import Distillation, FrozenTeacher, cached_teacher, check_outputs
+from kd.methods.objective import Objective
 from kd.methods.schedule import warm_up_and_decay
 from kd.methods.supervised import Supervised
 from kd.models.bilstm import BiLSTM, BiLSTMConfig
@@ -103,20 +105,43 @@ def assert_same(one, two):
 
 
 def distillation(student, teacher=cached_teacher, alpha=0.5, losses=None) -> Distillation:
-    return Distillation(student, *RECIPE, losses or {"soft_target": SoftTarget(2.0)}, alpha, teacher)
+    terms = {"soft_target": SoftTarget(2.0)} if losses is None else losses
+    return Distillation(student, *RECIPE, Objective(terms, Constant(alpha)), teacher)
+
+
+def teacher_columns() -> dict[str, np.ndarray]:
+    return {"teacher_logits": np.random.default_rng(0).normal(size=(ROWS, 2)).astype(np.float32)}
+
+
+class Fixed(Loss):
+    """A term of one value."""
+
+    def __init__(self, value: float, weight: float = 1.0):
+        super().__init__(weight)
+        self.value = value
+
+    def term(self, student, teacher, batch):
+        return student.logits.sum() * 0 + self.value
+
+
+def total_of(objective: Objective, label: float) -> float:
+    logits = torch.zeros(3, 2)
+    pairs = [(Answer(logits=logits), Answer(logits=logits))]
+    answers = {name: pairs for name in objective.transfer} if objective.asks_teacher(0.0) else {}
+    batch = {"labels": torch.zeros(3, dtype=torch.long)}
+    return objective(torch.tensor(label), answers, batch, 0.0, list)[0]["total"].item()
 
 
 def test_objective_is_the_documented_sum():
-    terms = {"a": torch.tensor(2.0), "b": torch.tensor(3.0)}
-    total = objective(torch.tensor(5.0), terms, {"a": 0.5, "b": 2.0}, alpha=0.3)
-    assert total.item() == pytest.approx(0.7 * 5 + 0.3 * (0.5 * 2 + 2 * 3))
+    objective = Objective({"a": Fixed(2.0, 0.5), "b": Fixed(3.0, 2.0)}, Constant(0.3))
+    assert total_of(objective, 5.0) == pytest.approx(0.7 * 5 + 0.3 * (0.5 * 2 + 2 * 3))
 
 
 @pytest.mark.parametrize(("alpha", "left_out"), [(0.0, "transfer"), (1.0, "label")])
 def test_a_share_of_zero_leaves_a_nan_out(alpha, left_out):
-    nan, one = torch.tensor(float("nan")), torch.tensor(1.0)
-    label, term = (nan, one) if left_out == "label" else (one, nan)
-    assert objective(label, {"a": term}, {"a": 1.0}, alpha).item() == 1.0
+    nan = float("nan")
+    label, term = (nan, 1.0) if left_out == "label" else (1.0, nan)
+    assert total_of(Objective({"a": Fixed(term)}, Constant(alpha)), label) == 1.0
 
 
 def test_alpha_zero_is_supervised_bit_for_bit():
@@ -161,7 +186,7 @@ def test_the_teacher_reads_its_own_tokens():
     object.__setattr__(other, "teacher_tokens", Ragged(split.tokens.values[::-1].copy(), split.tokens.offsets))
     batch = other[[0, 5, 7]]
     expected = teacher(input_ids=batch["teacher_input_ids"], attention_mask=batch["teacher_attention_mask"]).logits
-    torch.testing.assert_close(FrozenTeacher(teacher)(batch).logits, expected)
+    torch.testing.assert_close(FrozenTeacher(teacher)(batch)[0], expected)
 
 
 def test_the_teacher_is_in_no_optimizer_checkpoint_or_train_mode(tmp_path):
@@ -175,7 +200,8 @@ def test_the_teacher_is_in_no_optimizer_checkpoint_or_train_mode(tmp_path):
     optimized = {id(p) for group in curve.trainer.optimizers[0].param_groups for p in group["params"]}
     assert optimized == {id(p) for p in student.parameters()}
     checkpoint = torch.load(next(tmp_path.rglob("*.ckpt")), weights_only=True)
-    assert {name.split(".")[0] for name in checkpoint["state_dict"]} == {"student"}
+    kept = {name for name in checkpoint["state_dict"] if not name.startswith("student.")}
+    assert kept == {"objective.scales", "objective.measured"}
 
 
 def test_resumed_equals_uninterrupted(tmp_path):
@@ -236,21 +262,23 @@ def test_a_student_that_comes_in_evaluation_mode_is_trained_with_dropout():
 
 
 class NeedsAttention(Loss):
-    needs = frozenset({"logits", "attentions"})
+    needs = frozenset({"queries", "keys"})
 
-    def forward(self, student, teacher, batch):
-        return student.attentions[-1].sum()
+    def term(self, student, teacher, batch):
+        return student.queries[-1].sum()
 
 
 def test_a_loss_that_needs_what_the_student_lacks_is_refused():
     with pytest.raises(
         KDError,
-        match="loss 'attention' needs attentions; student 'kd-bilstm' gives only hidden_states, logits",
+        match="loss 'attention' needs attention maps; student 'kd-bilstm' gives only hidden states, logits",
     ):
+        check_outputs("attention", NeedsAttention.needs, make_student().config, "student")
+    with pytest.raises(KDError, match="compares attention maps, and method=distillation only logits"):
         distillation(make_student(), losses={"attention": NeedsAttention()})
 
 
-@pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan")])
+@pytest.mark.parametrize("alpha", [-0.1, 1.1])
 def test_alpha_outside_its_range_is_refused(alpha):
     with pytest.raises(KDError, match=r"alpha: expected .* in \[0, 1\]"):
         distillation(make_student(), alpha=alpha)
@@ -258,7 +286,7 @@ def test_alpha_outside_its_range_is_refused(alpha):
 
 def test_no_loss_is_refused():
     with pytest.raises(KDError, match="needs a transfer term"):
-        Distillation(make_student(), *RECIPE, {}, 0.5)
+        distillation(make_student(), losses={})
 
 
 def test_several_losses_are_weighted_and_logged():
@@ -326,5 +354,7 @@ def test_unknown_schedule_is_refused():
 
 
 def test_cached_teacher_gives_the_batch_columns():
-    output = cached_teacher({"teacher_logits": torch.ones(2, 2)})
-    assert isinstance(output, SequenceClassifierOutput) and output.logits.sum() == 4
+    feature = Feature("hidden_states", 3, "mean")
+    batch = {"teacher_logits": torch.ones(2, 2), "teacher_hidden_states-3-mean": torch.zeros(2, 5)}
+    logits, features = cached_teacher(batch, [feature])
+    assert logits.sum() == 4 and features[feature].shape == (2, 5)

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from kd.data.sources import Splits
 from kd.errors import KDError
 from kd.inference import latency, parameter_counts
-from kd.teacher import Answers, ReadyTeacher, Teacher, check_label_order, labelled_rows
+from kd.ready_teacher import Answers, ReadyTeacher, check_label_order
+from kd.teacher import Teacher, labelled_rows
 from tests.conftest import make_reviews, make_teacher
 
 

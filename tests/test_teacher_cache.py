@@ -10,11 +10,12 @@ from kd import teacher_cache
 from kd.errors import KDError
 from kd.teacher_cache import CacheKey
 
-KEY = CacheKey(teacher="t", tokenizer="p", max_length=64, columns=("logits",), texts="x")
+KEY = CacheKey(teacher="t", tokenizer="p", max_length=64, column="logits", texts="x")
+LENGTHS = np.array([3, 1, 4, 1, 5, 2, 2, 6, 0, 3])
 LOGITS = np.random.default_rng(0).normal(size=(10, 2)).astype(np.float32)
 
 
-def compute(order=(3, 1, 2, 0, 4, 5, 6, 7, 8, 9), log: Path | None = None, pause: float = 0.0):
+def compute(missing=("logits",), order=(3, 1, 2, 0, 4, 5, 6, 7, 8, 9), log: Path | None = None, pause: float = 0.0):
     if log:
         with log.open("a") as file:
             file.write("computed\n")
@@ -25,8 +26,8 @@ def compute(order=(3, 1, 2, 0, 4, 5, 6, 7, 8, 9), log: Path | None = None, pause
 
 
 def test_rows_are_addressed_by_index_and_read_back(tmp_path):
-    first = teacher_cache.obtain(tmp_path, KEY, 10, compute)
-    again = teacher_cache.obtain(tmp_path, KEY, 10, lambda: pytest.fail("the cache was not used"))
+    first = teacher_cache.obtain(tmp_path, [KEY], LENGTHS, compute)
+    again = teacher_cache.obtain(tmp_path, [KEY], LENGTHS, lambda missing: pytest.fail("the cache was not used"))
     np.testing.assert_array_equal(first["logits"], LOGITS)
     np.testing.assert_array_equal(again["logits"], LOGITS)
     assert isinstance(again["logits"], np.memmap)
@@ -41,7 +42,7 @@ def test_rows_are_addressed_by_index_and_read_back(tmp_path):
         {"tokenizer": "q"},
         {"max_length": 32},
         {"texts": "y"},
-        {"columns": ("logits", "hidden_states")},
+        {"column": "hidden_states-1-mean"},
     ],
 )
 def test_whatever_decides_the_outputs_changes_the_key(change):
@@ -63,9 +64,9 @@ def flip_a_byte(path: Path, position: int = -1) -> None:
 
 @pytest.mark.parametrize("harm", ["flip", "cut", "missing", "no meta"])
 def test_a_damaged_cache_is_noticed_and_built_anew(tmp_path, harm, caplog):
-    teacher_cache.obtain(tmp_path, KEY, 10, compute)
+    teacher_cache.obtain(tmp_path, [KEY], LENGTHS, compute)
     place = tmp_path / KEY.digest
-    file = place / "logits.npy"
+    file = place / "values.npy"
     match harm:
         case "flip":
             flip_a_byte(file)
@@ -76,38 +77,38 @@ def test_a_damaged_cache_is_noticed_and_built_anew(tmp_path, harm, caplog):
         case "no meta":
             (place / "meta.json").write_text("{")
     assert teacher_cache.damage(place)
-    np.testing.assert_array_equal(teacher_cache.obtain(tmp_path, KEY, 10, compute)["logits"], LOGITS)
+    np.testing.assert_array_equal(teacher_cache.obtain(tmp_path, [KEY], LENGTHS, compute)["logits"], LOGITS)
     assert "damaged" in caplog.text
     assert teacher_cache.damage(place) is None
 
 
 def test_nothing_half_built_stays(tmp_path):
-    def broken():
+    def broken(missing):
         yield np.arange(4), {"logits": LOGITS[:4]}
         raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError):
-        teacher_cache.obtain(tmp_path, KEY, 10, broken)
+        teacher_cache.obtain(tmp_path, [KEY], LENGTHS, broken)
     assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
 
 
 def test_leftovers_of_a_killed_process_are_cleared(tmp_path):
     (tmp_path / f"{KEY.digest}.building-1").mkdir()
-    teacher_cache.obtain(tmp_path, KEY, 10, compute)
+    teacher_cache.obtain(tmp_path, [KEY], LENGTHS, compute)
     assert sorted(path.name for path in tmp_path.iterdir()) == [KEY.digest, f"{KEY.digest}.lock"]
 
 
 def test_missing_rows_and_nan_are_refused(tmp_path):
     with pytest.raises(KDError, match="answered 4 of 10 rows"):
-        teacher_cache.obtain(tmp_path, KEY, 10, lambda: [(np.arange(4), {"logits": LOGITS[:4]})])
+        teacher_cache.obtain(tmp_path, [KEY], LENGTHS, lambda missing: [(np.arange(4), {"logits": LOGITS[:4]})])
     bad = LOGITS.copy()
     bad[7, 1] = np.nan
     with pytest.raises(KDError, match=r"not finite for rows \[7\]"):
-        teacher_cache.obtain(tmp_path, KEY, 10, lambda: [(np.arange(10), {"logits": bad})])
+        teacher_cache.obtain(tmp_path, [KEY], LENGTHS, lambda missing: [(np.arange(10), {"logits": bad})])
 
 
 def _obtain(folder: Path) -> None:
-    found = teacher_cache.obtain(folder, KEY, 10, lambda: compute(log=folder / "log", pause=0.1))
+    found = teacher_cache.obtain(folder, [KEY], LENGTHS, lambda missing: compute(log=folder / "log", pause=0.1))
     np.testing.assert_array_equal(found["logits"], LOGITS)
 
 
@@ -123,7 +124,7 @@ def test_of_several_processes_one_builds_and_the_others_wait(tmp_path):
 
 
 def test_entries_and_removal(tmp_path):
-    teacher_cache.obtain(tmp_path, KEY, 10, compute)
+    teacher_cache.obtain(tmp_path, [KEY], LENGTHS, compute)
     assert teacher_cache.entries(tmp_path) == [tmp_path / KEY.digest]
     teacher_cache.remove(tmp_path / KEY.digest)
     assert list(tmp_path.iterdir()) == []

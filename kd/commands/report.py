@@ -24,13 +24,20 @@ GROUPS = ("student", "embeddings", "tokenizer", "teacher", "data")
 """Groups of choices; two options of one group are told apart by name rather than key by key."""
 NO_DIFFERENCE = ("outputs", "resume", "rerun", "cache", "threads", "logger", "choices", "teacher.labelling_batch_size")
 """What may differ between runs of equal result."""
-TRANSFER_ONLY = ("alpha", "temperature", "loss")
-"""What a supervised run does not read."""
+OF_TRANSFER = ("alpha", "temperature", "loss", "balance", "method", "mapper", "peers")
+"""What a supervised run does not read, and what two ways of transfer may differ in."""
 FIGURES = (
     *("method", "student", "embeddings", "data", "seed", "test", "parameters", "model_bytes", "latency"),
     *("padding_share", "training_seconds", "weights"),
 )
-METHOD_WORDS = {"supervised": "alone", "distillation": "distilled"}
+METHOD_WORDS = {
+    "supervised": "alone",
+    "distillation": "distilled",
+    "feature_mapping to_teacher": "hinted",
+    "feature_mapping to_student": "mapped",
+    "joint": "joint",
+}
+"""What a row is called; feature mapping by its direction."""
 
 
 def main(arguments: list[str]) -> int:
@@ -77,6 +84,17 @@ class Run:
     def supervised(self) -> bool:
         return self.metrics["method"] == "supervised"
 
+    @property
+    def way(self) -> str:
+        """The method in a word."""
+        way = " ".join(filter(None, [self.metrics["method"], self.direction]))
+        return METHOD_WORDS.get(way, way)
+
+    @property
+    def direction(self) -> str | None:
+        """Of feature mapping."""
+        return self.settings.get("method.direction")
+
     @cached_property
     def correct(self) -> np.ndarray:
         """``[N]`` bool: the student's label is the gold one."""
@@ -93,16 +111,27 @@ def settings(config: dict[str, Any], method: str) -> dict[str, Any]:
     found = {f"choices.{group}": config["choices"][group] for group in GROUPS}
     for key, value in flat(config):
         root = key.split(".")[0]
-        if key.startswith(NO_DIFFERENCE) or root == "method" or (method == "supervised" and root in TRANSFER_ONLY):
+        if key.startswith(NO_DIFFERENCE) or (method == "supervised" and root in OF_TRANSFER):
             continue
-        if key.endswith("._target_") or key.startswith(("callbacks.progress", "data.source")):
+        if root in ("balance", "mapper") and key.endswith("._target_"):
+            found[key.removesuffix("._target_")] = value.rpartition(".")[2]
+        if key.endswith(("._target_", "._partial_")) or key.startswith(("callbacks.progress", "data.source")):
             continue
         if root == "loss" and key.endswith(".temperature"):
             continue  # the top-level key says it
+        if key in ("balance.alpha.value", "balance.temperature.value"):
+            continue  # so here
         found[key] = value
     if method != "supervised":
-        found["loss"] = "+".join(config["loss"])
+        found["loss"] = "+".join(config["loss"]) or "none"
+    if found.get("method.direction") == "to_student":
+        found = {key: value for key, value in found.items() if not of_own_words(key)}
     return found
+
+
+def of_own_words(key: str) -> bool:
+    """Whether a composition of teacher and student does not read this: it has the teacher's words."""
+    return key.split(".")[0] in ("embeddings", "tokenizer") or key in ("choices.embeddings", "choices.tokenizer")
 
 
 def flat(node: dict[str, Any], place: str = "") -> Iterable[tuple[str, Any]]:
@@ -157,7 +186,7 @@ def report(runs: list[Run], console: Console) -> None:
     say = lambda text: console.print(text, markup=False, highlight=False)  # noqa: E731
     say(f"student {shared} on {first['data']}")
     console.print(table(rows))
-    for note in notes([run for _, run in rows]):
+    for note in notes(rows):
         say(note)
     found = findings(rows)
     if found.row_count:
@@ -167,21 +196,30 @@ def report(runs: list[Run], console: Console) -> None:
 
 
 def labels(runs: list[Run]) -> list[str]:
-    """A name for each run: its method, and every setting in which the runs differ."""
+    """A name for each run: its way, and every setting in which the runs of its kind differ from it or each other."""
     keys = {key for run in runs for key in run.settings}
     values = {key: {repr(run.settings[key]) for run in runs if key in run.settings} for key in keys}
     by_name = {key.split(".")[1] for key in keys if key.startswith("choices.") and len(values[key]) > 1}
     differing = sorted(key for key in keys if len(values[key]) > 1 and key.split(".")[0] not in by_name)
     names = []
     for run in runs:
-        words = [METHOD_WORDS.get(run.metrics["method"], run.metrics["method"])]
+        words = [run.way]
         for key in differing:
-            if key in run.settings:
+            if key in run.settings and not told_by_the_way(run, key, runs):
                 value = run.settings[key]
-                plain = key.startswith("choices.") or key == "loss"
+                plain = key.startswith("choices.") or key in ("loss", "mapper")
                 words.append(str(value) if plain else f"{key.split('.')[-1]}={value}")
         names.append(" ".join(words))
     return names
+
+
+def told_by_the_way(run: Run, key: str, runs: list[Run]) -> bool:
+    """Whether all runs of this way have the same value of what belongs to transfer: the name need not say it."""
+    if key.split(".")[0] not in OF_TRANSFER:
+        return False
+    if key.startswith("method.") and not run.settings[key]:  # an option that nobody asked for
+        return True
+    return len({repr(other.settings.get(key)) for other in runs if other.way == run.way}) == 1
 
 
 def table(rows: list[tuple[str, Run]]) -> Table:
@@ -190,7 +228,8 @@ def table(rows: list[tuple[str, Run]]) -> Table:
     table.add_column("model", overflow="fold")
     for name in ("test % [95 %]", "agree", "M (no emb)", "MB", "p50 ms", "train s"):
         table.add_column(name, justify="right", no_wrap=True)
-    teachers = {run.environment["teacher"]["checksum"]: run for _, run in rows if run.environment["teacher"]}
+    taught = [run for _, run in rows if run.environment["teacher"] and run.way != "joint"]  # there it moved
+    teachers = {run.environment["teacher"]["checksum"]: run for run in taught}
     for run in teachers.values():
         cost = run.metrics["teacher_cost"]
         name = "teacher" if len(teachers) == 1 else f"teacher {short(cost['name'])}"
@@ -215,8 +254,28 @@ def cells(correct: np.ndarray, agreement: float | None, cost: dict[str, Any]) ->
     ]
 
 
-def notes(runs: list[Run]) -> list[str]:
+def teacher_left(name: str, run: Run) -> str:
+    """How much of the teacher a composition carries along."""
+    inside = run.metrics["teacher_inside"]
+    parts = inside["encoder"] / run.metrics["parameters"]["total"]
+    share = inside["encoder_ms"] / run.metrics["latency"]["p50_ms"]
+    return (
+        f"{name}: of the teacher {millions(inside['encoder'])} M parameters are still in it (layer "
+        f"{inside['layer']}), {parts:.0%} of all, and {inside['encoder_ms']:.2f} ms, {min(share, 1):.0%} of its p50."
+    )
+
+
+def teacher_moved(name: str, run: Run) -> str:
+    """What joint training did to the teacher."""
+    teacher = run.metrics["partners"]["teacher"]
+    before, after = 100 * teacher["validation_accuracy_before"], 100 * teacher["validation_accuracy"]
+    word = "dragged down" if after < before else "not dragged down"
+    return f"{name}: its teacher went from {before:.1f} to {after:.1f} % on validation in joint training: {word}."
+
+
+def notes(rows: list[tuple[str, Run]]) -> list[str]:
     """How to read the table."""
+    runs = [run for _, run in rows]
     first = runs[0].metrics
     threads = sorted({run.metrics["latency"]["threads"] for run in runs})
     padding = [run.metrics["padding_share"] for run in runs]
@@ -231,38 +290,61 @@ def notes(runs: list[Run]) -> list[str]:
     teachers = sorted({short(run.metrics["teacher_cost"]["name"]) for run in runs if "teacher_cost" in run.metrics})
     if teachers:
         lines.insert(1, f"agree: % of test rows with the label that the teacher ({', '.join(teachers)}) gives.")
+    lines += [teacher_left(name, run) for name, run in rows if "teacher_inside" in run.metrics]
+    lines += [teacher_moved(name, run) for name, run in rows if "teacher" in run.metrics.get("partners", {})]
     if len(seeds) == 1:
         lines.append("One seed: the intervals tell of the test rows, not of the luck of a start.")
     return lines
 
 
 def findings(rows: list[tuple[str, Run]]) -> Table:
-    """What distillation brought and what the start brought, each against the run that differs in it alone."""
-    brought: dict[str, list[list[str]]] = {"distillation brought": [], "the teacher's word table brought": []}
+    """What transfer brought, what another way of it brought, and what the start brought: each against its match."""
+    brought: dict[str, list[list[str]]] = {}
     for name, run in rows:
         for other_name, other in rows:
-            apart = {key.split(".")[-1] for key in run.settings | other.settings if differ(run, other, key)}
-            line = [f"{name} - {other_name}", *verdict(run, other)]
-            if other.supervised and not run.supervised and not apart:
-                brought["distillation brought"].append(line)
-            if run.supervised == other.supervised and apart == {"embeddings"} and other_start(run, other):
-                brought["the teacher's word table brought"].append(line)
+            title = comparison(run, other)
+            if title:
+                brought.setdefault(title, []).append([f"{name} - {other_name}", *verdict(run, other)])
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("what ...", overflow="fold")
     for name, side in (("points [95 %]", "right"), ("p", "right"), ("", "left")):
         table.add_column(name, justify=side, no_wrap=True)
-    for title, lines in brought.items():
-        if lines:
-            table.add_row(f"... {title}:")
-        for line in lines:
+    for title in sorted(brought, key=TITLES.index):
+        table.add_row(f"... {title}:")
+        for line in brought[title]:
             table.add_row(*line)
     return table
+
+
+TITLES = (
+    "the teacher brought, over the student alone",
+    "another way brought, over distillation",
+    "the teacher's word table brought",
+)
+
+
+def comparison(run: Run, other: Run) -> str | None:
+    """The title under which two runs are compared; None for runs that are no match."""
+    apart = {key.split(".")[-1] for key in run.settings | other.settings if differ(run, other, key)}
+    if other.supervised and not run.supervised and not apart:
+        return TITLES[0]
+    if other.way == "distilled" and not run.supervised and run.way != other.way and not apart:
+        return TITLES[1]
+    if run.way == other.way and apart == {"embeddings"} and other_start(run, other):
+        return TITLES[2]
+    return None
 
 
 def differ(run: Run, other: Run, key: str) -> bool:
     """Whether two runs differ in a setting that both read; the options' own keys go with their names."""
     root = key.split(".")[0]
-    if root in TRANSFER_ONLY and run.supervised != other.supervised:
+    if root in OF_TRANSFER and run.way != other.way:
+        return (
+            root in ("alpha", "temperature")
+            and not (run.supervised or other.supervised)
+            and run.settings.get(key) != other.settings.get(key)
+        )
+    if of_own_words(key) and "to_student" in (run.direction, other.direction) and run.way != other.way:
         return False
     if root in GROUPS and run.settings.get(f"choices.{root}") != other.settings.get(f"choices.{root}"):
         return False

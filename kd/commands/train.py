@@ -22,6 +22,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 import kd.models  # noqa: F401  registers the students
 from kd import build
+from kd.check import check
 from kd.data.sources import Splits
 from kd.errors import KDError
 from kd.run import RunDirectory, write_text
@@ -133,7 +134,7 @@ def prepared(config: DictConfig) -> tuple[dict[str, Any], Splits]:
         identity = build.resolved(config)
     except MissingMandatoryValue as error:
         raise KDError(f"{str(error).splitlines()[0]}; set it on the command line") from error
-    build.check(config)
+    check(config)
     return identity, build.splits(config)
 
 

@@ -49,6 +49,15 @@ class Ragged:
         ids[mask] = self.values[(starts[:, None] + columns)[mask]]
         return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
 
+    def vectors(self, rows: Sequence[int]) -> torch.Tensor:
+        """Rows of vectors ``[B, L, d]``, zero after the end of each; the values are ``[sum of lengths, d]``."""
+        rows = np.asarray(rows, dtype=np.int64)
+        starts, lengths = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
+        padded = np.zeros((len(rows), max(1, lengths.max(initial=0)), *self.values.shape[1:]), self.values.dtype)
+        for row, (start, length) in enumerate(zip(starts, lengths, strict=True)):
+            padded[row, :length] = self.values[start : start + length]
+        return torch.from_numpy(padded)
+
 
 def labels_of(split: datasets.Dataset) -> np.ndarray:
     """The label column ``[N]`` int64, straight from Arrow."""
@@ -76,7 +85,8 @@ class EncodedSplit(Dataset):
         padding: the student tokenizer's padding id.
         teacher_tokens: the teacher's token ids, only where a live teacher reads another tokenizer.
         teacher_padding: the teacher tokenizer's padding id.
-        columns: further arrays of N rows that travel with the batch, such as ``teacher_logits``.
+        columns: further arrays of N rows that travel with the batch, such as ``teacher_logits``; `Ragged`
+            where a row holds a vector for each of its tokens.
     """
 
     tokens: Ragged
@@ -84,7 +94,7 @@ class EncodedSplit(Dataset):
     padding: int
     teacher_tokens: Ragged | None = None
     teacher_padding: int = 0
-    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    columns: Mapping[str, np.ndarray | Ragged] = field(default_factory=dict)
 
     def __post_init__(self):
         for name, column in {"labels": self.labels, **self.columns}.items():
@@ -106,7 +116,11 @@ class EncodedSplit(Dataset):
         if self.teacher_tokens is not None:
             ids, mask = self.teacher_tokens.padded(rows, self.teacher_padding)
             batch |= {"teacher_input_ids": ids, "teacher_attention_mask": mask}
-        return batch | {name: torch.from_numpy(np.array(column[rows])) for name, column in self.columns.items()}
+        return batch | {name: _stacked(column, rows) for name, column in self.columns.items()}
+
+
+def _stacked(column: np.ndarray | Ragged, rows: np.ndarray) -> torch.Tensor:
+    return column.vectors(rows) if isinstance(column, Ragged) else torch.from_numpy(np.array(column[rows]))
 
 
 class LengthBucketSampler(Sampler[list[int]]):

@@ -283,6 +283,8 @@ class TemperedLoss(LogitLoss, ABC):
         KDError: an option is outside its range.
     """
 
+    tempered = True
+
     def __init__(self, temperature: float = 1.0, weight: float = 1.0):
         super().__init__(weight)
         self.temperature = number("temperature", temperature, "a number > 0", lambda value: value > 0)

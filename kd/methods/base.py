@@ -1,9 +1,10 @@
-"""What the methods have in common: the objective, the optimizer, the metrics, the guard against NaN."""
+"""What the methods have in common: the optimizer, the metrics, the guard against NaN."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from typing import ClassVar
 
 import lightning
@@ -22,21 +23,6 @@ from kd.contract import IGNORED_LABEL, Batch
 from kd.errors import KDError
 
 
-def objective(label_loss: Tensor, transfer: Mapping[str, Tensor], weights: Mapping[str, float], alpha: float) -> Tensor:
-    """``(1 - alpha) * label_loss + alpha * sum_i weight_i * loss_i``.
-
-    A part whose share is 0 is left out rather than multiplied by 0, so that ``alpha=0`` is the
-    supervised run bit for bit and ``alpha=1`` reads no label.
-
-    >>> objective(torch.tensor(1.0), {"soft_target": torch.tensor(4.0)}, {"soft_target": 0.5}, alpha=0.25)
-    tensor(1.2500)
-    """
-    if alpha == 0 or not transfer:
-        return label_loss
-    distilled = sum(weights[name] * term for name, term in transfer.items())
-    return distilled if alpha == 1 else (1 - alpha) * label_loss + alpha * distilled
-
-
 class Method(lightning.LightningModule, ABC):
     """A way to train a student; subclasses say which transfer terms there are.
 
@@ -50,6 +36,9 @@ class Method(lightning.LightningModule, ABC):
 
     reads_teacher: ClassVar[bool]
     """Whether training asks a teacher."""
+
+    unsaved: tuple[str, ...] = ()
+    """Beginnings of the names of weights that never change and stay out of checkpoints."""
 
     def __init__(
         self,
@@ -65,10 +54,28 @@ class Method(lightning.LightningModule, ABC):
         self.make_optimizer, self.make_schedule, self.seed = optimizer, schedule, seed
         self.accuracy = MulticlassAccuracy(student.config.num_labels, average="micro", ignore_index=IGNORED_LABEL)
         self.validation_loss = MeanMetric()
+        self.curves: dict[str, Tensor | float] = {}
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """All parts of the objective for a training batch, each a scalar: ``total`` and the logged terms."""
+        """All parts of the objective for a training batch, each a scalar: ``total`` and the logged terms.
+
+        What else shall be logged goes into ``self.curves``.
+        """
+
+    def answer(self, batch: Batch) -> SequenceClassifierOutput:
+        """The student's answer to a batch, where nothing is learnt."""
+        return student_output(self.student, batch)
+
+    @property
+    def progress(self) -> float:
+        """The share of the optimizer steps that are done, in [0, 1]."""
+        return min(1.0, self.global_step / self.total_steps) if self.global_step else 0.0
+
+    @cached_property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return int(self.trainer.estimated_stepping_batches)
 
     def on_train_epoch_start(self) -> None:
         entropy = np.random.SeedSequence([self.seed, self.current_epoch, self.global_rank])
@@ -86,11 +93,15 @@ class Method(lightning.LightningModule, ABC):
         # Lightning's bookkeeping costs more than a small student's step: it is asked for only where it writes.
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
             curves = {f"train/loss/{name}": part.detach() for name, part in parts.items()}
+            curves |= {f"train/{name}": float(value) for name, value in self.curves.items()}
             self.log_dict(curves, batch_size=len(batch["index"]))
+        if self.trainer.world_size > 1:
+            # A part that rests at this step (a head during the feature stage) has no gradient, and DDP waits for it.
+            total = total + 0.0 * sum(p.sum() for p in self.parameters() if p.requires_grad)
         return total
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        logits = student_output(self.student, batch).logits
+        logits = self.answer(batch).logits
         if not torch.isfinite(logits).all():  # before a checkpoint of such weights replaces a good one
             raise KDError(
                 f"the student's logits for validation rows {batch['index'].tolist()[:10]} are not finite after step "
@@ -103,9 +114,34 @@ class Method(lightning.LightningModule, ABC):
         self.log("val/loss", self.validation_loss, batch_size=len(logits))
 
     def configure_optimizers(self) -> dict:
-        optimizer = self.make_optimizer(decay_groups(self))
-        schedule = self.make_schedule(optimizer, int(self.trainer.estimated_stepping_batches))
+        optimizer = self.make_optimizer(self.parameter_groups())
+        schedule = self.learning_rates(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def parameter_groups(self) -> list[dict]:
+        """What the optimizer trains."""
+        return decay_groups(self)
+
+    def learning_rates(self, optimizer: Optimizer) -> LRScheduler:
+        """The schedule, stepped after every optimizer step."""
+        return self.make_schedule(optimizer, self.total_steps)
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["state_dict"] = (
+            {name: value for name, value in checkpoint["state_dict"].items() if not name.startswith(self.unsaved)}
+            if self.unsaved
+            else checkpoint["state_dict"]
+        )
+
+    def load_weights(self, state: Mapping[str, Tensor]) -> None:
+        """The weights of a checkpoint of this method."""
+        missing, unexpected = self.load_state_dict(state, strict=False)
+        lacking = [name for name in missing if not name.startswith(self.unsaved or ("\0",))]
+        if lacking or unexpected:
+            raise KDError(
+                f"the checkpoint is of another model: it lacks {lacking[:3]} and has {unexpected[:3]}; train anew with "
+                "rerun=true"
+            )
 
 
 def run_fit(trainer: lightning.Trainer, method: Method, data: lightning.LightningDataModule, **options) -> None:
@@ -126,11 +162,16 @@ def run_fit(trainer: lightning.Trainer, method: Method, data: lightning.Lightnin
         raise KDError(f"Lightning refuses: {' '.join(str(error).split())}") from error
 
 
-def decay_groups(module: nn.Module) -> list[dict]:
-    """Two parameter groups: matrices take the optimizer's weight decay, biases and norms take none."""
-    trained = [p for p in module.parameters() if p.requires_grad]
+def decay_groups(*modules: nn.Module, **options: float) -> list[dict]:
+    """Two parameter groups: matrices take the optimizer's weight decay, biases and norms take none.
+
+    Args:
+        modules: whose parameters.
+        options: of both groups, such as ``lr``; instead of the optimizer's own.
+    """
+    trained = [p for module in modules for p in module.parameters() if p.requires_grad]
     matrices, vectors = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
-    groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    groups = [{"params": matrices, **options}, {"params": vectors, **{**options, "weight_decay": 0.0}}]
     return [group for group in groups if group["params"]]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from typing import final
 
 import torch
@@ -10,11 +10,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import PretrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import SequenceClassifierOutput
 
-from kd.contract import Batch, Loss, supported_outputs
+from kd.contract import ATTENTION_OUTPUTS, Answer, Batch, supported_outputs
 from kd.errors import KDError
-from kd.methods.base import Method, objective, student_output
+from kd.features import Feature, read
+from kd.methods.base import Method, student_output
+from kd.methods.objective import Objective
+
+Source = Callable[[Batch, Collection[Feature]], tuple[Tensor, dict[Feature, Tensor]]]
+"""A teacher as a method asks it: a batch and the features wanted -> logits ``[B, C]`` and the features."""
 
 
 @final
@@ -32,35 +36,36 @@ class FrozenTeacher:
         return self
 
     @torch.no_grad()
-    def __call__(self, batch: Batch, **wanted: bool) -> SequenceClassifierOutput:
+    def __call__(self, batch: Batch, features: Collection[Feature] = ()) -> tuple[Tensor, dict[Feature, Tensor]]:
         """The answer to the teacher's own tokens where the batch has them, to the student's otherwise."""
         if self.model.device != batch["input_ids"].device:
             self.model.to(batch["input_ids"].device)
         with torch.autocast(batch["input_ids"].device.type, enabled=False):  # as the cache was labelled
-            return self.model(
-                input_ids=batch.get("teacher_input_ids", batch["input_ids"]),
-                attention_mask=batch.get("teacher_attention_mask", batch["attention_mask"]),
-                **wanted,
-            )
+            return read(self.model, teacher_inputs(batch), features)
 
 
-def cached_teacher(batch: Batch, **wanted: bool) -> SequenceClassifierOutput:
+def teacher_inputs(batch: Batch) -> Batch:
+    """What the teacher reads: its own tokens where the batch has them, the student's otherwise."""
+    own = "teacher_" if "teacher_input_ids" in batch else ""
+    return {name: batch[own + name] for name in ("input_ids", "attention_mask")}
+
+
+def cached_teacher(batch: Batch, features: Collection[Feature] = ()) -> tuple[Tensor, dict[Feature, Tensor]]:
     """The teacher's answer as the cache holds it."""
-    return SequenceClassifierOutput(logits=batch["teacher_logits"])
+    return batch["teacher_logits"], {feature: batch[f"teacher_{feature.column}"] for feature in features}
 
 
 @final
 class Distillation(Method):
-    """``(1 - alpha) * label_loss + alpha * sum_i weight_i * loss_i(student, teacher)``.
+    """``(1 - alpha) * label_loss + alpha * sum_i weight_i * loss_i(student, teacher)``, on logits.
 
     Args:
-        losses: the transfer terms by name.
-        alpha: share of the transfer terms, in [0, 1].
+        objective: the transfer terms and their balance.
         teacher: a `FrozenTeacher`, or `cached_teacher` where batches carry ``teacher_logits``.
         student, label_loss, optimizer, schedule, seed: see `Method`.
 
     Raises:
-        KDError: for an alpha outside [0, 1], no loss, or a loss that needs what the student cannot give.
+        KDError: no loss, or one that reads more than logits.
     """
 
     reads_teacher = True
@@ -71,44 +76,55 @@ class Distillation(Method):
         label_loss: nn.Module,
         optimizer: Callable[[Iterable], Optimizer],
         schedule: Callable[[Optimizer, int], LRScheduler],
-        losses: Mapping[str, Loss],
-        alpha: float,
-        teacher: Callable[..., SequenceClassifierOutput] = cached_teacher,
+        objective: Objective,
+        teacher: Source = cached_teacher,
         seed: int = 0,
     ):
         super().__init__(student, label_loss, optimizer, schedule, seed)
-        if not 0 <= alpha <= 1:
-            raise KDError(f"alpha: expected the share of the transfer terms in [0, 1], got {alpha}")
-        if not losses:
-            raise KDError("method=distillation needs a transfer term, got none; use loss=[soft_target] or another")
-        self.transfer, self.alpha, self.teacher = nn.ModuleDict(losses), alpha, teacher
-        if taken := {"total", "label"} & set(losses):
-            raise KDError(f"loss '{taken.pop()}' has the name of another part of the objective; rename it")
-        wanted = frozenset().union(*(loss.needs for loss in losses.values()))
-        for name, loss in losses.items():
-            check_outputs(name, loss.needs, student.config, "student")
-        if teacher is cached_teacher and wanted != {"logits"}:
-            extra = ", ".join(sorted(wanted - {"logits"}))
-            raise KDError(f"the teacher cache holds logits, and the losses need {extra} too; set cache=false")
-        self.wanted = {f"output_{output}": True for output in wanted - {"logits"}}
+        require_losses("distillation", objective)
+        for name, loss in objective.transfer.items():
+            if loss.needs != {"logits"}:
+                raise KDError(
+                    f"loss '{name}' compares {needs_in_words(loss.needs)}, and method=distillation only logits; "
+                    "use method=feature_mapping"
+                )
+        self.objective, self.teacher = objective, teacher
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        student = student_output(self.student, batch, **self.wanted)
+        student = student_output(self.student, batch)
         label = self.label_loss(student.logits, batch["labels"])
-        transfer = {}
-        if self.alpha > 0:
-            teacher = self.teacher(batch, **self.wanted)
-            transfer = {name: loss(student, teacher, batch) for name, loss in self.transfer.items()}
-        weights = {name: loss.weight for name, loss in self.transfer.items()}
-        return {"total": objective(label, transfer, weights, self.alpha), "label": label, **transfer}
+        answers = {}
+        if self.objective.asks_teacher(self.progress):
+            pair = (Answer(logits=student.logits), Answer(logits=self.teacher(batch, ())[0]))
+            answers = {name: [pair] for name in self.objective.transfer}
+        parts, self.curves = self.objective(label, answers, batch, self.progress, lambda: trained(self.student))
+        return parts
+
+
+def trained(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters that learn."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
+def require_losses(method: str, objective: Objective) -> None:
+    """Refuse a method without a transfer term."""
+    if not objective.transfer:
+        raise KDError(f"method={method} needs a transfer term, got none; use loss=[soft_target] or another")
+
+
+def needs_in_words(needs: frozenset[str]) -> str:
+    """What a loss reads beyond logits, for a message."""
+    words = ["attention maps"] if needs & ATTENTION_OUTPUTS else []
+    words += sorted(output.replace("_", " ") for output in needs - ATTENTION_OUTPUTS - {"logits"})
+    return " and ".join(words) or "logits"
 
 
 def check_outputs(loss: str, needs: frozenset[str], config: PretrainedConfig, role: str) -> None:
     """Refuse a loss that reads what a model cannot give."""
     missing = needs - supported_outputs(config)
     if missing:
+        gives = ", ".join(sorted(output.replace("_", " ") for output in supported_outputs(config)))
         raise KDError(
-            f"loss '{loss}' needs {' and '.join(sorted(missing)).replace('_', ' ')}; {role} "
-            f"'{config.model_type}' gives only {', '.join(sorted(supported_outputs(config)))}; "
-            f"choose another loss, or a transformer as {role}"
+            f"loss '{loss}' needs {needs_in_words(missing)}; {role} '{config.model_type}' gives only {gives}; "
+            f"use hint, relation or logit losses, or a transformer as {role}"
         )

@@ -5,9 +5,10 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from kd.models.base import Student, StudentConfig
 from kd.models.bilstm import BiLSTM, BiLSTMConfig
 from kd.models.bow import DAN, MLP, DANConfig, MLPConfig
+from kd.models.mapped import Mapped, MappedConfig
 from kd.models.textcnn import TextCNN, TextCNNConfig
 
-for student in (MLP, DAN, TextCNN, BiLSTM):
+for student in (MLP, DAN, TextCNN, BiLSTM, Mapped):
     AutoConfig.register(student.config_class.model_type, student.config_class, exist_ok=True)
     AutoModelForSequenceClassification.register(student.config_class, student, exist_ok=True)
 
@@ -18,6 +19,8 @@ __all__ = [
     "BiLSTMConfig",
     "DANConfig",
     "MLPConfig",
+    "Mapped",
+    "MappedConfig",
     "Student",
     "StudentConfig",
     "TextCNN",

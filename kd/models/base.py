@@ -137,7 +137,7 @@ class Student(PreTrainedModel, ABC):
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         return SequenceClassifierOutput(
-            loss=None if labels is None else _label_loss(logits, labels),
+            loss=None if labels is None else label_loss(logits, labels),
             logits=logits,
             hidden_states=(embedded, *states) if output_hidden_states else None,
         )
@@ -178,7 +178,7 @@ class Student(PreTrainedModel, ABC):
             super()._init_weights(module)
 
 
-def _label_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
     total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED_LABEL, reduction="sum")
     return total / (labels != IGNORED_LABEL).sum().clamp(min=1)
 

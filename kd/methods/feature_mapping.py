@@ -1,0 +1,224 @@
+"""Feature mapping: the teacher's inner outputs in the student's input, or the student's drawn to the teacher's."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from kd import recording
+from kd.contract import ATTENTION_OUTPUTS, Answer, Batch
+from kd.errors import KDError
+from kd.features import Feature, inner
+from kd.methods.base import Method, decay_groups, student_output
+from kd.methods.distillation import Source, cached_teacher, require_losses, trained
+from kd.methods.matching import Matching
+from kd.methods.objective import Objective
+
+log = logging.getLogger(__name__)
+
+FIT_ROWS = 4096
+"""Training rows that a closed-form mapper is fitted on, at most."""
+
+
+@final
+class ToTeacher(Method):
+    """Hints: the student's features are mapped into the teacher's space and matched; the teacher stays behind.
+
+    ``(1 - alpha) * label_loss + alpha * sum_i weight_i * loss_i``; for the first ``feature_epochs`` only
+    ``sum_i weight_i * loss_i`` over the feature losses, after that the task: all other terms, and the feature losses
+    only with ``keep_features``.
+
+    Args:
+        objective: the transfer terms and their balance.
+        matchings: the pairs of layers and the mappers of the feature losses, by teacher; with several teachers each
+            feature loss is the mean over them.
+        teacher: see `kd.methods.distillation`; it is asked for the matchings' features.
+        mapper_learning_rate: of the mappers; None: the optimizer's own.
+        feature_epochs: length of the feature stage; 0 for one stage with everything.
+        keep_features: whether feature losses go on in the task stage.
+        student, label_loss, optimizer, schedule, seed: see `Method`.
+
+    Raises:
+        KDError: no feature loss, or a feature stage that is as long as the whole training.
+
+    Source: Romero et al. 2015 (FitNets), https://arxiv.org/abs/1412.6550; Jiao et al. 2020 (TinyBERT),
+    https://arxiv.org/abs/1909.10351
+    """
+
+    reads_teacher = True
+
+    def __init__(
+        self,
+        student: PreTrainedModel,
+        label_loss: nn.Module,
+        optimizer: Callable[[Iterable], Optimizer],
+        schedule: Callable[[Optimizer, int], LRScheduler],
+        objective: Objective,
+        matchings: Mapping[str, Matching],
+        teacher: Source = cached_teacher,
+        mapper_learning_rate: float | None = None,
+        feature_epochs: int = 0,
+        keep_features: bool = False,
+        seed: int = 0,
+    ):
+        super().__init__(student, label_loss, optimizer, schedule, seed)
+        require_losses("feature_mapping", objective)
+        self.matchings = nn.ModuleDict(matchings)
+        self.feature_losses = {name for matching in matchings.values() for name in matching.losses}
+        self.features = frozenset().union(*(matching.features for matching in matchings.values()))
+        self.outputs = set().union(*(matching.outputs for matching in matchings.values()))
+        if not self.feature_losses:
+            raise KDError(
+                "method.direction=to_teacher needs a loss that reads features, found only "
+                f"{', '.join(objective.transfer)}; add one, as in loss=[soft_target,hint]"
+            )
+        self.objective, self.teacher = objective, teacher
+        self.mapper_learning_rate = mapper_learning_rate
+        self.feature_epochs, self.keep_features = feature_epochs, keep_features
+        if self.outputs & ATTENTION_OUTPUTS:
+            recording.prepare(student)
+
+    @property
+    def in_feature_stage(self) -> bool:
+        return self.current_epoch < self.feature_epochs
+
+    def on_fit_start(self) -> None:
+        if self.trainer.max_epochs and self.feature_epochs >= self.trainer.max_epochs:
+            raise KDError(
+                f"method.feature_epochs={self.feature_epochs} leaves none of trainer.max_epochs="
+                f"{self.trainer.max_epochs} for the task; lower the one or raise the other"
+            )
+        for matching in self.matchings.values():
+            if matching.waits():
+                log.info("mapper: fitting on at most %d training rows", FIT_ROWS)
+                matching.fit_mappers(self._answers())
+
+    @torch.no_grad()
+    def _answers(self) -> Iterator[tuple[SequenceClassifierOutput, dict[Feature, Tensor], Tensor]]:
+        train = self.trainer.datamodule.train
+        rows = np.random.default_rng(self.seed).permutation(len(train))[:FIT_ROWS]
+        self.student.eval()
+        for chunk in np.array_split(rows, max(1, len(rows) // 128)):
+            batch = {name: value.to(self.device) for name, value in train[chunk].items()}
+            output, _ = inner(self.student, _inputs(batch), self.outputs)
+            yield output, self.teacher(batch, self.features)[1], batch["attention_mask"]
+        self.student.train()
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        if self.feature_epochs and self.current_epoch in (0, self.feature_epochs):
+            log.info("stage: %s", "features" if self.in_feature_stage else "task")
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        progress, names = self.progress, self._taking_part()
+        asks = bool(names) and (self.in_feature_stage or self.objective.asks_teacher(progress))
+        matches = asks and bool(self.feature_losses & set(names))
+        output, attention = inner(self.student, _inputs(batch), self.outputs if matches else ())
+        label = self.label_loss(output.logits, batch["labels"])
+        answers: dict[str, list[tuple[Answer, Answer]]] = {}
+        if asks:
+            logits, found = self.teacher(batch, self.features if matches else ())
+            answers = {name: [] for name in names}
+            for matching in self.matchings.values() if matches else ():
+                matched = matching(output, attention, logits, found, batch["attention_mask"])
+                for name, pair in matched.items():
+                    answers[name].append(pair)
+            plain = [(Answer(logits=output.logits), Answer(logits=logits))]
+            answers = {name: pairs or plain for name, pairs in answers.items()}
+        alpha = 1.0 if self.in_feature_stage else None
+        parts, self.curves = self.objective(label, answers, batch, progress, lambda: trained(self.student), alpha)
+        if self.feature_epochs:
+            self.curves["stage"] = 1 if self.in_feature_stage else 2
+        return parts
+
+    def _taking_part(self) -> list[str]:
+        """The transfer terms of the present stage."""
+        if not self.feature_epochs:
+            return list(self.objective.transfer)
+        if self.in_feature_stage:
+            return [name for name in self.objective.transfer if name in self.feature_losses]
+        return [name for name in self.objective.transfer if self.keep_features or name not in self.feature_losses]
+
+    def parameter_groups(self) -> list[dict]:
+        own = {} if self.mapper_learning_rate is None else {"lr": self.mapper_learning_rate}
+        return decay_groups(self.student, self.objective) + decay_groups(self.matchings, **own)
+
+
+@final
+class ToStudent(Method):
+    """The teacher's output vectors, mapped into the student's input space in place of its own embeddings.
+
+    The student is the composition: cut teacher (frozen), mapper, small body. Where batches carry the teacher's
+    features from the cache, the teacher itself does not run.
+
+    Args:
+        student: a `kd.models.mapped.Mapped`.
+        objective: the transfer terms, which may be none, and their balance.
+        column: what the body reads, as the cache calls it.
+        teacher: see `kd.methods.distillation`; asked for logits where there are transfer terms.
+        mapper_learning_rate: of the mapper; None: the optimizer's own.
+        label_loss, optimizer, schedule, seed: see `Method`.
+
+    Raises:
+        KDError: a transfer term that reads features.
+    """
+
+    reads_teacher = True
+    unsaved = ("student.encoder.",)
+
+    def __init__(
+        self,
+        student: PreTrainedModel,
+        label_loss: nn.Module,
+        optimizer: Callable[[Iterable], Optimizer],
+        schedule: Callable[[Optimizer, int], LRScheduler],
+        objective: Objective,
+        column: str,
+        teacher: Source = cached_teacher,
+        mapper_learning_rate: float | None = None,
+        seed: int = 0,
+    ):
+        super().__init__(student, label_loss, optimizer, schedule, seed)
+        for name, loss in objective.transfer.items():
+            if loss.needs != {"logits"}:
+                raise KDError(
+                    f"loss '{name}' matches layers, and with method.direction=to_student the teacher's layers are the "
+                    "student's input; use logit losses, loss=[], or method.direction=to_teacher"
+                )
+        self.strict_loading = False  # the frozen encoder is in no checkpoint
+        self.objective, self.column, self.teacher = objective, column, teacher
+        self.mapper_learning_rate = mapper_learning_rate
+
+    def answer(self, batch: Batch) -> SequenceClassifierOutput:
+        features = batch.get(f"teacher_{self.column}")
+        return student_output(self.student, batch, **({} if features is None else {"features": features}))
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        output = self.answer(batch)
+        label = self.label_loss(output.logits, batch["labels"])
+        answers = {}
+        if self.objective.asks_teacher(self.progress):
+            pair = Answer(logits=output.logits), Answer(logits=self.teacher(batch, ())[0])
+            answers = {name: [pair] for name in self.objective.transfer}
+        parts, self.curves = self.objective(label, answers, batch, self.progress, lambda: trained(self.student))
+        return parts
+
+    def parameter_groups(self) -> list[dict]:
+        own = {} if self.mapper_learning_rate is None else {"lr": self.mapper_learning_rate}
+        return decay_groups(self.student.body, self.objective) + decay_groups(self.student.mapper, **own)
+
+
+def _inputs(batch: Batch) -> Batch:
+    return {name: batch[name] for name in ("input_ids", "attention_mask")}
+
+
+to_teacher, to_student = ToTeacher, ToStudent  # as conf/method/feature_mapping.yaml names the directions

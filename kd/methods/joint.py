@@ -1,0 +1,188 @@
+"""Joint training: a teacher and a student, or peers without any teacher, learn in one optimisation."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torchmetrics.classification import MulticlassAccuracy
+from transformers import PreTrainedModel
+
+from kd.contract import IGNORED_LABEL, Answer, Batch, detached
+from kd.errors import KDError
+from kd.inference import evaluating
+from kd.methods.base import Method, decay_groups, student_output
+from kd.methods.distillation import needs_in_words, require_losses, teacher_inputs, trained
+from kd.methods.objective import Objective
+
+log = logging.getLogger(__name__)
+
+
+@final
+class Joint(Method):
+    """All models learn at once, each from the labels and from the others.
+
+    ``student_weight * CE(student, y) + alpha * sum_i weight_i * loss_i(student, partner)`` and, for each partner,
+    ``partner_weight * CE(partner, y) + partner_alpha * sum_i weight_i * loss_i(partner, others)``. Where one side
+    learns from several, their terms are averaged. Every term updates the side that learns from it and no other,
+    unless ``flow`` lets the student's terms reach the partners too.
+
+    Args:
+        partners: the other models by name: "teacher" reads the teacher's tokens, all others the student's.
+        objective: the student's transfer terms and their balance.
+        partner_schedule: as ``schedule``, of the partners.
+        partner_learning_rate: of the partners.
+        partner_weight_decay: of their matrices.
+        student_weight: None: 1 - alpha.
+        partner_weight: of each partner's label loss.
+        partner_alpha: 0: transfer goes one way, to the student.
+        flow: let gradient of the student's terms reach the partners.
+        clean_targets: what a model teaches is computed without dropout, in a pass of its own; otherwise it is the
+            training pass.
+        student, label_loss, optimizer, schedule, seed: see `Method`.
+
+    Raises:
+        KDError: no loss, one that reads more than logits, or settings that contradict each other.
+
+    Source: Zhang et al. 2018 (deep mutual learning), https://arxiv.org/abs/1706.00384
+    """
+
+    reads_teacher = True
+
+    def __init__(
+        self,
+        student: PreTrainedModel,
+        label_loss: nn.Module,
+        optimizer: Callable[[Iterable], Optimizer],
+        schedule: Callable[[Optimizer, int], LRScheduler],
+        objective: Objective,
+        partners: Mapping[str, PreTrainedModel],
+        partner_schedule: Callable[[Optimizer, int], LRScheduler],
+        partner_learning_rate: float = 2e-5,
+        partner_weight_decay: float = 0.01,
+        student_weight: float | None = None,
+        partner_weight: float = 1.0,
+        partner_alpha: float = 0.0,
+        flow: bool = False,
+        clean_targets: bool = True,
+        seed: int = 0,
+    ):
+        super().__init__(student, label_loss, optimizer, schedule, seed)
+        require_losses("joint", objective)
+        for name, loss in objective.transfer.items():
+            if loss.needs != {"logits"}:
+                raise KDError(
+                    f"loss '{name}' compares {needs_in_words(loss.needs)}, and method=joint only logits; choose logit "
+                    "losses, or method=feature_mapping with a frozen teacher"
+                )
+            loss.teaches_back = flow
+        if flow and clean_targets:
+            raise KDError("method.flow=true needs the training pass of the teacher; set method.clean_targets=false")
+        self.partners, self.objective = nn.ModuleDict(partners).train(), objective
+        if not (partner_weight or partner_alpha or flow):
+            self.partners.requires_grad_(False)
+        self.make_partner_schedule = partner_schedule
+        self.partner_learning_rate, self.partner_weight_decay = partner_learning_rate, partner_weight_decay
+        self.student_weight, self.partner_weight, self.partner_alpha = student_weight, partner_weight, partner_alpha
+        self.clean_targets = clean_targets
+        labels = student.config.num_labels
+        self.partner_accuracy = nn.ModuleDict(
+            {name: MulticlassAccuracy(labels, average="micro", ignore_index=IGNORED_LABEL) for name in partners}
+        )
+        self.register_buffer("accuracy_before", torch.full((len(partners),), math.nan))
+
+    def partner_logits(self, name: str, batch: Batch) -> Tensor:
+        """``[B, C]``, in the mode that the partner is in."""
+        inputs = teacher_inputs(batch) if name == "teacher" else batch
+        return student_output(self.partners[name], inputs).logits
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        asks = self.objective.asks_teacher(self.progress)
+        logits = {"student": student_output(self.student, batch).logits}
+        logits |= {name: self.partner_logits(name, batch) for name in self.partners}
+        targets = self._targets(batch, logits, asks)
+        own = Answer(logits=logits["student"])
+        pairs = [(own, targets[name]) for name in self.partners] if asks else []
+        label = self.label_loss(logits["student"], batch["labels"])
+        parts, self.curves = self.objective(
+            label,
+            {name: pairs for name in self.objective.transfer} if pairs else {},
+            batch,
+            self.progress,
+            lambda: trained(self.student),
+            label_share=self.student_weight,
+        )
+        for name in self.partners:
+            parts[f"{name}_label"] = self.label_loss(logits[name], batch["labels"])
+            parts["total"] = parts["total"] + self.partner_weight * parts[f"{name}_label"]
+            if self.partner_alpha:
+                others = [detached(targets[other]) for other in logits if other != name]
+                for loss_name, loss in self.objective.transfer.items():
+                    terms = [loss(Answer(logits=logits[name]), other, batch) for other in others]
+                    parts[f"{name}_{loss_name}"] = sum(terms) / len(terms)
+                    share = self.partner_alpha * loss.weight
+                    parts["total"] = parts["total"] + share * parts[f"{name}_{loss_name}"]
+        return parts
+
+    def _targets(self, batch: Batch, logits: Mapping[str, Tensor], asks: bool) -> dict[str, Answer]:
+        """What each model teaches the others."""
+        if not self.clean_targets:
+            return {name: Answer(logits=value) for name, value in logits.items()}
+        targets = {}
+        with torch.no_grad():
+            if self.partner_alpha:
+                with evaluating(self.student):
+                    targets["student"] = Answer(logits=student_output(self.student, batch).logits)
+            if asks or self.partner_alpha:
+                with evaluating(self.partners):
+                    targets |= {name: Answer(logits=self.partner_logits(name, batch)) for name in self.partners}
+        return targets
+
+    @torch.no_grad()
+    def on_fit_start(self) -> None:
+        """Note how right the partners are before anything is learnt."""
+        if not self.accuracy_before.isnan().all():
+            return
+        with evaluating(self.partners):
+            for place, (name, accuracy) in enumerate(self.partner_accuracy.items()):
+                for batch in self.trainer.datamodule.val_dataloader():
+                    batch = {key: value.to(self.device) for key, value in batch.items()}
+                    accuracy.update(self.partner_logits(name, batch), batch["labels"])
+                self.accuracy_before[place] = accuracy.compute()
+                accuracy.reset()
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        super().validation_step(batch, batch_index)
+        for name, accuracy in self.partner_accuracy.items():
+            accuracy.update(self.partner_logits(name, batch), batch["labels"])
+            self.log(f"val/{name}_accuracy", accuracy, batch_size=len(batch["index"]))
+
+    def on_validation_epoch_end(self) -> None:
+        rows = len(self.trainer.datamodule.validation)
+        for before, (name, accuracy) in zip(self.accuracy_before.tolist(), self.partner_accuracy.items(), strict=True):
+            now = accuracy.compute().item()
+            if now < before - 2 * math.sqrt(before * (1 - before) / rows):
+                log.warning(
+                    "joint training drags the %s down: validation accuracy %.3f, and %.3f before; lower "
+                    "method.partner_learning_rate or method.partner_alpha, or set method.flow=false",
+                    *(name, now, before),
+                )
+
+    def parameter_groups(self) -> list[dict]:
+        rates = {"lr": self.partner_learning_rate}
+        partners = decay_groups(self.partners, **rates, weight_decay=self.partner_weight_decay)
+        return decay_groups(self.student, self.objective) + [{**group, "partner": True} for group in partners]
+
+    def learning_rates(self, optimizer: Optimizer) -> LRScheduler:
+        """Each side's own schedule over its own parameter groups."""
+        own, partner = (
+            make(SGD([nn.Parameter(torch.zeros(1))], lr=1.0), self.total_steps).lr_lambdas[0]
+            for make in (self.make_schedule, self.make_partner_schedule)
+        )
+        return LambdaLR(optimizer, [partner if group.get("partner") else own for group in optimizer.param_groups])

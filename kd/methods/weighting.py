@@ -1,0 +1,278 @@
+"""How the terms of the objective are weighed against each other: fixed, learned, or by their gradients.
+
+``L_i`` are the terms, ``share_i`` their shares in ``(1 - alpha) label + alpha sum_i weight_i transfer_i``, n their
+number and ``g_i`` the gradient of ``share_i L_i``. Every weighting returns a scalar for a plain ``backward``, so that
+accumulation, clipping, loss scaling and DDP treat it as any loss. What adapts itself undoes the shares in time:
+alpha then says where it starts.
+"""
+
+from __future__ import annotations
+
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from functools import reduce
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from kd.contract import number, precise
+from kd.errors import KDError
+
+LEAST_WEIGHT = 1e-3
+"""Below it GradNorm lets no weight fall: 0 is a value from which none returns."""
+
+
+class Weighting(nn.Module, ABC):
+    """Terms and shares -> the objective.
+
+    Args:
+        names: of all terms that the objective can have.
+
+    Raises:
+        KDError: an option is outside its range, or there are too few terms.
+    """
+
+    def __init__(self, names: list[str]):
+        super().__init__()
+        self.names = list(names)
+
+    @abstractmethod
+    def forward(
+        self, terms: Mapping[str, Tensor], shares: Mapping[str, float], parameters: Callable[[], list[Parameter]]
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """The objective and what to log of it.
+
+        Args:
+            terms: scalars by name, one at least; a term whose share is 0 is absent.
+            shares: factor of each term.
+            parameters: gives the trained parameters that the terms have in common; asked only where gradients
+                are compared.
+
+        Returns:
+            The total, a scalar with its graph, and ``weight/<name>``: by what ``share_i L_i`` was multiplied.
+        """
+
+
+@final
+class ConstantWeighting(Weighting):
+    """``sum_i share_i L_i``.
+
+    Args:
+        names: of all terms.
+    """
+
+    def forward(
+        self, terms: Mapping[str, Tensor], shares: Mapping[str, float], parameters: Callable[[], list[Parameter]]
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        return reduce(operator.add, shared(terms, shares).values()), {}
+
+
+@final
+class UncertaintyWeighting(Weighting):
+    """``sum_i exp(-s_i) share_i L_i + s_i / 2``: s_i, the log-variance of a term's noise, is learned with the student.
+
+    The total can be negative. Terms that are easily made small gain the most weight.
+
+    Args:
+        names: of all terms; every s_i starts at 0, where the gradients are those of `ConstantWeighting`.
+        limit: s_i stays in [-limit, limit], > 0.
+
+    Source: Kendall, Gal and Cipolla 2018, https://arxiv.org/abs/1705.07115
+    """
+
+    def __init__(self, names: list[str], limit: float = 5.0):
+        super().__init__(names)
+        self.limit = number("limit", limit, "a number > 0", lambda value: value > 0)
+        self.log_variances = Parameter(torch.zeros(len(names)))
+
+    def forward(
+        self, terms: Mapping[str, Tensor], shares: Mapping[str, float], parameters: Callable[[], list[Parameter]]
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        with torch.no_grad():  # within the graph, a value beyond the limit would have no gradient to come back by
+            self.log_variances.clamp_(-self.limit, self.limit)
+        log_variances = precise(self.log_variances)[[self.names.index(name) for name in terms]]
+        weights = (-log_variances).exp()
+        return weighted(shared(terms, shares), weights) + log_variances.sum() / 2, curves(terms, weights.detach())
+
+
+@final
+class GradNorm(Weighting):
+    """``sum_i w_i share_i L_i``: w_i follows the gradients, until no term drowns the others or runs ahead of them.
+
+    Each w_i takes a `gradnorm_step` at every forward of training. A term without gradient, or one that is not
+    above 0 and so has no rate of training, keeps its weight in that step.
+
+    Args:
+        names: of all terms, two at least.
+        asymmetry: how much more a term that lags behind gets, >= 0; 0 makes all gradients equally long.
+        learning_rate: of log w, > 0.
+
+    Raises:
+        KDError: an option is outside its range, or there is nothing to balance.
+
+    Source: Chen et al. 2018, https://arxiv.org/abs/1711.02257
+    """
+
+    def __init__(self, names: list[str], asymmetry: float = 1.5, learning_rate: float = 0.025):
+        super().__init__(names)
+        require_two("GradNorm", names)
+        self.asymmetry = number("asymmetry", asymmetry, "a number >= 0", lambda value: value >= 0)
+        self.learning_rate = number("learning_rate", learning_rate, "a number > 0", lambda value: value > 0)
+        self.register_buffer("weights", torch.ones(len(names)))
+        self.register_buffer("first_losses", torch.zeros(len(names)))  # 0: not seen yet
+
+    def forward(
+        self, terms: Mapping[str, Tensor], shares: Mapping[str, float], parameters: Callable[[], list[Parameter]]
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        parts = shared(terms, shares)
+        present = torch.tensor([self.names.index(name) for name in terms], device=self.weights.device)
+        if self.training and len(terms) > 1:
+            norms = gradient_products(parts.values(), parameters()).diagonal().sqrt()
+            losses = torch.stack([precise(term.detach()) for term in terms.values()])
+            self._step(present, *mean_over_ranks(torch.stack([norms, losses])))
+        weights = precise(self.weights)[present]
+        return weighted(parts, weights), curves(terms, weights)
+
+    def _step(self, present: Tensor, norms: Tensor, losses: Tensor) -> None:
+        usable = norms.isfinite() & (norms > 0) & losses.isfinite() & (losses > 0)
+        present, norms, losses = present[usable], norms[usable], losses[usable]
+        if len(present) < 2:
+            return
+        first, weights = precise(self.first_losses), precise(self.weights)
+        first = first.index_copy(0, present, torch.where(first[present] > 0, first[present], losses))
+        moved = gradnorm_step(weights[present], norms, losses / first[present], self.asymmetry, self.learning_rate)
+        self.first_losses.copy_(first)
+        self.weights.copy_(weights.index_copy(0, present, moved))
+
+
+@final
+class PCGrad(Weighting):
+    """``sum_j c_j share_j L_j``, whose gradient is the sum of the g_i, each without what works against another.
+
+    g_i goes through the others in random order and loses its part along every g_j with ``g_i . g_j < 0``. What is
+    left is a combination of the g_j, so that weights c_j >= 1 do the same; see `surgery`.
+
+    Args:
+        names: of all terms, two at least.
+
+    Raises:
+        KDError: there is nothing to balance.
+
+    Source: Yu et al. 2020, https://arxiv.org/abs/2001.06782
+    """
+
+    def __init__(self, names: list[str]):
+        super().__init__(names)
+        require_two("PCGrad", names)
+
+    def forward(
+        self, terms: Mapping[str, Tensor], shares: Mapping[str, float], parameters: Callable[[], list[Parameter]]
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        parts = shared(terms, shares)
+        weights = [1.0] * len(parts)
+        if self.training and len(parts) > 1:
+            products = gradient_products(parts.values(), parameters())
+            # Random scores rather than orders, because their mean over the ranks is an order common to all.
+            scores = torch.rand(len(parts), len(parts)).to(products)
+            products, scores = mean_over_ranks(torch.stack([products, scores]))
+            weights = surgery(products, scores.argsort(dim=1).tolist())
+        return weighted(parts, weights), curves(terms, weights)
+
+
+def gradnorm_step(
+    weights: Tensor, norms: Tensor, rates: Tensor, asymmetry: float = 1.5, learning_rate: float = 0.025
+) -> Tensor:
+    """One step of gradient descent on ``sum_i |G_i - target_i| / mean_j G_j``, the targets and the mean held fixed.
+
+    ``G_i = w_i |g_i|``, ``target_i = mean_j G_j (r_i / mean_j r_j)^asymmetry``;
+    ``log w_i -= learning_rate sign(G_i - target_i) G_i / mean_j G_j``, then the sum of the w_i is restored.
+    Unlike the paper's, the step is taken on log w and divided by the mean: weights stay positive, and
+    the learning rate means the same whatever the scale of the losses.
+
+    Args:
+        weights: w ``[n]``, > 0.
+        norms: ``|g_i|``, ``[n]``, > 0, of the terms without their weights.
+        rates: ``r_i = L_i / L_i(0)``, ``[n]``, > 0: what is left of each loss.
+        asymmetry: >= 0.
+        learning_rate: > 0.
+
+    Returns:
+        The new weights ``[n]``, of the same sum.
+
+    Source: Chen et al. 2018, https://arxiv.org/abs/1711.02257
+    """
+    sizes = weights * norms
+    targets = sizes.mean() * (rates / rates.mean()) ** asymmetry
+    steps = (sizes - targets).sign() * sizes / sizes.mean()
+    moved = (weights * (-learning_rate * steps).exp()).clamp(min=LEAST_WEIGHT)
+    return moved * weights.sum() / moved.sum()
+
+
+def surgery(products: Tensor, orders: list[list[int]]) -> list[float]:
+    """Weights c with ``sum_j c_j g_j = sum_i PC(g_i)``, the projected gradients of PCGrad.
+
+    Args:
+        products: ``g_i . g_j``, ``[n, n]``.
+        orders: for each i, the order in which the others are met; i itself is passed over.
+
+    Returns:
+        n numbers >= 1; all 1 where nothing conflicts, or where a gradient is not finite.
+
+    Source: Yu et al. 2020, https://arxiv.org/abs/2001.06782
+
+    >>> surgery(torch.tensor([[1.0, -1.0], [-1.0, 2.0]]), [[1], [0]])
+    [2.0, 1.5]
+    """
+    products = products.double().cpu()
+    combinations = torch.eye(len(products), dtype=torch.float64)
+    if products.isfinite().all():
+        for i, order in enumerate(orders):
+            for j in order:
+                overlap = combinations[i] @ products[:, j]
+                if j != i and overlap < 0:
+                    combinations[i, j] -= overlap / products[j, j]
+    return combinations.sum(0).tolist()
+
+
+def gradient_products(terms: Iterable[Tensor], parameters: list[Parameter]) -> Tensor:
+    """``g_i . g_j``, ``[n, n]``, in float32 at least, the graphs kept; unused parameters have gradient 0."""
+    with torch.autocast(parameters[0].device.type, enabled=False):
+        gradients = [torch.autograd.grad(term, parameters, retain_graph=True, materialize_grads=True) for term in terms]
+        flat = (precise(torch.stack(parts).flatten(1)) for parts in zip(*gradients, strict=True))
+        return sum(rows @ rows.T for rows in flat)
+
+
+def mean_over_ranks(values: Tensor) -> Tensor:
+    """The mean over the processes of a distributed run, so that all weigh alike; the values themselves otherwise."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(values)
+        values = values / torch.distributed.get_world_size()
+    return values
+
+
+def shared(terms: Mapping[str, Tensor], shares: Mapping[str, float]) -> dict[str, Tensor]:
+    """``share_i L_i``; a share of 1 leaves the term itself."""
+    return {name: term if shares[name] == 1 else shares[name] * term for name, term in terms.items()}
+
+
+def weighted(parts: Mapping[str, Tensor], weights: Iterable[float | Tensor]) -> Tensor:
+    """``sum_i weight_i part_i``."""
+    return reduce(operator.add, (weight * part for weight, part in zip(weights, parts.values(), strict=True)))
+
+
+def curves(names: Iterable[str], weights: Iterable[float | Tensor]) -> dict[str, float | Tensor]:
+    """The weights by the names under which they are logged."""
+    return {f"weight/{name}": weight for name, weight in zip(names, weights, strict=True)}
+
+
+def require_two(weighting: str, names: list[str]) -> None:
+    """Refuse to balance a term against nothing."""
+    if len(names) < 2:
+        found = f"only '{names[0]}'" if names else "none"
+        raise KDError(
+            f"{weighting} balances terms against each other, found {found}; add a transfer term, "
+            "such as loss=[soft_target], or choose balance/weighting=constant"
+        )

@@ -1,0 +1,259 @@
+"""A teacher that can answer: its logits and features for whole splits, from the cache or live."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from rich.progress import track
+from scipy.optimize import linear_sum_assignment
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from kd import recording, teacher_cache
+from kd.contract import ATTENTION_OUTPUTS
+from kd.data.batching import EncodedSplit, LengthBucketSampler, Ragged, labels_of, tokenize
+from kd.data.tokenizers import tokenizer_fingerprint
+from kd.errors import KDError
+from kd.features import Feature, bytes_a_row
+from kd.inference import all_logits, latency, outputs_by_row, parameter_counts
+from kd.methods.distillation import FrozenTeacher, cached_teacher
+from kd.model_folder import folder_checksum, load_classifier, load_config, load_tokenizer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ReadyTeacher:
+    """A teacher that can answer.
+
+    Args:
+        name: as the configuration calls it.
+        folder: its Hugging Face folder.
+        max_length: tokens after which texts are cut.
+        batch_size: rows a batch.
+        facts: what its fine-tuning recorded; empty for a model that was taken as it is.
+        device: where it answers.
+    """
+
+    name: str
+    folder: Path
+    max_length: int
+    batch_size: int
+    facts: dict
+    device: str = "cpu"
+
+    @property
+    def members(self) -> list[ReadyTeacher]:
+        """The single teachers in it."""
+        return [self]
+
+    @cached_property
+    def checksum(self) -> str:
+        return folder_checksum(self.folder)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return load_tokenizer(self.folder)
+
+    @cached_property
+    def model(self) -> PreTrainedModel:
+        """The live model, in evaluation mode and full precision."""
+        return load_classifier(self.folder).to(self.device)
+
+    def tokens(self, texts: Sequence[str]) -> Ragged:
+        """The texts as the teacher reads them."""
+        return tokenize(self.tokenizer, texts, self.max_length)
+
+    @cached_property
+    def config(self) -> PretrainedConfig:
+        return load_config(self.folder)
+
+    def key(self, texts: Sequence[str], column: str = "logits") -> teacher_cache.CacheKey:
+        """What a column of the teacher's outputs for these texts depends on."""
+        return teacher_cache.CacheKey(
+            teacher=self.checksum,
+            tokenizer=tokenizer_fingerprint(self.tokenizer),
+            max_length=self.max_length,
+            column=column,
+            texts=teacher_cache.texts_hash(texts),
+        )
+
+    def cached(
+        self,
+        texts: Sequence[str],
+        split: str,
+        outputs: Path,
+        features: Collection[Feature] = (),
+        max_gb: float = math.inf,
+        labels: np.ndarray | None = None,
+    ) -> tuple[dict[str, np.ndarray | Ragged], float]:
+        """Logits ``[N, C]`` and features from the cache, computed first if nobody has.
+
+        Args:
+            texts: N of them.
+            split: what they are called in the log.
+            outputs: the cache lives below it.
+            features: kept in half precision.
+            max_gb: refuse to store more than this, in 10^9 bytes.
+            labels: ``[N]`` of training rows; only an ensemble reads them.
+
+        Returns:
+            the columns by name, and the seconds that the logits once took.
+
+        Raises:
+            KDError: more than ``max_gb``, or a value that is not finite in half precision.
+        """
+        folder = Path(outputs) / "teacher_cache"
+        by_column = {feature.column: feature for feature in sorted(features, key=lambda feature: feature.column)}
+        base = self.key(texts)
+        keys = [replace(base, column=column) for column in ("logits", *by_column)]
+        tokens = self.tokens(texts)
+        if absent := [by_column[name] for name in teacher_cache.absent(folder, keys) if name in by_column]:
+            self._require_room(absent, tokens, split, max_gb)
+
+        def compute(missing: list[str]) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+            log.info("teacher: labelling %d %s rows (once): %s", len(texts), split, ", ".join(missing))
+            wanted = [by_column[name] for name in missing if name in by_column]
+            prepare(self.model, wanted)
+            for index, logits, found in outputs_by_row(self.model, self._batches(tokens, f"labelling {split}"), wanted):
+                values = {"logits": logits, **{f.column: v.astype(np.float16) for f, v in found.items()}}
+                yield index, {name: values[name] for name in missing}
+
+        note = {"teacher": self.name, "split": split}
+        columns = teacher_cache.obtain(folder, keys, tokens.lengths, compute, note)
+        whole = {name: Ragged(*value) if isinstance(value, tuple) else value for name, value in columns.items()}
+        return whole, teacher_cache.seconds(folder, base)
+
+    def live_logits(self, texts: Sequence[str]) -> np.ndarray:
+        """Logits ``[N, C]`` computed now and not kept."""
+        return all_logits(self.model, self._batches(self.tokens(texts), "teacher"), len(texts))
+
+    def live(self, features: Collection[Feature] = ()) -> FrozenTeacher:
+        """The model itself, asked at every step."""
+        prepare(self.model, features)
+        return FrozenTeacher(self.model)
+
+    def cost(self, texts: Sequence[str], model: PreTrainedModel | None = None) -> dict[str, Any]:
+        """What the teacher takes, for the table.
+
+        Args:
+            texts: for the latency.
+            model: in place of the one in the folder, with the same architecture.
+        """
+        model = self.model if model is None else model
+        return {
+            "name": self.name,
+            "training_seconds": self.facts.get("training_seconds"),
+            "parameters": parameter_counts(model),
+            "model_bytes": sum(f.stat().st_size for f in self.folder.iterdir() if f.suffix in (".safetensors", ".bin")),
+            "latency": latency(model, self.tokenizer, texts, self.max_length),
+        }
+
+    def _require_room(self, features: Collection[Feature], tokens: Ragged, split: str, max_gb: float) -> None:
+        mean = len(tokens.values) / max(1, len(tokens))
+        needed = sum(bytes_a_row(self.config, feature, mean) for feature in features) * len(tokens) / 1e9
+        columns = ", ".join(feature.column for feature in features)
+        log.info("teacher: storing %s of %d %s rows takes %.2f GB", columns, len(tokens), split, needed)
+        if needed > max_gb:
+            raise KDError(
+                f"the teacher's features ({columns}) for {len(tokens)} {split} rows would take {needed:.2f} GB, and "
+                f"cache.max_gb={max_gb:g} is the limit; raise it, ask for fewer layers or sentence vectors, or set "
+                "cache.use=false"
+            )
+
+    def _batches(self, tokens: Ragged, title: str) -> Iterator:
+        split = EncodedSplit(tokens, np.full(len(tokens), -100), self.tokenizer.pad_token_id)
+        sampler = LengthBucketSampler(tokens.lengths, self.batch_size)
+        for rows in track(sampler, description=title, total=len(sampler)):
+            yield split[rows]
+
+
+def prepare(model: PreTrainedModel, features: Collection[Feature]) -> None:
+    """Let a model record its attention where a feature asks for it."""
+    if any(feature.output in ATTENTION_OUTPUTS for feature in features):
+        recording.prepare(model)
+
+
+@dataclass
+class Answers:
+    """The teacher's logits and features for whole splits, from the cache or live, and the time that labelling took.
+
+    Args:
+        teacher: None for a run without one.
+        outputs: where the cache lives.
+        cache: read from it; False asks the live model.
+        max_gb: see `ReadyTeacher.cached`.
+    """
+
+    teacher: ReadyTeacher | None
+    outputs: Path
+    cache: bool
+    max_gb: float = math.inf
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def of(self, split: Dataset, name: str) -> np.ndarray | None:
+        """Logits ``[N, C]`` for every row of a split; None without a teacher."""
+        if self.teacher is None:
+            return None
+        if not self.cache:
+            return self.teacher.live_logits(split["text"])
+        return self._columns(split, name)["logits"]
+
+    def attached_to(
+        self, encoded: EncodedSplit, split: Dataset, name: str, features: Collection[Feature] = ()
+    ) -> EncodedSplit:
+        """A split with what the teacher's side needs: its outputs, or the tokens that a live teacher reads."""
+        if self.cache:
+            found = self._columns(split, name, features)
+            columns = {f"teacher_{column}": values for column, values in found.items()}
+            return replace(encoded, columns={**encoded.columns, **columns})
+        return self.with_tokens(encoded, split)
+
+    def with_tokens(self, encoded: EncodedSplit, split: Dataset) -> EncodedSplit:
+        """A split with the tokens that a live teacher reads."""
+        tokens = self.teacher.tokens(split["text"])
+        return replace(encoded, teacher_tokens=tokens, teacher_padding=self.teacher.tokenizer.pad_token_id)
+
+    def source(self, features: Collection[Feature] = ()) -> Callable:
+        """The teacher that a method asks."""
+        return cached_teacher if self.cache else self.teacher.live(features)
+
+    def _columns(self, split: Dataset, name: str, features: Collection[Feature] = ()) -> dict[str, np.ndarray | Ragged]:
+        labels = labels_of(split) if name == "train" else None  # what is measured must not be known
+        columns, self.seconds[name] = self.teacher.cached(
+            split["text"], name, self.outputs, features, self.max_gb, labels
+        )
+        return columns
+
+
+def check_label_order(name: str, logits: np.ndarray, labels: np.ndarray, label_names: list[str]) -> float:
+    """The accuracy of a teacher on labelled rows, refused where its labels stand in another order.
+
+    Args:
+        logits: ``[N, C]``.
+        labels: ``[N]``, all of them valid.
+
+    Raises:
+        KDError: if another order of the labels fits clearly better.
+    """
+    classes = len(label_names)
+    counts = np.zeros((classes, classes))
+    np.add.at(counts, (logits.argmax(axis=1), labels), 1)
+    accuracy = float(np.trace(counts) / len(labels))
+    order = linear_sum_assignment(counts, maximize=True)[1]
+    best = counts[range(classes), order].sum() / len(labels)
+    if best > accuracy + 2 / np.sqrt(len(labels)):  # beyond what chance does to so few rows
+        names = ", ".join(label_names[label] for label in order)
+        raise KDError(
+            f"teacher '{name}' is right on {accuracy:.1%} of the validation rows, and would be on {best:.1%} "
+            f"with its labels in the order [{names}]; where the data names its labels, set "
+            f"data.label_names=[{names}]; where it numbers them, reorder the teacher's head or fine-tune it"
+        )
+    return accuracy

@@ -1,0 +1,110 @@
+"""What a transformer's attention layers compute on the way: queries, keys, values.
+
+transformers calls attention through one interface. `prepare` puts an implementation there which computes what
+"sdpa" computes and, while `recorded` runs, keeps what it is given, with its graph. Saved folders know nothing of it.
+
+Only padding is assumed to be hidden from a token: causal models are refused, and the window of local layers, as
+ModernBERT has them, is not part of what is recorded.
+"""
+
+from __future__ import annotations
+
+import math
+from contextvars import ContextVar
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from kd.errors import KDError
+
+IMPLEMENTATION = "kd_recording"
+
+Triple = tuple[Tensor, Tensor, Tensor]
+
+_record: ContextVar[list[Triple] | None] = ContextVar(IMPLEMENTATION, default=None)
+
+
+def prepare(model: PreTrainedModel) -> None:
+    """Make a model's attention layers ready for `recorded`; its outputs stay those of "sdpa".
+
+    Raises:
+        KDError: attention that does not go through the interface of transformers, or that is causal.
+    """
+    kind = model.config.model_type
+    if any(getattr(module, "is_causal", False) for module in model.modules()):
+        raise KDError(
+            f"attention losses compare every token with every other, and '{kind}' hides those to the right; "
+            "use hint or relation losses"
+        )
+    if model.is_backend_compatible():
+        model.set_attn_implementation(IMPLEMENTATION)
+    if model.config._attn_implementation != IMPLEMENTATION:
+        raise KDError(f"'{kind}' does not say what its attention computes; use hint or relation losses")
+
+
+def recorded(model: PreTrainedModel, **inputs: Any) -> tuple[SequenceClassifierOutput, list[Triple]]:
+    """Run a prepared model once and keep what its attention layers were given.
+
+    Args:
+        inputs: as for the model's own ``forward``.
+
+    Returns:
+        the model's output, and (queries, keys, values) a layer, lowest first, ``[B, H, L, d_head]`` each. Queries
+        are not scaled: ``q k^T / sqrt(d_head)`` goes into the softmax. Keys and values that several heads share
+        are repeated for each of them.
+
+    Raises:
+        KDError: another number of attention layers than ``config.num_hidden_layers``.
+    """
+    record: list[Triple] = []
+    token = _record.set(record)
+    try:
+        output = model(**inputs)
+    finally:
+        _record.reset(token)
+    if len(record) != model.config.num_hidden_layers:
+        raise KDError(
+            f"attention losses need one attention layer for each of the {model.config.num_hidden_layers} layers "
+            f"of '{model.config.model_type}', found {len(record)}; use hint or relation losses"
+        )
+    return output, record
+
+
+def _attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> tuple[Tensor, None]:
+    record = _record.get()
+    if record is not None:
+        record.append(_triple(query, key, value, **options))
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+
+
+def _triple(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scaling: float | None = None,
+    position_bias: Tensor | None = None,
+    **unread: Any,
+) -> Triple:
+    if position_bias is not None:
+        raise KDError(
+            "attention losses read queries, keys and values, and this model adds a position bias to what they "
+            "give; use hint or relation losses"
+        )
+    # 1 unless the architecture scales its queries itself, as ESM does.
+    factor = 1.0 if scaling is None else scaling * math.sqrt(query.shape[-1])
+    if not math.isclose(factor, 1.0):
+        query = query * factor
+    repeats = query.shape[1] // key.shape[1]
+    if repeats > 1:
+        key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
+    return query, key, value
+
+
+AttentionInterface.register(IMPLEMENTATION, _attention)
+AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
