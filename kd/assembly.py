@@ -29,6 +29,7 @@ from kd.methods.supervised import Supervised
 from kd.metrics import label_metrics
 from kd.model_folder import load_classifier
 from kd.models.mapped import compose, mapped_config, teacher_share
+from kd.models.pretrained import freeze_lowest
 from kd.ready_teacher import Answers, ReadyTeacher, check_label_order
 from kd.teacher import Teacher, labelled_rows
 
@@ -271,8 +272,6 @@ class Together(Assembly):
             name: build.student(config, self.tokenizer, splits.label_names, teacher, node, config.seed + 1000 * place)
             for place, (name, node) in enumerate(nodes.items(), start=1)
         }
-        if "teacher" in self.partners or "student" in self.partners:
-            raise KDError("peers: 'teacher' and 'student' name other models of the run; choose other names")
 
     def ready_teacher(self) -> ReadyTeacher | None:
         if self.teacher is None or self.config.method.teacher_start == "warm":
@@ -285,6 +284,7 @@ class Together(Assembly):
             torch.manual_seed(self.config.seed)
             # a copy: the teacher of the store stays as it was
             teacher = load_classifier(ready.folder, new_head=True, **build.label_settings(self.splits.label_names))
+            freeze_lowest(teacher, self.config.method.frozen_layers)
             self.partners = {"teacher": teacher, **self.partners}
         self.joint = build.method(self.config, self.student, objective=self._objective(), partners=self.partners)
         return self.joint

@@ -5,8 +5,10 @@ Facts that are known only at run time (vocabulary size, labels, paths of the run
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +40,17 @@ log = logging.getLogger(__name__)
 
 def make(node: DictConfig, **known: Any) -> Any:
     """Instantiate a node, with a user's mistake as the `KDError` that the constructor raised."""
+    target = node.get("_target_", "?")
     try:
-        return instantiate(node, **known, _convert_="all")
+        made = instantiate(node, **known, _convert_="all")
+        if isinstance(made, partial):  # whose arguments would be looked at when it is called, which may be late
+            inspect.signature(made.func).bind_partial(**made.keywords)
+        return made
+    except TypeError as error:
+        raise KDError(f"'{target}' could not be made from its configuration: {error}") from error
     except InstantiationException as error:
         if isinstance(error.__cause__, KDError):
             raise error.__cause__ from error
-        target = node.get("_target_", "?")
         raise KDError(f"'{target}' could not be made from its configuration: {error.__cause__ or error}") from error
 
 
@@ -135,17 +142,17 @@ def word_table(
     return embeddings(own, tokenizer, source, torch.Generator().manual_seed(seed))
 
 
-def losses(config: DictConfig, num_labels: int) -> dict[str, Loss]:
-    """The transfer terms by name; one that loses something with so few labels says so in the log."""
+def losses(config: DictConfig, num_labels: int | None = None) -> dict[str, Loss]:
+    """The transfer terms by name; one that loses something with so few labels, where known, says so in the log."""
     terms = {name: make(node) for name, node in config.loss.items()}
     for name, term in terms.items():
-        if said := term.degenerate(num_labels):
+        if num_labels and (said := term.degenerate(num_labels)):
             log.warning("loss '%s' with %d labels: %s", name, num_labels, said)
     return terms
 
 
-def objective(config: DictConfig, num_labels: int) -> Objective:
-    """The transfer terms and what balances them."""
+def objective(config: DictConfig, num_labels: int | None = None) -> Objective:
+    """The transfer terms and what balances them; see `losses`."""
     balance = config.balance
     return Objective(
         losses(config, num_labels),
@@ -172,7 +179,7 @@ def matching(
 ASSEMBLED = frozenset(
     {
         *("direction", "layer", "layers", "pooling", "shared_mapper", "features_from"),
-        *("teacher_start", "copies", "keep_partners"),
+        *("teacher_start", "frozen_layers", "copies", "keep_partners"),
     }
 )
 """Keys of ``method`` that say what is assembled around it, and are no arguments of its class."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from transformers import PreTrainedModel
 
 from kd import build
 from kd.contract import FeatureLoss
@@ -18,6 +19,8 @@ from kd.methods.base import Method
 from kd.methods.distillation import Distillation, check_outputs
 from kd.methods.feature_mapping import ToStudent, ToTeacher
 from kd.methods.joint import Joint
+from kd.models.bow import MLPConfig
+from kd.models.pretrained import new_student
 
 
 def check(config: DictConfig) -> None:
@@ -28,10 +31,13 @@ def check(config: DictConfig) -> None:
     """
     if not OmegaConf.is_config(config.cache):
         raise KDError(f"cache: expected cache.use and cache.max_gb, got {config.cache!r}; say cache.use=false")
+    teachers = dict(_teachers(config.teacher, "teacher"))
+    recipes = {f"{place}.{key}": test for place in teachers for key, test in RECIPE.items()}
     mistakes = [
-        f"{key}: expected {expected}, got {value!r}"
-        for key, (fits, expected) in NUMBERS.items()
-        if (value := OmegaConf.select(config, key)) is not None and not fits(value)
+        f"{key}: expected {expected}, got {'null' if value is None else repr(value)}"
+        for key, (fits, expected) in (NUMBERS | recipes).items()
+        for value in _found(config, key)
+        if not (fits(value) or (value is None and key in MAY_BE_NULL))
     ]
 
     def attempt(action: Callable[[], Any]) -> Any:
@@ -40,7 +46,7 @@ def check(config: DictConfig) -> None:
         except KDError as error:
             mistakes.append(str(error))
 
-    for key in ("student", "embeddings", "tokenizer", "optim", "trainer", "mapper", "balance"):
+    for key in CHOICES:
         if OmegaConf.select(config, key) is None:
             mistakes.append(f"{key}: expected a choice, got null; kd train --help lists the choices")
     if mistakes:
@@ -49,8 +55,10 @@ def check(config: DictConfig) -> None:
     for node in (config.embeddings, config.tokenizer):
         attempt(lambda node=node: build.make(node))
     attempt(lambda: build.trainer(config, Path(config.outputs)))
-    if config.teacher and config.teacher.get("fine_tune"):
-        attempt(lambda: build.make(config.trainer, precision=config.teacher.precision, logger=False, callbacks=[]))
+    for node in teachers.values():
+        if "precision" in node and node.get("fine_tune", True):
+            options = {"precision": node.precision, "logger": False, "callbacks": []}
+            attempt(lambda options=options: build.make(config.trainer, **options))
     attempt(lambda: _check_optimizer(config))
     kind = attempt(lambda: build.method_class(config))
     if kind and kind.reads_teacher:
@@ -61,10 +69,32 @@ def check(config: DictConfig) -> None:
             term = attempt(lambda node=node: build.make(node))
             if term and student:
                 attempt(lambda name=name, term=term: check_outputs(name, term.needs, student, "student"))
-        if not mistakes:
-            attempt(lambda: build.objective(config, 2))
+        objective = None if mistakes else attempt(lambda: build.objective(config))
+        if objective and kind in AROUND:
+            attempt(lambda: build.method(config, _any_student(), objective=objective, **AROUND[kind]))
     if mistakes:
         raise KDError("; ".join(dict.fromkeys(mistakes)))
+
+
+def _teachers(node: DictConfig | None, place: str) -> Iterator[tuple[str, DictConfig]]:
+    """The teachers of a run, those of ensembles and chains too, by where they stand in the configuration."""
+    if OmegaConf.is_dict(node):
+        yield place, node
+        yield from _teachers(node.get("teacher"), f"{place}.teacher")
+        for name, member in (node.get("members") or {}).items():
+            yield from _teachers(member, f"{place}.members.{name}")
+
+
+def _found(config: DictConfig, key: str) -> list[Any]:
+    """The value of a key; none where the configuration has no such key."""
+    place, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, place) if place else config
+    return [node[name]] if OmegaConf.is_dict(node) and name in node else []
+
+
+def _any_student() -> PreTrainedModel:
+    """For what a method refuses whatever its student is."""
+    return new_student(MLPConfig(vocab_size=1, embedding_size=1, hidden_size=1))
 
 
 def _check_optimizer(config: DictConfig) -> None:
@@ -90,6 +120,10 @@ NUMBERS = {
     "cache.use": _SWITCH,
     "cache.max_gb": _number(0),
     "balance.calibrate": _SWITCH,
+    "method.layers": (
+        lambda value: isinstance(value, str) or OmegaConf.is_list(value),
+        "a rule such as uniform, or pairs as in [[1,3],[2,6]]",
+    ),
     "method.feature_epochs": _whole(0),
     "method.keep_features": _SWITCH,
     "method.shared_mapper": _SWITCH,
@@ -105,10 +139,10 @@ NUMBERS = {
     "method.clean_targets": _SWITCH,
     "method.keep_partners": _SWITCH,
     "method.copies": _whole(0),
+    "method.frozen_layers": _whole(0),
     "method.teacher_start": (lambda value: value in ("warm", "cold"), "warm or cold"),
     "resume": _SWITCH,
     "rerun": _SWITCH,
-    "teacher.fine_tune": _SWITCH,
     "trainer.devices": (lambda value: value == 1, "1: several devices are not supported yet"),
     "trainer.accumulate_grad_batches": _whole(1),
     "trainer.gradient_clip_val": _number(0),
@@ -118,20 +152,43 @@ NUMBERS = {
     "threads": _whole(1),
     "data.batch_size": _whole(1),
     "data.max_length": _whole(2),
-    "teacher.epochs": _whole(1),
-    "teacher.batch_size": _whole(1),
-    "teacher.labelling_batch_size": _whole(1),
-    "teacher.max_length": _whole(2),
-    "teacher.seed": _whole(0),
-    "teacher.learning_rate": _number(0),
-    "teacher.weight_decay": _number(0),
-    "teacher.warm_up": _number(0, 1),
-    "teacher.gradient_clip": _number(0),
     "optim.optimizer.lr": _number(0),
     "optim.optimizer.weight_decay": _number(0),
     "trainer.max_epochs": _whole(1),
 }
 """Keys that no constructor checks before it is too late, with a test and what it expects."""
+
+RECIPE = {
+    "fine_tune": _SWITCH,
+    "epochs": _whole(1),
+    "batch_size": _whole(1),
+    "labelling_batch_size": _whole(1),
+    "max_length": _whole(2),
+    "seed": _whole(0),
+    "alpha": _number(0, 1),
+    "learning_rate": _number(0),
+    "weight_decay": _number(0),
+    "warm_up": _number(0, 1),
+    "gradient_clip": _number(0),
+}
+"""The same for each teacher."""
+
+MAY_BE_NULL = frozenset(
+    {
+        *("method.layer", "method.mapper_learning_rate", "method.student_weight"),
+        *("trainer.gradient_clip_val", "trainer.max_epochs", "threads"),
+    }
+)
+"""Those among them that mean something without a value."""
+
+CHOICES = (
+    *("student", "embeddings", "tokenizer", "optim", "trainer", "mapper"),
+    *("balance.alpha", "balance.temperature", "balance.confidence", "balance.weighting"),
+)
+"""Groups that every run reads."""
+
+AROUND: dict[type[Method], dict[str, Any]] = {Distillation: {}, ToStudent: {"column": ""}, Joint: {"partners": {}}}
+"""What the methods that can be made before there is a teacher take beside student and objective."""
 
 
 def _learns_from_teacher(config: DictConfig) -> list[str]:
@@ -155,7 +212,7 @@ def _hints(config: DictConfig) -> list[str]:
             f"method.direction=to_teacher needs a loss that reads features, found only {', '.join(config.loss)}; add "
             "one, as in loss=[soft_target,hint], or set method.direction=to_student"
         )
-    if config.method.feature_epochs and config.method.feature_epochs >= config.trainer.max_epochs:
+    if 0 < (config.trainer.max_epochs or math.inf) <= config.method.feature_epochs:
         mistakes.append(
             f"method.feature_epochs={config.method.feature_epochs} leaves none of trainer.max_epochs="
             f"{config.trainer.max_epochs} for the task; lower the one or raise the other"
@@ -178,18 +235,25 @@ def _composition(config: DictConfig) -> list[str]:
 
 def _joint(config: DictConfig) -> list[str]:
     mistakes = []
+    peers = config.peers
+    if not OmegaConf.is_dict(peers) or not all(OmegaConf.is_dict(node) for node in peers.values()):
+        return [f"peers: expected students by name, as +student@peers.NAME=dan adds one, got {peers}"]
+    if {"teacher", "student"} & set(peers):
+        mistakes.append("peers: 'teacher' and 'student' name other models of the run; choose other names")
     if not config.loss:
         mistakes.append("method=joint needs a transfer term, got none; use loss=[soft_target]")
     if config.cache.use:
         mistakes.append(
             "method=joint trains the teacher, and cached outputs would no longer be its own; leave cache.use=false"
         )
-    if not config.teacher and not config.peers and not config.method.copies:
+    if not config.teacher and not peers and not config.method.copies:
         mistakes.append(
             "method=joint needs a partner, got none; choose teacher=..., method.copies=1 or +student@peers.NAME=..."
         )
     if config.teacher and "members" in config.teacher:
         mistakes.append("method=joint trains one teacher, got an ensemble; choose a single teacher")
+    if config.teacher and "teacher" in config.teacher and config.method.teacher_start == "cold":
+        mistakes.append("method.teacher_start=cold starts from a backbone, and teacher=assistant has none; use warm")
     return mistakes
 
 

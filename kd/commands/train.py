@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 import kd.models  # noqa: F401  registers the students
@@ -31,7 +31,7 @@ from kd.training import row_checksums, train_student
 log = logging.getLogger(__name__)
 
 # What may differ between two starts of the same run.
-NOT_IDENTITY = ("resume", "rerun", "outputs")
+NOT_IDENTITY = ("resume", "rerun", "outputs", "cache.max_gb")
 
 
 def main(arguments: list[str]) -> int:
@@ -192,7 +192,15 @@ def same_run(run: RunDirectory, identity: dict[str, Any], splits: Splits) -> boo
     except (KDError, KeyError):
         return False
     same_rows = all(rows.get(name) == checksum for name, checksum in row_checksums(splits).items())
-    return same_rows and all(before.get(key) == value for key, value in identity.items() if key not in NOT_IDENTITY)
+    return same_rows and decisive(before) == decisive(identity)
+
+
+def decisive(config: dict[str, Any]) -> DictConfig:
+    """The configuration without what may differ between two starts of the same run."""
+    found = OmegaConf.create(config)
+    for key in NOT_IDENTITY:
+        OmegaConf.update(found, key, None, force_add=True)
+    return found
 
 
 def loads(checkpoint: Path) -> bool:

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torchmetrics.classification import MulticlassAccuracy
 from transformers import PreTrainedModel
 
-from kd.contract import IGNORED_LABEL, Answer, Batch, detached
+from kd.contract import IGNORED_LABEL, Answer, Batch, Loss, detached
 from kd.errors import KDError
 from kd.inference import evaluating
 from kd.methods.base import Method, decay_groups, student_output
@@ -48,7 +48,8 @@ class Joint(Method):
         student, label_loss, optimizer, schedule, seed: see `Method`.
 
     Raises:
-        KDError: no loss, one that reads more than logits, or settings that contradict each other.
+        KDError: no loss, one that reads more than logits or does not stand ``flow``, or settings that contradict
+            each other.
 
     Source: Zhang et al. 2018 (deep mutual learning), https://arxiv.org/abs/1706.00384
     """
@@ -82,8 +83,12 @@ class Joint(Method):
                     "losses, or method=feature_mapping with a frozen teacher"
                 )
             loss.teaches_back = flow
+            if flow:
+                require_rest_at_agreement(name, loss, student.config.num_labels)
         if flow and clean_targets:
             raise KDError("method.flow=true needs the training pass of the teacher; set method.clean_targets=false")
+        if student_weight == 0 and objective.alpha.bounds()[1] == 0:
+            raise KDError("method.student_weight=0 and alpha=0 leave the student nothing to learn; raise one of them")
         self.partners, self.objective = nn.ModuleDict(partners).train(), objective
         if not (partner_weight or partner_alpha or flow):
             self.partners.requires_grad_(False)
@@ -186,3 +191,22 @@ class Joint(Method):
             for make in (self.make_schedule, self.make_partner_schedule)
         )
         return LambdaLR(optimizer, [partner if group.get("partner") else own for group in optimizer.param_groups])
+
+
+def require_rest_at_agreement(name: str, loss: Loss, num_labels: int) -> None:
+    """Refuse a term that moves a partner even where both agree: with ``flow`` it drives the two to one-hots.
+
+    A cross-entropy does so through its first argument; a divergence or a distance does not.
+    """
+    own = torch.randn(16, num_labels, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def pull(partner: Tensor) -> Tensor:
+        partner = partner.clone().requires_grad_()
+        term = loss(Answer(logits=own), Answer(logits=partner), {"labels": torch.arange(16) % num_labels})
+        return torch.autograd.grad(term, partner)[0].norm()
+
+    if pull(own) > 0.005 * pull(own.flip(0)):
+        raise KDError(
+            f"loss '{name}' moves a partner even where it agrees with the student, and with method.flow=true both "
+            "would end as one-hots; use soft_target, reverse_kl or jensen_shannon, or set method.flow=false"
+        )

@@ -145,7 +145,7 @@ class Objective(nn.Module):
         """
         alpha = self.alpha.at(progress) if alpha is None else alpha
         curves: dict[str, Tensor | float] = {"alpha": alpha}
-        if answers and self.temperature is not None:
+        if self.temperature is not None:  # without answers too: in joint training the partners may still learn
             temperature = self.temperature.at(progress)
             curves["temperature"] = temperature.detach() if isinstance(temperature, Tensor) else temperature
             self._set_temperature(temperature)
@@ -155,7 +155,7 @@ class Objective(nn.Module):
         if "temperature" in curves:
             self._set_temperature(curves["temperature"])  # without its graph, with which no copy could be made
         weights = {name: self.transfer[name].weight * factor for name, factor in self._factors(terms, answers).items()}
-        present = shares(alpha, weights, label_share)
+        present = shares(alpha, weights, label_share) or {"label": 0.0}  # the student rests at this step
         total, moved = self.weighting({name: terms[name] for name in present}, present, parameters)
         return {"total": total, **terms}, curves | moved
 

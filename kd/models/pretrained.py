@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
 from kd.assets import resolve
@@ -56,6 +57,29 @@ def new_student(config: PreTrainedConfig) -> PreTrainedModel:
         raise KDError(f"student '{config.model_type}': {error}; change the sizes under student.") from error
     student.get_input_embeddings().weight.requires_grad_(not getattr(config, "freeze_embeddings", False))
     return student
+
+
+def freeze_lowest(model: PreTrainedModel, layers: int) -> None:
+    """Take the embeddings and the lowest layers of a transformer out of training; 0 leaves everything in.
+
+    Raises:
+        KDError: more layers than there are, or an architecture whose layers are not kept one by one.
+    """
+    depth = model.config.num_hidden_layers
+    if not 0 <= layers <= depth:
+        raise KDError(f"method.frozen_layers: the teacher has {depth} layers, got {layers}; give 0 to {depth}")
+    if layers == 0:
+        return
+    stacks = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
+    if len(stacks) != 1:
+        raise KDError(
+            f"method.frozen_layers={layers}: '{model.config.model_type}' does not keep its layers one by one; "
+            "set it to 0"
+        )
+    words = model.get_input_embeddings()
+    embeddings = [part for part in model.base_model.children() if any(m is words for m in part.modules())]
+    for part in (*embeddings, *stacks[0][:layers]):
+        part.requires_grad_(False)
 
 
 def _unreadable(name_or_path: str, error: Exception) -> str:
