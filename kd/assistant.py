@@ -26,8 +26,9 @@ from kd.methods.balance import Constant
 from kd.methods.distillation import Distillation
 from kd.methods.objective import Objective
 from kd.methods.schedule import warm_up_and_decay
+from kd.model_folder import require_length
 from kd.models.pretrained import new_student
-from kd.ready_teacher import Answers, ReadyTeacher
+from kd.ready_teacher import Answers, ReadyTeacher, check_members
 from kd.run import read_json
 from kd.teacher import Teacher, fit_teacher, stored
 
@@ -103,12 +104,21 @@ class Assistant:
     def sources(self, chosen: str | None = None) -> dict[str, Assistant]:
         """Itself; see `kd.teacher.Teacher.sources`."""
         if chosen not in (None, "all"):
-            raise KDError(f"method.features_from={chosen} names a member of an ensemble, and there is one assistant")
+            raise KDError(
+                f"method.features_from={chosen} names a member of an ensemble, and teacher=assistant is none; "
+                "leave it null"
+            )
         return {"": self}
 
     def ready(self, splits: Splits, outputs: Path, accelerator: str = "cpu") -> ReadyTeacher:
-        """The assistant that answers; distilled first if nobody has done it."""
+        """The assistant that answers; distilled first if nobody has done it.
+
+        Raises:
+            KDError: no such model can be made, or it has no positions for the teacher's texts; or as the teacher's.
+        """
+        self._require_model(len(splits.label_names))  # before the teacher trains
         above = self.teacher.ready(splits, outputs, accelerator)
+        check_members(above, Answers(above, Path(outputs), cache=True), splits)
         key = self._key(above.checksum, splits)
         place = stored(
             Path(outputs) / "teachers", key, lambda folder: self._train(above, splits, outputs, folder, accelerator)
@@ -122,6 +132,7 @@ class Assistant:
         parts = {
             "format": FORMAT,
             "teacher": teacher,
+            "max_length": self.max_length,
             "model": self.config.to_json_string(),
             "texts": teacher_cache.texts_hash(splits.train["text"]),
             "labels": hashlib.sha256(labels_of(splits.train).tobytes()).hexdigest(),
@@ -129,6 +140,15 @@ class Assistant:
             **{name: getattr(self, name) for name in RECIPE},
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
+
+    def _require_model(self, num_labels: int) -> None:
+        config = self._config(num_labels)
+        require_length(self.name_or_path, config, self.max_length, "data.max_length")
+        try:
+            with torch.device("meta"):
+                new_student(config)
+        except KDError as error:
+            raise KDError(f"teacher.model of teacher=assistant cannot be made: {error}") from error
 
     def _train(self, above: ReadyTeacher, splits: Splits, outputs: Path, folder: Path, accelerator: str) -> None:
         log.info("assistant: distilling it from %s on %d rows (once)", above.name, len(splits.train))

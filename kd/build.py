@@ -161,6 +161,7 @@ def objective(config: DictConfig, num_labels: int | None = None) -> Objective:
         make(balance.confidence),
         make(balance.weighting),
         balance.calibrate,
+        keeps_label=bool(config.method.get("student_weight")),
     )
 
 

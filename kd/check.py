@@ -31,7 +31,7 @@ def check(config: DictConfig) -> None:
     """
     if not OmegaConf.is_config(config.cache):
         raise KDError(f"cache: expected cache.use and cache.max_gb, got {config.cache!r}; say cache.use=false")
-    teachers = dict(_teachers(config.teacher, "teacher"))
+    teachers = dict(_teachers(config.teacher, "teacher")) if config.teacher else {}
     recipes = {f"{place}.{key}": test for place in teachers for key, test in RECIPE.items()}
     mistakes = [
         f"{key}: expected {expected}, got {'null' if value is None else repr(value)}"
@@ -46,6 +46,11 @@ def check(config: DictConfig) -> None:
         except KDError as error:
             mistakes.append(str(error))
 
+    mistakes += [
+        f"{place}: expected a teacher, got {node}; +teacher@{place}=hf adds one, ~{place} takes one out"
+        for place, node in teachers.items()
+        if not (OmegaConf.is_dict(node) and "_target_" in node)
+    ]
     for key in CHOICES:
         if OmegaConf.select(config, key) is None:
             mistakes.append(f"{key}: expected a choice, got null; kd train --help lists the choices")
@@ -76,11 +81,12 @@ def check(config: DictConfig) -> None:
         raise KDError("; ".join(dict.fromkeys(mistakes)))
 
 
-def _teachers(node: DictConfig | None, place: str) -> Iterator[tuple[str, DictConfig]]:
+def _teachers(node: DictConfig, place: str) -> Iterator[tuple[str, DictConfig]]:
     """The teachers of a run, those of ensembles and chains too, by where they stand in the configuration."""
+    yield place, node
     if OmegaConf.is_dict(node):
-        yield place, node
-        yield from _teachers(node.get("teacher"), f"{place}.teacher")
+        if "teacher" in node:
+            yield from _teachers(node.teacher, f"{place}.teacher")
         for name, member in (node.get("members") or {}).items():
             yield from _teachers(member, f"{place}.members.{name}")
 
@@ -166,6 +172,7 @@ RECIPE = {
     "max_length": _whole(2),
     "seed": _whole(0),
     "alpha": _number(0, 1),
+    "temperature": (lambda value: type(value) in (int, float) and value > 0, "a number above 0"),
     "learning_rate": _number(0),
     "weight_decay": _number(0),
     "warm_up": _number(0, 1),
@@ -237,7 +244,7 @@ def _joint(config: DictConfig) -> list[str]:
     mistakes = []
     peers = config.peers
     if not OmegaConf.is_dict(peers) or not all(OmegaConf.is_dict(node) for node in peers.values()):
-        return [f"peers: expected students by name, as +student@peers.NAME=dan adds one, got {peers}"]
+        return [f"peers: expected students by name, as +student@peers.NAME=dan adds one, got {peers or 'null'}"]
     if {"teacher", "student"} & set(peers):
         mistakes.append("peers: 'teacher' and 'student' name other models of the run; choose other names")
     if not config.loss:

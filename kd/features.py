@@ -122,17 +122,13 @@ def split_heads(vectors: Tensor, heads: int) -> Tensor:
     return vectors.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
-def require_layers(name: str, config: PretrainedConfig, features: Collection[Feature]) -> None:
-    """Refuse layers that a model does not have.
+def depth_of(config: PretrainedConfig) -> int:
+    """Layers of a teacher.
 
     Raises:
-        KDError: with the layers that there are.
+        KDError: it has none.
     """
-    depth = config.num_hidden_layers
-    for feature in features:
-        least = 0 if feature.output == "hidden_states" else 1
-        if not least <= feature.layer <= depth:
-            raise KDError(
-                f"'{name}' has layers {least} to {depth} for {feature.output.replace('_', ' ')}, got layer "
-                f"{feature.layer}; choose others in method.layers or method.layer"
-            )
+    depth = getattr(config, "num_hidden_layers", None)
+    if depth is None:
+        raise KDError(f"teacher '{config.model_type}' has no layers to match; use a transformer as the teacher")
+    return depth

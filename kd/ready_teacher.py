@@ -19,6 +19,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from kd import recording, teacher_cache
 from kd.contract import ATTENTION_OUTPUTS
 from kd.data.batching import EncodedSplit, LengthBucketSampler, Ragged, labels_of, tokenize
+from kd.data.sources import Splits
 from kd.data.tokenizers import tokenizer_fingerprint
 from kd.errors import KDError
 from kd.features import Feature, bytes_a_row
@@ -116,14 +117,17 @@ class ReadyTeacher:
         keys = [replace(base, column=column) for column in ("logits", *by_column)]
         tokens = self.tokens(texts)
         if absent := [by_column[name] for name in teacher_cache.absent(folder, keys) if name in by_column]:
-            self._require_room(absent, tokens, split, max_gb)
+            needed = require_room(self.config, absent, len(tokens), len(tokens.values), split, max_gb)
+            log.info("teacher: storing features of %d %s rows takes %.3g GB", len(tokens), split, needed)
 
         def compute(missing: list[str]) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
             log.info("teacher: labelling %d %s rows (once): %s", len(texts), split, ", ".join(missing))
             wanted = [by_column[name] for name in missing if name in by_column]
             prepare(self.model, wanted)
             for index, logits, found in outputs_by_row(self.model, self._batches(tokens, f"labelling {split}"), wanted):
-                values = {"logits": logits, **{f.column: v.astype(np.float16) for f, v in found.items()}}
+                with np.errstate(over="ignore"):  # the cache refuses what is not finite in half precision
+                    halves = {feature.column: value.astype(np.float16) for feature, value in found.items()}
+                values = {"logits": logits, **halves}
                 yield index, {name: values[name] for name in missing}
 
         note = {"teacher": self.name, "split": split}
@@ -156,23 +160,33 @@ class ReadyTeacher:
             "latency": latency(model, self.tokenizer, texts, self.max_length),
         }
 
-    def _require_room(self, features: Collection[Feature], tokens: Ragged, split: str, max_gb: float) -> None:
-        mean = len(tokens.values) / max(1, len(tokens))
-        needed = sum(bytes_a_row(self.config, feature, mean) for feature in features) * len(tokens) / 1e9
-        columns = ", ".join(feature.column for feature in features)
-        log.info("teacher: storing %s of %d %s rows takes %.2f GB", columns, len(tokens), split, needed)
-        if needed > max_gb:
-            raise KDError(
-                f"the teacher's features ({columns}) for {len(tokens)} {split} rows would take {needed:.2f} GB, and "
-                f"cache.max_gb={max_gb:g} is the limit; raise it, ask for fewer layers or sentence vectors, or set "
-                "cache.use=false"
-            )
-
     def _batches(self, tokens: Ragged, title: str) -> Iterator:
         split = EncodedSplit(tokens, np.full(len(tokens), -100), self.tokenizer.pad_token_id)
         sampler = LengthBucketSampler(tokens.lengths, self.batch_size)
         for rows in track(sampler, description=title, total=len(sampler)):
             yield split[rows]
+
+
+def require_room(
+    config: PretrainedConfig, features: Collection[Feature], rows: int, tokens: int, split: str, max_gb: float
+) -> float:
+    """What features of a split take in the cache, in 10^9 bytes.
+
+    Args:
+        tokens: of all rows together; only vectors a token depend on it.
+
+    Raises:
+        KDError: more than ``max_gb``.
+    """
+    needed = sum(bytes_a_row(config, feature, tokens / max(1, rows)) for feature in features) * rows / 1e9
+    if needed > max_gb:
+        columns = ", ".join(sorted(feature.column for feature in features))
+        raise KDError(
+            f"the teacher's features ({columns}) for {rows} {split} rows would take {needed:.3g} GB, and "
+            f"cache.max_gb={max_gb:g} is the limit; raise it, ask for fewer layers or sentence vectors, or set "
+            "cache.use=false"
+        )
+    return needed
 
 
 def prepare(model: PreTrainedModel, features: Collection[Feature]) -> None:
@@ -231,6 +245,15 @@ class Answers:
             split["text"], name, self.outputs, features, self.max_gb, labels
         )
         return columns
+
+
+def check_members(teacher: ReadyTeacher, answers: Answers, splits: Splits) -> None:
+    """Check the label order of those that were not trained here; see `check_label_order`."""
+    for member in teacher.members:
+        if not member.facts:
+            logits = replace(answers, teacher=member).of(splits.validation, "validation")
+            accuracy = check_label_order(member.name, logits, labels_of(splits.validation), splits.label_names)
+            log.info("teacher: %s is right on %.1f %% of the validation rows", member.name, 100 * accuracy)
 
 
 def check_label_order(name: str, logits: np.ndarray, labels: np.ndarray, label_names: list[str]) -> float:

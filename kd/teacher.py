@@ -90,7 +90,9 @@ class Teacher:
     def sources(self, chosen: str | None = None) -> dict[str, Teacher]:
         """The teachers whose features may be asked for, by the name under which an ensemble keeps them."""
         if chosen not in (None, "all"):
-            raise KDError(f"method.features_from={chosen} names a member of an ensemble, and there is one teacher")
+            raise KDError(
+                f"method.features_from={chosen} names a member of an ensemble, and there is one teacher; leave it null"
+            )
         return {"": self}
 
     @cached_property

@@ -183,13 +183,13 @@ def _write(
                 file = places[name] / "values.npy"
                 tables[name] = np.lib.format.open_memmap(file, mode="w+", dtype=value.dtype, shape=shape)
             real = value
-            if name in by_token:
-                real = value * (np.arange(value.shape[1]) < lengths[index][:, None])[..., None]
+            if name in by_token:  # padded positions may hold anything, nan too
+                real = np.where((np.arange(value.shape[1]) < lengths[index][:, None])[..., None], value, 0)
             if not np.isfinite(real).all():
                 bad = index[~np.isfinite(real).reshape(len(index), -1).all(axis=1)]
                 raise KDError(
-                    f"the teacher's {name} are not finite for rows {bad[:10].tolist()}; "
-                    "check the teacher's weights and precision"
+                    f"the teacher's {name} are not finite for rows {bad[:10].tolist()} in {value.dtype}; check the "
+                    "teacher's weights and precision, and where numbers beyond 65504 are meant set cache.use=false"
                 )
             if name in by_token:
                 for row, vectors in zip(index, value, strict=True):

@@ -86,7 +86,7 @@ def fit(
     join_curves(curves, sorted(run.path.glob("metrics.before-*.csv")))
     best = run.checkpoints / "best.ckpt"
     if best.is_file():
-        method.load_weights(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
+        method.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
     timer = next(callback for callback in trainer.callbacks if isinstance(callback, Timer))
     return {
         "training_seconds": round(timer.time_elapsed("train"), 2),

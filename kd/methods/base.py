@@ -127,21 +127,23 @@ class Method(lightning.LightningModule, ABC):
         return self.make_schedule(optimizer, self.total_steps)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        checkpoint["state_dict"] = (
-            {name: value for name, value in checkpoint["state_dict"].items() if not name.startswith(self.unsaved)}
-            if self.unsaved
-            else checkpoint["state_dict"]
-        )
+        for name in [name for name in checkpoint["state_dict"] if self.unsaved and name.startswith(self.unsaved)]:
+            del checkpoint["state_dict"][name]
 
-    def load_weights(self, state: Mapping[str, Tensor]) -> None:
-        """The weights of a checkpoint of this method."""
-        missing, unexpected = self.load_state_dict(state, strict=False)
-        lacking = [name for name in missing if not name.startswith(self.unsaved or ("\0",))]
-        if lacking or unexpected:
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False):
+        """As torch's, but what is `unsaved` may be absent.
+
+        Raises:
+            KDError: the weights are of another model.
+        """
+        found = super().load_state_dict(state_dict, strict=False, assign=assign)
+        lacking = [name for name in found.missing_keys if not (self.unsaved and name.startswith(self.unsaved))]
+        if strict and (lacking or found.unexpected_keys):
             raise KDError(
-                f"the checkpoint is of another model: it lacks {lacking[:3]} and has {unexpected[:3]}; train anew with "
-                "rerun=true"
+                f"the checkpoint is of another model: it lacks {lacking[:3]} and has {found.unexpected_keys[:3]}; "
+                "train anew with rerun=true"
             )
+        return found
 
 
 def run_fit(trainer: lightning.Trainer, method: Method, data: lightning.LightningDataModule, **options) -> None:

@@ -194,7 +194,6 @@ class ToStudent(Method):
                     f"loss '{name}' matches layers, and with method.direction=to_student the teacher's layers are the "
                     "student's input; use logit losses, loss=[], or method.direction=to_teacher"
                 )
-        self.strict_loading = False  # the frozen encoder is in no checkpoint
         self.objective, self.column, self.teacher = objective, column, teacher
         self.mapper_learning_rate = mapper_learning_rate
 

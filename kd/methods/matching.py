@@ -13,9 +13,9 @@ from torch.nn import functional
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from kd.contract import Answer, FeatureLoss
+from kd.contract import ATTENTION_OUTPUTS, Answer, FeatureLoss
 from kd.errors import KDError
-from kd.features import PLACES, Feature, pooled, require_layers, split_heads, width
+from kd.features import PLACES, Feature, depth_of, pooled, split_heads, width
 from kd.mapper import FittedMapper, Linear, Mapper
 
 Pairs = list[tuple[int, int]]
@@ -57,7 +57,7 @@ RULES: dict[str, Callable[[Sequence[int], int], Pairs]] = {
 EVERY = re.compile(r"every_([1-9]\d*)")
 
 
-def layer_pairs(rule: str | Sequence[Sequence[int]], student: Sequence[int], depth: int) -> Pairs:
+def layer_pairs(rule: str | Sequence[Sequence[int]], student: Sequence[int], depth: int, lowest: int = 0) -> Pairs:
     """The pairs by a rule or by name.
 
     Args:
@@ -66,6 +66,7 @@ def layer_pairs(rule: str | Sequence[Sequence[int]], student: Sequence[int], dep
             each), or a list of [student layer, teacher layer].
         student: the M student layers that can take part, lowest first.
         depth: the teacher's N layers.
+        lowest: what a list may go down to: 0, the embeddings, or 1 for what those do not have.
 
     Raises:
         KDError: an unknown rule, one that does not fit the depths, or layers that are not there.
@@ -73,8 +74,9 @@ def layer_pairs(rule: str | Sequence[Sequence[int]], student: Sequence[int], dep
     >>> layer_pairs("uniform", [1, 2], 6), layer_pairs("every_2", [1, 2, 3], 6)
     ([(1, 3), (2, 6)], [(1, 2), (2, 4), (3, 6)])
     """
-    if not isinstance(rule, str):
-        return _listed(rule, student, depth)
+    if isinstance(rule, Sequence) and not isinstance(rule, str):
+        return _listed(rule, [*range(lowest, 1), *student], range(lowest, depth + 1))
+    rule = str(rule)
     step = EVERY.fullmatch(rule)
     if not step and rule not in RULES:
         raise KDError(
@@ -91,7 +93,7 @@ def layer_pairs(rule: str | Sequence[Sequence[int]], student: Sequence[int], dep
     return RULES[rule](student, depth)
 
 
-def _listed(rule: Iterable, student: Sequence[int], depth: int) -> Pairs:
+def _listed(rule: Sequence, student: Sequence[int], teacher: range) -> Pairs:
     pairs = []
     for pair in rule:
         if not (isinstance(pair, (list, tuple)) and len(pair) == 2 and all(type(layer) is int for layer in pair)):
@@ -99,11 +101,10 @@ def _listed(rule: Iterable, student: Sequence[int], depth: int) -> Pairs:
                 f"layers: expected a list of [student layer, teacher layer], got {pair!r}; write [[1,3],[2,6]]"
             )
         own, other = pair
-        if own not in (0, *student) or not 0 <= other <= depth:
-            layers = ", ".join(map(str, (0, *student)))
+        if own not in student or other not in teacher:
             raise KDError(
-                f"layers: there is no pair [{own}, {other}]: for this term the student has layers {layers} and the "
-                f"teacher 0 to {depth} (0: the embeddings)"
+                f"layers: there is no pair [{own}, {other}]: for this term the student has layers "
+                f"{', '.join(map(str, student))} and the teacher {teacher[0]} to {teacher[-1]} (0: the embeddings)"
             )
         pairs.append((own, other))
     if not pairs:
@@ -169,7 +170,7 @@ class Matching(nn.Module):
         super().__init__()
         self.member = member
         self.losses, self.pooling, self.shared = dict(losses), pooling, shared
-        self.depth, self.heads = teacher.num_hidden_layers, teacher.num_attention_heads
+        self.depth, self.heads = depth_of(teacher), teacher.num_attention_heads
         self.shape = shape_of(student)
         self.rules = {name: layers if loss.layers is None else loss.layers for name, loss in losses.items()}
         self.mappers, self.variances = nn.ModuleDict(), nn.ParameterDict()
@@ -181,13 +182,12 @@ class Matching(nn.Module):
             pairs = self.possible[name] = self._possible(name)
             features = {pair: self._features(loss, pair[1]) for pair in pairs}
             wanted |= {feature for found in features.values() for feature in found}
-            require_layers("the teacher", teacher, wanted)
             for own, other in pairs if loss.same_width else ():
                 self._add_mapper(mapper, loss, own, width(teacher, features[own, other][0]))
-            for own, other in pairs if loss.needs_variances else ():
-                size = width(teacher, features[own, other][0])
+            for own, _ in pairs if loss.needs_variances else ():
+                key = self._key(own, loss.level)
                 start = torch.tensor(INITIAL_VARIANCE - 1e-5).expm1().log()  # softplus of it is the variance
-                self.variances[self._key(own, loss.level)] = nn.Parameter(start.repeat(size))
+                self.variances[key] = nn.Parameter(start.repeat(self.mappers[key].out_size))
         self.features = frozenset(wanted)
 
     @property
@@ -209,12 +209,15 @@ class Matching(nn.Module):
 
     def pairs(self, name: str) -> Pairs:
         """The pairs of a loss at this step."""
-        return layer_pairs(self.rules[name], self.eligible(self.losses[name]), self.depth)
+        loss = self.losses[name]
+        return layer_pairs(
+            self.rules[name], self.eligible(loss), self.depth, 1 if loss.needs & ATTENTION_OUTPUTS else 0
+        )
 
     def _possible(self, name: str) -> Pairs:
         """All pairs that a loss may ever read."""
         own = self.eligible(self.losses[name])
-        if not own:
+        if not own and isinstance(self.rules[name], str):
             raise KDError(
                 f"loss '{name}' compares token by token, and this student keeps no vector for each token above its "
                 "embeddings; use level=sentence, student=bilstm or student=transformer"

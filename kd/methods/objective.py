@@ -58,6 +58,7 @@ class Objective(nn.Module):
         confidence: how much each row counts in the transfer terms.
         weighting: names of all terms -> what combines them.
         calibrate: at the first step, scale the transfer terms so that each begins at ``weight_i`` label losses.
+        keeps_label: the label loss has a share of its own, which alpha does not take away.
 
     Raises:
         KDError: no loss, a name that is taken, or settings that contradict each other.
@@ -71,6 +72,7 @@ class Objective(nn.Module):
         confidence: Confidence | None = None,
         weighting: Callable[[list[str]], Weighting] = ConstantWeighting,
         calibrate: bool = False,
+        keeps_label: bool = False,
     ):
         super().__init__()
         if taken := TAKEN & set(losses):
@@ -104,7 +106,7 @@ class Objective(nn.Module):
         heard = [name for name, loss in losses.items() if loss.weight and high > 0]
         if losses and low == 1 and not heard:
             raise KDError("alpha=1 leaves the losses alone, and their weights are all 0; raise one of them")
-        balanced = (["label"] if low < 1 else []) + heard
+        balanced = (["label"] if low < 1 or keeps_label else []) + heard
         if losses and len(balanced) < 2 and not isinstance(self.weighting, ConstantWeighting):
             raise KDError(
                 f"balance/weighting balances terms against each other, found only '{balanced[0]}'; give alpha between "
