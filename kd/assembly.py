@@ -18,7 +18,7 @@ from kd import build
 from kd.data.batching import EncodedSplit, LengthBucketSampler, labels_of
 from kd.data.sources import Splits
 from kd.errors import KDError
-from kd.features import Feature
+from kd.features import Feature, depth_of
 from kd.inference import all_logits, latency, parameter_counts
 from kd.mapper import FittedMapper
 from kd.methods.base import Method
@@ -198,7 +198,7 @@ class Composed(Assembly):
             )
         log.info("to_student: the composition reads the teacher's tokens; tokenizer and embeddings have no say")
         self.objective = self._objective()
-        depth = teacher.config.num_hidden_layers
+        depth = depth_of(teacher.config)
         self.layer = depth if config.method.layer is None else config.method.layer
         self.feature = Feature("hidden_states", self.layer)
         body = build.student_config(config.student, config, 1, 0, splits.label_names)

@@ -8,7 +8,7 @@ import lightning
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers.logger import Logger
 
 from kd import recording
@@ -135,14 +135,19 @@ class StopAt(lightning.Callback):
             raise RuntimeError("killed")
 
 
-def assert_resumes(make, tmp_path, split=None, epochs=4, stops=(1, 3)):
+def assert_resumes(make, tmp_path, split=None, epochs=4, stops=(1, 3), averaged=False):
     """What goes on from the checkpoint before one of these epochs repeats the unbroken run, bit for bit."""
     whole, keep = make(), ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1)
-    one = fit(whole, split, epochs=epochs, path=tmp_path, callbacks=[keep])
+
+    def others():
+        return [EMAWeightAveraging(decay=0.5)] if averaged else []
+
+    one = fit(whole, split, epochs=epochs, path=tmp_path, callbacks=[keep, *others()])
     for stop in stops:
         resumed = make()
         torch.manual_seed(123)  # the state of the generator at the restart must not matter
-        two = fit(resumed, split, epochs=epochs, checkpoint=tmp_path / f"epoch={stop - 1}.ckpt")
+        checkpoint = tmp_path / f"epoch={stop - 1}.ckpt"
+        two = fit(resumed, split, epochs=epochs, checkpoint=checkpoint, callbacks=others())
         assert len(two.losses) == len(one.losses) * (epochs - stop) // epochs
         assert one.losses[-len(two.losses) :] == two.losses
         assert_same(weights(whole), weights(resumed))
@@ -341,6 +346,17 @@ def test_what_cannot_be_is_refused(teacher):
         ToTeacher(student, *RECIPE, only, {"teacher": Matching({}, student, teacher.config)})
 
 
+@pytest.mark.parametrize("mapper", [AttentionPooling, PCA])
+def test_mixed_precision_accumulation_and_clipping_train(teacher, mapper):
+    terms = objective({"vid": VID(), "hint": Hint(), "soft_target": SoftTarget(2.0)}, weighting=GradNorm)
+    method = to_teacher(teacher, "dan", terms, mapper=mapper)
+    before = weights(method.student)
+    curve = fit(method, precision="bf16-mixed", gradient_clip_val=0.1, accumulate_grad_batches=2)
+    assert np.isfinite(curve.losses).all()
+    for name, value in weights(method.student).items():
+        assert value.dtype == torch.float32 and not torch.equal(value, before[name]), name
+
+
 # --- to_teacher: stages
 
 
@@ -524,8 +540,8 @@ def test_a_foreign_checkpoint_is_refused(teacher, tmp_path):
         fit(to_student(teacher, "mlp"), checkpoint=tmp_path / "last.ckpt")
 
 
-@pytest.mark.parametrize(("mapper", "live"), [(Linear, True), (PCA, False)])
-def test_a_resumed_composition_equals_an_unbroken_one(teacher, tmp_path, mapper, live):
+@pytest.mark.parametrize(("mapper", "live", "averaged"), [(Linear, True, True), (PCA, False, False)])
+def test_a_resumed_composition_equals_an_unbroken_one(teacher, tmp_path, mapper, live, averaged):
     split = with_columns({"": teacher}, features=[COLUMN])
     values = torch.from_numpy(split.columns[f"teacher_{COLUMN.column}"].values).float()
 
@@ -536,7 +552,7 @@ def test_a_resumed_composition_equals_an_unbroken_one(teacher, tmp_path, mapper,
             method.student.mapper.fit(values)
         return method
 
-    assert_resumes(make, tmp_path, None if live else split, stops=(2,))
+    assert_resumes(make, tmp_path, None if live else split, stops=(2,), averaged=averaged)
 
 
 def test_a_composition_without_transfer_terms_learns_from_labels(teacher):

@@ -558,6 +558,19 @@ def test_padding_changes_no_answer(teacher, name):
             torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_a_text_without_tokens_is_the_same_in_every_batch(teacher, pooling):
+    """Also among its like, where a batch is one column of padding."""
+    student = make_student("textcnn")
+    match = matching(student, teacher, layers=[[0, 1], [1, 2]], pooling=pooling)
+    ids, mask = torch.tensor([[3, 4, 5], [0, 0, 0]]), torch.tensor([[1, 1, 1], [0, 0, 0]])
+    whole = answers(match, student, teacher, {"input_ids": ids, "attention_mask": mask})["hint"]
+    alone = answers(match, student, teacher, {"input_ids": ids[1:, :1], "attention_mask": mask[1:, :1]})["hint"]
+    for many, one in zip(whole, alone, strict=True):
+        for state, single in zip(many.hidden_states, one.hidden_states, strict=True):
+            torch.testing.assert_close(state[1:], single)
+
+
 def test_columns_in_half_precision_are_read_in_full(teacher):
     student, batch = make_student("transformer"), make_batch()
     losses = {"hint": Hint("token"), "minilm": MiniLM()}

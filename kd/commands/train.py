@@ -97,6 +97,7 @@ def quiet() -> None:
     """Silence what libraries say about things that are as they should be."""
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # a frozen encoder
     warnings.filterwarnings("ignore", message=".*Experiment logs directory.*exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")

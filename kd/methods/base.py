@@ -136,7 +136,12 @@ class Method(lightning.LightningModule, ABC):
         Raises:
             KDError: the weights are of another model.
         """
-        found = super().load_state_dict(state_dict, strict=False, assign=assign)
+        try:
+            found = super().load_state_dict(state_dict, strict=False, assign=assign)
+        except RuntimeError as error:
+            raise KDError(
+                f"the checkpoint is of another model ({' '.join(str(error).split())[:200]}); train anew with rerun=true"
+            ) from error
         lacking = [name for name in found.missing_keys if not (self.unsaved and name.startswith(self.unsaved))]
         if strict and (lacking or found.unexpected_keys):
             raise KDError(

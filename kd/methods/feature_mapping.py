@@ -84,12 +84,18 @@ class ToTeacher(Method):
         self.objective, self.teacher = objective, teacher
         self.mapper_learning_rate = mapper_learning_rate
         self.feature_epochs, self.keep_features = feature_epochs, keep_features
+        self.logged_stage: str | None = None
         if self.outputs & ATTENTION_OUTPUTS:
             recording.prepare(student)
 
     @property
     def in_feature_stage(self) -> bool:
         return self.current_epoch < self.feature_epochs
+
+    @property
+    def stage(self) -> str:
+        """What is learnt in this epoch."""
+        return "features" if self.in_feature_stage else "task"
 
     def on_fit_start(self) -> None:
         if self.trainer.max_epochs and self.feature_epochs >= self.trainer.max_epochs:
@@ -115,8 +121,9 @@ class ToTeacher(Method):
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
-        if self.feature_epochs and self.current_epoch in (0, self.feature_epochs):
-            log.info("stage: %s", "features" if self.in_feature_stage else "task")
+        if self.feature_epochs and (self.stage != self.logged_stage):
+            log.info("stage: %s", self.stage)
+            self.logged_stage = self.stage
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         progress, names = self.progress, self._taking_part()
@@ -210,6 +217,11 @@ class ToStudent(Method):
             answers = {name: [pair] for name in self.objective.transfer}
         parts, self.curves = self.objective(label, answers, batch, self.progress, lambda: trained(self.student))
         return parts
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        """Put the frozen encoder beside what was saved: weight averaging looks for it there."""
+        encoder = {name: value for name, value in self.state_dict().items() if name.startswith(self.unsaved)}
+        checkpoint["state_dict"] = encoder | checkpoint["state_dict"]
 
     def parameter_groups(self) -> list[dict]:
         own = {} if self.mapper_learning_rate is None else {"lr": self.mapper_learning_rate}

@@ -308,7 +308,7 @@ class Matching(nn.Module):
             return apply(mapper, states, other, mask)
         if mapper is not None and mapper.pools:
             return mapper(states, mask).squeeze(1), other
-        own = pooled(states, mask, self.pooling) if states.shape[1] > 1 else states.squeeze(1)
+        own = pooled(states, mask, self.pooling)
         one = torch.ones(len(own), 1, device=own.device)
         own, other = apply(mapper, own.unsqueeze(1), other.unsqueeze(1), one)
         return own.squeeze(1), other.squeeze(1)
