@@ -35,7 +35,13 @@ from kd.model_folder import load_classifier
 from kd.ready_teacher import Answers, ReadyTeacher
 
 BATCH_SIZE = 64
-STUDENT = ("student=transformer", "student.hidden_size=192", "student.num_attention_heads=12", "tokenizer=teacher")
+STUDENT = (
+    "student=transformer",
+    "student.hidden_size=192",
+    "student.num_attention_heads=12",
+    "tokenizer=teacher",
+    "temperature=1",
+)
 
 
 def main() -> None:
@@ -108,10 +114,9 @@ class Kit:
 
 def configuration(loss: str) -> DictConfig:
     """As ``kd train`` composes it."""
-    reads_features = "kd.losses.logits" not in (text := (configuration_folder() / "loss" / f"{loss}.yaml").read_text())
-    reads_features = reads_features and "kd.losses.structured" not in text
-    chosen = "feature_mapping" if reads_features else "distillation"
     with initialize_config_dir(str(configuration_folder()), version_base="1.3"):
+        term = build.make(compose("config", [f"loss=[{loss}]", *STUDENT]).loss[loss])
+        chosen = "feature_mapping" if isinstance(term, FeatureLoss) else "distillation"
         config = compose("config", [f"method={chosen}", f"loss=[{loss}]", *STUDENT])
     OmegaConf.set_struct(config, False)
     del config.choices  # Hydra's run-time choices are known inside a run only

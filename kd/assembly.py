@@ -196,7 +196,7 @@ class Composed(Assembly):
                 f"method.direction=to_student reads the texts as the teacher does, found data.max_length="
                 f"{config.data.max_length} and teacher.max_length={teacher.max_length}; set both to one length"
             )
-        log.info("to_student: the composition reads the teacher's tokens; tokenizer and embeddings have no say")
+        log.info("to_student: the composition reads the teacher's tokens, whatever the tokenizer")
         self.objective = self._objective()
         depth = depth_of(teacher.config)
         self.layer = depth if config.method.layer is None else config.method.layer
@@ -243,7 +243,8 @@ class Composed(Assembly):
             mask = batch["attention_mask"].bool()
             found = batch.get(f"teacher_{self.feature.column}")
             if found is None:
-                found = self.student.features_of(batch["input_ids"], batch["attention_mask"])
+                read = (batch[name].to(self.student.device) for name in ("input_ids", "attention_mask"))
+                found = self.student.features_of(*read).cpu()
             features.append(found[mask].float())
             ids.append(batch["input_ids"][mask])
         if not mapper.needs_target:

@@ -235,6 +235,11 @@ def _composition(config: DictConfig) -> list[str]:
     mistakes = _needs_teacher(config)
     if config.teacher and "members" in config.teacher:
         mistakes.append("method.direction=to_student cuts one teacher, got an ensemble; choose a single teacher")
+    if config.choices.embeddings == "random" and config.mapper._target_ in TOWARDS_WORDS:
+        mistakes.append(
+            "this mapper is fitted towards the word table that the student would have, and embeddings=random is noise; "
+            "use embeddings=pca, or mapper=linear or pca"
+        )
     if config.method.feature_epochs:
         mistakes.append("method.feature_epochs is a stage of method.direction=to_teacher; leave it at 0")
     return mistakes
@@ -263,6 +268,8 @@ def _joint(config: DictConfig) -> list[str]:
         mistakes.append("method.teacher_start=cold starts from a backbone, and teacher=assistant has none; use warm")
     return mistakes
 
+
+TOWARDS_WORDS = ("kd.mapper.LeastSquares", "kd.mapper.Procrustes")
 
 CONTRADICTIONS: dict[type[Method], Callable[[DictConfig], list[str]]] = {
     Distillation: _learns_from_teacher,

@@ -6,7 +6,7 @@
 ``metrics.csv``        curves
 ``metrics.json``       final figures
 ``predictions.parquet``split, row, label, logits of student and teacher for validation and test
-``checkpoints/``       ``best.ckpt`` and ``last.ckpt``, the student only
+``checkpoints/``       ``best.ckpt`` and ``last.ckpt``: what learns, and no frozen teacher
 ``model/``             Hugging Face folder with tokenizer
 ``partners/``          the models that learnt beside it, where they are kept
 ``status.json``        running, done, or failed and why

@@ -9,7 +9,6 @@ import pytest
 from kd.assets import home
 from kd.cli import main
 
-
 MAKEFILE = Path(__file__).parents[1] / "Makefile"
 FURTHER = ("hinted pca", "mapped", "joint pca")
 

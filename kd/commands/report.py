@@ -125,13 +125,15 @@ def settings(config: dict[str, Any], method: str) -> dict[str, Any]:
     if method != "supervised":
         found["loss"] = "+".join(config["loss"]) or "none"
     if found.get("method.direction") == "to_student":
-        found = {key: value for key, value in found.items() if not of_own_words(key)}
+        towards_words = found["mapper"] in ("LeastSquares", "Procrustes")  # fitted to the word table
+        found = {key: value for key, value in found.items() if not of_own_words(key, towards_words)}
     return found
 
 
-def of_own_words(key: str) -> bool:
+def of_own_words(key: str, towards_words: bool = False) -> bool:
     """Whether a composition of teacher and student does not read this: it has the teacher's words."""
-    return key.split(".")[0] in ("embeddings", "tokenizer") or key in ("choices.embeddings", "choices.tokenizer")
+    groups = ("tokenizer",) if towards_words else ("tokenizer", "embeddings")
+    return key.split(".")[0] in groups or key in [f"choices.{group}" for group in groups]
 
 
 def flat(node: dict[str, Any], place: str = "") -> Iterable[tuple[str, Any]]:
@@ -269,8 +271,13 @@ def teacher_moved(name: str, run: Run) -> str:
     """What joint training did to the teacher."""
     teacher = run.metrics["partners"]["teacher"]
     before, after = 100 * teacher["validation_accuracy_before"], 100 * teacher["validation_accuracy"]
-    word = "dragged down" if after < before else "not dragged down"
-    return f"{name}: its teacher went from {before:.1f} to {after:.1f} % on validation in joint training: {word}."
+    noise = 2 * (before * (100 - before) / run.metrics["validation"]["rows"]) ** 0.5
+    words = ("dragged down", "no difference that these rows can show", "lifted")
+    word = words[0] if after < before - noise else words[2] if after > before + noise else words[1]
+    return (
+        f"{name}: its teacher went from {before:.1f} to {after:.1f} % on validation in joint training: {word}. "
+        "agree: with the teacher as it was then."
+    )
 
 
 def notes(rows: list[tuple[str, Run]]) -> list[str]:
@@ -320,6 +327,7 @@ TITLES = (
     "the teacher brought, over the student alone",
     "another way brought, over distillation",
     "the teacher's word table brought",
+    "its peers brought, over the student alone",
 )
 
 
@@ -327,7 +335,7 @@ def comparison(run: Run, other: Run) -> str | None:
     """The title under which two runs are compared; None for runs that are no match."""
     apart = {key.split(".")[-1] for key in run.settings | other.settings if differ(run, other, key)}
     if other.supervised and not run.supervised and not apart:
-        return TITLES[0]
+        return TITLES[0] if run.environment["teacher"] else TITLES[3]
     if other.way == "distilled" and not run.supervised and run.way != other.way and not apart:
         return TITLES[1]
     if run.way == other.way and apart == {"embeddings"} and other_start(run, other):

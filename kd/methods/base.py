@@ -97,7 +97,7 @@ class Method(lightning.LightningModule, ABC):
             self.log_dict(curves, batch_size=len(batch["index"]))
         if self.trainer.world_size > 1:
             # A part that rests at this step (a head during the feature stage) has no gradient, and DDP waits for it.
-            total = total + 0.0 * sum(p.sum() for p in self.parameters() if p.requires_grad)
+            total = total + 0.0 * sum(p.flatten()[0] for p in self.parameters() if p.requires_grad)
         return total
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:

@@ -6,8 +6,10 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import final
 
+import lightning
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -124,6 +126,8 @@ class ToTeacher(Method):
         if self.feature_epochs and (self.stage != self.logged_stage):
             log.info("stage: %s", self.stage)
             self.logged_stage = self.stage
+        if self.feature_epochs and self.current_epoch == self.feature_epochs:
+            forget_the_best(self.trainer.callbacks)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         progress, names = self.progress, self._taking_part()
@@ -226,6 +230,18 @@ class ToStudent(Method):
     def parameter_groups(self) -> list[dict]:
         own = {} if self.mapper_learning_rate is None else {"lr": self.mapper_learning_rate}
         return decay_groups(self.student.body, self.objective) + decay_groups(self.student.mapper, **own)
+
+
+def forget_the_best(callbacks: Iterable[lightning.Callback]) -> None:
+    """Let best checkpoint and early stopping begin anew: before the task stage the head knew nothing."""
+    for callback in callbacks:
+        if isinstance(callback, EarlyStopping):
+            callback.wait_count = 0
+            callback.best_score = torch.tensor(torch.inf if callback.mode == "min" else -torch.inf)
+        if isinstance(callback, ModelCheckpoint) and callback.monitor:
+            callback.best_k_models.clear()
+            callback.best_model_score, callback.best_model_path, callback.kth_best_model_path = None, "", ""
+            callback.kth_value = torch.tensor(torch.inf if callback.mode == "min" else -torch.inf)
 
 
 def _inputs(batch: Batch) -> Batch:

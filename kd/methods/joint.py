@@ -23,6 +23,11 @@ from kd.methods.objective import Objective
 
 log = logging.getLogger(__name__)
 
+TEACHER = "teacher"
+"""The partner that reads the teacher's tokens; all others are peers of the student."""
+
+TEACHER_LEARNING_RATE = 1e-5
+
 
 @final
 class Joint(Method):
@@ -31,17 +36,18 @@ class Joint(Method):
     ``student_weight * CE(student, y) + alpha * sum_i weight_i * loss_i(student, partner)`` and, for each partner,
     ``partner_weight * CE(partner, y) + partner_alpha * sum_i weight_i * loss_i(partner, others)``. Where one side
     learns from several, their terms are averaged. Every term updates the side that learns from it and no other,
-    unless ``flow`` lets the student's terms reach the partners too.
+    unless ``flow`` lets the student's terms reach the partners too. Calibration, confidence and weighting act on the
+    student's terms.
 
     Args:
         partners: the other models by name: "teacher" reads the teacher's tokens, all others the student's.
         objective: the student's transfer terms and their balance.
-        partner_schedule: as ``schedule``, of the partners.
-        partner_learning_rate: of the partners.
+        partner_schedule: as ``schedule``, of the teacher; peers follow the student's.
+        partner_learning_rate: of the partners; None: 1e-5 for the teacher, the optimizer's own for peers.
         partner_weight_decay: of their matrices.
         student_weight: None: 1 - alpha.
-        partner_weight: of each partner's label loss.
-        partner_alpha: 0: transfer goes one way, to the student.
+        partner_weight: of each partner's label loss; None: 1 for the teacher, as the student's for peers.
+        partner_alpha: None: 0 for the teacher, so that transfer goes one way, and the student's alpha for peers.
         flow: let gradient of the student's terms reach the partners.
         clean_targets: what a model teaches is computed without dropout, in a pass of its own; otherwise it is the
             training pass.
@@ -65,11 +71,11 @@ class Joint(Method):
         objective: Objective,
         partners: Mapping[str, PreTrainedModel],
         partner_schedule: Callable[[Optimizer, int], LRScheduler],
-        partner_learning_rate: float = 2e-5,
+        partner_learning_rate: float | None = None,
         partner_weight_decay: float = 0.01,
         student_weight: float | None = None,
-        partner_weight: float = 1.0,
-        partner_alpha: float = 0.0,
+        partner_weight: float | None = None,
+        partner_alpha: float | None = None,
         flow: bool = False,
         clean_targets: bool = True,
         seed: int = 0,
@@ -90,8 +96,13 @@ class Joint(Method):
         if student_weight == 0 and objective.alpha.bounds()[1] == 0:
             raise KDError("method.student_weight=0 and alpha=0 leave the student nothing to learn; raise one of them")
         self.partners, self.objective = nn.ModuleDict(partners).train(), objective
-        if not (partner_weight or partner_alpha or flow):
-            self.partners.requires_grad_(False)
+        for name, partner in partners.items():
+            if not (chosen(partner_weight, name, 1.0, 1.0) or chosen(partner_alpha, name, 0.0, 1.0) or flow):
+                partner.requires_grad_(False)
+        if TEACHER not in partners:  # peers that know nothing agree: their first terms measure nothing
+            if objective.calibrate:
+                raise KDError("balance.calibrate=true measures the first step, where peers agree; set it to false")
+            objective.measured.fill_(True)
         self.make_partner_schedule = partner_schedule
         self.partner_learning_rate, self.partner_weight_decay = partner_learning_rate, partner_weight_decay
         self.student_weight, self.partner_weight, self.partner_alpha = student_weight, partner_weight, partner_alpha
@@ -104,14 +115,15 @@ class Joint(Method):
 
     def partner_logits(self, name: str, batch: Batch) -> Tensor:
         """``[B, C]``, in the mode that the partner is in."""
-        inputs = teacher_inputs(batch) if name == "teacher" else batch
+        inputs = teacher_inputs(batch) if name == TEACHER else batch
         return student_output(self.partners[name], inputs).logits
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        asks = self.objective.asks_teacher(self.progress)
+        asks, alpha = self.objective.asks_teacher(self.progress), self.objective.alpha.at(self.progress)
+        back = {name: chosen(self.partner_alpha, name, 0.0, alpha) for name in self.partners}
         logits = {"student": student_output(self.student, batch).logits}
         logits |= {name: self.partner_logits(name, batch) for name in self.partners}
-        targets = self._targets(batch, logits, asks)
+        targets = self._targets(batch, logits, asks, any(back.values()))
         own = Answer(logits=logits["student"])
         pairs = [(own, targets[name]) for name in self.partners] if asks else []
         label = self.label_loss(logits["student"], batch["labels"])
@@ -123,28 +135,30 @@ class Joint(Method):
             lambda: trained(self.student),
             label_share=self.student_weight,
         )
+        own_share = 1 - alpha if self.student_weight is None else self.student_weight
         for name in self.partners:
             parts[f"{name}_label"] = self.label_loss(logits[name], batch["labels"])
-            parts["total"] = parts["total"] + self.partner_weight * parts[f"{name}_label"]
-            if self.partner_alpha:
+            weight = chosen(self.partner_weight, name, 1.0, own_share)
+            parts["total"] = parts["total"] + weight * parts[f"{name}_label"]
+            if back[name]:
                 others = [detached(targets[other]) for other in logits if other != name]
                 for loss_name, loss in self.objective.transfer.items():
                     terms = [loss(Answer(logits=logits[name]), other, batch) for other in others]
                     parts[f"{name}_{loss_name}"] = sum(terms) / len(terms)
-                    share = self.partner_alpha * loss.weight
+                    share = back[name] * loss.weight
                     parts["total"] = parts["total"] + share * parts[f"{name}_{loss_name}"]
         return parts
 
-    def _targets(self, batch: Batch, logits: Mapping[str, Tensor], asks: bool) -> dict[str, Answer]:
-        """What each model teaches the others."""
+    def _targets(self, batch: Batch, logits: Mapping[str, Tensor], asks: bool, back: bool) -> dict[str, Answer]:
+        """What each model teaches the others, to the student (``asks``) and to partners (``back``)."""
         if not self.clean_targets:
             return {name: Answer(logits=value) for name, value in logits.items()}
         targets = {}
         with torch.no_grad():
-            if self.partner_alpha:
+            if back:
                 with evaluating(self.student):
                     targets["student"] = Answer(logits=student_output(self.student, batch).logits)
-            if asks or self.partner_alpha:
+            if asks or back:
                 with evaluating(self.partners):
                     targets |= {name: Answer(logits=self.partner_logits(name, batch)) for name in self.partners}
         return targets
@@ -172,7 +186,7 @@ class Joint(Method):
         rows = len(self.trainer.datamodule.validation)
         for before, (name, accuracy) in zip(self.accuracy_before.tolist(), self.partner_accuracy.items(), strict=True):
             now = accuracy.compute().item()
-            if now < before - 2 * math.sqrt(before * (1 - before) / rows):
+            if self.trainer.is_global_zero and now < before - 2 * math.sqrt(before * (1 - before) / rows):
                 log.warning(
                     "joint training drags the %s down: validation accuracy %.3f, and %.3f before; lower "
                     "method.partner_learning_rate or method.partner_alpha, or set method.flow=false",
@@ -180,9 +194,12 @@ class Joint(Method):
                 )
 
     def parameter_groups(self) -> list[dict]:
-        rates = {"lr": self.partner_learning_rate}
-        partners = decay_groups(self.partners, **rates, weight_decay=self.partner_weight_decay)
-        return decay_groups(self.student, self.objective) + [{**group, "partner": True} for group in partners]
+        groups = decay_groups(self.student, self.objective)
+        for name, partner in self.partners.items():
+            rate = chosen(self.partner_learning_rate, name, TEACHER_LEARNING_RATE, None)
+            own = {"weight_decay": self.partner_weight_decay} | ({} if rate is None else {"lr": rate})
+            groups += [{**group, "teacher": name == TEACHER} for group in decay_groups(partner, **own)]
+        return groups
 
     def learning_rates(self, optimizer: Optimizer) -> LRScheduler:
         """Each side's own schedule over its own parameter groups."""
@@ -190,7 +207,12 @@ class Joint(Method):
             make(SGD([nn.Parameter(torch.zeros(1))], lr=1.0), self.total_steps).lr_lambdas[0]
             for make in (self.make_schedule, self.make_partner_schedule)
         )
-        return LambdaLR(optimizer, [partner if group.get("partner") else own for group in optimizer.param_groups])
+        return LambdaLR(optimizer, [partner if group.get("teacher") else own for group in optimizer.param_groups])
+
+
+def chosen(value: float | None, name: str, teacher: float, peer: float | None) -> float | None:
+    """An option of a partner, or where it is None what suits a teacher or a peer."""
+    return value if value is not None else teacher if name == TEACHER else peer
 
 
 def require_rest_at_agreement(name: str, loss: Loss, num_labels: int) -> None:

@@ -170,7 +170,7 @@ class Matching(nn.Module):
         super().__init__()
         self.member = member
         self.losses, self.pooling, self.shared = dict(losses), pooling, shared
-        self.depth, self.heads = depth_of(teacher), teacher.num_attention_heads
+        self.depth, self.teacher = depth_of(teacher), teacher
         self.shape = shape_of(student)
         self.rules = {name: layers if loss.layers is None else loss.layers for name, loss in losses.items()}
         self.mappers, self.variances = nn.ModuleDict(), nn.ParameterDict()
@@ -293,7 +293,7 @@ class Matching(nn.Module):
         (feature,) = [feature for feature in self._features(loss, other_layer) if feature.output == output]
         other = teacher[feature].float()
         if output != "hidden_states":
-            return attention[layer - 1][PLACES[output]], split_heads(other, self.heads)
+            return attention[layer - 1][PLACES[output]], split_heads(other, self.teacher.num_attention_heads)
         states = student.hidden_states[layer]
         mapper = self.mappers[self._key(layer, loss.level)] if loss.same_width else None
         return self._mapped(mapper, loss.level, states, other, mask if self.shape.by_token[layer] else None)

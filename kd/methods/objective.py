@@ -94,6 +94,12 @@ class Objective(nn.Module):
                 f"balance/temperature moves a temperature, and none of the losses ({', '.join(losses)}) has one; "
                 "add loss=[soft_target] or set balance/temperature=constant"
             )
+        for name, loss in losses.items():
+            if math.isfinite(loss.highest_temperature) and self.temperature is None and loss.temperature != 1:
+                raise KDError(
+                    f"loss '{name}' follows a temperature that falls to 1, found a constant {loss.temperature:g}; set "
+                    "balance/temperature=annealing"
+                )
         for name in tempered if self.temperature is not None else ():
             lowest, highest = self.temperature.bounds()
             if lowest <= 0:
