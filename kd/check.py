@@ -76,7 +76,7 @@ def check(config: DictConfig) -> None:
                 attempt(lambda name=name, term=term: check_outputs(name, term.needs, student, "student"))
         objective = None if mistakes else attempt(lambda: build.objective(config))
         if objective and kind in AROUND:
-            attempt(lambda: build.method(config, _any_student(), objective=objective, **AROUND[kind]))
+            attempt(lambda: build.method(config, _any_student(), objective=objective, **AROUND[kind](config)))
     if mistakes:
         raise KDError("; ".join(dict.fromkeys(mistakes)))
 
@@ -183,6 +183,7 @@ RECIPE = {
 MAY_BE_NULL = frozenset(
     {
         *("method.layer", "method.mapper_learning_rate", "method.student_weight"),
+        *("method.partner_learning_rate", "method.partner_weight", "method.partner_alpha"),
         *("trainer.gradient_clip_val", "trainer.max_epochs", "threads"),
     }
 )
@@ -194,7 +195,11 @@ CHOICES = (
 )
 """Groups that every run reads."""
 
-AROUND: dict[type[Method], dict[str, Any]] = {Distillation: {}, ToStudent: {"column": ""}, Joint: {"partners": {}}}
+AROUND: dict[type[Method], Callable[[DictConfig], dict[str, Any]]] = {
+    Distillation: lambda config: {},
+    ToStudent: lambda config: {"column": ""},
+    Joint: lambda config: {"partners": {"teacher" if config.teacher else "peer": _any_student()}},
+}
 """What the methods that can be made before there is a teacher take beside student and objective."""
 
 

@@ -342,7 +342,7 @@ class Rates(lightning.Callback):
 
     def on_train_batch_start(self, trainer, method, batch, batch_index):
         groups = trainer.optimizers[0].param_groups
-        self.steps.append([(bool(group.get("partner")), group["lr"], group["weight_decay"]) for group in groups])
+        self.steps.append([(bool(group.get("teacher")), group["lr"], group["weight_decay"]) for group in groups])
 
 
 def test_each_side_has_its_own_learning_rate_decay_schedule_and_warm_up():
@@ -352,16 +352,16 @@ def test_each_side_has_its_own_learning_rate_decay_schedule_and_warm_up():
     )
     curve = fit(method, callbacks=[rates])
     own = 1e-2 * np.array([0, 1, 0.8, 0.6, 0.4, 0.2])  # linear, one of six steps of warm-up
-    partners = 1e-4 * np.array([0, 1 / 3, 2 / 3, 1, 1, 1])  # constant after three
+    teachers = 1e-4 * np.array([0, 1 / 3, 2 / 3, 1, 1, 1])  # constant after three
+    peers = 1e-4 * own / 1e-2  # a peer follows the student's schedule
     for step, groups in enumerate(rates.steps):
         expected = [(False, own[step], 0.1), (False, own[step], 0.0)]
-        expected += [(True, partners[step], 0.02), (True, partners[step], 0.0)]
+        expected += [(True, teachers[step], 0.02), (True, teachers[step], 0.0)]
+        expected += [(False, peers[step], 0.02), (False, peers[step], 0.0)]
         np.testing.assert_allclose(groups, expected, rtol=1e-6)
     assert len(rates.steps) == 6
     groups = curve.trainer.optimizers[0].param_groups
-    student, others = (
-        {id(p) for g in groups if bool(g.get("partner")) == side for p in g["params"]} for side in (0, 1)
-    )
+    student, others = ({id(p) for g in part for p in g["params"]} for part in (groups[:2], groups[2:]))
     assert student == {id(p) for p in method.student.parameters()}
     assert others == {id(p) for p in method.partners.parameters()}
 
@@ -482,7 +482,7 @@ def test_every_partner_is_followed():
     validation = make_split()
     before = [accuracy(model, validation) for model in partners.values()]
     method = joint(make_dan(), partners, partner_learning_rate=0.1, partner_schedule=UNDISTURBED)
-    trainer = train(method, validation, validation, max_epochs=1)
+    trainer = train(method, validation, validation, max_epochs=3)
     assert before != [accuracy(model, validation) for model in partners.values()], "else nothing is tested"
     torch.testing.assert_close(method.accuracy_before, torch.tensor(before))
     for name, model in partners.items():
@@ -550,3 +550,32 @@ def test_a_partner_that_rests_is_a_frozen_teacher():
 def test_what_cannot_work_is_refused(options, words):
     with pytest.raises(KDError, match=words):
         joint(**options)
+
+
+def test_a_peer_learns_as_the_student_does():
+    """Without being told anything, as method.copies=1 makes it: from the labels, from the student, at its rate."""
+    peer = make_dan(1)
+    method = Joint(
+        make_dan(),
+        LabelLoss(),
+        *RECIPE[1:],
+        objective=Objective({"soft_target": SoftTarget(2.0)}, Constant(0.3)),
+        partners={"peer": peer},
+        partner_schedule=PARTNER_SCHEDULE,
+    )
+    parts = method.losses(batch_of())
+    expected = sum(
+        0.7 * parts[label] + 0.3 * parts[term]
+        for label, term in (("label", "soft_target"), ("peer_label", "peer_soft_target"))
+    )
+    torch.testing.assert_close(parts["total"], expected)
+    rates = Rates()
+    fit(method, callbacks=[rates])
+    assert all(groups[0][1] == groups[2][1] for groups in rates.steps)
+    assert accuracy(peer, make_split()) > 0.7
+
+
+def test_calibration_of_peers_is_refused():
+    objective = Objective({"soft_target": SoftTarget(2.0)}, Constant(0.3), calibrate=True)
+    with pytest.raises(KDError, match="where peers agree"):
+        Joint(make_dan(), LabelLoss(), *RECIPE[1:], objective, {"peer": make_dan(1)}, partner_schedule=PARTNER_SCHEDULE)

@@ -16,7 +16,17 @@ from kd.run import RunDirectory
 ROWS = 200
 
 
-def write_run(path: Path, method="supervised", embeddings="pca", correct=160, shift=0, seed=0, test="rows", **changes):
+def write_run(
+    path: Path,
+    method="supervised",
+    embeddings="pca",
+    correct=160,
+    shift=0,
+    seed=0,
+    test="rows",
+    of_method=None,
+    **changes,
+):
     """A run that has ``correct`` of 200 rows right, beginning at row ``shift``; the teacher has 180."""
     path.mkdir(parents=True)
     labels = np.arange(ROWS) % 2
@@ -38,7 +48,8 @@ def write_run(path: Path, method="supervised", embeddings="pca", correct=160, sh
         "loss": {"soft_target": {"_target_": "x", "temperature": config["temperature"], "weight": 1.0}},
         "data": {"path": "a"},
     }
-    config |= {"embeddings": {"_target_": embeddings, "std": 0.1}, "method": {"_target_": method}}
+    config |= {"embeddings": {"_target_": embeddings, "std": 0.1}}
+    config["method"] = {"_target_": method} | (of_method or {})
     (path / "config.yaml").write_text(yaml.safe_dump(config))
     cost = {
         "parameters": {"total": 1_234_567, "without_embeddings": 34_567},
@@ -144,3 +155,52 @@ def test_nothing_to_report(tmp_path, folder, capsys):
     (tmp_path / "empty").mkdir()
     assert main(["report", str(tmp_path / folder)]) == 2
     assert "found nothing at" in (error := capsys.readouterr().err) or "found none" in error
+
+
+def test_ways_have_names_and_what_they_brought_is_told_apart(tmp_path, capsys):
+    composed = {"direction": "to_student", "layer": None}
+    write_run(tmp_path / "a", "supervised", correct=130)
+    write_run(tmp_path / "b", "distillation", correct=150)
+    write_run(tmp_path / "c", "feature_mapping", correct=160, of_method={"direction": "to_teacher", "layers": "top"})
+    write_run(
+        tmp_path / "d", "feature_mapping", correct=175, of_method=composed, mapper={"_target_": "kd.mapper.Linear"}
+    )
+    write_run(tmp_path / "e", "joint", correct=155)
+    inside = {"encoder": 1_000_000, "mapper": 10, "body": 20, "layer": 6, "encoder_ms": 0.4}
+    add_to_metrics(tmp_path / "d", teacher_inside=inside)
+    teacher = {"validation_accuracy_before": 0.85, "validation_accuracy": 0.80}
+    add_to_metrics(tmp_path / "e", partners={"teacher": teacher}, validation={"rows": 1000})
+    lines = printed(capsys, tmp_path)
+    text = " ".join(" ".join(lines).split())
+    assert "mapped: of the teacher 1.00 M parameters are still in it (layer 6), 81% of all" in text
+    assert "0.40 ms, 80% of its p50" in text
+    assert "joint: its teacher went from 85.0 to 80.0 % on validation in joint training: dragged down" in text
+    found = findings(lines)
+    assert {pair for pair in found if pair.endswith(" - alone")} == {
+        *("distilled - alone", "hinted - alone", "mapped - alone", "joint - alone")
+    }
+    assert {"hinted - distilled", "mapped - distilled", "joint - distilled"} <= set(found)
+
+
+def test_compositions_towards_another_word_table_are_two_rows(tmp_path, capsys):
+    for mapper, rows in (("Linear", 1), ("Procrustes", 2)):
+        for start in ("pca", "random"):
+            node = {"mapper": {"_target_": f"kd.mapper.{mapper}"}, "of_method": {"direction": "to_student"}}
+            write_run(tmp_path / mapper / start, "feature_mapping", start, **node)
+        lines = printed(capsys, tmp_path / mapper)
+        assert sum(line.startswith("mapped") and " - " not in line and "[" in line for line in lines) == rows
+
+
+def test_what_peers_brought_is_not_called_the_teachers(tmp_path, capsys):
+    write_run(tmp_path / "a", "supervised", correct=130)
+    write_run(tmp_path / "b", "joint", correct=150)
+    for run in ("a", "b"):
+        path = tmp_path / run / "environment.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"teacher": None}))
+    text = " ".join(" ".join(printed(capsys, tmp_path)).split())
+    assert "its peers brought, over the student alone" in text and "the teacher brought" not in text
+
+
+def add_to_metrics(run: Path, **figures) -> None:
+    path = run / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | figures))
