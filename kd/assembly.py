@@ -29,7 +29,7 @@ from kd.methods.supervised import Supervised
 from kd.metrics import label_metrics
 from kd.model_folder import load_classifier
 from kd.models.mapped import compose, mapped_config, teacher_share
-from kd.models.pretrained import freeze_lowest
+from kd.models.pretrained import freeze_lowest, require_depth
 from kd.ready_teacher import Answers, ReadyTeacher, check_members, require_room
 from kd.teacher import Teacher, labelled_rows
 
@@ -275,6 +275,8 @@ class Together(Assembly):
 
     def __init__(self, config: DictConfig, splits: Splits, teacher: Teacher | None):
         super().__init__(config, splits, teacher)
+        if teacher is not None:
+            require_depth(teacher.config, config.method.frozen_layers)
         nodes = {**{f"copy_{n}": config.student for n in range(1, config.method.copies + 1)}, **config.peers}
         self.partners = {
             name: build.student(config, self.tokenizer, splits.label_names, teacher, node, config.seed + 1000 * place)

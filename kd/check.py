@@ -47,7 +47,7 @@ def check(config: DictConfig) -> None:
             mistakes.append(str(error))
 
     mistakes += [
-        f"{place}: expected a teacher, got {node}; +teacher@{place}=hf adds one, ~{place} takes one out"
+        f"{place}: expected a teacher, got {node}; teacher@{place}=hf makes it one, ~{place} takes one out"
         for place, node in teachers.items()
         if not (OmegaConf.is_dict(node) and "_target_" in node)
     ]

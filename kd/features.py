@@ -69,7 +69,7 @@ def width(config: PretrainedConfig, feature: Feature) -> int:
     if feature.output != "hidden_states":
         heads = config.num_attention_heads
         return heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
-    return (getattr(config, "embedding_size", None) if feature.layer == 0 else None) or config.hidden_size
+    return config.hidden_size
 
 
 def bytes_a_row(config: PretrainedConfig, feature: Feature, tokens: float) -> float:

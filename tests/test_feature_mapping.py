@@ -397,11 +397,11 @@ def test_the_best_epoch_is_one_of_the_task(teacher, tmp_path):
 
     class Guess(lightning.Callback):
         def on_validation_epoch_end(self, trainer, method):
-            trainer.callback_metrics["val/accuracy"] = torch.tensor(1.0 if trainer.current_epoch == 0 else 0.6)
+            method.log("guess", 1.0 if trainer.current_epoch == 0 else 0.6)
 
     options = {"filename": "best", "mode": "max", "enable_version_counter": False}
-    best = lightning.pytorch.callbacks.ModelCheckpoint(tmp_path, monitor="val/accuracy", **options)
-    stop = lightning.pytorch.callbacks.EarlyStopping("val/accuracy", mode="max", patience=2)
+    best = lightning.pytorch.callbacks.ModelCheckpoint(tmp_path, monitor="guess", **options)
+    stop = lightning.pytorch.callbacks.EarlyStopping("guess", mode="max", patience=2)
     fit(to_teacher(teacher, feature_epochs=1), epochs=3, path=tmp_path, callbacks=[Guess(), best, stop])
     assert torch.load(best.best_model_path, weights_only=True)["epoch"] == 1
     assert [path.name for path in tmp_path.glob("best*")] == ["best.ckpt"]

@@ -481,8 +481,8 @@ def test_every_partner_is_followed():
     partners = {"one": make_dan(1), "two": make_dan(5)}
     validation = make_split()
     before = [accuracy(model, validation) for model in partners.values()]
-    method = joint(make_dan(), partners, partner_learning_rate=0.1, partner_schedule=UNDISTURBED)
-    trainer = train(method, validation, validation, max_epochs=3)
+    method = joint(make_dan(), partners, partner_learning_rate=0.03, partner_schedule=UNDISTURBED)
+    trainer = train(method, validation, validation, max_epochs=20)
     assert before != [accuracy(model, validation) for model in partners.values()], "else nothing is tested"
     torch.testing.assert_close(method.accuracy_before, torch.tensor(before))
     for name, model in partners.items():
@@ -569,10 +569,10 @@ def test_a_peer_learns_as_the_student_does():
         for label, term in (("label", "soft_target"), ("peer_label", "peer_soft_target"))
     )
     torch.testing.assert_close(parts["total"], expected)
-    rates = Rates()
+    rates, start = Rates(), peer.head.weight.detach().clone()
     fit(method, callbacks=[rates])
     assert all(groups[0][1] == groups[2][1] for groups in rates.steps)
-    assert accuracy(peer, make_split()) > 0.7
+    assert (peer.head.weight - start).norm() > 0.05, "as far as a student moves, not as a fine-tuned teacher"
 
 
 def test_calibration_of_peers_is_refused():

@@ -62,7 +62,7 @@ def ls(places: list[Path]) -> int:
         ("kB", "right"),
         ("s", "right"),
     ):
-        table.add_column(name, justify=side, no_wrap=name == "key")
+        table.add_column(name, justify=side, no_wrap=name in ("key", "column"))
     for place in places:
         if problem := teacher_cache.damage(place):
             table.add_row(place.name, f"damaged: {problem}")

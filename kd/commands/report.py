@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -378,5 +379,5 @@ def millions(count: int) -> str:
 
 
 def short(name: str) -> str:
-    """The last part of a model's name."""
-    return name.removeprefix("asset:").rstrip("/").split("/")[-1]
+    """The name of a model, or of several, without the folders."""
+    return re.sub(r"asset:|[^\s+]*/(?=[^\s+/])", "", name).rstrip("/")

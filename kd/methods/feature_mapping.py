@@ -100,7 +100,7 @@ class ToTeacher(Method):
         return "features" if self.in_feature_stage else "task"
 
     def on_fit_start(self) -> None:
-        if self.trainer.max_epochs and self.feature_epochs >= self.trainer.max_epochs:
+        if 0 < (self.trainer.max_epochs or -1) <= self.feature_epochs:
             raise KDError(
                 f"method.feature_epochs={self.feature_epochs} leaves none of trainer.max_epochs="
                 f"{self.trainer.max_epochs} for the task; lower the one or raise the other"

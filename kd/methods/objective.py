@@ -79,7 +79,9 @@ class Objective(nn.Module):
             raise KDError(f"loss '{taken.pop()}' has the name of another part of the objective; rename it")
         low, high = alpha.bounds()
         if not 0 <= low <= high <= 1:
-            raise KDError(f"alpha: expected the share of the transfer terms in [0, 1], got {low:g} to {high:g}")
+            raise KDError(
+                f"alpha: expected the share of the transfer terms in [0, 1], got {low:g} to {high:g}; correct alpha"
+            )
         self.transfer = nn.ModuleDict(losses)
         self.alpha, self.calibrate = alpha, calibrate
         self.temperature = None if isinstance(temperature, Constant) else temperature
@@ -103,7 +105,10 @@ class Objective(nn.Module):
         for name in tempered if self.temperature is not None else ():
             lowest, highest = self.temperature.bounds()
             if lowest <= 0:
-                raise KDError(f"balance/temperature: expected temperatures above 0, got {lowest:g} to {highest:g}")
+                raise KDError(
+                    f"balance/temperature: expected temperatures above 0, got {lowest:g} to {highest:g}; "
+                    "correct its ends"
+                )
             if highest > losses[name].highest_temperature:
                 raise KDError(
                     f"balance/temperature rises to {highest:g}, and loss '{name}' makes sense up to "

@@ -59,17 +59,27 @@ def new_student(config: PreTrainedConfig) -> PreTrainedModel:
     return student
 
 
+def require_depth(config: PreTrainedConfig, layers: int) -> int:
+    """The depth of a transformer, which must have so many layers.
+
+    Raises:
+        KDError: it has fewer.
+    """
+    depth = getattr(config, "num_hidden_layers", 0)
+    if layers > depth:
+        raise KDError(f"method.frozen_layers: the teacher has {depth} layers, got {layers}; give 0 to {depth}")
+    return depth
+
+
 def freeze_lowest(model: PreTrainedModel, layers: int) -> None:
     """Take the embeddings and the lowest layers of a transformer out of training; 0 leaves everything in.
 
     Raises:
         KDError: more layers than there are, or an architecture whose layers are not kept one by one.
     """
-    depth = model.config.num_hidden_layers
-    if not 0 <= layers <= depth:
-        raise KDError(f"method.frozen_layers: the teacher has {depth} layers, got {layers}; give 0 to {depth}")
     if layers == 0:
         return
+    depth = require_depth(model.config, layers)
     stacks = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
     if len(stacks) != 1:
         raise KDError(
