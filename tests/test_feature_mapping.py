@@ -476,6 +476,7 @@ def test_a_resumed_mapper_is_not_fitted_again(teacher, tmp_path, caplog):
         fit(make(), path=tmp_path, callbacks=[keep, StopAt(1)])
     kept = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
     resumed = make()
+    caplog.clear()  # another test may have left the level at INFO
     with caplog.at_level(logging.INFO, "kd"):
         fit(resumed, checkpoint=tmp_path / "last.ckpt")
     assert "mapper: fitting" not in caplog.text
@@ -629,6 +630,7 @@ def test_scales_are_kept_over_a_resumption(teacher, tmp_path, caplog):
     with pytest.raises(RuntimeError, match="killed"):
         fit(broken, path=tmp_path, callbacks=[keep, StopAt(1)])
     assert (broken.objective.scales != 1).all()
+    caplog.clear()
     with caplog.at_level(logging.INFO, "kd"):
         fit(resumed, checkpoint=tmp_path / "last.ckpt")
     assert torch.equal(resumed.objective.scales, broken.objective.scales)

@@ -463,7 +463,7 @@ MISTAKES = {
     ),
     "no member": (
         ["teacher=ensemble", "+teacher.members.third=hf"],
-        r"teacher.members.third: expected a teacher, got hf; \+teacher@teacher.members.third=hf adds one",
+        r"teacher.members.third: expected a teacher, got hf; teacher@teacher.members.third=hf makes it one",
     ),
     "recipe of an assistant": (["teacher=assistant", "teacher.alpha=2"], r"teacher.alpha: .* in \[0, 1\], got 2"),
     "assistant without positions": (
