@@ -19,7 +19,7 @@ def test_the_demo_on_a_tiny_slice(tmp_path, monkeypatch, capsys):
         pytest.skip("the teacher's weights are not here: make install fetches them")
     monkeypatch.chdir(tmp_path)
     slice_of_it = ["data.limit=160", "trainer.max_epochs=1", "callbacks=[checkpoint]", "threads=2"]
-    commands = re.findall(r"\$\(BIN\)/kd (train .*(?:\\\n.*)*)", MAKEFILE.read_text())
+    commands = re.findall(r"\$\(BIN\)/kd (train .*)", MAKEFILE.read_text().replace("\\\n", " "))
     assert len(commands) == 4
     for command in commands:
         assert main([*shlex.split(command), *slice_of_it]) == 0, command
