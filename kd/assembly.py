@@ -23,7 +23,7 @@ from kd.inference import all_logits, latency, parameter_counts
 from kd.mapper import FittedMapper
 from kd.methods.base import Method
 from kd.methods.distillation import Distillation
-from kd.methods.feature_mapping import FIT_ROWS, ToStudent, ToTeacher
+from kd.methods.feature_mapping import ToStudent, ToTeacher, fitting_batches
 from kd.methods.joint import Joint
 from kd.methods.supervised import Supervised
 from kd.metrics import label_metrics
@@ -216,9 +216,7 @@ class Composed(Assembly):
         config, names = self.config, self.splits.label_names
         body = build.student_config(config.student, config, 1, 0, names)
         torch.manual_seed(config.seed)
-        model = compose(self.answers.teacher.model, self.layer, build.make(config.mapper), body)
-        model.config.id2label, model.config.label2id = body.id2label, body.label2id
-        return model
+        return compose(self.answers.teacher.model, self.layer, build.make(config.mapper), body)
 
     def method(self) -> Method:
         self._fit_mapper()
@@ -235,11 +233,8 @@ class Composed(Assembly):
         mapper = self.student.mapper
         if not isinstance(mapper, FittedMapper):
             return
-        train = self.train()
-        rows = np.random.default_rng(self.config.seed).permutation(len(train))[:FIT_ROWS]
         features, ids = [], []
-        for chunk in np.array_split(rows, max(1, len(rows) // 128)):
-            batch = train[chunk]
+        for batch in fitting_batches(self.train(), self.config.seed):
             mask = batch["attention_mask"].bool()
             found = batch.get(f"teacher_{self.feature.column}")
             if found is None:

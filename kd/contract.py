@@ -130,7 +130,7 @@ class FeatureLoss(Loss, ABC):
     levels: ClassVar[tuple[str, ...]] = ("sentence", "token")
     """At which levels the term makes sense."""
 
-    def __init__(self, level: str, layers: str | list | None = None, weight: float = 1.0):
+    def __init__(self, level: str = "sentence", layers: str | list | None = None, weight: float = 1.0):
         super().__init__(weight)
         self.level = option("level", level, self.levels)
         self.layers = layers

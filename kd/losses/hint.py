@@ -137,9 +137,6 @@ class PairLoss(FeatureLoss, ABC):
         KDError: an option is outside its range.
     """
 
-    def __init__(self, level: str = "sentence", layers: str | list | None = None, weight: float = 1.0):
-        super().__init__(level, layers, weight)
-
     @abstractmethod
     def compare(self, student_states: Tensor, teacher_states: Tensor) -> Tensor:
         """The term of one pair as a scalar, from states ``[N, d]``."""
@@ -220,9 +217,6 @@ class VID(FeatureLoss):
 
     same_width = True
     needs_variances = True
-
-    def __init__(self, level: str = "sentence", layers: str | list | None = None, weight: float = 1.0):
-        super().__init__(level, layers, weight)
 
     def term(self, student: Answer, teacher: Answer, batch: Batch) -> Tensor:
         pairs = matched_rows(student, teacher, batch, self.level)

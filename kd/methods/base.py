@@ -127,7 +127,7 @@ class Method(lightning.LightningModule, ABC):
         return self.make_schedule(optimizer, self.total_steps)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        for name in [name for name in checkpoint["state_dict"] if self.unsaved and name.startswith(self.unsaved)]:
+        for name in [name for name in checkpoint["state_dict"] if name.startswith(self.unsaved)]:
             del checkpoint["state_dict"][name]
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False):
@@ -142,7 +142,7 @@ class Method(lightning.LightningModule, ABC):
             raise KDError(
                 f"the checkpoint is of another model ({' '.join(str(error).split())[:200]}); train anew with rerun=true"
             ) from error
-        lacking = [name for name in found.missing_keys if not (self.unsaved and name.startswith(self.unsaved))]
+        lacking = [name for name in found.missing_keys if not name.startswith(self.unsaved)]
         if strict and (lacking or found.unexpected_keys):
             raise KDError(
                 f"the checkpoint is of another model: it lacks {lacking[:3]} and has {found.unexpected_keys[:3]}; "
@@ -169,13 +169,14 @@ def run_fit(trainer: lightning.Trainer, method: Method, data: lightning.Lightnin
         raise KDError(f"Lightning refuses: {' '.join(str(error).split())}") from error
 
 
-def decay_groups(*modules: nn.Module, **options: float) -> list[dict]:
+def decay_groups(*modules: nn.Module, **options: float | None) -> list[dict]:
     """Two parameter groups: matrices take the optimizer's weight decay, biases and norms take none.
 
     Args:
         modules: whose parameters.
-        options: of both groups, such as ``lr``; instead of the optimizer's own.
+        options: of both groups, such as ``lr``; None: the optimizer's own.
     """
+    options = {name: value for name, value in options.items() if value is not None}
     trained = [p for module in modules for p in module.parameters() if p.requires_grad]
     matrices, vectors = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
     groups = [{"params": matrices, **options}, {"params": vectors, **{**options, "weight_decay": 0.0}}]

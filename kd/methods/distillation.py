@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC
 from collections.abc import Callable, Collection, Iterable
 from typing import final
 
@@ -14,7 +15,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from kd.contract import ATTENTION_OUTPUTS, Answer, Batch, supported_outputs
 from kd.errors import KDError
 from kd.features import Feature, read
-from kd.methods.base import Method, student_output
+from kd.methods.base import Method
 from kd.methods.objective import Objective
 
 Source = Callable[[Batch, Collection[Feature]], tuple[Tensor, dict[Feature, Tensor]]]
@@ -55,8 +56,26 @@ def cached_teacher(batch: Batch, features: Collection[Feature] = ()) -> tuple[Te
     return batch["teacher_logits"], {feature: batch[f"teacher_{feature.column}"] for feature in features}
 
 
+class LogitMethod(Method, ABC):
+    """A student that answers alone, and transfer terms that read nothing but logits."""
+
+    reads_teacher = True
+    objective: Objective
+    teacher: Source
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        output = self.answer(batch)
+        label = self.label_loss(output.logits, batch["labels"])
+        answers = {}
+        if self.objective.asks_teacher(self.progress):
+            pair = Answer(logits=output.logits), Answer(logits=self.teacher(batch, ())[0])
+            answers = {name: [pair] for name in self.objective.transfer}
+        parts, self.curves = self.objective(label, answers, batch, self.progress, lambda: trained(self.student))
+        return parts
+
+
 @final
-class Distillation(Method):
+class Distillation(LogitMethod):
     """``(1 - alpha) * label_loss + alpha * sum_i weight_i * loss_i(student, teacher)``, on logits.
 
     Args:
@@ -67,8 +86,6 @@ class Distillation(Method):
     Raises:
         KDError: no loss, or one that reads more than logits.
     """
-
-    reads_teacher = True
 
     def __init__(
         self,
@@ -89,16 +106,6 @@ class Distillation(Method):
                     "use method=feature_mapping"
                 )
         self.objective, self.teacher = objective, teacher
-
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        student = student_output(self.student, batch)
-        label = self.label_loss(student.logits, batch["labels"])
-        answers = {}
-        if self.objective.asks_teacher(self.progress):
-            pair = (Answer(logits=student.logits), Answer(logits=self.teacher(batch, ())[0]))
-            answers = {name: [pair] for name in self.objective.transfer}
-        parts, self.curves = self.objective(label, answers, batch, self.progress, lambda: trained(self.student))
-        return parts
 
 
 def trained(module: nn.Module) -> list[nn.Parameter]:

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
@@ -21,7 +22,7 @@ from kd.contract import ATTENTION_OUTPUTS, Answer, Batch
 from kd.errors import KDError
 from kd.features import Feature, inner
 from kd.methods.base import Method, decay_groups, student_output
-from kd.methods.distillation import Source, cached_teacher, require_losses, trained
+from kd.methods.distillation import LogitMethod, Source, cached_teacher, require_losses, trained
 from kd.methods.matching import Matching
 from kd.methods.objective import Objective
 
@@ -112,11 +113,9 @@ class ToTeacher(Method):
 
     @torch.no_grad()
     def _answers(self) -> Iterator[tuple[SequenceClassifierOutput, dict[Feature, Tensor], Tensor]]:
-        train = self.trainer.datamodule.train
-        rows = np.random.default_rng(self.seed).permutation(len(train))[:FIT_ROWS]
         self.student.eval()
-        for chunk in np.array_split(rows, max(1, len(rows) // 128)):
-            batch = {name: value.to(self.device) for name, value in train[chunk].items()}
+        for batch in fitting_batches(self.trainer.datamodule.train, self.seed):
+            batch = {name: value.to(self.device) for name, value in batch.items()}
             output, _ = inner(self.student, _inputs(batch), self.outputs)
             yield output, self.teacher(batch, self.features)[1], batch["attention_mask"]
         self.student.train()
@@ -160,12 +159,12 @@ class ToTeacher(Method):
         return [name for name in self.objective.transfer if self.keep_features or name not in self.feature_losses]
 
     def parameter_groups(self) -> list[dict]:
-        own = {} if self.mapper_learning_rate is None else {"lr": self.mapper_learning_rate}
-        return decay_groups(self.student, self.objective) + decay_groups(self.matchings, **own)
+        mappers = decay_groups(self.matchings, lr=self.mapper_learning_rate)
+        return decay_groups(self.student, self.objective) + mappers
 
 
 @final
-class ToStudent(Method):
+class ToStudent(LogitMethod):
     """The teacher's output vectors, mapped into the student's input space in place of its own embeddings.
 
     The student is the composition: cut teacher (frozen), mapper, small body. Where batches carry the teacher's
@@ -183,7 +182,6 @@ class ToStudent(Method):
         KDError: a transfer term that reads features.
     """
 
-    reads_teacher = True
     unsaved = ("student.encoder.",)
 
     def __init__(
@@ -212,24 +210,21 @@ class ToStudent(Method):
         features = batch.get(f"teacher_{self.column}")
         return student_output(self.student, batch, **({} if features is None else {"features": features}))
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        output = self.answer(batch)
-        label = self.label_loss(output.logits, batch["labels"])
-        answers = {}
-        if self.objective.asks_teacher(self.progress):
-            pair = Answer(logits=output.logits), Answer(logits=self.teacher(batch, ())[0])
-            answers = {name: [pair] for name in self.objective.transfer}
-        parts, self.curves = self.objective(label, answers, batch, self.progress, lambda: trained(self.student))
-        return parts
-
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         """Put the frozen encoder beside what was saved: weight averaging looks for it there."""
         encoder = {name: value for name, value in self.state_dict().items() if name.startswith(self.unsaved)}
         checkpoint["state_dict"] = encoder | checkpoint["state_dict"]
 
     def parameter_groups(self) -> list[dict]:
-        own = {} if self.mapper_learning_rate is None else {"lr": self.mapper_learning_rate}
-        return decay_groups(self.student.body, self.objective) + decay_groups(self.student.mapper, **own)
+        mapper = decay_groups(self.student.mapper, lr=self.mapper_learning_rate)
+        return decay_groups(self.student.body, self.objective) + mapper
+
+
+def fitting_batches(train: Dataset, seed: int) -> Iterator[Batch]:
+    """At most `FIT_ROWS` training rows, drawn by the seed, for a closed-form mapper."""
+    rows = np.random.default_rng(seed).permutation(len(train))[:FIT_ROWS]
+    for chunk in np.array_split(rows, max(1, len(rows) // 128)):
+        yield train[chunk]
 
 
 def forget_the_best(callbacks: Iterable[lightning.Callback]) -> None:

@@ -197,8 +197,8 @@ class Joint(Method):
         groups = decay_groups(self.student, self.objective)
         for name, partner in self.partners.items():
             rate = chosen(self.partner_learning_rate, name, TEACHER_LEARNING_RATE, None)
-            own = {"weight_decay": self.partner_weight_decay} | ({} if rate is None else {"lr": rate})
-            groups += [{**group, "teacher": name == TEACHER} for group in decay_groups(partner, **own)]
+            own = decay_groups(partner, lr=rate, weight_decay=self.partner_weight_decay)
+            groups += [{**group, "teacher": name == TEACHER} for group in own]
         return groups
 
     def learning_rates(self, optimizer: Optimizer) -> LRScheduler:
