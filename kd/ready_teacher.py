@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +41,7 @@ class ReadyTeacher:
         batch_size: rows a batch.
         facts: what its fine-tuning recorded; empty for a model that was taken as it is.
         device: where it answers.
+        has_head: False for a backbone, of which nothing but features may be asked.
     """
 
     name: str
@@ -49,6 +50,7 @@ class ReadyTeacher:
     batch_size: int
     facts: dict
     device: str = "cpu"
+    has_head: bool = True
 
     @property
     def members(self) -> list[ReadyTeacher]:
@@ -66,7 +68,7 @@ class ReadyTeacher:
     @cached_property
     def model(self) -> PreTrainedModel:
         """The live model, in evaluation mode and full precision."""
-        return load_classifier(self.folder).to(self.device)
+        return load_classifier(self.folder, new_head=not self.has_head).to(self.device)
 
     def tokens(self, texts: Sequence[str]) -> Ragged:
         """The texts as the teacher reads them."""
@@ -111,10 +113,27 @@ class ReadyTeacher:
         Raises:
             KDError: more than ``max_gb``, or a value that is not finite in half precision.
         """
+        return self._stored(["logits"], texts, split, outputs, features, max_gb)
+
+    def cached_features(
+        self, texts: Sequence[str], split: str, outputs: Path, features: Collection[Feature], max_gb: float = math.inf
+    ) -> tuple[dict[str, np.ndarray | Ragged], float]:
+        """As `cached`, without the logits."""
+        return self._stored([], texts, split, outputs, features, max_gb)
+
+    def _stored(
+        self,
+        answers: list[str],
+        texts: Sequence[str],
+        split: str,
+        outputs: Path,
+        features: Collection[Feature],
+        max_gb: float,
+    ) -> tuple[dict[str, np.ndarray | Ragged], float]:
         folder = Path(outputs) / "teacher_cache"
         by_column = {feature.column: feature for feature in sorted(features, key=lambda feature: feature.column)}
         base = self.key(texts)
-        keys = [replace(base, column=column) for column in ("logits", *by_column)]
+        keys = [replace(base, column=column) for column in (*answers, *by_column)]
         tokens = self.tokens(texts)
         if absent := [by_column[name] for name in teacher_cache.absent(folder, keys) if name in by_column]:
             needed = require_room(self.config, absent, len(tokens), len(tokens.values), split, max_gb)
@@ -133,7 +152,7 @@ class ReadyTeacher:
         note = {"teacher": self.name, "split": split}
         columns = teacher_cache.obtain(folder, keys, tokens.lengths, compute, note)
         whole = {name: Ragged(*value) if isinstance(value, tuple) else value for name, value in columns.items()}
-        return whole, teacher_cache.seconds(folder, base)
+        return whole, teacher_cache.seconds(folder, keys[0])
 
     def live_logits(self, texts: Sequence[str]) -> np.ndarray:
         """Logits ``[N, C]`` computed now and not kept."""
@@ -225,10 +244,17 @@ class Answers:
     ) -> EncodedSplit:
         """A split with what the teacher's side needs: its outputs, or the tokens that a live teacher reads."""
         if self.cache:
-            found = self._columns(split, name, features)
-            columns = {f"teacher_{column}": values for column, values in found.items()}
-            return replace(encoded, columns={**encoded.columns, **columns})
+            return _beside(encoded, self._columns(split, name, features))
         return self.with_tokens(encoded, split)
+
+    def with_features(
+        self, encoded: EncodedSplit, split: Dataset, name: str, features: Collection[Feature]
+    ) -> EncodedSplit:
+        """A split with features from the cache and no logits, for a teacher whose head will move."""
+        found, self.seconds[name] = self.teacher.cached_features(
+            split["text"], name, self.outputs, features, self.max_gb
+        )
+        return _beside(encoded, found)
 
     def with_tokens(self, encoded: EncodedSplit, split: Dataset) -> EncodedSplit:
         """A split with the tokens that a live teacher reads."""
@@ -245,6 +271,12 @@ class Answers:
             split["text"], name, self.outputs, features, self.max_gb, labels
         )
         return columns
+
+
+def _beside(encoded: EncodedSplit, found: Mapping[str, np.ndarray | Ragged]) -> EncodedSplit:
+    """A split with a teacher's columns beside its own."""
+    columns = {f"teacher_{column}": values for column, values in found.items()}
+    return replace(encoded, columns={**encoded.columns, **columns})
 
 
 def check_members(teacher: ReadyTeacher, answers: Answers, splits: Splits) -> None:

@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol
@@ -106,7 +106,7 @@ class Teacher:
 
     def untrained(self, accelerator: str = "cpu") -> ReadyTeacher:
         """The backbone as it is, with no head or one of another task."""
-        return self._ready(self.backbone, {}, accelerator)
+        return replace(self._ready(self.backbone, {}, accelerator), has_head=False)
 
     @cached_property
     def word_table(self) -> torch.Tensor:
