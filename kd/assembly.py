@@ -94,7 +94,7 @@ class Assembly(ABC):
 
     def teacher_cost(self, texts: list[str]) -> dict[str, Any] | None:
         """What the teacher takes that the student learnt from."""
-        return self.answers.teacher.cost(texts) if self.answers.teacher else None
+        return self.answers.cost(texts) if self.answers.teacher else None
 
     def figures(self) -> dict[str, Any]:
         """What the run's ``metrics.json`` holds beyond every method's figures."""
@@ -325,7 +325,9 @@ class Together(Assembly):
 
     def teacher_cost(self, texts: list[str]) -> dict[str, Any] | None:
         ready = self.answers.teacher
-        return ready.cost(texts, self.partners["teacher"]) if ready else None
+        if ready is None or ready.has_head:  # as large and as fast as before
+            return super().teacher_cost(texts)
+        return ready.cost(texts, self.partners["teacher"])
 
     def teacher_logits(self, name: str) -> np.ndarray | None:
         """Of the teacher as joint training left it."""

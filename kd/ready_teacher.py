@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import json
 import logging
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -11,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset
 from rich.progress import track
 from scipy.optimize import linear_sum_assignment
@@ -18,7 +22,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from kd import recording, teacher_cache
 from kd.contract import ATTENTION_OUTPUTS
-from kd.data.batching import EncodedSplit, LengthBucketSampler, Ragged, labels_of, tokenize
+from kd.data.batching import EncodedSplit, LengthBucketSampler, Ragged, in_slices, labels_of, tokenize
 from kd.data.sources import Splits
 from kd.data.tokenizers import tokenizer_fingerprint
 from kd.errors import KDError
@@ -26,6 +30,7 @@ from kd.features import Feature, bytes_a_row
 from kd.inference import all_logits, latency, outputs_by_row, parameter_counts
 from kd.methods.distillation import FrozenTeacher, cached_teacher
 from kd.model_folder import folder_checksum, load_classifier, load_config, load_tokenizer
+from kd.run import processor, read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +90,7 @@ class ReadyTeacher:
             tokenizer=tokenizer_fingerprint(self.tokenizer),
             max_length=self.max_length,
             column=column,
-            texts=teacher_cache.texts_hash(texts),
+            texts=teacher_cache.texts_hash(in_slices(texts)),
         )
 
     def cached(
@@ -134,23 +139,29 @@ class ReadyTeacher:
         by_column = {feature.column: feature for feature in sorted(features, key=lambda feature: feature.column)}
         base = self.key(texts)
         keys = [replace(base, column=column) for column in (*answers, *by_column)]
-        tokens = self.tokens(texts)
+
+        @functools.cache
+        def tokens() -> Ragged:
+            return self.tokens(texts)
+
         if absent := [by_column[name] for name in teacher_cache.absent(folder, keys) if name in by_column]:
-            needed = require_room(self.config, absent, len(tokens), len(tokens.values), split, max_gb)
-            log.info("teacher: storing features of %d %s rows takes %.3g GB", len(tokens), split, needed)
+            needed = require_room(self.config, absent, len(texts), len(tokens().values), split, max_gb)
+            log.info("teacher: storing features of %d %s rows takes %.3g GB", len(texts), split, needed)
 
         def compute(missing: list[str]) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
             log.info("teacher: labelling %d %s rows (once): %s", len(texts), split, ", ".join(missing))
             wanted = [by_column[name] for name in missing if name in by_column]
             prepare(self.model, wanted)
-            for index, logits, found in outputs_by_row(self.model, self._batches(tokens, f"labelling {split}"), wanted):
+            for index, logits, found in outputs_by_row(
+                self.model, self._batches(tokens(), f"labelling {split}"), wanted
+            ):
                 with np.errstate(over="ignore"):  # the cache refuses what is not finite in half precision
                     halves = {feature.column: value.astype(np.float16) for feature, value in found.items()}
                 values = {"logits": logits, **halves}
                 yield index, {name: values[name] for name in missing}
 
         note = {"teacher": self.name, "split": split}
-        columns = teacher_cache.obtain(folder, keys, tokens.lengths, compute, note)
+        columns = teacher_cache.obtain(folder, keys, lambda: tokens().lengths, compute, note)
         whole = {name: Ragged(*value) if isinstance(value, tuple) else value for name, value in columns.items()}
         return whole, teacher_cache.seconds(folder, keys[0])
 
@@ -260,6 +271,27 @@ class Answers:
         """A split with the tokens that a live teacher reads."""
         tokens = self.teacher.tokens(split["text"])
         return replace(encoded, teacher_tokens=tokens, teacher_padding=self.teacher.tokenizer.pad_token_id)
+
+    def cost(self, texts: Sequence[str]) -> dict[str, Any]:
+        """What the teacher takes, measured once for these texts on this machine with so many threads."""
+        facts = {
+            "teachers": [[member.checksum, member.max_length] for member in self.teacher.members],
+            "texts": teacher_cache.texts_hash(in_slices(texts)),
+            "processor": processor(),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
+        place = Path(self.outputs) / "teacher_cost" / f"{digest}.json"
+        if place.is_file():
+            try:
+                return read_json(place)["cost"]
+            except (KDError, KeyError):
+                log.warning("the teacher's cost in %s is damaged: it is measured anew", place)
+        cost = self.teacher.cost(texts)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_json(place, {**facts, "cost": cost})
+        return cost
 
     def source(self, features: Collection[Feature] = ()) -> Callable:
         """The teacher that a method asks."""
