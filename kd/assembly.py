@@ -19,7 +19,7 @@ from kd.data.batching import EncodedSplit, LengthBucketSampler, labels_of
 from kd.data.sources import Splits
 from kd.errors import KDError
 from kd.features import Feature, depth_of
-from kd.inference import all_logits, latency, parameter_counts
+from kd.inference import all_logits, latencies, parameter_counts
 from kd.mapper import FittedMapper
 from kd.methods.base import Method
 from kd.methods.distillation import Distillation
@@ -160,8 +160,8 @@ class Hinted(Assembly):
         if not np.array_equal(own.offsets, other.offsets) or not np.array_equal(ids[own.values], other.values):
             raise KDError(
                 f"loss '{loss}' compares token by token, and student and teacher cut the texts differently; use "
-                "tokenizer=teacher or tokenizer=restricted with one max_length for both, or sentence vectors "
-                "(level=sentence)"
+                "tokenizer=teacher or tokenizer=restricted with one max_length for both, or a loss on one vector a "
+                "text, such as hint"
             )
 
     def method(self) -> Method:
@@ -260,8 +260,9 @@ class Composed(Assembly):
 
     def figures(self) -> dict[str, Any]:
         texts, max_length = self.splits.validation["text"][:200], self.config.data.max_length
-        times = latency(self.student.encoder, self.tokenizer, texts, max_length)
-        return {"teacher_inside": teacher_share(self.student) | {"layer": self.layer, "encoder_ms": times["p50_ms"]}}
+        of_encoder, of_whole = latencies([self.student.encoder, self.student], self.tokenizer, texts, max_length)
+        times = {"encoder_ms": of_encoder["p50_ms"], "whole_ms": of_whole["p50_ms"]}
+        return {"teacher_inside": teacher_share(self.student) | {"layer": self.layer} | times}
 
 
 @final

@@ -24,7 +24,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from kd.contract import FeatureLoss, Loss
 from kd.data.batching import EncodedSplit, in_slices, labels_of, tokenize
 from kd.data.sources import Splits
-from kd.errors import KDError
+from kd.errors import KDError, OptionError
 from kd.losses.label import LabelLoss
 from kd.methods.base import Method
 from kd.methods.feature_mapping import ToStudent
@@ -49,6 +49,8 @@ def make(node: DictConfig, **known: Any) -> Any:
     except TypeError as error:
         raise KDError(f"'{target}' could not be made from its configuration: {error}") from error
     except InstantiationException as error:
+        if isinstance(error.__cause__, OptionError):
+            raise error.__cause__.at(node._get_full_key(None)) from error
         if isinstance(error.__cause__, KDError):
             raise error.__cause__ from error
         raise KDError(f"'{target}' could not be made from its configuration: {error.__cause__ or error}") from error

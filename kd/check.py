@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from kd.errors import KDError
 from kd.features import POOLINGS
 from kd.methods.base import Method
 from kd.methods.distillation import Distillation, check_outputs
-from kd.methods.feature_mapping import ToStudent, ToTeacher
+from kd.methods.feature_mapping import ToStudent, ToTeacher, require_balance
 from kd.methods.joint import Joint
 from kd.models.bow import MLPConfig
 from kd.models.pretrained import new_student
@@ -64,7 +65,11 @@ def check(config: DictConfig) -> None:
         if "precision" in node and node.get("fine_tune", True):
             options = {"precision": node.precision, "logger": False, "callbacks": []}
             attempt(lambda options=options: build.make(config.trainer, **options))
-    attempt(lambda: _check_optimizer(config))
+    schedules = {"optim.schedule": config.optim.get("schedule")}
+    if "partner_schedule" in config.method:
+        schedules["method.partner_schedule"] = config.method.partner_schedule
+    for place, node in schedules.items():
+        attempt(lambda place=place, node=node: _check_schedule(config, place, node))
     kind = attempt(lambda: build.method_class(config))
     if kind and kind.reads_teacher:
         if config.teacher and "members" in config.teacher and not config.cache.use:
@@ -75,6 +80,9 @@ def check(config: DictConfig) -> None:
             if term and student:
                 attempt(lambda name=name, term=term: check_outputs(name, term.needs, student, "student"))
         objective = None if mistakes else attempt(lambda: build.objective(config))
+        if objective and kind is ToTeacher and config.method.feature_epochs:
+            features = {name for name, term in objective.transfer.items() if isinstance(term, FeatureLoss)}
+            attempt(lambda: require_balance(objective, features, config.method.keep_features))
         if objective and kind in AROUND:
             attempt(lambda: build.method(config, _any_student(), objective=objective, **AROUND[kind](config)))
     if mistakes:
@@ -103,12 +111,21 @@ def _any_student() -> PreTrainedModel:
     return new_student(MLPConfig(vocab_size=1, embedding_size=1, hidden_size=1))
 
 
-def _check_optimizer(config: DictConfig) -> None:
+def _check_schedule(config: DictConfig, place: str, node: Any) -> None:
+    """Make the optimizer and one schedule of its learning rate."""
+    if not OmegaConf.is_dict(node):
+        found = "null" if node is None else repr(node)
+        raise KDError(f"{place}: expected a schedule as in conf/optim/adamw.yaml, got {found}; leave it out")
     try:
         optimizer = build.make(config.optim.optimizer)([torch.nn.Parameter(torch.zeros(1, 1))])
-        build.make(config.optim.schedule)(optimizer, 10)
     except (AttributeError, TypeError, ValueError) as error:
         raise error if isinstance(error, KDError) else KDError(f"optim: {error}; see conf/optim/adamw.yaml") from error
+    try:
+        build.make(node)(optimizer, 10)
+    except KDError as error:
+        raise KDError(f"{place}.{error}") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise KDError(f"{place}: {error}; see conf/optim/adamw.yaml") from error
 
 
 def _whole(least: int) -> tuple[Callable[[Any], bool], str]:
@@ -229,11 +246,23 @@ def _hints(config: DictConfig) -> list[str]:
             f"method.feature_epochs={config.method.feature_epochs} leaves none of trainer.max_epochs="
             f"{config.trainer.max_epochs} for the task; lower the one or raise the other"
         )
+    if config.method.keep_features and not config.method.feature_epochs:
+        mistakes.append("method.keep_features=true is of runs in two stages, and method.feature_epochs=0; set both")
     if config.method.layer is not None:
         mistakes.append(
             "method.layer cuts the teacher for method.direction=to_student; here method.layers pairs layers"
         )
     return mistakes
+
+
+def _unread(config: DictConfig, defaults: dict[str, Any]) -> list[str]:
+    """Options that the user set, and that this way of training does not read."""
+    way = config.method.get("direction") or f"{config.choices.method} without a teacher"
+    return [
+        f"method.{name}={config.method[name]} is not read by {way}; leave it at {json.dumps(default)}"
+        for name, default in defaults.items()
+        if config.method[name] != default
+    ]
 
 
 def _composition(config: DictConfig) -> list[str]:
@@ -245,9 +274,8 @@ def _composition(config: DictConfig) -> list[str]:
             "this mapper is fitted towards the word table that the student would have, and embeddings=random is noise; "
             "use embeddings=pca, or mapper=linear or pca"
         )
-    if config.method.feature_epochs:
-        mistakes.append("method.feature_epochs is a stage of method.direction=to_teacher; leave it at 0")
-    return mistakes
+    defaults = {"layers": "top", "features_from": None, "pooling": "mean", "shared_mapper": False}
+    return mistakes + _unread(config, {**defaults, "feature_epochs": 0, "keep_features": False})
 
 
 def _joint(config: DictConfig) -> list[str]:
@@ -268,6 +296,8 @@ def _joint(config: DictConfig) -> list[str]:
         mistakes.append(
             "method=joint needs a partner, got none; choose teacher=..., method.copies=1 or +student@peers.NAME=..."
         )
+    if not config.teacher:
+        mistakes += _unread(config, {"frozen_layers": 0, "teacher_start": "warm"})
     if config.teacher and "members" in config.teacher:
         mistakes.append("method=joint trains one teacher, got an ensemble; choose a single teacher")
     if config.teacher and "teacher" in config.teacher and config.method.teacher_start == "cold":

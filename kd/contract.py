@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from kd.errors import KDError
+from kd.errors import OptionError
 
 IGNORED_LABEL = -100
 """The label of a row without one; torch's cross-entropy skips it."""
@@ -163,7 +163,7 @@ def number(name: str, value: float, expected: str, is_valid: Callable[[float], b
     """
     is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     if not (is_number and is_valid(value)):
-        raise KDError(f"{name} must be {expected}, found {value!r}; correct {name} in the configuration")
+        raise OptionError(name, expected, value)
     return value
 
 
@@ -175,5 +175,5 @@ def option(name: str, value: Choice, choices: Collection[Choice]) -> Choice:
     """
     if value not in list(choices):
         listed = " or ".join(str(choice) for choice in choices)
-        raise KDError(f"{name} must be {listed}, found {value!r}; correct {name} in the configuration")
+        raise OptionError(name, listed, value)
     return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
@@ -64,7 +64,6 @@ def parameter_counts(model: PreTrainedModel) -> dict[str, int]:
     }
 
 
-@torch.inference_mode()
 def latency(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -73,7 +72,20 @@ def latency(
     warm_up: int = 20,
     timed: int = 200,
 ) -> dict[str, float]:
-    """Time of one text at a time on the CPU, from tokens to logits, tokenizer apart.
+    """`latencies` of one model."""
+    return latencies([model], tokenizer, texts, max_length, warm_up, timed)[0]
+
+
+@torch.inference_mode()
+def latencies(
+    models: Sequence[PreTrainedModel],
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    max_length: int,
+    warm_up: int = 20,
+    timed: int = 200,
+) -> list[dict[str, float]]:
+    """Time of one text at a time on the CPU, from tokens to logits, tokenizer apart; the models take turns.
 
     Args:
         texts: taken in turn; give real ones, since the time depends on their length.
@@ -81,25 +93,29 @@ def latency(
         timed: calls that are timed.
 
     Returns:
-        median ``p50_ms`` and 95th percentile ``p95_ms`` in milliseconds, with the ``threads`` used.
+        for each model median ``p50_ms`` and 95th percentile ``p95_ms`` in milliseconds, with the ``threads`` used.
     """
-    device = model.device
     encoded = [
         tokenizer([texts[i % len(texts)]], truncation=True, max_length=max_length, return_tensors="pt")
         for i in range(min(timed, len(texts)))
     ]
-    times = []
-    model.to("cpu")
-    with evaluating(model):
+    devices, times = [model.device for model in models], [[] for _ in models]
+    with ExitStack() as stack:
+        for model in models:
+            stack.enter_context(evaluating(model.to("cpu")))
         for call in range(warm_up + timed):
             inputs = encoded[call % len(encoded)]
-            start = time.perf_counter()
-            model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
-            times.append(1000 * (time.perf_counter() - start))
-    model.to(device)
-    times = times[warm_up:]
-    return {
-        "p50_ms": statistics.median(times),
-        "p95_ms": statistics.quantiles(times, n=20)[-1],
-        "threads": torch.get_num_threads(),
-    }
+            for model, taken in zip(models, times, strict=True):
+                start = time.perf_counter()
+                model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
+                taken.append(1000 * (time.perf_counter() - start))
+    for model, device in zip(models, devices, strict=True):
+        model.to(device)
+    return [
+        {
+            "p50_ms": statistics.median(taken[warm_up:]),
+            "p95_ms": statistics.quantiles(taken[warm_up:], n=20)[-1],
+            "threads": torch.get_num_threads(),
+        }
+        for taken in times
+    ]

@@ -311,7 +311,8 @@ class FittedMapper(Mapper, ABC):
                 f"mapper '{self.name}' must be fitted before it maps, found it as new; call fit() with features, "
                 "or load the state of a fitted one"
             )
-        return F.linear(states - self.origin, self.weight, self.bias)
+        with torch.autocast(states.device.type, enabled=False):  # what is matched is the teacher's, in full precision
+            return F.linear(states - self.origin, self.weight, self.bias)
 
 
 @final

@@ -352,7 +352,7 @@ def test_other_number_of_heads_is_a_mismatch(loss):
 
 @pytest.mark.parametrize(("student", "teacher"), [(64, 768), (768, 64)])
 def test_relation_heads_must_divide_both_widths(student, teacher):
-    loss = MiniLMv2()
+    loss = MiniLMv2(relation_heads=12)
     assert loss.mismatch(config(4, 24), config(6, 768)) is None
     clause = loss.mismatch(config(12, student), config(12, teacher))
     assert f"relation_heads=12 must divide the hidden sizes {student} of the student and {teacher}" in clause

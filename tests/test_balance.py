@@ -27,6 +27,7 @@ from kd.methods.balance import (
     OnlyCorrect,
     Schedule,
     Switch,
+    TemperatureWarmUp,
     WarmUp,
 )
 from kd.methods.weighting import (
@@ -54,6 +55,7 @@ FILES = sorted(BALANCE.rglob("*.yaml"))
         (Cosine(4.0, 2.0), {0: 4, 0.25: 3 + math.sqrt(0.5), 0.5: 3, 1: 2}, (2, 4)),
         (Cosine(0.0, 1.0, until=0.4), {0: 0, 0.1: (1 - math.sqrt(0.5)) / 2, 0.2: 0.5, 0.4: 1, 0.9: 1}, (0, 1)),
         (WarmUp(0.5), {0: 0, 0.05: 0.25, 0.1: 0.5, 1: 0.5}, (0, 0.5)),
+        (TemperatureWarmUp(4.0), {0: 1, 0.05: 2.5, 0.1: 4, 1: 4}, (1, 4)),
         (AnnealedTemperature(4), {0: 4, 0.124: 4, 0.125: 3, 0.3: 2, 0.375: 1, 0.49: 1, 0.5: 1, 1: 1}, (1, 4)),
         (Switch(), {0: 1, 0.499: 1, 0.5: 0, 1: 0}, (0, 1)),
         (Switch(0.2, 0.9, until=1.0), {0: 0.2, 0.99: 0.2, 1: 0.9}, (0.2, 0.9)),
@@ -638,7 +640,7 @@ def test_wrong_options_are_refused(make, options, words):
 def test_every_piece_has_a_file():
     assert {str(file.relative_to(BALANCE).with_suffix("")) for file in FILES} == {
         *(f"alpha/{name}" for name in ("constant", "linear", "cosine", "warm_up", "annealing")),
-        *(f"temperature/{name}" for name in ("constant", "linear", "cosine", "annealing", "learned")),
+        *(f"temperature/{name}" for name in ("constant", "linear", "cosine", "warm_up", "annealing", "learned")),
         *(f"confidence/{name}" for name in ("none", "gold", "certainty", "correct")),
         *(f"weighting/{name}" for name in ("constant", "uncertainty", "gradnorm", "pcgrad")),
     }

@@ -514,7 +514,10 @@ def test_yaml_names_every_option(name):
     parameters = inspect.signature(FILES[name]).parameters
     assert type(loss) is FILES[name]
     assert set(config[name]) - {"_target_"} == set(parameters)
-    own = {"tinybert_hidden": {"level": "token"}, "tinybert_embeddings": {"level": "token", "layers": [[0, 0]]}}
+    own = {
+        "tinybert_hidden": {"level": "token", "layers": "uniform"},
+        "tinybert_embeddings": {"level": "token", "layers": [[0, 0]]},
+    }
     for option, parameter in parameters.items():
         assert getattr(loss, option) == own.get(name, {}).get(option, parameter.default)
     assert loss.weight == 1.0

@@ -22,7 +22,7 @@ from kd.losses.logits import LogitMSE, SoftTarget
 from kd.losses.relation import CKA
 from kd.mapper import PCA, AttentionPooling, Linear, Procrustes
 from kd.methods import balance
-from kd.methods.balance import Constant, GoldProbability, LearnedTemperature, Switch, WarmUp
+from kd.methods.balance import Constant, GoldProbability, LearnedTemperature, OnlyCorrect, Switch, WarmUp
 from kd.methods.distillation import FrozenTeacher, cached_teacher
 from kd.methods.feature_mapping import ToStudent, ToTeacher
 from kd.methods.matching import Matching
@@ -747,9 +747,55 @@ def test_confidence_weighs_the_rows_of_the_transfer_terms():
     assert parts["label"] == 1
 
 
-def test_confidence_needs_terms_with_a_weight_for_each_row():
+class Rates(lightning.Callback):
+    """The learning rate of the head at each step."""
+
+    def __init__(self):
+        self.rates = []
+
+    def on_train_batch_start(self, trainer, method, batch, batch_index):
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def test_each_stage_has_the_schedule_to_itself(teacher):
+    rates = Rates()
+    method = to_teacher(teacher, feature_epochs=1)
+    fit(method, epochs=3, callbacks=[rates])
+    first, second = method.feature_steps, method.total_steps - method.feature_steps
+    expected = [
+        step / max(1, round(0.1 * n)) if step < round(0.1 * n) else (n - step) / (n - round(0.1 * n))
+        for n in (first, second)
+        for step in range(n)
+    ]
+    np.testing.assert_allclose(rates.rates, 1e-2 * np.array(expected), rtol=1e-6)
+
+
+def test_a_feature_stage_must_leave_steps_for_the_task(teacher):
+    method = to_teacher(teacher, feature_epochs=2)
+    with pytest.raises(KDError, match=r"feature_epochs=2 takes \d+ steps and leaves none of the run's 4 for the task"):
+        fit(method, epochs=None, max_steps=4)
+
+
+@pytest.mark.parametrize("weighting", [GradNorm, PCGrad, UncertaintyWeighting])
+def test_a_weighting_of_terms_that_never_meet_is_refused(teacher, weighting):
+    alone = objective({"hint": Hint()}, weighting=weighting)
+    with pytest.raises(KDError, match="found 'hint' alone in the feature stage and 'label' alone in the task stage"):
+        to_teacher(teacher, terms=alone, feature_epochs=1)
+    to_teacher(teacher, terms=objective({"hint": Hint()}, weighting=weighting), feature_epochs=1, keep_features=True)
+
+
+def test_confidence_needs_a_term_with_a_weight_for_each_row(caplog):
     with pytest.raises(KDError, match="weighs rows, and loss 'hint' has no weight for each; use logit losses"):
+        Objective({"hint": Hint()}, Constant(0.5), confidence=GoldProbability())
+    with caplog.at_level(logging.INFO):
         objective(confidence=GoldProbability())
+    assert "all rows count the same in hint" in caplog.text
+
+
+def test_confidence_weighs_the_logit_terms_and_is_logged(teacher, tmp_path):
+    method = to_teacher(teacher, terms=objective(confidence=OnlyCorrect()))
+    shares = [row["effective_rows"] for row in recorded(method, epochs=1, path=tmp_path).recorder.rows]
+    assert shares and all(0 < share < 1 for share in shares), "a teacher that knows nothing is wrong on some rows"
 
 
 @pytest.mark.parametrize("weighting", [GradNorm, PCGrad, UncertaintyWeighting])

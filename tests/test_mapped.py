@@ -439,3 +439,25 @@ def test_bert_without_the_teacher_is_bert():
     model = compose(teacher, None, Identity, body).eval()
     states = teacher.bert(ids(model), MASK).last_hidden_state[0].mean(0)
     close(model(ids(model), MASK).logits[0], model.body.head(states))
+
+
+@pytest.mark.parametrize("body", ["mlp", "textcnn"])
+def test_the_composition_is_captured_as_one_graph(body):
+    """What every exporter of torch starts from, for any number of texts of any length from [CLS] x [SEP] on."""
+    model = make(body)
+    tokens, mask = ids(model), MASK
+
+    class Logits(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids, attention_mask):
+            return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+
+    batch, length = torch.export.Dim("batch", min=2, max=64), torch.export.Dim("length", min=3, max=34)
+    shapes = {name: {0: batch, 1: length} for name in ("input_ids", "attention_mask")}
+    program = torch.export.export(Logits().eval(), (tokens, mask), dynamic_shapes=shapes).module()
+    close(program(tokens, mask), model(input_ids=tokens, attention_mask=mask).logits)
+    longer = torch.randint(3, 40, (3, 11))
+    close(program(longer, torch.ones_like(longer)), model(input_ids=longer).logits)

@@ -333,6 +333,36 @@ MISTAKES = {
     ),
     "layers by number": ([*HINT, "method.layers=3"], "method.layers: expected a rule such as uniform, or pairs"),
     "layers null": ([*HINT, "method.layers=null"], "method.layers: expected a rule .*, got null"),
+    "gradnorm on one term a stage": (
+        ["method=feature_mapping", "loss=[hint]", "method.feature_epochs=1", "balance/weighting=gradnorm"],
+        "found 'hint' alone in the feature stage and 'label' alone in the task stage; add a loss",
+    ),
+    "features kept of one stage": (
+        [*HINT, "method.keep_features=true"],
+        "keep_features=true is of runs in two stages, and method.feature_epochs=0; set both",
+    ),
+    "pairs for a composition": (
+        [*TO_STUDENT, "method.layers=every_9", "method.pooling=cls"],
+        'layers=every_9 is not read by to_student; leave it at "top".*pooling=cls is not read by to_student',
+    ),
+    "frozen peers": (
+        [*PEERS, "method.frozen_layers=7"],
+        "frozen_layers=7 is not read by joint without a teacher; leave it at 0",
+    ),
+    "no partner schedule": (
+        ["method=joint", "method.partner_schedule=null"],
+        "method.partner_schedule: expected a schedule as in conf/optim/adamw.yaml, got null",
+    ),
+    "odd partner schedule": (
+        ["method=joint", "method.partner_schedule.decay=exotic"],
+        "method.partner_schedule.decay: expected one of linear, cosine, constant, got 'exotic'",
+    ),
+    "no schedule of the rate": (["optim.schedule=null"], "optim.schedule: expected a schedule .* got null"),
+    "which start": (
+        ["temperature=1", "balance/temperature=learned"],
+        r"balance.temperature.start must be a number between .* correct balance.temperature.start",
+    ),
+    "which weight": (["loss.soft_target.weight=.nan"], r"loss.soft_target.weight must be a number >= 0, found nan"),
     "layer for hints": ([*HINT, "method.layer=1"], "method.layer cuts the teacher .*; here method.layers pairs layers"),
     # mappers
     "identity": ([*HINT, "mapper=identity"], "identity mapper needs two equal widths, found 48 -> 32; make"),
@@ -432,7 +462,7 @@ MISTAKES = {
     "alpha above 1": (["balance/alpha=linear", "balance.alpha.start=1.5"], r"alpha: .* in \[0, 1\], got 0.5 to 1.5"),
     "nothing to learn": (["alpha=1", "loss.soft_target.weight=0"], "their weights are all 0; raise one of them"),
     "rows of a feature loss": (
-        [*HINT, "balance/confidence=gold"],
+        [*HINT, "loss=[hint,rkd]", "balance/confidence=gold"],
         "loss 'hint' has no weight for each; use logit loss",
     ),
     "no schedule": (["balance.alpha=null"], "balance.alpha: expected a choice, got null"),

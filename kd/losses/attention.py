@@ -165,9 +165,10 @@ class HeadByHeadLoss(AttentionLoss, ABC):
         """Both need the same number of attention heads."""
         if student.num_attention_heads == teacher.num_attention_heads:
             return None
+        own, needed = student.num_attention_heads, teacher.num_attention_heads
         return (
-            f"it needs equally many attention heads, and the student has {student.num_attention_heads}, the teacher "
-            f"{teacher.num_attention_heads}; use minilm_v2, or a student with {teacher.num_attention_heads}"
+            f"it needs equally many attention heads, and the student has {own}, the teacher {needed}; use minilm_v2, "
+            f"or a student with {needed} (student.num_attention_heads, which must divide student.hidden_size)"
         )
 
 
@@ -176,12 +177,15 @@ class TinyBertAttention(HeadByHeadLoss):
     """`tinybert_attention`: squared distance of the scores before the softmax.
 
     Args:
-        layers: the pairs that this term reads, a rule or a list; None: those of the method.
+        layers: the pairs that this term reads, a rule or a list; as published spread over the teacher's depth.
         weight: factor within the transfer part, >= 0.
     """
 
     reads = ("queries", "keys")
     needs = frozenset(reads)
+
+    def __init__(self, layers: str | list | None = "uniform", weight: float = 1.0):
+        super().__init__(layers, weight)
 
     def compare(self, student: Tensors, teacher: Tensors, mask: Tensor) -> Tensor:
         return tinybert_attention(student, teacher, mask)
@@ -220,7 +224,7 @@ class MiniLMv2(AttentionLoss):
     reads = ("queries", "keys", "values")
     needs = frozenset(reads)
 
-    def __init__(self, relation_heads: int = 12, layers: str | list | None = "top", weight: float = 1.0):
+    def __init__(self, relation_heads: int = 16, layers: str | list | None = "top", weight: float = 1.0):
         super().__init__(layers, weight)
         self.relation_heads = number(
             "relation_heads", relation_heads, "a whole number >= 1", lambda value: isinstance(value, int) and value >= 1

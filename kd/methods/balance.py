@@ -105,6 +105,22 @@ class WarmUp(Schedule):
 
 
 @final
+class TemperatureWarmUp(Schedule):
+    """``1 + (value - 1) min(progress / until, 1)``: from the teacher's own probabilities to tempered ones.
+
+    Args:
+        value: temperature from ``until`` on.
+        until: share of the training, in (0, 1].
+    """
+
+    def __init__(self, value: float, until: float = 0.1):
+        self.value, self.until = _any_number("value", value), _share("until", until)
+
+    def at(self, progress: float) -> float:
+        return _between(1.0, self.value, min(progress / self.until, 1.0))
+
+
+@final
 class AnnealedTemperature(Schedule):
     """``max_temperature, ..., 2, 1``, equally long each before ``until``; 1 from there on.
 
@@ -270,6 +286,23 @@ def only_correct(teacher_logits: Tensor, labels: Tensor) -> Tensor:
     """
     right = (teacher_logits.argmax(-1) == labels) | (labels == IGNORED_LABEL)
     return _of_mean_one(right.to(precise(teacher_logits).dtype))
+
+
+def effective_rows(weights: Tensor) -> Tensor:
+    """How many rows are heard, as a share of all: ``(sum w)^2 / (B sum w^2)``, 1 where all weigh the same.
+
+    Args:
+        weights: ``[B]``, >= 0.
+
+    Returns:
+        Scalar in [0, 1]; 0 where all weigh nothing.
+
+    Source: Kish 1965, Survey Sampling, section 11.7
+
+    >>> effective_rows(torch.tensor([2.0, 2.0, 0.0, 0.0])).item()
+    0.5
+    """
+    return weights.sum().square() / _positive(len(weights) * weights.square().sum())
 
 
 class Confidence(ABC):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
@@ -167,6 +167,11 @@ def run_fit(trainer: lightning.Trainer, method: Method, data: lightning.Lightnin
         raise KeyboardInterrupt from None
     except MisconfigurationException as error:
         raise KDError(f"Lightning refuses: {' '.join(str(error).split())}") from error
+
+
+def factors(make_schedule: Callable[[Optimizer, int], LRScheduler], total_steps: int) -> Callable[[int], float]:
+    """What a schedule multiplies the learning rate by, as a function of the step."""
+    return make_schedule(SGD([nn.Parameter(torch.zeros(1))], lr=1.0), total_steps).lr_lambdas[0]
 
 
 def decay_groups(*modules: nn.Module, **options: float | None) -> list[dict]:

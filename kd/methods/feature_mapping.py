@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import final
 
 import lightning
@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
@@ -21,10 +21,11 @@ from kd import recording
 from kd.contract import ATTENTION_OUTPUTS, Answer, Batch
 from kd.errors import KDError
 from kd.features import Feature, inner
-from kd.methods.base import Method, decay_groups, student_output
+from kd.methods.base import Method, decay_groups, factors, student_output
 from kd.methods.distillation import LogitMethod, Source, cached_teacher, require_losses, trained
 from kd.methods.matching import Matching
 from kd.methods.objective import Objective
+from kd.methods.weighting import ConstantWeighting
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +88,8 @@ class ToTeacher(Method):
         self.objective, self.teacher = objective, teacher
         self.mapper_learning_rate = mapper_learning_rate
         self.feature_epochs, self.keep_features = feature_epochs, keep_features
+        if feature_epochs:
+            require_balance(objective, self.feature_losses, keep_features)
         self.logged_stage: str | None = None
         if self.outputs & ATTENTION_OUTPUTS:
             recording.prepare(student)
@@ -106,10 +109,30 @@ class ToTeacher(Method):
                 f"method.feature_epochs={self.feature_epochs} leaves none of trainer.max_epochs="
                 f"{self.trainer.max_epochs} for the task; lower the one or raise the other"
             )
+        if self.feature_epochs and self.feature_steps >= self.total_steps:
+            raise KDError(
+                f"method.feature_epochs={self.feature_epochs} takes {self.feature_steps} steps and leaves none of the "
+                f"run's {self.total_steps} for the task; lower it, or train longer"
+            )
         for matching in self.matchings.values():
             if matching.waits():
                 log.info("mapper: fitting on at most %d training rows", FIT_ROWS)
                 matching.fit_mappers(self._answers())
+
+    @property
+    def feature_steps(self) -> int:
+        """Optimizer steps of the feature stage."""
+        self.trainer.fit_loop.setup_data()  # counts the batches, which max_steps alone does not ask for
+        batches, accumulated = self.trainer.num_training_batches, self.trainer.accumulate_grad_batches
+        return self.feature_epochs * -(-batches // accumulated)
+
+    def learning_rates(self, optimizer: Optimizer) -> LRScheduler:
+        """The schedule; over each stage anew where there are two, so that the head is warmed up too."""
+        if not 0 < self.feature_steps < self.total_steps:
+            return super().learning_rates(optimizer)
+        first = self.feature_steps
+        of_stage = [factors(self.make_schedule, steps) for steps in (first, self.total_steps - first)]
+        return LambdaLR(optimizer, lambda step: of_stage[0](step) if step < first else of_stage[1](step - first))
 
     @torch.no_grad()
     def _answers(self) -> Iterator[tuple[SequenceClassifierOutput, dict[Feature, Tensor], Tensor]]:
@@ -218,6 +241,23 @@ class ToStudent(LogitMethod):
     def parameter_groups(self) -> list[dict]:
         mapper = decay_groups(self.student.mapper, lr=self.mapper_learning_rate)
         return decay_groups(self.student.body, self.objective) + mapper
+
+
+def require_balance(objective: Objective, feature_losses: Collection[str], keep_features: bool) -> None:
+    """Refuse a weighting that would find one term alone in each stage.
+
+    Raises:
+        KDError: naming the terms.
+    """
+    if isinstance(objective.weighting, ConstantWeighting):
+        return
+    features = [name for name in objective.transfer if name in feature_losses]
+    task = ["label", *(name for name in objective.transfer if keep_features or name not in feature_losses)]
+    if max(len(features), len(task)) < 2:
+        raise KDError(
+            f"balance/weighting balances terms against each other, found '{features[0]}' alone in the feature stage "
+            f"and '{task[0]}' alone in the task stage; add a loss, or set balance/weighting=constant"
+        )
 
 
 def fitting_batches(train: Dataset, seed: int) -> Iterator[Batch]:

@@ -9,7 +9,7 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torchmetrics.classification import MulticlassAccuracy
 from transformers import PreTrainedModel
@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from kd.contract import IGNORED_LABEL, Answer, Batch, Loss, detached
 from kd.errors import KDError
 from kd.inference import evaluating
-from kd.methods.base import Method, decay_groups, student_output
+from kd.methods.base import Method, decay_groups, factors, student_output
 from kd.methods.distillation import needs_in_words, require_losses, teacher_inputs, trained
 from kd.methods.objective import Objective
 
@@ -211,10 +211,7 @@ class Joint(Method):
 
     def learning_rates(self, optimizer: Optimizer) -> LRScheduler:
         """Each side's own schedule over its own parameter groups."""
-        own, partner = (
-            make(SGD([nn.Parameter(torch.zeros(1))], lr=1.0), self.total_steps).lr_lambdas[0]
-            for make in (self.make_schedule, self.make_partner_schedule)
-        )
+        own, partner = (factors(make, self.total_steps) for make in (self.make_schedule, self.make_partner_schedule))
         return LambdaLR(optimizer, [partner if group.get("teacher") else own for group in optimizer.param_groups])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,8 +26,8 @@ INITIAL_VARIANCE = 5.0
 
 
 def _uniform(student: Sequence[int], depth: int) -> Pairs:
-    """The m-th of M layers learns from layer m N / M (Jiao et al. 2020)."""
-    return [(layer, max(1, round(m * depth / len(student)))) for m, layer in enumerate(student, start=1)]
+    """The m-th of M layers learns from layer m N / M, halves upwards (Jiao et al. 2020)."""
+    return [(layer, max(1, math.floor(m * depth / len(student) + 0.5))) for m, layer in enumerate(student, start=1)]
 
 
 def _last(student: Sequence[int], depth: int) -> Pairs:

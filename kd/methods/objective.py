@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from kd.contract import Answer, Batch, Loss
 from kd.errors import KDError
-from kd.methods.balance import Confidence, Constant, EveryRow, LearnedTemperature, Schedule
+from kd.methods.balance import Confidence, Constant, EveryRow, LearnedTemperature, Schedule, effective_rows
 from kd.methods.weighting import ConstantWeighting, Weighting, mean_over_ranks
 
 log = logging.getLogger(__name__)
@@ -125,10 +125,12 @@ class Objective(nn.Module):
             )
         stiff = [name for name, loss in losses.items() if not loss.weighs_rows]
         if not isinstance(self.confidence, EveryRow) and stiff:
-            raise KDError(
-                f"balance/confidence weighs rows, and loss '{stiff[0]}' has no weight for each; use logit losses "
-                "such as soft_target with it, or balance/confidence=none"
-            )
+            if len(stiff) == len(losses):
+                raise KDError(
+                    f"balance/confidence weighs rows, and loss '{stiff[0]}' has no weight for each; use logit losses "
+                    "such as soft_target with it, or balance/confidence=none"
+                )
+            log.info("balance/confidence: all rows count the same in %s", ", ".join(stiff))
 
     def asks_teacher(self, progress: float) -> bool:
         """Whether a transfer term counts now."""
@@ -164,18 +166,22 @@ class Objective(nn.Module):
             self._set_temperature(temperature)
         terms = {"label": label}
         if answers:
-            terms |= {name: self._term(self.transfer[name], pairs, batch) for name, pairs in answers.items()}
+            terms |= {name: self._term(name, pairs, batch, curves) for name, pairs in answers.items()}
         if "temperature" in curves:
             self._set_temperature(curves["temperature"])  # without its graph, with which no copy could be made
         weights = {name: self.transfer[name].weight * factor for name, factor in self._factors(terms, answers).items()}
+        if self.calibrate:
+            curves |= {f"scale/{name}": factor for name, factor in self._known_factors.items()}
         present = shares(alpha, weights, label_share) or {"label": 0.0}  # the student rests at this step
         total, moved = self.weighting({name: terms[name] for name in present}, present, parameters)
         return {"total": total, **terms}, curves | moved
 
-    def _term(self, loss: Loss, pairs: Sequence[tuple[Answer, Answer]], batch: Batch) -> Tensor:
-        values = []
+    def _term(self, name: str, pairs: Sequence[tuple[Answer, Answer]], batch: Batch, curves: dict) -> Tensor:
+        loss, values = self.transfer[name], []
         for student, teacher in pairs:
-            weights = self.confidence.weights(teacher.logits.detach(), batch["labels"])
+            weights = self.confidence.weights(teacher.logits.detach(), batch["labels"]) if loss.weighs_rows else None
+            if weights is not None:
+                curves["effective_rows"] = effective_rows(weights)
             values.append(loss(student, teacher, batch if weights is None else {**batch, "row_weights": weights}))
         return values[0] if len(values) == 1 else torch.stack(values).mean()
 
@@ -199,8 +205,10 @@ class Objective(nn.Module):
         # Without labels there is no label loss: that of a student that knows nothing stands in for it.
         label = terms["label"].item() or math.log(max(2, num_labels))
         size, weight = abs(terms[name].item()), self.transfer[name].weight
-        if self.calibrate:
-            self.scales[place] = mean_over_ranks(torch.tensor(label / size if size > 0 else 1.0).to(self.scales))
+        if not size:
+            log.warning("loss '%s' is 0 at the first step: it says nothing of these rows, and no weight helps", name)
+        elif self.calibrate:
+            self.scales[place] = mean_over_ranks(torch.tensor(label / size).to(self.scales))
             log.info(
                 "balance: '%s' starts at %.3g and the label loss at %.3g; '%s' is scaled by %.3g to %.3g label losses",
                 *(name, size, label, name, self.scales[place].item(), weight),
@@ -209,6 +217,6 @@ class Objective(nn.Module):
             log.warning(
                 "loss '%s' starts at %.3g (weight %g, so %.3g in all), the label loss at %.3g: one of them will not be "
                 "heard; set loss.%s.weight near %.2g, or balance.calibrate=true",
-                *(name, size, weight, weight * size, label, name, label / max(size, 1e-12)),
+                *(name, size, weight, weight * size, label, name, label / size),
             )
         self.measured[place] = True

@@ -28,8 +28,8 @@ def warm_up_and_decay(optimizer: Optimizer, total_steps: int, decay: str, warm_u
         "constant": SchedulerType.CONSTANT_WITH_WARMUP,
     }
     if decay not in names:
-        raise KDError(f"optim.schedule.decay: expected one of {', '.join(names)}, got '{decay}'")
+        raise KDError(f"decay: expected one of {', '.join(names)}, got '{decay}'")
     if not 0 <= warm_up < 1:
-        raise KDError(f"optim.schedule.warm_up: expected a share of the steps in [0, 1), got {warm_up}")
+        raise KDError(f"warm_up: expected a share of the steps in [0, 1), got {warm_up}")
     warm_up_steps = round(warm_up * total_steps)
     return get_scheduler(names[decay], optimizer, warm_up_steps, total_steps)

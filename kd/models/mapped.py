@@ -303,4 +303,5 @@ def _read(values: dict[str, Any]) -> PreTrainedConfig:
 
 def _never_empty(mask: Tensor) -> Tensor:
     """The mask [B, L], with the first place of a row without any token set."""
-    return torch.cat([mask[:, :1] | ~mask.any(dim=1, keepdim=True), mask[:, 1:]], dim=1)
+    first = torch.arange(mask.shape[1], device=mask.device) == 0
+    return mask | (first & ~mask.any(dim=1, keepdim=True))

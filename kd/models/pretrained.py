@@ -69,6 +69,8 @@ def require_depth(config: PreTrainedConfig, layers: int) -> int:
         KDError: it has fewer.
     """
     depth = getattr(config, "num_hidden_layers", 0)
+    if layers and not depth:
+        raise KDError(f"method.frozen_layers: '{config.model_type}' has no layers to freeze, got {layers}; set it to 0")
     if layers > depth:
         raise KDError(f"method.frozen_layers: the teacher has {depth} layers, got {layers}; give 0 to {depth}")
     return depth
