@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import threading
 import time
@@ -34,8 +35,8 @@ class Running:
 
     job: Job
     slot: Slot
-    start: float
     begun: float
+    start: float = math.inf  # until it is forked, which the first job's waits for the imports
     asked_to_end: str | None = None
 
 
@@ -171,11 +172,11 @@ class Sweep:
         )
         progress.started(job)
         self.record.write()
-        return Running(job, slot, time.monotonic(), time.time())
+        return Running(job, slot, time.time())
 
     def _end(self, one: Running, code: int, progress: Progress) -> None:
         job = one.job
-        job.seconds = round(time.monotonic() - one.start, 2)
+        job.seconds = round(max(0.0, time.monotonic() - one.start), 2)
         state, said = status_since(job, one.begun)
         if one.asked_to_end is None and code == 0 and state in ("done", "pruned"):
             job.state, job.reason = state, said
@@ -190,7 +191,8 @@ class Sweep:
         """Seconds until something has to be done that nobody will say."""
         if self.timeout is None or not running:
             return 3600.0
-        return max(0.01, min(one.start for one in running.values()) + self.timeout - time.monotonic())
+        first = min(one.start for one in running.values())
+        return min(3600.0, max(0.01, first + self.timeout - time.monotonic()))
 
     def _end_hanging(self, running: dict[int, Running]) -> None:
         for one in running.values():
