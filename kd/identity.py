@@ -17,10 +17,17 @@ FORMAT = 1
 
 NO_DIFFERENCE = (
     *("resume", "rerun", "outputs", "sweep", "objective", "logger", "callbacks.progress", "cache.max_gb"),
-    *("threads", "trainer.accelerator", "trainer.enable_model_summary", "trainer.enable_progress_bar"),
+    *(
+        "callbacks.pruning",
+        "threads",
+        "trainer.accelerator",
+        "trainer.enable_model_summary",
+        "trainer.enable_progress_bar",
+    ),
 )
-"""Keys that may differ between two starts of one run: where it stands, what shows it, what it computes on. Not among
-them: ``trainer.devices``, since every device takes a batch of its own, and ``trainer.precision``."""
+"""Keys that may differ between two starts of one run: where it stands, what shows it, what it computes on, and what may
+end it before it is done. Not among them: ``trainer.devices``, since every device takes a batch of its own, and
+``trainer.precision``."""
 
 SPEED = "labelling_batch_size"
 """Of a teacher, wherever it stands: its answers do not depend on it."""

@@ -4,37 +4,38 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
+from typing import Any
 
 import lightning
 
 from kd.errors import KDError
+from kd.sweep.search import TRIAL, open_storage
 
 log = logging.getLogger(__name__)
 
-TRIAL = "KD_OPTUNA_TRIAL"
-"""In the environment of a search's job: the file with the study, its name, and the number of the trial."""
-
 
 class Pruning(lightning.Callback):
-    """After each epoch's validation, report a metric to the run's trial, and stop where its study's pruner says so.
+    """After each epoch's validation, report a metric to the run's trial, and stop where the pruner says so.
 
-    The job is a process of its own: it finds its trial in the study's storage. Outside of a search it does nothing.
-    A search with several objectives has no pruning: Optuna knows none.
+    The job is a process of its own: it finds its trial in the study's storage, and asks the pruner itself, since Optuna
+    stores none. Outside of a search it does nothing.
 
     Args:
-        monitor: the metric, in the direction of the study.
+        pruner: Optuna's.
+        monitor: a metric that is better the larger it is.
     """
 
-    def __init__(self, monitor: str = "val/accuracy"):
-        self.monitor, self.reason = monitor, ""
-        self.trial = None
+    def __init__(self, pruner: Any, monitor: str = "val/accuracy"):
+        self.pruner, self.monitor, self.reason = pruner, monitor, ""
+        self.study = self.trial = None
 
     def setup(self, trainer: lightning.Trainer, method: lightning.LightningModule, stage: str) -> None:
         named = os.environ.get(TRIAL)
-        if named and trainer.is_global_zero:
-            self.trial = open_trial(named)
-        elif not named:
+        if named is None:
             log.info("pruning: no search is on, all epochs are trained")
+        elif trainer.is_global_zero:
+            self.study, self.trial = open_trial(named)
 
     def on_validation_end(self, trainer: lightning.Trainer, method: lightning.LightningModule) -> None:
         if trainer.sanity_checking or TRIAL not in os.environ:
@@ -42,30 +43,25 @@ class Pruning(lightning.Callback):
         if self.monitor not in trainer.callback_metrics:
             found = ", ".join(sorted(map(str, trainer.callback_metrics)))
             raise KDError(f"callbacks.pruning.monitor: expected one of {found}, got '{self.monitor}'")
-        hopeless, epoch = False, trainer.current_epoch
-        if self.trial is not None:
-            value = float(trainer.callback_metrics[self.monitor])
-            self.trial.report(value, epoch)
-            hopeless = self.trial.should_prune()
+        value = float(trainer.callback_metrics[self.monitor])
+        hopeless = self.study is not None and self._behind(value, trainer.current_epoch)
         # All ranks stop at the same epoch; only the first asks.
         if trainer.strategy.reduce_boolean_decision(hopeless, all=False):
-            value = float(trainer.callback_metrics[self.monitor])
-            self.reason = f"pruned after epoch {epoch + 1}: {self.monitor} {value:.4g} is behind the other trials"
+            epoch = trainer.current_epoch + 1
+            self.reason = f"pruned after epoch {epoch}: {self.monitor} {value:.4g} is behind the search's other trials"
             trainer.should_stop = True
 
+    def _behind(self, value: float, epoch: int) -> bool:
+        storage = self.study._storage
+        storage.set_trial_intermediate_value(self.trial, epoch, value)
+        return self.pruner.prune(self.study, storage.get_trial(self.trial))
 
-def open_trial(named: str):
-    """The running trial that `TRIAL` names.
 
-    Raises:
-        KDError: without Optuna, or for a study with several objectives.
-    """
-    try:
-        import optuna
-        from optuna.storages.journal import JournalFileBackend
-    except ImportError as error:
-        raise KDError("callbacks=[pruning] needs Optuna; pip install 'kd[optuna]'") from error
-    file, study_name, number = named.rsplit("|", 2)
+def open_trial(named: str) -> tuple[Any, int]:
+    """The study of a running trial, and the trial's id."""
+    file, name, trial = named.rsplit("|", 2)
+    storage = open_storage(Path(file))
+    import optuna
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = optuna.storages.JournalStorage(JournalFileBackend(file))
-    raise NotImplementedError(study_name, number)
+    return optuna.load_study(study_name=name, storage=storage), int(trial)

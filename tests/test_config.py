@@ -112,7 +112,7 @@ def test_optimizers_and_schedules_instantiate(path):
 
 def test_groups_are_what_config_yaml_names():
     defaults = [
-        next(iter(entry))
+        next(iter(entry)).removeprefix("override ")
         for entry in yaml.safe_load((CONF / "config.yaml").read_text())["defaults"]
         if isinstance(entry, dict)
     ]

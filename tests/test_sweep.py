@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from kd.run import RunDirectory
-from tests.test_commands import common_options, fine_tuned, fresh_options, options, run_kd  # noqa: F401  fixtures
+from tests.conftest import run_kd
 
 ROOT = Path(__file__).parents[1]
 SWEEP = Path("outputs/sweeps/files")
@@ -95,11 +95,10 @@ def test_each_run_once_and_one_teacher_for_all(fresh_options, capsys):
 
 
 def test_a_job_is_the_single_run_bit_for_bit(options):
-    """Whatever was imported before the fork, and with its own order of keys."""
+    """Whatever was imported before the fork."""
     assert run_kd("train", "-m", *options, "student=textcnn", "seed=3") == 0
     (job,) = jobs()
-    command = [sys.executable, "-m", "kd", "train", *options, "student=textcnn", "seed=3", "hydra.run.dir=single"]
-    subprocess.run(command, check=True, capture_output=True)
+    assert run_kd("train", *options, "student=textcnn", "seed=3", "hydra.run.dir=single") == 0
     one, two = (load_file(Path(place) / "model/model.safetensors") for place in (SWEEP / job["directory"], "single"))
     assert all(torch.equal(one[name], two[name]) for name in one)
     status = [RunDirectory(Path(place)).status() for place in (SWEEP / job["directory"], "single")]

@@ -42,6 +42,12 @@ class LocalLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run a batch of jobs; those that failed have status FAILED, and those that were done are not run again."""
+        jobs = self.open().launch([list(overrides) for overrides in job_overrides], initial_job_idx)
+        HydraConfig.instance().set_config(self.config)
+        return [self.returned(job) for job in jobs]
+
+    def open(self) -> Sweep:
+        """The sweep, with its folder to itself; whoever looks after `kd.sweep.OPENED` closes it."""
         from kd.sweep import Sweep
 
         if self.sweep is None:
@@ -49,9 +55,7 @@ class LocalLauncher(Launcher):
             self.sweep = Sweep(
                 self.config, self.context.config_loader, command, self.flags(), self.slots, self.timeout_min
             )
-        jobs = self.sweep.launch([list(overrides) for overrides in job_overrides], initial_job_idx)
-        HydraConfig.instance().set_config(self.config)
-        return [self.returned(job) for job in jobs]
+        return self.sweep
 
     def flags(self) -> list[str]:
         """The command line's options that decide how a job is composed."""

@@ -51,9 +51,7 @@ class ForkServer:
 
     def start(self, job: int, arguments: list[str], log: Path, environment: Mapping[str, str], threads: int) -> None:
         """Ask for a job."""
-        self._say(
-            start=job, arguments=arguments, log=str(log), environment=dict(environment), threads=threads
-        )
+        self._say(start=job, arguments=arguments, log=str(log), environment=dict(environment), threads=threads)
 
     def stop(self, job: int, number: int) -> None:
         """Send a job a signal; SIGKILL ends all that it has started."""

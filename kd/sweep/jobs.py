@@ -146,7 +146,9 @@ def slug(overrides: Iterable[str], constant: set[str]) -> str:
         if key in constant or key.startswith("hydra."):
             continue
         last = re.split(r"[./@]", key)[-1]
-        value = re.sub(r"[^\w.+-]+", "-", override.get_value_element_as_str()).strip("-")
+        value = override.value()
+        written = f"{value:.4g}" if isinstance(value, float) else override.get_value_element_as_str()
+        value = re.sub(r"[^\w.+-]+", "-", written).strip("-")
         words.append(value if value and not value[0].isdigit() and key == last else f"{last}-{value}")
     return "_".join(words)[:SLUG].rstrip("_-.")
 

@@ -82,7 +82,10 @@ class Progress:
     def __rich__(self) -> Group:
         running = [job for job in self.jobs if job.number in self.since]
         lines = [
-            Text(f"  {duration(time.monotonic() - self.since[job.number]):>7}  {job.name(self.root)}", overflow="ellipsis")
+            Text(
+                f"  {duration(time.monotonic() - self.since[job.number]):>7}  {job.name(self.root)}",
+                overflow="ellipsis",
+            )
             for job in running[:SHOWN]
         ]
         if len(running) > SHOWN:

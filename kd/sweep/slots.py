@@ -55,7 +55,9 @@ def slots_for(jobs: Iterable[Job], asked: int | None, gpus: list[str], cores: in
     if len(gpus) < count:  # some share one
         shares = [(gpus[number % len(gpus)],) for number in range(count)]
     else:
-        shares = [tuple(gpus[number * len(gpus) // count : (number + 1) * len(gpus) // count]) for number in range(count)]
+        shares = [
+            tuple(gpus[number * len(gpus) // count : (number + 1) * len(gpus) // count]) for number in range(count)
+        ]
     if min(map(len, shares)) < needed:
         raise KDError(
             f"a job wants trainer.devices={needed}, and of {len(gpus)} GPUs in {count} slots one has "

@@ -167,9 +167,7 @@ class Sweep:
         job.directory.mkdir(parents=True, exist_ok=True)
         with job.log.open("a") as log:
             log.write(f"== attempt {job.attempts}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
-        self.server.start(
-            job.number, job.arguments(self.flags), job.log, slot.environment(), slot.threads_for(job)
-        )
+        self.server.start(job.number, job.arguments(self.flags), job.log, slot.environment(), slot.threads_for(job))
         progress.started(job)
         self.record.write()
         return Running(job, slot, time.time())
