@@ -20,7 +20,7 @@ demo: install
 		hydra.run.dir=outputs/quickstart/hinted
 	$(BIN)/kd train experiment=quickstart method=feature_mapping method.direction=to_student \
 		hydra.run.dir=outputs/quickstart/mapped
-	$(BIN)/kd train experiment=quickstart method=joint method.frozen_layers=5 method.clean_targets=false \
+	$(BIN)/kd train experiment=quickstart method=joint method.frozen_layers=5 cache.use=true \
 		hydra.run.dir=outputs/quickstart/joint
 	$(BIN)/kd report outputs/quickstart
 

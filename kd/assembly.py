@@ -29,7 +29,7 @@ from kd.methods.supervised import Supervised
 from kd.metrics import label_metrics
 from kd.model_folder import load_classifier
 from kd.models.mapped import compose, mapped_config, teacher_share
-from kd.models.pretrained import freeze_lowest, require_depth
+from kd.models.pretrained import freeze_lowest, require_depth, upper_part
 from kd.ready_teacher import Answers, ReadyTeacher, check_members, require_room
 from kd.teacher import Teacher, labelled_rows
 
@@ -94,7 +94,7 @@ class Assembly(ABC):
 
     def teacher_cost(self, texts: list[str]) -> dict[str, Any] | None:
         """What the teacher takes that the student learnt from."""
-        return self.answers.teacher.cost(texts) if self.answers.teacher else None
+        return self.answers.cost(texts) if self.answers.teacher else None
 
     def figures(self) -> dict[str, Any]:
         """What the run's ``metrics.json`` holds beyond every method's figures."""
@@ -270,8 +270,13 @@ class Together(Assembly):
 
     def __init__(self, config: DictConfig, splits: Splits, teacher: Teacher | None):
         super().__init__(config, splits, teacher)
+        self.frozen = None
         if teacher is not None:
             require_depth(teacher.config, config.method.frozen_layers)
+            if config.cache.use:
+                self.frozen = Feature("hidden_states", config.method.frozen_layers)
+                tokens = len(teacher.tokens(splits.train["text"]).values)
+                require_room(teacher.config, [self.frozen], len(splits.train), tokens, "train", config.cache.max_gb)
         nodes = {**{f"copy_{n}": config.student for n in range(1, config.method.copies + 1)}, **config.peers}
         self.partners = {
             name: build.student(config, self.tokenizer, splits.label_names, teacher, node, config.seed + 1000 * place)
@@ -291,14 +296,26 @@ class Together(Assembly):
             teacher = load_classifier(ready.folder, new_head=True, **build.label_settings(self.splits.label_names))
             freeze_lowest(teacher, self.config.method.frozen_layers)
             self.partners = {"teacher": teacher, **self.partners}
-        self.joint = build.method(self.config, self.student, objective=self._objective(), partners=self.partners)
+        learners, column = self.partners, None
+        if self.frozen:
+            learners = self.partners | {"teacher": upper_part(teacher, self.frozen.layer)}
+            column = self.frozen.column
+        objective = self._objective()
+        self.joint = build.method(self.config, self.student, objective=objective, partners=learners, column=column)
         return self.joint
 
     def train(self) -> EncodedSplit:
-        return self._with_tokens("train")
+        return self._with_states("train")
 
     def validation(self) -> EncodedSplit:
-        return self._with_tokens("validation")
+        return self._with_states("validation")
+
+    def _with_states(self, name: str) -> EncodedSplit:
+        """The split with the teacher's tokens, and the output of its frozen layers where the cache holds it."""
+        encoded = self._with_tokens(name)
+        if self.frozen is None:
+            return encoded
+        return self.answers.with_features(encoded, getattr(self.splits, name), name, [self.frozen])
 
     def _with_tokens(self, name: str) -> EncodedSplit:
         encoded = self.encoded(name)
@@ -308,7 +325,9 @@ class Together(Assembly):
 
     def teacher_cost(self, texts: list[str]) -> dict[str, Any] | None:
         ready = self.answers.teacher
-        return ready.cost(texts, self.partners["teacher"]) if ready else None
+        if ready is None or ready.has_head:  # as large and as fast as before
+            return super().teacher_cost(texts)
+        return ready.cost(texts, self.partners["teacher"])
 
     def teacher_logits(self, name: str) -> np.ndarray | None:
         """Of the teacher as joint training left it."""

@@ -16,7 +16,7 @@ import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from kd import teacher_cache
-from kd.data.batching import EncodedSplit, Ragged, labels_of
+from kd.data.batching import EncodedSplit, Ragged, in_slices, labels_of
 from kd.data.module import TextDataModule
 from kd.data.sources import Splits
 from kd.errors import KDError
@@ -134,7 +134,7 @@ class Assistant:
             "teacher": teacher,
             "max_length": self.max_length,
             "model": self.config.to_json_string(),
-            "texts": teacher_cache.texts_hash(splits.train["text"]),
+            "texts": teacher_cache.texts_hash(in_slices(splits.train["text"])),
             "labels": hashlib.sha256(labels_of(splits.train).tobytes()).hexdigest(),
             "label_names": splits.label_names,
             **{name: getattr(self, name) for name in RECIPE},

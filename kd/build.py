@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from kd.contract import FeatureLoss, Loss
-from kd.data.batching import EncodedSplit, labels_of, tokenize
+from kd.data.batching import EncodedSplit, in_slices, labels_of, tokenize
 from kd.data.sources import Splits
 from kd.errors import KDError
 from kd.losses.label import LabelLoss
@@ -78,7 +78,7 @@ def method_class(config: DictConfig) -> type[Method]:
 
 def tokenizer(config: DictConfig, data: Splits, teacher: Teacher | None) -> PreTrainedTokenizerBase:
     """The student's tokenizer, learnt from or restricted to the training texts where the choice says so."""
-    return make(config.tokenizer)(data.train["text"], teacher.tokenizer if teacher else None)
+    return make(config.tokenizer)(in_slices(data.train["text"]), teacher.tokenizer if teacher else None)
 
 
 def encoded(split, tokenizer: PreTrainedTokenizerBase, max_length: int, **columns: np.ndarray) -> EncodedSplit:

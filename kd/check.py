@@ -259,9 +259,10 @@ def _joint(config: DictConfig) -> list[str]:
         mistakes.append("peers: 'teacher' and 'student' name other models of the run; choose other names")
     if not config.loss:
         mistakes.append("method=joint needs a transfer term, got none; use loss=[soft_target]")
-    if config.cache.use:
+    if config.cache.use and not (config.teacher and config.method.frozen_layers):
         mistakes.append(
-            "method=joint trains the teacher, and cached outputs would no longer be its own; leave cache.use=false"
+            "method=joint trains the teacher, and cached outputs would no longer be its own; leave cache.use=false, or "
+            "freeze its lowest layers (method.frozen_layers): what they say stays true"
         )
     if not config.teacher and not peers and not config.method.copies:
         mistakes.append(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import json
 import logging
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset
 from rich.progress import track
 from scipy.optimize import linear_sum_assignment
@@ -18,7 +22,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from kd import recording, teacher_cache
 from kd.contract import ATTENTION_OUTPUTS
-from kd.data.batching import EncodedSplit, LengthBucketSampler, Ragged, labels_of, tokenize
+from kd.data.batching import EncodedSplit, LengthBucketSampler, Ragged, in_slices, labels_of, tokenize
 from kd.data.sources import Splits
 from kd.data.tokenizers import tokenizer_fingerprint
 from kd.errors import KDError
@@ -26,6 +30,7 @@ from kd.features import Feature, bytes_a_row
 from kd.inference import all_logits, latency, outputs_by_row, parameter_counts
 from kd.methods.distillation import FrozenTeacher, cached_teacher
 from kd.model_folder import folder_checksum, load_classifier, load_config, load_tokenizer
+from kd.run import processor, read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +46,7 @@ class ReadyTeacher:
         batch_size: rows a batch.
         facts: what its fine-tuning recorded; empty for a model that was taken as it is.
         device: where it answers.
+        has_head: False for a backbone, of which nothing but features may be asked.
     """
 
     name: str
@@ -49,6 +55,7 @@ class ReadyTeacher:
     batch_size: int
     facts: dict
     device: str = "cpu"
+    has_head: bool = True
 
     @property
     def members(self) -> list[ReadyTeacher]:
@@ -66,7 +73,7 @@ class ReadyTeacher:
     @cached_property
     def model(self) -> PreTrainedModel:
         """The live model, in evaluation mode and full precision."""
-        return load_classifier(self.folder).to(self.device)
+        return load_classifier(self.folder, new_head=not self.has_head).to(self.device)
 
     def tokens(self, texts: Sequence[str]) -> Ragged:
         """The texts as the teacher reads them."""
@@ -83,7 +90,7 @@ class ReadyTeacher:
             tokenizer=tokenizer_fingerprint(self.tokenizer),
             max_length=self.max_length,
             column=column,
-            texts=teacher_cache.texts_hash(texts),
+            texts=teacher_cache.texts_hash(in_slices(texts)),
         )
 
     def cached(
@@ -111,29 +118,52 @@ class ReadyTeacher:
         Raises:
             KDError: more than ``max_gb``, or a value that is not finite in half precision.
         """
+        return self._stored(["logits"], texts, split, outputs, features, max_gb)
+
+    def cached_features(
+        self, texts: Sequence[str], split: str, outputs: Path, features: Collection[Feature], max_gb: float = math.inf
+    ) -> tuple[dict[str, np.ndarray | Ragged], float]:
+        """As `cached`, without the logits."""
+        return self._stored([], texts, split, outputs, features, max_gb)
+
+    def _stored(
+        self,
+        answers: list[str],
+        texts: Sequence[str],
+        split: str,
+        outputs: Path,
+        features: Collection[Feature],
+        max_gb: float,
+    ) -> tuple[dict[str, np.ndarray | Ragged], float]:
         folder = Path(outputs) / "teacher_cache"
         by_column = {feature.column: feature for feature in sorted(features, key=lambda feature: feature.column)}
         base = self.key(texts)
-        keys = [replace(base, column=column) for column in ("logits", *by_column)]
-        tokens = self.tokens(texts)
+        keys = [replace(base, column=column) for column in (*answers, *by_column)]
+
+        @functools.cache
+        def tokens() -> Ragged:
+            return self.tokens(texts)
+
         if absent := [by_column[name] for name in teacher_cache.absent(folder, keys) if name in by_column]:
-            needed = require_room(self.config, absent, len(tokens), len(tokens.values), split, max_gb)
-            log.info("teacher: storing features of %d %s rows takes %.3g GB", len(tokens), split, needed)
+            needed = require_room(self.config, absent, len(texts), len(tokens().values), split, max_gb)
+            log.info("teacher: storing features of %d %s rows takes %.3g GB", len(texts), split, needed)
 
         def compute(missing: list[str]) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
             log.info("teacher: labelling %d %s rows (once): %s", len(texts), split, ", ".join(missing))
             wanted = [by_column[name] for name in missing if name in by_column]
             prepare(self.model, wanted)
-            for index, logits, found in outputs_by_row(self.model, self._batches(tokens, f"labelling {split}"), wanted):
+            for index, logits, found in outputs_by_row(
+                self.model, self._batches(tokens(), f"labelling {split}"), wanted
+            ):
                 with np.errstate(over="ignore"):  # the cache refuses what is not finite in half precision
                     halves = {feature.column: value.astype(np.float16) for feature, value in found.items()}
                 values = {"logits": logits, **halves}
                 yield index, {name: values[name] for name in missing}
 
         note = {"teacher": self.name, "split": split}
-        columns = teacher_cache.obtain(folder, keys, tokens.lengths, compute, note)
+        columns = teacher_cache.obtain(folder, keys, lambda: tokens().lengths, compute, note)
         whole = {name: Ragged(*value) if isinstance(value, tuple) else value for name, value in columns.items()}
-        return whole, teacher_cache.seconds(folder, base)
+        return whole, teacher_cache.seconds(folder, keys[0])
 
     def live_logits(self, texts: Sequence[str]) -> np.ndarray:
         """Logits ``[N, C]`` computed now and not kept."""
@@ -225,15 +255,43 @@ class Answers:
     ) -> EncodedSplit:
         """A split with what the teacher's side needs: its outputs, or the tokens that a live teacher reads."""
         if self.cache:
-            found = self._columns(split, name, features)
-            columns = {f"teacher_{column}": values for column, values in found.items()}
-            return replace(encoded, columns={**encoded.columns, **columns})
+            return _beside(encoded, self._columns(split, name, features))
         return self.with_tokens(encoded, split)
+
+    def with_features(
+        self, encoded: EncodedSplit, split: Dataset, name: str, features: Collection[Feature]
+    ) -> EncodedSplit:
+        """A split with features from the cache and no logits, for a teacher whose head will move."""
+        found, self.seconds[name] = self.teacher.cached_features(
+            split["text"], name, self.outputs, features, self.max_gb
+        )
+        return _beside(encoded, found)
 
     def with_tokens(self, encoded: EncodedSplit, split: Dataset) -> EncodedSplit:
         """A split with the tokens that a live teacher reads."""
         tokens = self.teacher.tokens(split["text"])
         return replace(encoded, teacher_tokens=tokens, teacher_padding=self.teacher.tokenizer.pad_token_id)
+
+    def cost(self, texts: Sequence[str]) -> dict[str, Any]:
+        """What the teacher takes, measured once for these texts on this machine with so many threads."""
+        facts = {
+            "teachers": [[member.checksum, member.max_length] for member in self.teacher.members],
+            "texts": teacher_cache.texts_hash(in_slices(texts)),
+            "processor": processor(),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
+        place = Path(self.outputs) / "teacher_cost" / f"{digest}.json"
+        if place.is_file():
+            try:
+                return read_json(place)["cost"]
+            except (KDError, KeyError):
+                log.warning("the teacher's cost in %s is damaged: it is measured anew", place)
+        cost = self.teacher.cost(texts)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_json(place, {**facts, "cost": cost})
+        return cost
 
     def source(self, features: Collection[Feature] = ()) -> Callable:
         """The teacher that a method asks."""
@@ -245,6 +303,12 @@ class Answers:
             split["text"], name, self.outputs, features, self.max_gb, labels
         )
         return columns
+
+
+def _beside(encoded: EncodedSplit, found: Mapping[str, np.ndarray | Ragged]) -> EncodedSplit:
+    """A split with a teacher's columns beside its own."""
+    columns = {f"teacher_{column}": values for column, values in found.items()}
+    return replace(encoded, columns={**encoded.columns, **columns})
 
 
 def check_members(teacher: ReadyTeacher, answers: Answers, splits: Splits) -> None:

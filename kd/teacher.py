@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol
@@ -25,7 +25,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from kd import teacher_cache
 from kd.assets import resolve
-from kd.data.batching import EncodedSplit, Ragged, labels_of, tokenize
+from kd.data.batching import EncodedSplit, Ragged, in_slices, labels_of, tokenize
 from kd.data.module import TextDataModule
 from kd.data.sources import Splits
 from kd.errors import KDError
@@ -106,7 +106,7 @@ class Teacher:
 
     def untrained(self, accelerator: str = "cpu") -> ReadyTeacher:
         """The backbone as it is, with no head or one of another task."""
-        return self._ready(self.backbone, {}, accelerator)
+        return replace(self._ready(self.backbone, {}, accelerator), has_head=False)
 
     @cached_property
     def word_table(self) -> torch.Tensor:
@@ -149,7 +149,7 @@ class Teacher:
         parts = {
             "format": FORMAT,
             "backbone": folder_checksum(self.backbone),
-            "texts": teacher_cache.texts_hash(labelled["text"]),
+            "texts": teacher_cache.texts_hash(in_slices(labelled["text"])),
             "labels": hashlib.sha256(labels_of(labelled).tobytes()).hexdigest(),
             "label_names": splits.label_names,
             **{name: getattr(self, name) for name in RECIPE},

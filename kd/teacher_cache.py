@@ -69,7 +69,7 @@ def texts_hash(texts: Iterable[str]) -> str:
 def obtain(
     folder: Path,
     keys: Sequence[CacheKey],
-    lengths: np.ndarray,
+    lengths: Callable[[], np.ndarray],
     compute: Callable[[list[str]], Iterable[tuple[np.ndarray, Mapping[str, np.ndarray]]]],
     note: Mapping[str, object] | None = None,
 ) -> dict[str, Column]:
@@ -78,10 +78,10 @@ def obtain(
     Args:
         folder: where all caches live.
         keys: what is asked for, one key a column.
-        lengths: ``[N]`` tokens a row.
+        lengths: gives the ``[N]`` tokens a row; called only where something is missing.
         compute: given the names of the columns that are missing, yields row numbers ``[B]`` and the columns'
             values for them, in any order: ``[B, ...]``, or ``[B, L, d]`` for a vector a token, of which the
-            first ``lengths[row]`` are kept.
+            first ``lengths()[row]`` are kept.
         note: facts for people, kept in ``meta.json``.
 
     Returns:
@@ -103,7 +103,7 @@ def obtain(
                     for leftover in place.parent.glob(f"{place.stem}.building-*"):
                         shutil.rmtree(leftover)
                     place.mkdir()
-                _write(building, missing, lengths, compute, note or {})
+                _write(building, missing, lengths(), compute, note or {})
                 for name, place in building.items():
                     os.replace(place, places[name])
         except BaseException:

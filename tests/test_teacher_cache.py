@@ -26,8 +26,10 @@ def compute(missing=("logits",), order=(3, 1, 2, 0, 4, 5, 6, 7, 8, 9), log: Path
 
 
 def test_rows_are_addressed_by_index_and_read_back(tmp_path):
-    first = teacher_cache.obtain(tmp_path, [KEY], LENGTHS, compute)
-    again = teacher_cache.obtain(tmp_path, [KEY], LENGTHS, lambda missing: pytest.fail("the cache was not used"))
+    first = teacher_cache.obtain(tmp_path, [KEY], lambda: LENGTHS, compute)
+    again = teacher_cache.obtain(
+        tmp_path, [KEY], lambda: pytest.fail("for nothing"), lambda missing: pytest.fail("not used")
+    )
     np.testing.assert_array_equal(first["logits"], LOGITS)
     np.testing.assert_array_equal(again["logits"], LOGITS)
     assert isinstance(again["logits"], np.memmap)
@@ -64,7 +66,7 @@ def flip_a_byte(path: Path, position: int = -1) -> None:
 
 @pytest.mark.parametrize("harm", ["flip", "cut", "missing", "no meta"])
 def test_a_damaged_cache_is_noticed_and_built_anew(tmp_path, harm, caplog):
-    teacher_cache.obtain(tmp_path, [KEY], LENGTHS, compute)
+    teacher_cache.obtain(tmp_path, [KEY], lambda: LENGTHS, compute)
     place = tmp_path / KEY.digest
     file = place / "values.npy"
     match harm:
@@ -77,7 +79,7 @@ def test_a_damaged_cache_is_noticed_and_built_anew(tmp_path, harm, caplog):
         case "no meta":
             (place / "meta.json").write_text("{")
     assert teacher_cache.damage(place)
-    np.testing.assert_array_equal(teacher_cache.obtain(tmp_path, [KEY], LENGTHS, compute)["logits"], LOGITS)
+    np.testing.assert_array_equal(teacher_cache.obtain(tmp_path, [KEY], lambda: LENGTHS, compute)["logits"], LOGITS)
     assert "damaged" in caplog.text
     assert teacher_cache.damage(place) is None
 
@@ -88,27 +90,27 @@ def test_nothing_half_built_stays(tmp_path):
         raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError):
-        teacher_cache.obtain(tmp_path, [KEY], LENGTHS, broken)
+        teacher_cache.obtain(tmp_path, [KEY], lambda: LENGTHS, broken)
     assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
 
 
 def test_leftovers_of_a_killed_process_are_cleared(tmp_path):
     (tmp_path / f"{KEY.digest}.building-1").mkdir()
-    teacher_cache.obtain(tmp_path, [KEY], LENGTHS, compute)
+    teacher_cache.obtain(tmp_path, [KEY], lambda: LENGTHS, compute)
     assert sorted(path.name for path in tmp_path.iterdir()) == [KEY.digest, f"{KEY.digest}.lock"]
 
 
 def test_missing_rows_and_nan_are_refused(tmp_path):
     with pytest.raises(KDError, match="answered 4 of 10 rows"):
-        teacher_cache.obtain(tmp_path, [KEY], LENGTHS, lambda missing: [(np.arange(4), {"logits": LOGITS[:4]})])
+        teacher_cache.obtain(tmp_path, [KEY], lambda: LENGTHS, lambda missing: [(np.arange(4), {"logits": LOGITS[:4]})])
     bad = LOGITS.copy()
     bad[7, 1] = np.nan
     with pytest.raises(KDError, match=r"not finite for rows \[7\]"):
-        teacher_cache.obtain(tmp_path, [KEY], LENGTHS, lambda missing: [(np.arange(10), {"logits": bad})])
+        teacher_cache.obtain(tmp_path, [KEY], lambda: LENGTHS, lambda missing: [(np.arange(10), {"logits": bad})])
 
 
 def _obtain(folder: Path) -> None:
-    found = teacher_cache.obtain(folder, [KEY], LENGTHS, lambda missing: compute(log=folder / "log", pause=0.1))
+    found = teacher_cache.obtain(folder, [KEY], lambda: LENGTHS, lambda missing: compute(log=folder / "log", pause=0.1))
     np.testing.assert_array_equal(found["logits"], LOGITS)
 
 
@@ -124,7 +126,7 @@ def test_of_several_processes_one_builds_and_the_others_wait(tmp_path):
 
 
 def test_entries_and_removal(tmp_path):
-    teacher_cache.obtain(tmp_path, [KEY], LENGTHS, compute)
+    teacher_cache.obtain(tmp_path, [KEY], lambda: LENGTHS, compute)
     assert teacher_cache.entries(tmp_path) == [tmp_path / KEY.digest]
     teacher_cache.remove(tmp_path / KEY.digest)
     assert list(tmp_path.iterdir()) == []
@@ -166,7 +168,7 @@ class Labeller:
 
 
 def obtained(folder: Path, names, compute) -> dict:
-    return teacher_cache.obtain(folder, [KEYS[name] for name in names], LENGTHS, compute)
+    return teacher_cache.obtain(folder, [KEYS[name] for name in names], lambda: LENGTHS, compute)
 
 
 def stamp(name: str, folder: Path) -> tuple[int, int]:

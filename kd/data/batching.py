@@ -59,6 +59,11 @@ class Ragged:
         return torch.from_numpy(padded)
 
 
+def in_slices(texts: Sequence[str]) -> Iterator[str]:
+    """The texts one by one, read many at a time: what a column of a data set gives far faster."""
+    return chain.from_iterable(texts[start : start + TOKENIZE_CHUNK] for start in range(0, len(texts), TOKENIZE_CHUNK))
+
+
 def labels_of(split: datasets.Dataset) -> np.ndarray:
     """The label column ``[N]`` int64, straight from Arrow."""
     return split.with_format("numpy")["label"][:].astype(np.int64)

@@ -49,6 +49,8 @@ class Joint(Method):
         partner_weight: of each partner's label loss; None: 1 for the teacher, as the student's for peers.
         partner_alpha: None: 0 for the teacher, so that transfer goes one way, and the student's alpha for peers.
         flow: let gradient of the student's terms reach the partners.
+        column: the column of the batches with the output of the teacher's frozen layers, where the partner "teacher"
+            is what stands above them (`kd.models.pretrained.upper_part`); None for a whole teacher.
         clean_targets: what a model teaches is computed without dropout, in a pass of its own; otherwise it is the
             training pass.
         student, label_loss, optimizer, schedule, seed: see `Method`.
@@ -78,6 +80,7 @@ class Joint(Method):
         partner_alpha: float | None = None,
         flow: bool = False,
         clean_targets: bool = True,
+        column: str | None = None,
         seed: int = 0,
     ):
         super().__init__(student, label_loss, optimizer, schedule, seed)
@@ -106,7 +109,7 @@ class Joint(Method):
         self.make_partner_schedule = partner_schedule
         self.partner_learning_rate, self.partner_weight_decay = partner_learning_rate, partner_weight_decay
         self.student_weight, self.partner_weight, self.partner_alpha = student_weight, partner_weight, partner_alpha
-        self.clean_targets = clean_targets
+        self.clean_targets, self.column = clean_targets, column
         labels = student.config.num_labels
         self.partner_accuracy = nn.ModuleDict(
             {name: MulticlassAccuracy(labels, average="micro", ignore_index=IGNORED_LABEL) for name in partners}
@@ -115,8 +118,13 @@ class Joint(Method):
 
     def partner_logits(self, name: str, batch: Batch) -> Tensor:
         """``[B, C]``, in the mode that the partner is in."""
-        inputs = teacher_inputs(batch) if name == TEACHER else batch
-        return student_output(self.partners[name], inputs).logits
+        if name != TEACHER:
+            return student_output(self.partners[name], batch).logits
+        inputs = teacher_inputs(batch)
+        if self.column is None:
+            return student_output(self.partners[name], inputs).logits
+        states, mask = batch[f"teacher_{self.column}"].float(), inputs["attention_mask"]
+        return self.partners[name](inputs_embeds=states, attention_mask=mask).logits
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         asks, alpha = self.objective.asks_teacher(self.progress), self.objective.alpha.at(self.progress)

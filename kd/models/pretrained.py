@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+from itertools import chain
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
 from kd.assets import resolve
@@ -79,17 +82,87 @@ def freeze_lowest(model: PreTrainedModel, layers: int) -> None:
     """
     if layers == 0:
         return
+    _, stack = _layers(model, layers)
+    _, embeddings = _embeddings(model)
+    for part in (embeddings, *stack[:layers]):
+        part.requires_grad_(False)
+
+
+@torch.no_grad()
+def upper_part(model: PreTrainedModel, layers: int) -> PreTrainedModel:
+    """What stands above the lowest layers, as a model of its own that shares its weights with the whole.
+
+    It takes the hidden states after those layers as ``inputs_embeds`` ``[B, L, d]``, beside the attention mask, and
+    gives what the whole gives.
+
+    Args:
+        model: a classifier on a transformer.
+        layers: how many of the lowest are left out, with the embeddings.
+
+    Raises:
+        KDError: more layers than there are, or an architecture that does not come apart there.
+    """
+    (place, stack), (words, _) = _layers(model, layers), _embeddings(model)
+    upper = copy.deepcopy(model, {id(part): part for part in chain(model.parameters(), model.buffers())})
+    upper.set_submodule(place, nn.ModuleList(list(upper.get_submodule(place))[layers:]))
+    upper.set_submodule(words, _Given())
+    upper.config.num_hidden_layers = len(stack) - layers
+    try:
+        same = _answers_as(upper, model, layers)
+        reason = "" if same else "what is left gives other logits"
+    except Exception as error:  # architectures that do not come apart show it as any of a dozen kinds
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+    if reason:
+        raise KDError(
+            f"method.frozen_layers={layers}: '{model.config.model_type}' cannot go on from the output of its frozen "
+            f"layers ({reason}); set cache.use=false"
+        )
+    return upper
+
+
+class _Given(nn.Module):
+    """In place of a transformer's embeddings: the states that it is given."""
+
+    def forward(self, *inputs: Tensor | None, **named: Tensor | int | None) -> Tensor:
+        given = (*inputs, *named.values())
+        return next(value for value in given if isinstance(value, Tensor) and value.is_floating_point())
+
+
+def _answers_as(upper: PreTrainedModel, whole: PreTrainedModel, layers: int) -> bool:
+    """Whether the upper part gives the logits of the whole, on two random rows of unequal length."""
+    ids = torch.randint(whole.config.vocab_size, (2, 6), generator=torch.Generator().manual_seed(0)).to(whole.device)
+    mask = torch.ones_like(ids)
+    mask[1, 3:] = 0
+    training = whole.training
+    whole.eval(), upper.eval()
+    try:
+        expected = whole(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+        states = expected.hidden_states[layers]
+        found = upper(inputs_embeds=states, attention_mask=mask)
+    finally:
+        whole.train(training), upper.train(training)
+    return torch.allclose(found.logits, expected.logits, atol=1e-4, rtol=1e-4)
+
+
+def _embeddings(model: PreTrainedModel) -> tuple[str, nn.Module]:
+    """The part that turns tokens into vectors, with the name of its place in the model."""
+    words, base = model.get_input_embeddings(), model.base_model
+    prefix = f"{model.base_model_prefix}." if base is not model else ""
+    return next(
+        (prefix + name, part) for name, part in base.named_children() if any(m is words for m in part.modules())
+    )
+
+
+def _layers(model: PreTrainedModel, layers: int) -> tuple[str, nn.ModuleList]:
+    """The stack of layers, which must hold so many, with the name of its place in the model."""
     depth = require_depth(model.config, layers)
-    stacks = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
+    stacks = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
     if len(stacks) != 1:
         raise KDError(
             f"method.frozen_layers={layers}: '{model.config.model_type}' does not keep its layers one by one; "
             "set it to 0"
         )
-    words = model.get_input_embeddings()
-    embeddings = [part for part in model.base_model.children() if any(m is words for m in part.modules())]
-    for part in (*embeddings, *stacks[0][:layers]):
-        part.requires_grad_(False)
+    return stacks[0]
 
 
 def _unreadable(name_or_path: str, error: Exception) -> str:
