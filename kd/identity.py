@@ -40,7 +40,7 @@ UNREAD: dict[str, tuple[str, ...]] = {
     "kd.methods.distillation.Distillation": ("mapper", "peers"),
     "kd.methods.feature_mapping.to_teacher": ("peers",),
     "kd.methods.feature_mapping.to_student": ("peers", "tokenizer", "embeddings"),
-    "kd.methods.joint.Joint": ("mapper", "cache"),
+    "kd.methods.joint.Joint": ("mapper",),
 }
 """Groups of keys that a method does not read, by its ``_target_``; a method that is not here reads all.
 
