@@ -37,7 +37,6 @@ TORCH_FREE = [
     "statistics.py",
     "commands/report.py",
     "commands/cache.py",
-    "commands/train.py",
     "teacher_cache.py",
     "identity.py",
     "ranks.py",

@@ -13,11 +13,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from kd.errors import KDError
+from kd.identity import identity
 from kd.run import RunDirectory
+from kd.sweep.jobs import Job
+from kd.sweep.slots import Slot, slots_for, visible_gpus
 from tests.conftest import run_kd
 
 ROOT = Path(__file__).parents[1]
 SWEEP = Path("outputs/sweeps/files")
+SUPERVISED = {"_target_": "kd.methods.supervised.Supervised"}
+MAPPED = {"_target_": "kd.methods.feature_mapping.to_student"}
+TOWARDS = {"_target_": "kd.mapper.Procrustes"}
 
 
 @pytest.fixture(autouse=True)
@@ -199,3 +206,69 @@ def test_a_second_command_in_a_sweep_is_refused(options, capsys):
     with FileLock(SWEEP / ".lock"):
         assert run_kd("train", "-m", *options) == 2
     assert "another process runs the sweep in" in capsys.readouterr().err
+
+
+def test_the_sweep_itself_needs_no_torch():
+    """Its process only composes and watches: a sweep that is done says so in a second."""
+    code = "import sys; sys.argv = ['kd']; import kd.commands.train; print({'torch', 'optuna'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def job_on(devices: int, accelerator: str = "gpu"):
+    from omegaconf import OmegaConf
+
+    return Job(0, [], OmegaConf.create({"trainer": {"devices": devices, "accelerator": accelerator}}), "id", Path("x"))
+
+
+def test_slots_share_out_gpus_and_cores():
+    gpus = ["0", "1", "2", "3"]
+    assert [slot.gpus for slot in slots_for([job_on(1)], None, gpus, 16)] == [("0",), ("1",), ("2",), ("3",)]
+    assert [slot.gpus for slot in slots_for([job_on(2), job_on(1)], None, gpus, 16)] == [("0", "1"), ("2", "3")]
+    assert [slot.gpus for slot in slots_for([job_on(1)], 8, gpus[:2], 16)] == [("0",), ("1",)] * 4
+    (one,) = slots_for([job_on(1, "cpu")], None, gpus, 16)
+    assert one == Slot((), 16) and one.threads_for(job_on(2, "cpu")) == 8 and one.environment() == {}
+    assert slots_for([job_on(1, "auto")], 3, [], 16) == [Slot((), 5)] * 3
+    with pytest.raises(KDError, match=r"wants trainer.devices=4.*set hydra.launcher.slots=1"):
+        slots_for([job_on(4)], 2, gpus, 16)
+
+
+def test_the_visible_gpus_are_those_that_were_given(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-ab")
+    assert visible_gpus() == ["3", "GPU-ab"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert visible_gpus() == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "same"),
+    [
+        ({}, {"threads": 4, "outputs": "elsewhere", "trainer": {"accelerator": "gpu", "devices": 1}}, True),
+        ({}, {"trainer": {"accelerator": "cpu", "devices": 2}}, False),
+        ({}, {"seed": 1}, False),
+        ({}, {"temperature": 4.0}, False),
+        ({"method": SUPERVISED}, {"method": SUPERVISED, "temperature": 4.0, "loss": {"hint": {"weight": 2}}}, True),
+        ({"method": SUPERVISED}, {"method": SUPERVISED, "teacher": {"epochs": 3}}, False),
+        ({"teacher": {"labelling_batch_size": 8}}, {"teacher": {"labelling_batch_size": 9}}, True),
+        ({"method": MAPPED}, {"method": MAPPED, "embeddings": {"std": 2}, "choices": {"embeddings": "random"}}, True),
+        ({"method": MAPPED, "mapper": TOWARDS}, {"method": MAPPED, "mapper": TOWARDS, "embeddings": {"std": 2}}, False),
+    ],
+)
+def test_what_makes_two_runs_one(before, after, same):
+    common = {
+        "method": {"_target_": "kd.methods.distillation.Distillation"},
+        "mapper": {"_target_": "kd.mapper.Linear"},
+        "trainer": {"accelerator": "cpu", "devices": 1},
+        "choices": {"embeddings": "pca"},
+        "seed": 0,
+    }
+    assert (identity(common | before) == identity(common | after)) is same
+
+
+def test_a_file_is_known_by_what_is_in_it(tmp_path):
+    def named(place: Path) -> str:
+        return identity({"method": SUPERVISED, "data": {"path": str(place), "name": str(place.name)[:4]}})
+
+    (tmp_path / "rows.csv").write_text("a")
+    (tmp_path / "rows-moved.csv").write_text("a")
+    (tmp_path / "rows-other.csv").write_text("b")
+    assert named(tmp_path / "rows.csv") == named(tmp_path / "rows-moved.csv") != named(tmp_path / "rows-other.csv")
