@@ -61,6 +61,12 @@ def identity(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:20]
 
 
+def fingerprint(node: Mapping[str, Any]) -> str:
+    """Of a part of a configuration, with the content of its files."""
+    parts = {key: _content(value) if key.split(".")[-1] in PLACES else value for key, value in flat(node)}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
 def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
     """Flat keys of what decides a run's result, with the content of files and folders in place of their names."""
     absent = NO_DIFFERENCE + unread(config)

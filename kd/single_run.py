@@ -11,7 +11,7 @@ import torch
 import transformers
 import yaml
 from filelock import FileLock, Timeout
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
 import kd.models  # noqa: F401  registers the students
@@ -19,7 +19,7 @@ from kd import build, ranks
 from kd.check import check
 from kd.data.sources import Splits
 from kd.errors import KDError, Pruned
-from kd.identity import identity
+from kd.identity import fingerprint, identity
 from kd.run import RunDirectory, write_text
 from kd.training import row_checksums, train_rank, train_student
 
@@ -69,6 +69,21 @@ def train(config: DictConfig, place: Path) -> float | list[float] | None:
         ) from None
 
 
+ROWS: dict[str, Splits] = {}
+"""Rows by the fingerprint of the configuration of their source: what a sweep's fork server has read for all jobs."""
+
+
+def remember_rows(data: dict[str, Any]) -> None:
+    """Read rows that the jobs forked from this process will ask for; see ``conf/data``."""
+    ROWS[fingerprint(data["source"])] = build.splits(OmegaConf.create({"data": data}))
+
+
+def rows_of(config: DictConfig) -> Splits:
+    """The rows of a run, from memory where they are."""
+    source = OmegaConf.to_container(config.data.source, resolve=True)
+    return (ROWS.get(fingerprint(source)) if ROWS else None) or build.splits(config)
+
+
 def prepared(config: DictConfig) -> tuple[dict[str, Any], Splits]:
     """The resolved configuration and the rows, both checked."""
     make_absolute(config)
@@ -77,7 +92,7 @@ def prepared(config: DictConfig) -> tuple[dict[str, Any], Splits]:
     except MissingMandatoryValue as error:
         raise KDError(f"{str(error).splitlines()[0]}; set it on the command line") from error
     check(config)
-    return resolved, build.splits(config)
+    return resolved, rows_of(config)
 
 
 def train_in(run: RunDirectory, config: DictConfig, resolved: dict[str, Any], splits: Splits) -> float | list[float]:

@@ -53,6 +53,10 @@ class ForkServer:
         """Ask for a job."""
         self._say(start=job, arguments=arguments, log=str(log), environment=dict(environment), threads=threads)
 
+    def warm(self, function: str, argument: dict[str, Any]) -> None:
+        """Have ``module:function`` called before the next job is forked, for what it leaves in memory."""
+        self._say(**{"warm": function, "with": argument})
+
     def stop(self, job: int, number: int) -> None:
         """Send a job a signal; SIGKILL ends all that it has started."""
         self._say(stop=job, signal=number)

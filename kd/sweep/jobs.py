@@ -68,6 +68,11 @@ class Job:
         """Whether it takes a GPU where there is one."""
         return OmegaConf.select(self.config, "trainer.accelerator") in ("auto", "gpu", "cuda")
 
+    @property
+    def data(self) -> dict[str, Any]:
+        """Where its rows come from."""
+        return OmegaConf.to_container(self.config.data, resolve=True, throw_on_missing=False)
+
     def name(self, root: Path) -> str:
         """What people call it: its directory as seen from the sweep's."""
         return str(self.directory.relative_to(root)) if self.directory.is_relative_to(root) else str(self.directory)

@@ -3,6 +3,7 @@
 It reads requests from a socket, one JSON object a line, and answers in the same way:
 
     {"start": 3, "arguments": [...], "log": "...", "environment": {...}, "threads": 1}
+    {"warm": "module:function", "with": {...}}          call it here, for what it leaves in memory to all jobs
     {"stop": 3, "signal": 9}                            signal 9 ends the job's whole group, others its first process
     <- {"ready": true}                                  the imports are paid
     <- {"started": 3, "pid": 4711}
@@ -123,6 +124,9 @@ class Server:
             request = json.loads(line)
             if "start" in request:
                 self.start(request)
+            elif "warm" in request:
+                with contextlib.suppress(Exception):  # a job that needs it does it itself, and says what is wrong
+                    load(request["warm"])(request["with"])
             else:
                 self.stop(request["stop"], request["signal"])
         return bool(found)

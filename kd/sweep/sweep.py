@@ -25,6 +25,7 @@ from kd.sweep.slots import Slot, slots_for, usable_cores, visible_gpus
 
 ENTRY = "kd.cli:main"
 PRELOAD = ["kd.single_run"]
+WARM = "kd.single_run:remember_rows"
 GRACE = 10.0
 """Seconds that a job has to end in order after Ctrl-C."""
 
@@ -99,7 +100,9 @@ class Sweep:
         self._settle(jobs, mine)
         if waiting:
             self.slots = slots_for(waiting, self.asked, visible_gpus(), usable_cores())
-            self.server = self.server or ForkServer(ENTRY, PRELOAD, self.place / "launcher.log")
+            if self.server is None:
+                self.server = ForkServer(ENTRY, PRELOAD, self.place / "launcher.log")
+                self.server.warm(WARM, waiting[0].data)
             with Progress(self.record.jobs, self.place, len(self.slots)) as progress, terminated_as_interrupted():
                 self._run(waiting, progress)
         self._settle(jobs, mine)
