@@ -17,6 +17,7 @@ from kd.errors import KDError
 from kd.identity import identity
 from kd.run import RunDirectory
 from kd.sweep.jobs import Job
+from kd.sweep.progress import Progress, duration
 from kd.sweep.slots import Slot, slots_for, visible_gpus
 from tests.conftest import run_kd
 
@@ -103,8 +104,9 @@ def test_each_run_once_and_one_teacher_for_all(fresh_options, capsys):
 
 def test_a_job_is_the_single_run_bit_for_bit(options):
     """Whatever was imported before the fork."""
-    assert run_kd("train", "-m", *options, "student=textcnn", "seed=3") == 0
+    assert run_kd("train", "-m", *options, "student=textcnn", "seed=3", "hydra.sweep.subdir=named-${seed}") == 0
     (job,) = jobs()
+    assert job["directory"] == "named-3"
     assert run_kd("train", *options, "student=textcnn", "seed=3", "hydra.run.dir=single") == 0
     one, two = (load_file(Path(place) / "model/model.safetensors") for place in (SWEEP / job["directory"], "single"))
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -140,11 +142,11 @@ def test_jobs_that_break_are_told_and_the_others_go_on(options, capsys):
 
 
 def test_interrupted_again_and_again(options):
-    """kill -9 of the parent twice and Ctrl-C once leave nothing running; the same command finishes the sweep."""
+    """kill -9 of the parent, twice, or of its server, and Ctrl-C leave nothing running; the same command finishes."""
     options = [*options, "student=dan", "method=supervised", "trainer.max_epochs=4", "seed=0,1,2"]
     command = [sys.executable, "-m", "kd", "train", "-m", *options, trouble("0:slow,1:slow,2:slow")]
     ended: set[str] = set()
-    for sent in (signal.SIGKILL, signal.SIGKILL, signal.SIGINT):
+    for sent, code in ((signal.SIGKILL, -9), (signal.SIGKILL, -9), ("server", 2), (signal.SIGINT, 130)):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         deadline = time.monotonic() + 60
         kept = {path: path.stat().st_mtime_ns for path in SWEEP.glob("*/checkpoints/last.ckpt")}
@@ -153,9 +155,13 @@ def test_interrupted_again_and_again(options):
             if any(kept.get(path) != stamp for path, stamp in now.items()):
                 break
             time.sleep(0.02)
-        process.send_signal(sent)
+        if sent == "server":
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            os.kill(int(children[0]), signal.SIGKILL)
+        else:
+            process.send_signal(sent)
         printed, _ = process.communicate(timeout=20)
-        assert process.returncode == (130 if sent == signal.SIGINT else -sent), printed
+        assert process.returncode == code, printed
         assert nothing_left(2), "what the sweep started ended with it"
         ended |= {job["directory"] for job in jobs() if job["state"] == "done"}
     assert "running" not in states(), "Ctrl-C leaves a record in order"
@@ -170,27 +176,32 @@ def test_interrupted_again_and_again(options):
 
 
 def test_a_rank_that_breaks_ends_its_job_only(options):
-    """Jobs of two ranks, of which one's second rank raises: it fails with that reason, and no process is left."""
-    command = ["train", "-m", *options, "student=dan", "method=supervised", "seed=0,1,2", "hydra.launcher.slots=2"]
-    command += ["trainer.devices=2", "trainer.strategy=ddp", trouble("1:raise", rank=1)]
+    """A job of two ranks, of which the second raises: it fails with that reason, and no process is left."""
+    command = ["train", "-m", *options, "student=dan", "method=supervised", "hydra.launcher.slots=2"]
+    command += ["trainer.devices=2,1", "seed=0,1", "trainer.strategy=auto", trouble("1:raise", rank=1)]
     assert run_kd(*command) == 2
     found = jobs()
-    assert [job["state"] for job in found] == ["done", "failed", "done"]
+    assert [job["state"] for job in found] == ["done", "failed", "done", "done"]
     assert found[1]["reason"] == "rank 1: RuntimeError: broken on purpose" and found[1]["seconds"] < 60
     assert nothing_left(2)
     assert {path.name for path in SWEEP.iterdir() if path.is_dir()} == {job["directory"] for job in found}
-    for job in (found[0], found[2]):
-        run = RunDirectory(SWEEP / job["directory"])
-        assert run.status()["state"] == "done" and run.config()["trainer"]["devices"] == 2
-        assert "GLOBAL_RANK: 1, MEMBER: 2/2" in (SWEEP / job["log"]).read_text()
+    healthy = RunDirectory(SWEEP / found[0]["directory"])
+    assert healthy.status()["state"] == "done" and healthy.config()["trainer"]["devices"] == 2
+    assert "GLOBAL_RANK: 1, MEMBER: 2/2" in (SWEEP / found[0]["log"]).read_text()
+    assert len(list(healthy.path.glob("metrics*.csv"))) == 1, "one rank writes"
+
+
+def test_ranks_that_kd_did_not_start_are_refused(options, monkeypatch, capsys):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert run_kd("train", *options) == 2
+    assert "found LOCAL_RANK set by another launcher" in capsys.readouterr().err
 
 
 def test_two_runs_in_one_directory_are_refused(options, capsys):
     command = ["train", "-m", *options, "student=dan", "hydra.sweep.subdir=same"]
     assert run_kd(*command, "seed=0,1") == 2
     assert "two different runs would stand in" in capsys.readouterr().err
-    assert run_kd(*command, "method=supervised", "alpha=0.1,0.2", "hydra.sweep.dir=named") == 0
-    assert states(Path("named")) == ["done", "done"] and Path("named/same/metrics.json").is_file()
+    assert not SWEEP.joinpath("same").exists()
 
 
 @pytest.mark.parametrize("setting", ["slots=0", "slots=two", "timeout_min=-1"])
@@ -272,3 +283,14 @@ def test_a_file_is_known_by_what_is_in_it(tmp_path):
     (tmp_path / "rows-moved.csv").write_text("a")
     (tmp_path / "rows-other.csv").write_text("b")
     assert named(tmp_path / "rows.csv") == named(tmp_path / "rows-moved.csv") != named(tmp_path / "rows-other.csv")
+
+
+def test_the_time_left_is_told_in_words(tmp_path):
+    done, running, waiting = (job_on(1) for _ in range(3))
+    for number, (job, state) in enumerate(((done, "done"), (running, "running"), (waiting, "waiting"))):
+        job.number, job.state, job.directory = number, state, tmp_path / str(number)
+    done.seconds = 200.0
+    progress = Progress([done, running, waiting], tmp_path, slots=1)
+    progress.since[1] = time.monotonic() - 100
+    assert progress.summary() == "1 done of 3, 1 running, about 5 min left"
+    assert [duration(seconds) for seconds in (4.2, 600, 7300)] == ["4 s", "10 min", "2.0 h"]

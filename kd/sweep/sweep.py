@@ -24,7 +24,11 @@ from kd.sweep.record import Record
 from kd.sweep.slots import Slot, slots_for, usable_cores, visible_gpus
 
 ENTRY = "kd.cli:main"
-PRELOAD = ["kd.single_run"]
+PRELOAD = [
+    *("kd.single_run", "kd.losses.logits", "kd.losses.label", "hydra._internal.logging_config"),
+    *("transformers.models.bert.modeling_bert", "transformers.models.bert.tokenization_bert"),
+]
+"""What a job imports: all of it at once, or late, as transformers does with a teacher's architecture."""
 WARM = "kd.single_run:remember_rows"
 GRACE = 10.0
 """Seconds that a job has to end in order after Ctrl-C."""
