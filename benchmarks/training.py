@@ -34,13 +34,14 @@ from rich.table import Table
 from torch.nn import functional
 
 from kd import build
-from kd.commands.train import configuration_folder, quiet
+from kd.commands.train import configuration_folder
 from kd.data.batching import EncodedSplit, LengthBucketSampler
 from kd.data.module import TextDataModule
 from kd.methods.base import Method, decay_groups
 from kd.methods.distillation import FrozenTeacher, cached_teacher
 from kd.model_folder import load_classifier
 from kd.ready_teacher import ReadyTeacher
+from kd.single_run import quiet
 
 BATCH_SIZE = 64
 TEMPERATURE, ALPHA = 2.0, 0.5

@@ -166,7 +166,7 @@ NUMBERS = {
     "method.teacher_start": (lambda value: value in ("warm", "cold"), "warm or cold"),
     "resume": _SWITCH,
     "rerun": _SWITCH,
-    "trainer.devices": (lambda value: value == 1, "1: several devices are not supported yet"),
+    "trainer.devices": _whole(1),
     "trainer.accumulate_grad_batches": _whole(1),
     "trainer.gradient_clip_val": _number(0),
     "alpha": _number(0, 1),

@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake raises."""
+"""What a user's mistake raises, and what ends a run early that a search has given up."""
 
 
 class KDError(ValueError):
@@ -26,3 +26,7 @@ class OptionError(KDError):
         """The same with the place of the constructor in the configuration."""
         name, expected, found = self.parts
         return OptionError(f"{place}.{name}" if place else name, expected, found)
+
+
+class Pruned(Exception):
+    """A run that a search ended because others were ahead of it: neither done nor failed."""

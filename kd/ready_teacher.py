@@ -75,6 +75,11 @@ class ReadyTeacher:
         """The live model, in evaluation mode and full precision."""
         return load_classifier(self.folder, new_head=not self.has_head).to(self.device)
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the tokenizer."""
+        return tokenizer_fingerprint(self.tokenizer)
+
     def tokens(self, texts: Sequence[str]) -> Ragged:
         """The texts as the teacher reads them."""
         return tokenize(self.tokenizer, texts, self.max_length)
@@ -87,7 +92,7 @@ class ReadyTeacher:
         """What a column of the teacher's outputs for these texts depends on."""
         return teacher_cache.CacheKey(
             teacher=self.checksum,
-            tokenizer=tokenizer_fingerprint(self.tokenizer),
+            tokenizer=self.fingerprint,
             max_length=self.max_length,
             column=column,
             texts=teacher_cache.texts_hash(in_slices(texts)),

@@ -9,7 +9,7 @@
 ``checkpoints/``       ``best.ckpt`` and ``last.ckpt``: what learns, and no frozen teacher
 ``model/``             Hugging Face folder with tokenizer
 ``partners/``          the models that learnt beside it, where they are kept
-``status.json``        running, done, or failed and why
+``status.json``        running, done, pruned or failed, and why; the identity (see `kd.identity`)
 =====================  =============================================================================
 """
 
@@ -22,7 +22,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -54,6 +54,16 @@ PRODUCTS = (
     "model",
     "partners",
 )
+
+
+OBJECTIVES = {
+    "accuracy": ("validation", "accuracy"),
+    "macro_f1": ("validation", "macro_f1"),
+    "latency": ("latency", "p50_ms"),
+    "parameters": ("parameters", "total"),
+    "bytes": ("model_bytes",),
+}
+"""Where ``metrics.json`` has the figures that a search may compare; none is of the test split."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +143,23 @@ class RunDirectory:
     def metrics(self) -> dict[str, Any]:
         return read_json(self.metrics_file)
 
+    def objective(self, names: str | Sequence[str]) -> float | list[float]:
+        """What a search compares: one figure, or several in the order of their names.
+
+        Raises:
+            KDError: a name that is not in `OBJECTIVES`, or figures that cannot be read.
+        """
+        if not isinstance(names, str):
+            return [self.objective(name) for name in names]
+        if names not in OBJECTIVES:
+            raise KDError(f"objective: expected some of {', '.join(OBJECTIVES)}, got '{names}'")
+        figure: Any = self.metrics()
+        for key in OBJECTIVES[names]:
+            figure = figure[key]
+        return float(figure)
+
     def set_status(self, state: str, **facts: Any) -> None:
-        """``state`` is running, done or failed."""
+        """``state`` is running, done, pruned or failed."""
         write_json(self.status_file, {"state": state, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **facts})
 
     def set_aside_products(self) -> Path | None:

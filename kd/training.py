@@ -21,9 +21,11 @@ from kd.assembly import Assembly, assemble
 from kd.data.batching import LengthBucketSampler, padding_share
 from kd.data.module import TextDataModule
 from kd.data.sources import Splits
+from kd.errors import Pruned
 from kd.inference import all_logits, latency, parameter_counts
 from kd.methods.base import Method, run_fit
 from kd.metrics import fidelity_metrics, label_metrics
+from kd.pruning import Pruning
 from kd.ready_teacher import ReadyTeacher
 from kd.run import RunDirectory, environment, write_json
 
@@ -35,11 +37,8 @@ def train_student(config: DictConfig, run: RunDirectory, splits: Splits, checkpo
     if config.threads:
         torch.set_num_threads(config.threads)
     log.info("%s", splits.report())
-    assembly = assemble(config, splits, build.teacher(config))
-    ready = assembly.answers.teacher = assembly.ready_teacher()
-    method = assembly.method()
-    data = TextDataModule(assembly.train(), assembly.validation(), config.data.batch_size, config.seed)
-    write_json(run.path / "environment.json", environment() | facts(config, splits, ready))
+    assembly, method, data = assembled(config, splits)
+    write_json(run.path / "environment.json", environment() | facts(config, splits, assembly.answers.teacher))
     fitted = fit(config, run, method, data, checkpoint)
 
     student, tokenizer, max_length = method.student.eval(), assembly.tokenizer, config.data.max_length
@@ -69,6 +68,30 @@ def train_student(config: DictConfig, run: RunDirectory, splits: Splits, checkpo
     return figures
 
 
+def train_rank(config: DictConfig, run: RunDirectory, splits: Splits, checkpoint: Path | None) -> None:
+    """What a rank other than the first does of `train_student`: it trains, and measures and writes nothing."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    _, method, data = assembled(config, splits)
+    run_fit(build.trainer(config, run.path), method, data, ckpt_path=checkpoint, weights_only=True)
+    part()
+
+
+def part() -> None:
+    """The ranks have trained together, and rank 0 goes on alone."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def assembled(config: DictConfig, splits: Splits) -> tuple[Assembly, Method, TextDataModule]:
+    """All that training takes; the teacher is fine-tuned and has labelled the rows, if nobody had done so before."""
+    assembly = assemble(config, splits, build.teacher(config))
+    assembly.answers.teacher = assembly.ready_teacher()
+    method = assembly.method()
+    data = TextDataModule(assembly.train(), assembly.validation(), config.data.batch_size, config.seed)
+    return assembly, method, data
+
+
 def fit(
     config: DictConfig, run: RunDirectory, method: Method, data: TextDataModule, checkpoint: Path | None
 ) -> dict[str, Any]:
@@ -77,12 +100,19 @@ def fit(
     Returns:
         ``training_seconds`` from the first to the last step, validation included, over all resumptions; and
         whether validation chose the weights or they are those of the last step.
+
+    Raises:
+        Pruned: a search has given the run up.
     """
     curves = run.path / "metrics.csv"
     if checkpoint and curves.exists():
         curves.rename(run.path / f"metrics.before-{time.time_ns()}.csv")  # the logger would delete it
     trainer = build.trainer(config, run.path)
     run_fit(trainer, method, data, ckpt_path=checkpoint, weights_only=True)
+    part()
+    for callback in trainer.callbacks:
+        if isinstance(callback, Pruning) and callback.reason:
+            raise Pruned(callback.reason)
     join_curves(curves, sorted(run.path.glob("metrics.before-*.csv")))
     best = run.checkpoints / "best.ckpt"
     if best.is_file():

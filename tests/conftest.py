@@ -7,6 +7,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach the network
 
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,55 @@ def make_teacher(folder: Path, num_labels: int = 2, seed: int = 0) -> Path:
 @pytest.fixture(scope="session")
 def teacher_folder(tmp_path_factory) -> Path:
     return make_teacher(tmp_path_factory.mktemp("teacher"))
+
+
+def run_kd(*arguments: str) -> int:
+    from kd.cli import main
+
+    return main(list(map(str, arguments)))
+
+
+@pytest.fixture(scope="session")
+def common_options(reviews_file, teacher_folder) -> list[str]:
+    """What every tiny run has in common."""
+    return [
+        "data=files",
+        f"data.path={reviews_file}",
+        "data.label_names=[negative,positive]",
+        "data.max_length=24",
+        "data.batch_size=16",
+        "data.validation_share=0.2",
+        "data.test_share=0.2",
+        "teacher=hf",
+        f"teacher.name_or_path={teacher_folder}",
+        "teacher.epochs=8",
+        "teacher.batch_size=8",
+        "teacher.learning_rate=3e-3",
+        "student.embedding_size=16",
+        "trainer=cpu",
+        "trainer.max_epochs=2",
+        "callbacks=[checkpoint]",
+        "threads=1",
+    ]
+
+
+@pytest.fixture(scope="session")
+def fine_tuned(common_options, tmp_path_factory) -> Path:
+    """The tiny teacher, fine-tuned once for all tests."""
+    outputs = tmp_path_factory.mktemp("fine_tuned")
+    assert run_kd("train", *common_options, "student=dan", "method=supervised", f"outputs={outputs}") == 0
+    return outputs / "teachers"
+
+
+@pytest.fixture
+def fresh_options(common_options, tmp_path, monkeypatch) -> list[str]:
+    """In an empty folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    return common_options
+
+
+@pytest.fixture
+def options(fresh_options, fine_tuned) -> list[str]:
+    """In a folder where the fine-tuned teacher is found."""
+    shutil.copytree(fine_tuned, "outputs/teachers")
+    return fresh_options

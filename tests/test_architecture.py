@@ -8,8 +8,12 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "kd"
 
 FLOORS = [
-    ["errors", "contract", "run", "metrics", "statistics", "assets", "model_folder", "mapper", "recording"],
-    ["features"],
+    [
+        *("errors", "contract", "run", "metrics", "statistics", "assets", "model_folder", "mapper", "recording"),
+        *("identity", "ranks"),
+    ],
+    ["features", "sweep"],
+    ["pruning"],
     ["inference"],
     ["losses", "models", "methods", "data", "teacher_cache"],
     ["ready_teacher", "predictor"],
@@ -18,6 +22,7 @@ FLOORS = [
     ["build"],
     ["check", "assembly"],
     ["training"],
+    ["single_run"],
     ["commands"],
     ["cli"],
     ["__main__"],
@@ -33,6 +38,12 @@ TORCH_FREE = [
     "commands/report.py",
     "commands/cache.py",
     "teacher_cache.py",
+    "identity.py",
+    "ranks.py",
+    *(
+        f"sweep/{name}.py"
+        for name in ("__init__", "sweep", "jobs", "slots", "client", "server", "record", "progress", "search")
+    ),
 ]
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.name != "__init__.py")
 

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,59 +17,9 @@ import pytest
 import torch
 import transformers
 
-from kd.cli import COMMANDS, main
+from kd.cli import COMMANDS
 from kd.run import RunDirectory
-from tests.conftest import make_teacher
-
-
-@pytest.fixture(scope="session")
-def common_options(reviews_file, teacher_folder) -> list[str]:
-    """What every tiny run has in common."""
-    return [
-        "data=files",
-        f"data.path={reviews_file}",
-        "data.label_names=[negative,positive]",
-        "data.max_length=24",
-        "data.batch_size=16",
-        "data.validation_share=0.2",
-        "data.test_share=0.2",
-        "teacher=hf",
-        f"teacher.name_or_path={teacher_folder}",
-        "teacher.epochs=8",
-        "teacher.batch_size=8",
-        "teacher.learning_rate=3e-3",
-        "student.embedding_size=16",
-        "trainer=cpu",
-        "trainer.max_epochs=2",
-        "callbacks=[checkpoint]",
-        "threads=1",
-    ]
-
-
-@pytest.fixture(scope="session")
-def fine_tuned(common_options, tmp_path_factory) -> Path:
-    """The tiny teacher, fine-tuned once for all tests."""
-    outputs = tmp_path_factory.mktemp("fine_tuned")
-    assert run_kd("train", *common_options, "student=dan", "method=supervised", f"outputs={outputs}") == 0
-    return outputs / "teachers"
-
-
-@pytest.fixture
-def fresh_options(common_options, tmp_path, monkeypatch) -> list[str]:
-    """In an empty folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    return common_options
-
-
-@pytest.fixture
-def options(fresh_options, fine_tuned) -> list[str]:
-    """In a folder where the fine-tuned teacher is found."""
-    shutil.copytree(fine_tuned, "outputs/teachers")
-    return fresh_options
-
-
-def run_kd(*arguments: str) -> int:
-    return main(list(map(str, arguments)))
+from tests.conftest import make_teacher, run_kd
 
 
 def only_run(folder: Path = Path("outputs/runs")) -> RunDirectory:
@@ -336,7 +285,10 @@ def test_one_bad_job_does_not_stop_the_sweep(options, capsys):
     assert run_kd("train", "-m", *options, "student=dan", "alpha=2,0.5", "hydra.sweep.dir=sweep") == 2
     assert "1 of 2 jobs failed" in capsys.readouterr().err
     states = {path.parent.name: json.loads(path.read_text())["state"] for path in Path("sweep").glob("*/status.json")}
-    assert states == {"0": "failed", "1": "done"}
+    assert {name.rpartition("-")[0]: state for name, state in states.items()} == {
+        "alpha-2": "failed",
+        "alpha-0.5": "done",
+    }
 
 
 def test_the_best_epoch_on_validation_is_kept_and_the_last_is_resumed_from(options):

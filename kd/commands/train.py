@@ -1,81 +1,93 @@
-"""``kd train``: the Hydra application."""
+"""``kd train``: the Hydra application. One run, or with ``-m`` a sweep; torch is imported where a run begins."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
-import warnings
+from collections.abc import Iterator
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import hydra
-import torch
-import yaml
-from filelock import FileLock, Timeout
+from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
-import kd.models  # noqa: F401  registers the students
-from kd import build
-from kd.check import check
-from kd.data.sources import Splits
-from kd.errors import KDError
-from kd.run import RunDirectory, write_text
-from kd.training import row_checksums, train_student
+from kd import sweep
+from kd.errors import KDError, Pruned
 
 log = logging.getLogger(__name__)
 
-# What may differ between two starts of the same run.
-NOT_IDENTITY = ("resume", "rerun", "outputs", "cache.max_gb")
-
 
 def main(arguments: list[str]) -> int:
-    """Run Hydra on the arguments; every job of a multirun is one call of `train`."""
+    """Run Hydra on the arguments; a sweep's jobs are single runs of this command."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as they are; kd.cli decides what to show
-    sys.argv = [sys.argv[0], *arguments]
-    failures: list[Exception | None] = []
-
-    def job(config: DictConfig) -> float | None:
-        """One run; in a sweep its failure must not keep the others from running.
-
-        Returns:
-            validation accuracy, for a sweeper that searches.
-        """
-        in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
-        try:
-            accuracy = train(config)
-            failures.append(None)
-            return accuracy
-        except KDError as error:
-            if in_sweep:
-                log.error("%s", error)
-            failures.append(error)
-        except Exception as error:
-            if not in_sweep:
-                raise
-            log.exception("this job failed")
-            failures.append(error)
-        return None
-
+    before = sys.argv
+    sys.argv = [before[0], *arguments]
+    own = len(sweep.OPENED)
     try:
-        hydra.main(version_base="1.3", config_path=str(configuration_folder()), config_name="config")(job)()
+        with mode_as_said(arguments):
+            application = hydra.main(version_base="1.3", config_path=str(configuration_folder()), config_name="config")
+            application(job)()
     except (HydraException, OmegaConfBaseException) as error:
+        if "optuna" in str(error) and not find_spec("optuna"):
+            raise KDError("hydra/sweeper=optuna needs Optuna; pip install 'kd[optuna]'") from error
         raise KDError(one_sentence(error)) from error
     except ValueError as error:
         if "Config group override" in str(error):
             raise KDError(f"{error}; say teacher=none, loss=[] or callbacks=[] for nothing") from error
         raise
-    failed = [error for error in failures if error]
-    if len(failures) > 1 and failed:
-        raise KDError(f"{len(failed)} of {len(failures)} jobs failed; the first: {failed[0]}") from failed[0]
-    if failed:
-        raise failed[0]
+    finally:
+        sys.argv = before
+        opened, sweep.OPENED[own:] = sweep.OPENED[own:], []
+        for one in opened:
+            one.close()
+            after_sweep(one.place)
+    for one in opened:
+        one.refuse_failures()
     return 0
+
+
+@contextlib.contextmanager
+def mode_as_said(arguments: list[str]) -> Iterator[None]:
+    """Spare a sweep's job 0.2 s: Hydra composes everything once more, to see whether it asks for a multirun itself."""
+    ask = Hydra.get_mode
+    if "hydra.mode=RUN" in arguments:
+        Hydra.get_mode = lambda *_, **__: RunMode.RUN
+    try:
+        yield
+    finally:
+        Hydra.get_mode = ask
+
+
+def job(config: DictConfig) -> float | list[float] | None:
+    """One run; returns what a search compares, None for a run that it gave up."""
+    # Ranks are started with this process's arguments, and the command's name is one of them.
+    if sys.argv[1:2] != ["train"]:
+        sys.argv = [sys.argv[0], "train", *sys.argv[1:]]
+    try:
+        return train(config)
+    except Pruned as pruned:
+        log.info("%s", pruned)
+        return None
+
+
+def train(config: DictConfig) -> float | list[float] | None:
+    """Train one student in Hydra's output directory; see `kd.single_run.train`."""
+    from kd import single_run
+
+    return single_run.train(config, Path(HydraConfig.get().runtime.output_dir))
+
+
+def after_sweep(sweep_dir: Path) -> None:
+    """What follows a sweep, finished or interrupted: its table. The report of its runs belongs here."""
+    sweep.print_table(sweep_dir)
 
 
 def configuration_folder() -> Path:
@@ -91,123 +103,3 @@ def one_sentence(error: Exception) -> str:
     if isinstance(cause, OmegaConfBaseException):
         text += ": " + " ".join(str(cause).split("\n")[0].split())
     return text
-
-
-def quiet() -> None:
-    """Silence what libraries say about things that are as they should be."""
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
-    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # a frozen encoder
-    warnings.filterwarnings("ignore", message=".*Experiment logs directory.*exists and is not empty.*")
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-
-
-def train(config: DictConfig) -> float:
-    """Train one student and leave a run directory; returns its validation accuracy."""
-    quiet()
-    run = RunDirectory(Path(HydraConfig.get().runtime.output_dir))
-    try:
-        identity, splits = prepared(config)
-    except KDError as error:
-        if not run.status_file.exists():
-            run.set_status("failed", reason=str(error))
-        raise
-    try:
-        with FileLock(run.path / ".lock", timeout=0):
-            return train_in(run, config, identity, splits)
-    except Timeout:
-        raise KDError(
-            f"another process is training in '{run.path}'; wait for it, or give another hydra.run.dir"
-        ) from None
-
-
-def prepared(config: DictConfig) -> tuple[dict[str, Any], Splits]:
-    """The resolved configuration and the rows, both checked."""
-    make_absolute(config)
-    try:
-        identity = build.resolved(config)
-    except MissingMandatoryValue as error:
-        raise KDError(f"{str(error).splitlines()[0]}; set it on the command line") from error
-    check(config)
-    return identity, build.splits(config)
-
-
-def train_in(run: RunDirectory, config: DictConfig, identity: dict[str, Any], splits: Splits) -> float:
-    """`train`, with the run directory to itself."""
-    checkpoint = starting_point(run, identity, splits, config)
-    if checkpoint == "done":
-        log.info("already done: %s (rerun=true trains it again)", run.path)
-        return run.metrics()["validation"]["accuracy"]
-    run.set_status("running")
-    write_text(run.config_file, yaml.safe_dump(identity, sort_keys=False, allow_unicode=True))
-    try:
-        figures = train_student(config, run, splits, checkpoint)
-    except BaseException as error:
-        run.set_status("failed", reason=f"{type(error).__name__}: {error}")
-        raise
-    run.set_status("done")
-    test = figures["test"]
-    log.info("test accuracy %.3f on %d rows; the run is in %s", test["accuracy"], test["rows"], run.path)
-    return figures["validation"]["accuracy"]
-
-
-def make_absolute(config: DictConfig) -> None:
-    """Paths of data files as seen from anywhere, so that `kd evaluate` finds them from another folder."""
-    for key in ("path", "train", "validation", "test"):
-        place = config.data.get(key)
-        if isinstance(place, str) and Path(place).exists():
-            config.data[key] = str(Path(place).resolve())
-
-
-def starting_point(
-    run: RunDirectory, identity: dict[str, Any], splits: Splits, config: DictConfig
-) -> Path | str | None:
-    """Where to start in this directory: "done", the checkpoint of an interrupted run, or None for anew."""
-    last = run.checkpoints / "last.ckpt"
-    if not config.rerun and same_run(run, identity, splits):
-        if run.status()["state"] == "done":
-            return "done"
-        if config.resume and last.is_file():
-            if all(map(loads, run.checkpoints.glob("*.ckpt"))):
-                log.info("resuming the interrupted run from %s", last)
-                return last
-            log.warning("a checkpoint in %s is damaged: training starts anew", run.checkpoints)
-    place = run.set_aside_products()
-    if place:
-        log.info("an earlier run in this directory was moved to %s", place)
-    return None
-
-
-def same_run(run: RunDirectory, identity: dict[str, Any], splits: Splits) -> bool:
-    """Whether the directory holds a run, finished or not, of this configuration on these rows."""
-    try:
-        before, rows = run.config(), run.environment()["data"]
-        run.status()
-    except (KDError, KeyError):
-        return False
-    same_rows = all(rows.get(name) == checksum for name, checksum in row_checksums(splits).items())
-    return same_rows and decisive(before) == decisive(identity)
-
-
-def decisive(config: dict[str, Any]) -> DictConfig:
-    """The configuration without what may differ between two starts of the same run."""
-    found = OmegaConf.create(config)
-    for key in NOT_IDENTITY:
-        OmegaConf.update(found, key, None, force_add=True)
-    return found
-
-
-def loads(checkpoint: Path) -> bool:
-    """Whether a checkpoint can be read to its end."""
-    try:
-        torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception:  # a cut or overwritten archive shows as any of several kinds
-        return False
-    return True

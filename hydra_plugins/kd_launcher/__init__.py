@@ -1,0 +1,1 @@
+"""kd's plugins for Hydra, which accepts them from this namespace package only."""

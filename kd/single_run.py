@@ -1,0 +1,183 @@
+"""One run of `kd train`: found done, gone on with, or trained anew; by this process or by several ranks."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+import yaml
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
+
+import kd.models  # noqa: F401  registers the students
+from kd import build, ranks
+from kd.check import check
+from kd.data.sources import Splits
+from kd.errors import KDError, Pruned
+from kd.identity import fingerprint, identity
+from kd.run import RunDirectory, write_text
+from kd.training import row_checksums, train_rank, train_student
+
+log = logging.getLogger(__name__)
+
+
+def quiet() -> None:
+    """Silence what libraries say about things that are as they should be."""
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # a frozen encoder
+    warnings.filterwarnings("ignore", message=".*Experiment logs directory.*exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
+def train(config: DictConfig, place: Path) -> float | list[float] | None:
+    """Train one student and leave a run directory.
+
+    Args:
+        config: of the run.
+        place: its directory.
+
+    Returns:
+        the figures that ``config.objective`` names; None in a rank that only helped to train.
+    """
+    quiet()
+    run, rank = RunDirectory(place), ranks.rank()
+    if rank:
+        return help_to_train(run, config, rank)
+    try:
+        resolved, splits = prepared(config)
+    except KDError as error:
+        if not run.status_file.exists():
+            run.set_status("failed", reason=str(error))
+        raise
+    try:
+        with FileLock(run.path / ".lock", timeout=0):
+            return train_in(run, config, resolved, splits)
+    except Timeout:
+        raise KDError(
+            f"another process is training in '{run.path}'; wait for it, or give another hydra.run.dir"
+        ) from None
+
+
+ROWS: dict[str, Splits] = {}
+"""Rows by the fingerprint of the configuration of their source: what a sweep's fork server has read for all jobs."""
+
+
+def remember_rows(data: dict[str, Any]) -> None:
+    """Read rows that the jobs forked from this process will ask for; see ``conf/data``."""
+    ROWS[fingerprint(data["source"])] = build.splits(OmegaConf.create({"data": data}))
+
+
+def rows_of(config: DictConfig) -> Splits:
+    """The rows of a run, from memory where they are."""
+    source = OmegaConf.to_container(config.data.source, resolve=True)
+    return (ROWS.get(fingerprint(source)) if ROWS else None) or build.splits(config)
+
+
+def prepared(config: DictConfig) -> tuple[dict[str, Any], Splits]:
+    """The resolved configuration and the rows, both checked."""
+    make_absolute(config)
+    try:
+        resolved = build.resolved(config)
+    except MissingMandatoryValue as error:
+        raise KDError(f"{str(error).splitlines()[0]}; set it on the command line") from error
+    check(config)
+    return resolved, rows_of(config)
+
+
+def train_in(run: RunDirectory, config: DictConfig, resolved: dict[str, Any], splits: Splits) -> float | list[float]:
+    """`train`, with the run directory to itself."""
+    name = identity(resolved)
+    checkpoint = starting_point(run, resolved, splits, config)
+    if checkpoint == "done":
+        log.info("already done: %s (rerun=true trains it again)", run.path)
+        return run.objective(config.objective)
+    run.set_status("running", identity=name)
+    ranks.forget_failures(run.path)
+    ranks.announce(run.path)
+    write_text(run.config_file, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
+    try:
+        figures = train_student(config, run, splits, checkpoint)
+    except Pruned as pruned:
+        run.set_status("pruned", identity=name, reason=str(pruned))
+        raise
+    except BaseException as error:
+        alone = config.trainer.devices == 1
+        reason = None if alone else ranks.told_failure(run.path, wait=2.0)  # what this one died of may be the echo
+        run.set_status("failed", identity=name, reason=reason or f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        ranks.forget_ranks()
+    run.set_status("done", identity=name)
+    test = figures["test"]
+    log.info("test accuracy %.3f on %d rows; the run is in %s", test["accuracy"], test["rows"], run.path)
+    return run.objective(config.objective)
+
+
+def help_to_train(run: RunDirectory, config: DictConfig, rank: int) -> None:
+    """What a rank that rank 0 started does: the same training, and nothing that is written."""
+    ranks.die_with_parent()
+    try:
+        _, splits = prepared(config)
+        last = run.checkpoints / "last.ckpt"  # rank 0 has moved away what is not to be gone on with
+        train_rank(config, run, splits, last if last.is_file() else None)
+    except BaseException as error:
+        ranks.tell_failure(run.path, rank, f"{type(error).__name__}: {error}")
+        raise
+
+
+def make_absolute(config: DictConfig) -> None:
+    """Paths of data files as seen from anywhere, so that `kd evaluate` finds them from another folder."""
+    for key in ("path", "train", "validation", "test"):
+        place = config.data.get(key)
+        if isinstance(place, str) and Path(place).exists():
+            config.data[key] = str(Path(place).resolve())
+
+
+def starting_point(
+    run: RunDirectory, resolved: dict[str, Any], splits: Splits, config: DictConfig
+) -> Path | str | None:
+    """Where to start in this directory: "done", the checkpoint of an interrupted run, or None for anew."""
+    last = run.checkpoints / "last.ckpt"
+    if not config.rerun and same_run(run, resolved, splits):
+        if run.status()["state"] == "done":
+            return "done"
+        if config.resume and last.is_file():
+            if all(map(loads, run.checkpoints.glob("*.ckpt"))):
+                log.info("resuming the interrupted run from %s", last)
+                return last
+            log.warning("a checkpoint in %s is damaged: training starts anew", run.checkpoints)
+    place = run.set_aside_products()
+    if place:
+        log.info("an earlier run in this directory was moved to %s", place)
+    return None
+
+
+def same_run(run: RunDirectory, resolved: dict[str, Any], splits: Splits) -> bool:
+    """Whether the directory holds a run, finished or not, of this configuration on these rows."""
+    try:
+        before, rows = run.config(), run.environment()["data"]
+        known = run.status().get("identity") or identity(before)
+    except (KDError, KeyError):
+        return False
+    same_rows = all(rows.get(name) == checksum for name, checksum in row_checksums(splits).items())
+    return same_rows and known == identity(resolved)
+
+
+def loads(checkpoint: Path) -> bool:
+    """Whether a checkpoint can be read to its end."""
+    try:
+        torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception:  # a cut or overwritten archive shows as any of several kinds
+        return False
+    return True

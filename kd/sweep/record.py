@@ -1,0 +1,91 @@
+"""``sweep.json``: what a sweep's last command asked for and what became of it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from kd.errors import KDError
+from kd.run import RunDirectory, read_json, write_json
+from kd.sweep.jobs import Job, facts
+
+FORMAT = 1
+FILE = "sweep.json"
+
+
+class Record:
+    """The file, written whole whenever something changes.
+
+    Args:
+        root: the sweep's directory.
+        command: as given.
+    """
+
+    def __init__(self, root: Path, command: list[str]):
+        self.root, self.command, self.started = root, command, now()
+        self.attempts: dict[str, int] = {}
+        for job in read(root).get("jobs", []):
+            self.attempts[job["identity"]] = max(job["attempts"], self.attempts.get(job["identity"], 0))
+        self.jobs: list[Job] = []
+
+    def write(self, finished: bool = False) -> None:
+        """Replace the file."""
+        content = {
+            "format": FORMAT,
+            "command": self.command,
+            "started": self.started,
+            "finished": now() if finished else None,
+            "jobs": [facts(job, self.root) for job in self.jobs],
+        }
+        write_json(self.root / FILE, content)
+
+
+def now() -> str:
+    """The time, as it stands in the files of a run."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def read(root: Path) -> dict[str, Any]:
+    """What the file holds; empty where there is none that can be read."""
+    try:
+        found = read_json(root / FILE)
+    except KDError:
+        return {}
+    return found if found.get("format") == FORMAT else {}
+
+
+def print_table(root: Path) -> None:
+    """The jobs of the last command, each with what became of it; a reason in full below the table."""
+    jobs = read(root).get("jobs", [])
+    if not jobs:
+        return
+    console = Console(soft_wrap=True)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name, side in (("", "right"), ("job", "left"), ("state", "left"), ("val %", "right"), ("s", "right")):
+        table.add_column(name, justify=side, overflow="fold")
+    shown: dict[str, int] = {}
+    for job in jobs:
+        first = shown.setdefault(job["directory"], job["number"])
+        state = job["state"] + (" before" if job["found"] else "")
+        state = state if first == job["number"] else f"the same run as {first}"
+        best = accuracy(RunDirectory(root / job["directory"])) if job["state"] == "done" else None
+        seconds = "" if job["seconds"] is None or first != job["number"] else f"{job['seconds']:.0f}"
+        table.add_row(str(job["number"]), job["directory"], state, "" if best is None else f"{100 * best:.1f}", seconds)
+    console.print(f"sweep {root}", markup=False, highlight=False)
+    console.print(table)
+    for job in jobs:
+        if job["state"] == "failed" and shown[job["directory"]] == job["number"]:
+            log = f" (log: {root / job['log']})" if job["log"] else ""
+            console.print(f"{job['number']} failed: {job['reason']}{log}", markup=False, highlight=False)
+
+
+def accuracy(run: RunDirectory) -> float | None:
+    """On validation; None where the run does not say."""
+    try:
+        return run.objective("accuracy")
+    except (KDError, KeyError, TypeError, ValueError):
+        return None

@@ -1,0 +1,289 @@
+"""A sweep from its first job to its table."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from hydra.core.config_loader import ConfigLoader
+from omegaconf import DictConfig, OmegaConf
+
+from kd.errors import KDError
+from kd.ranks import told_failure
+from kd.sweep.client import ForkServer
+from kd.sweep.jobs import Job, known_runs, plan
+from kd.sweep.progress import Progress
+from kd.sweep.record import Record
+from kd.sweep.slots import Slot, slots_for, usable_cores, visible_gpus
+
+ENTRY = "kd.cli:main"
+PRELOAD = [
+    *("kd.single_run", "kd.losses.logits", "kd.losses.label", "hydra._internal.logging_config"),
+    *("transformers.models.bert.modeling_bert", "transformers.models.bert.tokenization_bert"),
+]
+"""What a job imports: all of it at once, or late, as transformers does with a teacher's architecture."""
+WARM = "kd.single_run:remember_rows"
+GRACE = 10.0
+"""Seconds that a job has to end in order after Ctrl-C."""
+
+
+@dataclass
+class Running:
+    """A job in its slot, since when, and what was done to it."""
+
+    job: Job
+    slot: Slot
+    begun: float
+    start: float = math.inf  # until it is forked, which the first job's waits for the imports
+    asked_to_end: str | None = None
+
+
+class Sweep:
+    """Runs batches of jobs, as a sweeper asks for them, and keeps the record.
+
+    Args:
+        master: the sweep's configuration, with Hydra's keys.
+        loader: of the jobs' configurations.
+        command: as the user gave it, for the record.
+        flags: of the command line that are no overrides.
+        slots: how many jobs run side by side; see `kd.sweep.slots.slots_for`.
+        timeout_min: minutes after which a job counts as hanging; None: never.
+
+    Raises:
+        KDError: another process runs this sweep.
+    """
+
+    def __init__(
+        self,
+        master: DictConfig,
+        loader: ConfigLoader,
+        command: list[str],
+        flags: list[str],
+        slots: int | None,
+        timeout_min: float | None,
+    ):
+        if slots is not None and not (isinstance(slots, int) and slots > 0):
+            raise KDError(f"hydra.launcher.slots: expected a whole number of at least 1, or null, got {slots!r}")
+        if timeout_min is not None and not (isinstance(timeout_min, (int, float)) and timeout_min > 0):
+            raise KDError(f"hydra.launcher.timeout_min: expected minutes above 0, or null, got {timeout_min!r}")
+        self.master, self.loader, self.flags = master, loader, flags
+        self.place = Path(str(master.hydra.sweep.dir)).absolute()
+        self.asked, self.timeout = slots, None if timeout_min is None else 60 * timeout_min
+        self.place.mkdir(parents=True, exist_ok=True)
+        self.lock = FileLock(self.place / ".lock")
+        try:
+            self.lock.acquire(timeout=0)
+        except Timeout:
+            raise KDError(
+                f"another process runs the sweep in '{self.place}'; wait for it, or give another name: sweep=NAME"
+            ) from None
+        self.record = Record(self.place, command)
+        self.known = known_runs(self.place)
+        self.server: ForkServer | None = None
+        self.slots: list[Slot] = []
+        OPENED.append(self)
+
+    def launch(self, batch: Sequence[Sequence[str]], first: int) -> list[Job]:
+        """Run the jobs of a batch, those that are not done, and wait for their ends."""
+        jobs = plan(self.loader, self.master, batch, first, self.known)
+        mine: dict[str, Job] = {}
+        for job in jobs:
+            self.known[job.identity] = job.directory
+            job.attempts = self.record.attempts.get(job.identity, 0)
+            if mine.setdefault(job.identity, job) is job:
+                self._look_up(job)
+        self.record.jobs += jobs
+        waiting = [job for job in mine.values() if job.state == "waiting"]
+        self._settle(jobs, mine)
+        if waiting:
+            self.slots = slots_for(waiting, self.asked, visible_gpus(), usable_cores())
+            if self.server is None:
+                self.server = ForkServer(ENTRY, PRELOAD, self.place / "launcher.log")
+                self.server.warm(WARM, waiting[0].data)
+            with Progress(self.record.jobs, self.place, len(self.slots)) as progress, terminated_as_interrupted():
+                self._run(waiting, progress)
+        self._settle(jobs, mine)
+        return jobs
+
+    def close(self) -> None:
+        """The sweep is over: nothing runs any more, and the record says so."""
+        if self.server:
+            self.server.close()
+            self.server = None
+        if self.lock.is_locked:
+            self.record.write(finished=all(job.state not in ("running", "waiting") for job in self.record.jobs))
+            self.lock.release()
+
+    def refuse_failures(self) -> None:
+        """Raises:
+        KDError: with the first failure, where a job failed.
+        """
+        own = {job.directory: job for job in reversed(self.record.jobs)}
+        failed = [job for job in own.values() if job.state == "failed"]
+        if failed:
+            one = min(failed, key=lambda job: job.number)
+            raise KDError(f"{len(failed)} of {len(own)} jobs failed; the first, {one.name(self.place)}: {one.reason}")
+
+    def _look_up(self, job: Job) -> None:
+        """Whether it was done before this command, or by an earlier batch of it."""
+        earlier = next((one for one in self.record.jobs if one.identity == job.identity), None)
+        if earlier is None and OmegaConf.select(job.config, "rerun"):
+            return
+        with contextlib.suppress(KDError):
+            status = job.run.status()
+            if status["state"] == "done" and status.get("identity") == job.identity:
+                job.run.metrics()
+                job.state, job.found = "done", earlier is None or earlier.found
+
+    def _settle(self, jobs: Sequence[Job], mine: dict[str, Job]) -> None:
+        """Jobs that are the same run share its fate."""
+        for job in jobs:
+            one = mine[job.identity]
+            job.state, job.reason, job.seconds = one.state, one.reason, one.seconds
+            job.attempts, job.found = one.attempts, one.found
+        self.record.write()
+
+    def _run(self, waiting: Sequence[Job], progress: Progress) -> None:
+        todo, free, running = list(waiting), list(self.slots), {}
+        try:
+            while todo or running:
+                while todo and free:
+                    job, slot = todo.pop(0), free.pop(0)
+                    running[job.number] = self._start(job, slot, progress)
+                for message in self.server.heard(self._patience(running)):
+                    if "started" in message:
+                        running[message["started"]].start = time.monotonic()
+                    if "ended" in message:
+                        one = running.pop(message["ended"])
+                        free.append(one.slot)
+                        self._end(one, message["code"], progress)
+                self._end_hanging(running)
+        except BaseException as error:
+            self._interrupt(running, progress, error)
+            raise
+
+    def _start(self, job: Job, slot: Slot, progress: Progress) -> Running:
+        job.state, job.attempts = "running", job.attempts + 1
+        job.directory.mkdir(parents=True, exist_ok=True)
+        with job.log.open("a") as log:
+            log.write(f"== attempt {job.attempts}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+        self.server.start(job.number, job.arguments(self.flags), job.log, slot.environment(), slot.threads_for(job))
+        progress.started(job)
+        self.record.write()
+        return Running(job, slot, time.time())
+
+    def _end(self, one: Running, code: int, progress: Progress) -> None:
+        job = one.job
+        job.seconds = round(max(0.0, time.monotonic() - one.start), 2)
+        state, said = status_since(job, one.begun)
+        if one.asked_to_end is None and code == 0 and state in ("done", "pruned"):
+            job.state, job.reason = state, said
+        else:
+            job.state, job.reason = "failed", one.asked_to_end or reason(job, code, said)
+            if state != "failed":  # it had no time to say so itself
+                job.run.set_status("failed", identity=job.identity, reason=job.reason)
+        progress.ended(job)
+        self.record.write()
+
+    def _patience(self, running: dict[int, Running]) -> float:
+        """Seconds until something has to be done that nobody will say."""
+        if self.timeout is None or not running:
+            return 3600.0
+        first = min(one.start for one in running.values())
+        return min(3600.0, max(0.01, first + self.timeout - time.monotonic()))
+
+    def _end_hanging(self, running: dict[int, Running]) -> None:
+        for one in running.values():
+            if self.timeout and one.asked_to_end is None and time.monotonic() - one.start > self.timeout:
+                one.asked_to_end = f"did not end within hydra.launcher.timeout_min={self.timeout / 60:g}"
+                self.server.stop(one.job.number, signal.SIGKILL)
+
+    def _interrupt(self, running: dict[int, Running], progress: Progress, error: BaseException) -> None:
+        """End what runs, in order where there is time; what has not begun stays waiting."""
+        word = f"the sweep was interrupted ({type(error).__name__})"
+        deadline = time.monotonic() + GRACE
+        with contextlib.suppress(KDError), uninterrupted():
+            for job in running:
+                self.server.stop(job, signal.SIGINT)
+            while running:
+                if time.monotonic() > deadline:
+                    for job in running:
+                        self.server.stop(job, signal.SIGKILL)
+                    deadline = float("inf")
+                for message in self.server.heard(min(0.2, GRACE)):
+                    if "ended" in message:
+                        one = running.pop(message["ended"])
+                        one.asked_to_end = None if message["code"] == 0 else word
+                        self._end(one, message["code"], progress)
+        for one in running.values():
+            one.job.state, one.job.reason = "failed", word
+            one.job.run.set_status("failed", identity=one.job.identity, reason=word)
+
+
+OPENED: list[Sweep] = []
+"""The sweeps of this process, for whoever closes them: Hydra tells a launcher of its beginning, not of its end."""
+
+
+def status_since(job: Job, begun: float) -> tuple[str | None, str | None]:
+    """State and reason that a run wrote after it was started; None where it wrote nothing."""
+    try:
+        if job.run.status_file.stat().st_mtime < begun - 1:
+            return None, None
+        status = job.run.status()
+    except (OSError, KDError):
+        return None, None
+    return status["state"], status.get("reason")
+
+
+def reason(job: Job, code: int, said: str | None) -> str:
+    """Why a job failed, in a sentence: what its ranks or it said, what it printed last, what ended it."""
+    if told := told_failure(job.directory):
+        return told
+    if said:
+        return said
+    if code < 0:
+        name = signal.Signals(-code).name
+        memory = ": by hand, or by the kernel when memory ran out" if name == "SIGKILL" else ""
+        return f"killed by {name}{memory}"
+    lines = job.log.read_text(errors="replace").strip().splitlines() if job.log.is_file() else []
+    own = [line for line in lines if line.startswith("kd train: ")]
+    last = (own or lines or ["nothing printed"])[-1]
+    return last.removeprefix("kd train: ")
+
+
+@contextlib.contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM and a closed terminal end the sweep in order, as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number, frame):
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """A second Ctrl-C does not leave jobs behind that the first was about to end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,37 @@
+"""A user's callback that breaks runs, for tests of what a sweep makes of it."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import lightning
+
+
+class Trouble(lightning.Callback):
+    """At the beginning of an epoch, as long as a file is there, do what the plan has for the run's seed.
+
+    Args:
+        flag: the file.
+        seed: of the run.
+        plan: raise, hang, kill or slow, by seed.
+        epoch: when; slow is so from the first.
+        rank: whose.
+    """
+
+    def __init__(self, flag: str, seed: int, plan: dict[int, str], epoch: int = 1, rank: int = 0):
+        self.flag, self.does, self.epoch, self.rank = Path(flag), plan.get(seed), epoch, rank
+
+    def on_train_epoch_start(self, trainer, method):
+        if not self.flag.exists() or trainer.global_rank != self.rank:
+            return
+        if self.does == "slow":
+            time.sleep(0.3)
+        if trainer.current_epoch < self.epoch:
+            return
+        if self.does == "raise":
+            raise RuntimeError("broken on purpose")
+        if self.does == "hang":
+            time.sleep(600)
+        if self.does == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
