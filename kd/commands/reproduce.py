@@ -1,0 +1,157 @@
+"""``kd reproduce RUN``: train a finished run again from its own directory, and compare the two bit for bit."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute
+import pyarrow.parquet
+from rich.console import Console
+from rich.table import Table
+
+from kd.errors import KDError
+from kd.run import RunDirectory
+
+SPLITS = ("validation", "test")
+
+
+def main(arguments: list[str]) -> int:
+    """Train the run again and print what is the same; exit code 1 where something that counts is not."""
+    parser = argparse.ArgumentParser(prog="kd reproduce", description=__doc__)
+    parser.add_argument("run", type=Path, help="directory of a finished run")
+    parser.add_argument("--into", type=Path, help="where to train; by default <outputs>/reproduced/<name of the run>")
+    parser.add_argument(
+        "--from-scratch", action="store_true", help="fine-tune the teacher and label anew too, below --into"
+    )
+    options = parser.parse_args(arguments)
+    original = RunDirectory.finished(options.run)
+    environment = original.environment()
+    config = original.config()
+    place = options.into or Path(config["outputs"]) / "reproduced" / options.run.resolve().name
+    require_apart(options.run, place)
+    if options.from_scratch:
+        config["outputs"] = str(place / "outputs")
+    # As it was, whatever the default is here: sums depend on the number of threads in their last bits.
+    config |= {"rerun": True, "threads": environment.get("threads", config["threads"])}
+    train(config, place)
+    repeated = RunDirectory.finished(place)
+    return show(comparisons(original, repeated), differences(environment, repeated.environment()), Console())
+
+
+def require_apart(run: Path, place: Path) -> None:
+    """Refuse to train where the run itself stands.
+
+    Raises:
+        KDError: the two folders are one, or one lies in the other.
+    """
+    one, other = run.resolve(), place.resolve()
+    if one == other or one in other.parents or other in one.parents:
+        raise KDError(f"expected --into apart from the run '{run}', got '{place}'; give a folder of its own")
+
+
+def train(config: dict[str, Any], place: Path) -> None:
+    """One run of this configuration, in a folder of its own."""
+    from omegaconf import OmegaConf
+
+    from kd import single_run
+
+    place.mkdir(parents=True, exist_ok=True)
+    single_run.train(OmegaConf.create(config), place)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One thing of both runs.
+
+    Args:
+        what: its name.
+        original, repeated: as printed.
+        same: whether they are equal to the last bit.
+        verdict: in words.
+    """
+
+    what: str
+    original: str
+    repeated: str
+    same: bool
+    verdict: str
+
+
+def comparisons(original: RunDirectory, repeated: RunDirectory) -> Iterator[Comparison]:
+    """Weights, rows, logits and accuracies of the two."""
+    sums = [_checksum(run.model / "model.safetensors") for run in (original, repeated)]
+    same = sums[0] == sums[1]
+    yield Comparison("weights, sha256", sums[0][:12], sums[1][:12], same, "same" if same else "other weights")
+    figures = [run.metrics() for run in (original, repeated)]
+    tables = [pyarrow.parquet.read_table(run.predictions_file) for run in (original, repeated)]
+    for split in SPLITS:
+        rows = [table.filter(pyarrow.compute.equal(table["split"], split)) for table in tables]
+        logits = [np.array(part["logits"].to_pylist(), dtype=np.float32) for part in rows]
+        labels = [np.array(part["label"].to_pylist()) for part in rows]
+        counts = [f"{len(part)} rows" for part in logits]
+        if logits[0].shape != logits[1].shape or not np.array_equal(*labels):
+            yield Comparison(f"{split} rows", *counts, False, "other rows: the data changed")
+            continue
+        same = np.array_equal(*logits, equal_nan=True)
+        apart = np.abs(logits[0] - logits[1]).max()
+        changed = int((logits[0].argmax(axis=1) != logits[1].argmax(axis=1)).sum())
+        verdict = "same" if same else f"off by {apart:.2g}, {changed} labels changed"
+        yield Comparison(f"{split} logits", *counts, same, verdict)
+        accuracies = [found[split]["accuracy"] for found in figures]
+        points = 100 * (accuracies[1] - accuracies[0])
+        verdict = "same" if not points else f"{points:+.2f} points"
+        yield Comparison(f"{split} accuracy", *(f"{value:.4f}" for value in accuracies), not points, verdict)
+
+
+def differences(original: dict[str, Any], repeated: dict[str, Any]) -> list[str]:
+    """What of the two environments is not the same, a line each: where other bits may come from."""
+    facts = [
+        {
+            **{f"package {name}": version for name, version in found["packages"].items()},
+            "python": found["python"],
+            "kd's commit": (found.get("git") or {}).get("commit", "none")[:12],
+            "uncommitted changes": (found.get("git") or {}).get("uncommitted_changes", False),
+            "processor": found["machine"]["processor"],
+            "threads": found.get("threads"),
+            "teacher": ((found.get("teacher") or {}).get("checksum") or "none")[:12],
+        }
+        for found in (original, repeated)
+    ]
+    return [
+        f"{name}: {value} -> {facts[1].get(name)}" for name, value in facts[0].items() if value != facts[1].get(name)
+    ]
+
+
+def show(found: Iterator[Comparison], changed: list[str], console: Console) -> int:
+    """Print the comparison; returns the exit code."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("", "the run", "reproduced", ""):
+        table.add_column(name, overflow="fold")
+    everything = list(found)
+    for line in everything:
+        table.add_row(line.what, line.original, line.repeated, line.verdict)
+    console.print(table)
+    for line in changed:
+        console.print(f"changed since: {line}", markup=False, highlight=False)
+    if all(line.same for line in everything):
+        console.print("reproduced to the last bit")
+        return 0
+    why = "see what changed since" if changed else "nothing that is recorded changed: set trainer.deterministic=true"
+    console.print(f"not reproduced to the last bit; {why}", markup=False, highlight=False)
+    return 1
+
+
+def _checksum(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise KDError(
+            f"expected the weights of a run in '{path}', found none ({error.strerror}); train it again"
+        ) from error
