@@ -12,6 +12,7 @@ import pandas
 import pyarrow
 import pyarrow.parquet
 import torch
+from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig
 from transformers import PreTrainedModel
@@ -21,6 +22,7 @@ from kd.assembly import Assembly, assemble
 from kd.data.batching import LengthBucketSampler, padding_share
 from kd.data.module import TextDataModule
 from kd.data.sources import Splits
+from kd.energy import EnergyMeter
 from kd.inference import all_logits, latency, parameter_counts
 from kd.methods.base import Method, run_fit
 from kd.metrics import fidelity_metrics, label_metrics
@@ -76,13 +78,16 @@ def fit(
 
     Returns:
         ``training_seconds`` from the first to the last step, validation included, over all resumptions; and
-        whether validation chose the weights or they are those of the last step.
+        whether validation chose the weights or they are those of the last step; and ``energy`` of the device from
+        the last start on, None where the hardware does not tell it.
     """
     curves = run.path / "metrics.csv"
     if checkpoint and curves.exists():
         curves.rename(run.path / f"metrics.before-{time.time_ns()}.csv")  # the logger would delete it
     trainer = build.trainer(config, run.path)
+    meter = EnergyMeter.of_this_machine(gpus=isinstance(trainer.accelerator, CUDAAccelerator))
     run_fit(trainer, method, data, ckpt_path=checkpoint, weights_only=True)
+    energy = meter.stop()
     join_curves(curves, sorted(run.path.glob("metrics.before-*.csv")))
     best = run.checkpoints / "best.ckpt"
     if best.is_file():
@@ -91,6 +96,7 @@ def fit(
     return {
         "training_seconds": round(timer.time_elapsed("train"), 2),
         "weights": "best on validation" if best.is_file() else "last step",
+        "energy": energy,
     }
 
 

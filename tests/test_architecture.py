@@ -8,8 +8,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "kd"
 
 FLOORS = [
-    ["errors", "contract", "run", "metrics", "statistics", "assets", "model_folder", "mapper", "recording"],
-    ["features"],
+    ["errors", "contract", "run", "metrics", "statistics", "energy", "assets", "model_folder", "mapper", "recording"],
+    ["features", "report"],
     ["inference"],
     ["losses", "models", "methods", "data", "teacher_cache"],
     ["ready_teacher", "predictor"],
@@ -30,9 +30,11 @@ TORCH_FREE = [
     "run.py",
     "errors.py",
     "statistics.py",
+    "energy.py",
     "commands/report.py",
     "commands/cache.py",
     "teacher_cache.py",
+    *(f"report/{path.name}" for path in sorted((PACKAGE / "report").glob("*.py"))),
 ]
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.name != "__init__.py")
 

@@ -1,0 +1,355 @@
+"""The figures of one test set: what each shows, as data, and how it is drawn."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kd.report.arms import TITLES, Arm
+from kd.report.calibration import fit_temperature, reliability
+from kd.report.contents import agreement_parts, nan_mean
+from kd.report.curves import over_seeds
+from kd.report.runs import Run
+from kd.report.study import Study
+from kd.report.tables import csv_text
+from kd.report.verdicts import best_by_validation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INK, MUTED, GRID = "#1f2328", "#59636e", "#d1d9e0"
+SERIES = ("#0969da", "#bc4c00", "#1a7f37", "#8250df", "#bf3989", "#9a6700", "#0a7ea4", "#6e7781")
+"""Every colour stands for a variable of the page, which has another value in the dark: see `kd.report.drawing`."""
+MOST_LINES, MOST_ROWS, MOST_MAPS = 6, 24, 6
+WIDTH, HEIGHT = 4.8, 3.3
+"""Inches; at this width the letters are readable on a phone."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure.
+
+    Args:
+        name: of its files.
+        title, caption: what it shows and how to read it; the caption is the text for those who cannot see it too.
+        columns, rows: its data.
+        draw: onto axes.
+        height: inches.
+    """
+
+    name: str
+    title: str
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    draw: Callable[[Axes], None]
+    height: float = HEIGHT
+
+    def csv(self) -> str:
+        return csv_text([self.columns, *self.rows])
+
+
+def figures(study: Study) -> list[Figure]:
+    """All figures that these runs can fill, in the order of the page."""
+    shown = representatives(study)
+    made = [forest(study), *heat_maps(study), learning_curves(shown)]
+    made += [trade_off(study, *axis) for axis in AXES]
+    made += [fidelity(shown), *(reliabilities(study, shown, after) for after in (False, True))]
+    return [figure for figure in made if figure]
+
+
+def representatives(study: Study) -> list[Arm]:
+    """The best by validation of each way and student, with its baseline: what can be told apart in one figure."""
+    groups: dict[tuple[str, str], list[Arm]] = defaultdict(list)
+    for arm in study.arms:
+        groups[arm.way, arm.first.metrics["student"]].append(arm)
+    chosen = [best_by_validation(group) or group[0] for group in groups.values()]
+    if study.best_taught and study.best_taught.name in study.baseline_of:
+        chosen.append(study.baseline_of[study.best_taught.name])
+    unique = {arm.name: arm for arm in chosen}.values()
+    rank = lambda arm: -arm.validation.mean() if arm.validation is not None else 0.0  # noqa: E731
+    return sorted(unique, key=rank)[:MOST_LINES]
+
+
+def forest(study: Study) -> Figure | None:
+    """Differences from the matched baselines with their intervals."""
+    family = [one for title in (TITLES[0], TITLES[3]) for one in study.comparisons.get(title, [])]
+    if not family:
+        return None
+    ranked = sorted(family, key=lambda one: one.difference)[-MOST_ROWS:]
+    rows = [
+        (f"{one.pair.arm.name} − {one.pair.other.name}", one.difference, *one.interval, one.adjusted, one.verdict)
+        for one in ranked
+    ]
+
+    def draw(axes: Axes) -> None:
+        colours = {"better": SERIES[2], "worse": SERIES[1], "not decided": MUTED}
+        axes.axvline(0, color=INK, linewidth=0.8)
+        for place, (_, difference, low, high, _, verdict) in enumerate(rows):
+            colour = colours[verdict]
+            axes.plot([100 * low, 100 * high], [place, place], color=colour, linewidth=1.6, solid_capstyle="butt")
+            filled = colour if verdict != "not decided" else "none"
+            axes.plot(100 * difference, place, "o", color=colour, markerfacecolor=filled, markersize=5)
+        one_baseline = len({one.pair.other.name for one in family}) == 1
+        names = [one.pair.arm.name if one_baseline else row[0] for one, row in zip(ranked, rows, strict=True)]
+        axes.set_yticks(range(len(rows)), [wrapped(name) for name in names])
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.set_xlabel("percentage points of test accuracy over the matched baseline")
+        axes.grid(axis="y", visible=False)
+
+    left = f" The {len(family) - len(ranked)} lowest are left out here." if len(family) > len(ranked) else ""
+    caption = (
+        "Difference from the same student trained alone on the same data, budget and seeds, with the interval at "
+        f"Holm's level. Filled: decided, by an interval that leaves out 0; hollow: not decided.{left}"
+    )
+    columns = ("comparison", "difference", "low", "high", "p_holm", "verdict")
+    lines = sum(wrapped(name).count("\n") + 1.6 for name, *_ in rows)
+    return Figure("brought", "What transfer brought", caption, columns, rows, draw, 1.0 + 0.16 * lines)
+
+
+def heat_maps(study: Study) -> list[Figure]:
+    """Validation accuracy over temperature and alpha, one map for all arms that differ in nothing else."""
+    groups: dict[object, dict[tuple[float, float], Arm]] = defaultdict(dict)
+    for arm in study.arms:
+        settings = arm.first.settings
+        if arm.supervised or arm.validation is None or not {"temperature", "alpha"} <= set(settings):
+            continue
+        rest = frozenset((k, repr(v)) for k, v in settings.items() if k not in ("temperature", "alpha", "seed"))
+        groups[arm.way, rest][float(settings["temperature"]), float(settings["alpha"])] = arm
+    maps = sorted((cells for cells in groups.values() if len(cells) > 1), key=len, reverse=True)[:MOST_MAPS]
+    return [heat_map(number, cells, len(maps)) for number, cells in enumerate(maps, start=1)]
+
+
+def heat_map(number: int, cells: dict[tuple[float, float], Arm], of: int) -> Figure:
+    temperatures, alphas = (sorted({key[axis] for key in cells}) for axis in (0, 1))
+    best = max(cells, key=lambda key: cells[key].validation.mean())
+    rows = [
+        (t, a, arm.validation.mean(), arm.accuracies.mean(), len(arm.runs), (t, a) == best)
+        for (t, a), arm in sorted(cells.items())
+    ]
+    lowest, highest = (extreme(row[2] for row in rows) for extreme in (min, max))
+
+    def draw(axes: Axes) -> None:
+        from matplotlib.patches import Rectangle
+
+        for temperature, alpha, value, _, _, chosen in rows:
+            x, y = temperatures.index(temperature), alphas.index(alpha)
+            depth = (value - lowest) / (highest - lowest) if highest > lowest else 0.5
+            axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=SERIES[0], alpha=0.05 + 0.5 * depth, lw=0))
+            if chosen:
+                axes.add_patch(Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, edgecolor=INK, linewidth=1.8))
+            text = f"{100 * value:.1f}" + (" best" if chosen else "")
+            axes.text(x, y, text, ha="center", va="center", fontweight="bold" if chosen else "normal")
+        axes.set_xticks(range(len(temperatures)), [f"{value:g}" for value in temperatures])
+        axes.set_yticks(range(len(alphas)), [f"{value:g}" for value in alphas])
+        axes.set(xlim=(-0.5, len(temperatures) - 0.5), ylim=(-0.5, len(alphas) - 0.5))
+        axes.set(xlabel="temperature", ylabel="alpha (share of the transfer terms)")
+        axes.grid(visible=False)
+
+    arm = next(iter(cells.values()))
+    name = " ".join(word for word in arm.name.split() if not word.startswith(("temperature=", "alpha=")))
+    caption = (
+        f"{name}: mean validation accuracy in per cent over seeds; the frame is around the best, temperature "
+        f"{best[0]:g}, alpha {best[1]:g}. The test rows play no part in it."
+    )
+    columns = ("temperature", "alpha", "validation_accuracy", "test_accuracy", "seeds", "best")
+    title = "Temperature and alpha" + (f": {name}" if of > 1 else "")
+    return Figure(f"heat-map-{number}", title, caption, columns, rows, draw, 1.1 + 0.55 * len(alphas))
+
+
+def learning_curves(shown: list[Arm]) -> Figure | None:
+    """Validation accuracy by epoch, with a band from the lowest to the highest seed."""
+    curves = {arm.name: curve for arm in shown if len(curve := over_seeds(arm)) > 1}
+    if not curves:
+        return None
+    rows = [
+        (name, int(epoch), mean, low, high, int(n)) for name, c in curves.items() for epoch, mean, low, high, n in c
+    ]
+
+    def draw(axes: Axes) -> None:
+        for (name, curve), colour in zip(curves.items(), SERIES, strict=False):
+            epoch, mean, low, high = curve[:, 0], *(100 * curve[:, column] for column in (1, 2, 3))
+            axes.fill_between(epoch, low, high, color=colour, alpha=0.15, linewidth=0)
+            axes.plot(epoch, mean, color=colour, marker="o", markersize=2.5, label=wrapped(name, 34))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set(xlabel="epoch", ylabel="validation accuracy, %")
+        legend_below(axes)
+
+    caption = (
+        "Accuracy on the validation rows after each epoch: mean over seeds, band from the lowest to the highest seed. "
+        "Of each way and student the setting that is best by validation."
+    )
+    columns = ("model", "epoch", "mean", "lowest", "highest", "seeds")
+    height = HEIGHT + 0.18 * sum(wrapped(name, 34).count("\n") + 1 for name in curves)
+    return Figure("curves", "Learning curves", caption, columns, rows, draw, height)
+
+
+AXES: tuple[tuple[str, str, Callable[[dict], float]], ...] = (
+    ("latency", "p50 latency on the CPU, ms a text", lambda cost: cost["latency"]["p50_ms"]),
+    ("parameters", "parameters, millions", lambda cost: cost["parameters"]["total"] / 1e6),
+    ("bytes", "model file, MB", lambda cost: cost["model_bytes"] / 1e6),
+)
+
+
+def trade_off(study: Study, name: str, label: str, cost: Callable[[dict], float]) -> Figure | None:
+    """Accuracy against a cost; on the front nothing is both cheaper and more accurate."""
+    made = [(arm.name, arm.way, mean_cost(arm.runs, cost), float(arm.accuracies.mean())) for arm in study.arms]
+    made += [
+        (teacher, "teacher", cost(run.metrics["teacher_cost"]), float(run.test.teacher_correct.mean()))
+        for teacher, run in study.teachers
+    ]
+    front = pareto([(x, y) for _, _, x, y in made])
+    rows = [(*entry, place in front) for place, entry in enumerate(made)]
+
+    def draw(axes: Axes) -> None:
+        ways = dict.fromkeys(row[1] for row in rows)
+        colours = dict(zip([way for way in ways if way != "teacher"], SERIES, strict=False))
+        for way in ways:
+            points = [(x, 100 * y) for _, one, x, y, _ in rows if one == way]
+            style = {"marker": "*", "s": 110} if way == "teacher" else {"marker": "o", "s": 26, "alpha": 0.75}
+            colour = INK if way == "teacher" else colours.get(way, MUTED)
+            axes.scatter(*zip(*points, strict=True), color=colour, label=way, zorder=3, linewidth=0, **style)
+        line = sorted((x, 100 * y) for _, _, x, y, on_front in rows if on_front)
+        axes.plot(*zip(*line, strict=True), color=MUTED, linewidth=1, linestyle="--", label="Pareto front", zorder=2)
+        axes.set_xscale("log")
+        plain_log_ticks(axes)
+        axes.set(xlabel=label, ylabel="test accuracy, %")
+        legend_below(axes, columns=3)
+
+    on_front = [row[0] for row in sorted(rows, key=lambda row: row[2]) if row[4]]
+    named = ", ".join(on_front[:4]) + (f" and {len(on_front) - 4} more" if len(on_front) > 4 else "")
+    caption = (
+        f"Each point is a setting, mean over seeds. On the Pareto front, where nothing is both cheaper and more "
+        f"accurate: {named}. It describes; it does not choose: validation does."
+    )
+    columns = ("model", "way", name, "test_accuracy", "on_front")
+    return Figure(f"accuracy-{name}", f"Accuracy and {name}", caption, columns, rows, draw, HEIGHT + 0.3)
+
+
+def mean_cost(runs: Sequence[Run], cost: Callable[[dict], float]) -> float:
+    return float(np.mean([cost(run.metrics) for run in runs]))
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> set[int]:
+    """The places of points (cost, accuracy) that no other beats in one and equals or beats in the other.
+
+    >>> sorted(pareto([(1, 0.7), (2, 0.9), (3, 0.8), (1, 0.6)]))
+    [0, 1]
+    """
+    order = sorted(range(len(points)), key=lambda place: (points[place][0], -points[place][1]))
+    front, best, at = set(), -np.inf, None
+    for place in order:
+        if points[place][1] > best or points[place] == at:
+            front.add(place)
+            best, at = points[place][1], points[place]
+    return front
+
+
+def fidelity(shown: list[Arm]) -> Figure | None:
+    """Agreement with the teacher, where it is right and where it is wrong."""
+    rows = []
+    for arm in shown:
+        known = [run.test for run in arm.runs if run.test.teacher_logits is not None]
+        if known:
+            rows.append((arm.name, *nan_mean(np.array([agreement_parts(split) for split in known]))))
+    if not rows:
+        return None
+
+    def draw(axes: Axes) -> None:
+        for place, (_, _, right, wrong) in enumerate(reversed(rows)):
+            axes.plot([100 * wrong, 100 * right], [place, place], color=GRID, linewidth=2, zorder=1)
+            labels = ("teacher right", "teacher wrong") if place == 0 else (None, None)
+            axes.plot(100 * right, place, "o", color=SERIES[0], label=labels[0])
+            axes.plot(100 * wrong, place, "s", color=SERIES[1], label=labels[1])
+        axes.set_yticks(range(len(rows)), [wrapped(row[0]) for row in reversed(rows)])
+        axes.set(xlim=(0, 102), ylim=(-0.6, len(rows) - 0.4), xlabel="rows with the teacher's label, %")
+        axes.grid(axis="y", visible=False)
+        legend_below(axes, columns=2)
+
+    caption = (
+        "How often the student gives the teacher's label, where that is right and where it is wrong. A student that "
+        "follows its teacher into its mistakes lies far to the right with the square too."
+    )
+    lines = sum(wrapped(row[0]).count("\n") + 1.6 for row in rows)
+    return Figure(
+        "fidelity", "Agreement with the teacher", caption, ("model", "all", "teacher_right", "teacher_wrong"), rows,
+        draw, 1.4 + 0.16 * lines,
+    )  # fmt: skip
+
+
+def reliabilities(study: Study, shown: list[Arm], after: bool) -> Figure | None:
+    """Accuracy by confidence, all seeds of an arm together; the teacher for reference."""
+    lines: dict[str, np.ndarray] = {}
+    for name, run in study.teachers[:1]:
+        if run.validation is not None and run.validation.teacher_logits is not None:
+            lines[name] = bins_of([run], after, teacher=True)
+    for arm in shown[: MOST_LINES - 1]:
+        if all(run.validation is not None for run in arm.runs):
+            lines[arm.name] = bins_of(arm.runs, after)
+    if not lines:
+        return None
+    rows = [
+        (name, place + 1, *map(float, bin)) for name, bins in lines.items() for place, bin in enumerate(bins) if bin[2]
+    ]
+
+    def draw(axes: Axes) -> None:
+        lowest = 1 / study.runs[0].test.logits.shape[1]
+        axes.plot([100 * lowest, 100], [100 * lowest, 100], color=MUTED, linewidth=1, linestyle=":")
+        series = iter(SERIES)
+        for name, bins in lines.items():
+            kept = bins[bins[:, 2] >= 10]
+            colour = INK if name.startswith("teacher") else next(series)
+            axes.plot(100 * kept[:, 0], 100 * kept[:, 1], "o-", color=colour, markersize=3, label=wrapped(name, 34))
+        axes.set(xlabel="confidence, %", ylabel="accuracy, %", xlim=(100 * lowest - 1, 101))
+        legend_below(axes)
+
+    title = "Reliability after temperature scaling" if after else "Reliability"
+    caption = (
+        "Accuracy of the test rows by the confidence in the given label, in 15 equal bins, all seeds together; "
+        "bins with fewer than 10 rows are not drawn. On the dotted line confidence is what it claims to be; below it "
+        "the model "
+        + ("is over-confident. The temperature was fitted to validation rows." if after else "is over-confident.")
+    )
+    columns = ("model", "bin", "confidence", "accuracy", "rows")
+    height = HEIGHT + 0.18 * sum(wrapped(name, 34).count("\n") + 1 for name in lines)
+    name = "reliability-after" if after else "reliability"
+    return Figure(name, title, caption, columns, rows, draw, height)
+
+
+def bins_of(runs: Sequence[Run], after: bool, teacher: bool = False) -> np.ndarray:
+    """`reliability` of several runs together."""
+    totals = 0
+    for run in runs:
+        logits = [split.teacher_logits if teacher else split.logits for split in (run.validation, run.test)]
+        fitted = fit_temperature(logits[0], run.validation.labels) if after else 1.0
+        bins = reliability(logits[1], run.test.labels, fitted)
+        totals = totals + bins * np.array([1, 1, 0]) * bins[:, 2:] + bins * np.array([0, 0, 1])
+    count = np.maximum(totals[:, 2:], 1)
+    return np.concatenate([totals[:, :2] / count, totals[:, 2:]], axis=1)
+
+
+def plain_log_ticks(axes: Axes) -> None:
+    """1, 2, 5 rather than powers of ten: costs seldom span more than three decades."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axes.get_xlim()
+    wide = high / low > 100
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def legend_below(axes: Axes, columns: int = 1) -> None:
+    below = -0.5 / (0.77 * axes.figure.get_figheight())  # half an inch, in heights of the axes
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, below), frameon=False, ncols=columns, handlelength=1.6)
+
+
+def wrapped(name: str, width: int = 24) -> str:
+    """A name over several lines."""
+    import textwrap
+
+    return "\n".join(textwrap.wrap(name, width, break_long_words=False, break_on_hyphens=False))
