@@ -57,11 +57,11 @@ teacher:
    batch_size: 32, learning_rate: 0.0001, weight_decay: 0.01, warm_up: 0.1, gradient_clip: 1.0, seed: 0}
 data:
   {name: reviews, path: reviews.csv, train: null, validation: null, test: null, text: text, label: label,
-   label_names: [negative, positive], validation_share: 0.1, test_share: 0.1, limit: null, max_length: 64, batch_size: 64,
+   label_names: [negative, positive], validation_share: 0.1, test_share: 0.1, limit: null, batch_size: 64,
    source: {_target_: kd.data.sources.from_files, path: reviews.csv, text: text, label: label}}
 mapper: {_target_: kd.mapper.Linear, _partial_: true, bias: true}
 optim:
-  optimizer: {_target_: torch.optim.AdamW, _partial_: true, lr: 0.001, betas: [0.9, 0.999], eps: 1.0e-08, weight_decay: 0.01}
+  optimizer: {_target_: torch.optim.AdamW, _partial_: true, lr: 0.001, betas: [0.9, 0.999], eps: 1.0e-08}
   schedule: {_target_: kd.methods.schedule.warm_up_and_decay, _partial_: true, decay: linear, warm_up: 0.1}
 trainer: {_target_: lightning.Trainer, accelerator: cpu, devices: 1, max_epochs: 10, deterministic: true}
 method: {_target_: kd.methods.distillation.Distillation}
@@ -126,7 +126,8 @@ def write_run(path: Path, config: dict, labels: dict, logits: dict, teacher: dic
     }
     figures = {name: {"rows": ROWS[name], "accuracy": accuracy[name], "nll": 0.5, "agreement": 0.8} for name in ROWS}
     metrics = {**config["choices"], **cost, **figures, "seed": config["seed"], "padding_share": 0.03}
-    metrics |= {"weights": "best on validation", "teacher_cost": {"name": "asset:big", **cost, "labelling_seconds": 9.0}}
+    metrics["teacher_cost"] = {"name": "asset:big", **cost, "labelling_seconds": 9.0}
+    metrics["weights"] = "best on validation"
     run.metrics_file.write_text(json.dumps(metrics))
     environment = {
         "command": ["kd", "train", "-m", "method=supervised,distillation"],

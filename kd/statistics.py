@@ -92,30 +92,50 @@ class PairedTest:
     def _largest(self) -> int:
         return sum(size * count for size, count in enumerate(self.sizes, start=1))
 
-    def _tails(self, lean: float) -> tuple[float, float]:
-        """Probability of a sum as large, and of one as small, as observed, where signs lean to the first model."""
+    def _mass(self, lean: float) -> np.ndarray:
+        """Probability of each sum ``-largest, -largest + 2, ..., largest`` where signs lean to the first model."""
         points = 1 << int(self._largest).bit_length()  # more than largest + 1 values: nothing wraps around
+        if points == 1:
+            return np.ones(1)
         turn = np.exp(-2j * np.pi * np.arange(points // 2 + 1) / points)
         transform = np.ones_like(turn)
         for size, count in enumerate(self.sizes, start=1):
             if count:
                 wins = expit(2 * size * lean)
                 transform *= (1 - wins + wins * turn**size) ** count
-        mass = np.fft.irfft(transform, points) if points > 1 else np.ones(1)
-        place = (self._largest + self.total) // 2
-        return float(mass[place : self._largest + 1].sum()), float(mass[: place + 1].sum())
+        return np.fft.irfft(transform, points)[: self._largest + 1]
+
+    def _tails(self, lean: float) -> tuple[float, float]:
+        """Probability of a sum as large, and of one as small, as observed."""
+        mass, place = self._mass(lean), (self._largest + self.total) // 2
+        return float(mass[place:].sum()), float(mass[: place + 1].sum())
+
+    def _expected(self, lean: float) -> float:
+        """Of the sum."""
+        return float(sum(size * count * np.tanh(size * lean) for size, count in enumerate(self.sizes, start=1)))
 
     def _bound(self, level: float, upper: bool) -> float:
+        """Newton's steps on the logarithm of a tail, whose slope is its mean sum less the mean sum; else halving."""
+        scale = len(self.sizes) * self.rows
         if abs(self.total) == self._largest and (self.total > 0) == upper:
-            return self.total / (len(self.sizes) * self.rows)
+            return self.total / scale
+        place, sums = (self._largest + self.total) // 2, np.arange(-self._largest, self._largest + 1, 2)
+        tail = slice(None, place + 1) if upper else slice(place, None)
         low, high = -16.0, 16.0
-        for _ in range(40):
-            lean = (low + high) / 2
+        lean = float(np.arctanh(np.clip(self.total / self._largest, -0.99, 0.99)))
+        for _ in range(60):
+            mass = self._mass(lean)[tail]
+            share = float(mass.sum())
             # The upper tail rises with the lean, the lower one falls.
-            beyond = self._tails(lean)[1] < level / 2 if upper else self._tails(lean)[0] > level / 2
-            low, high = (low, lean) if beyond else (lean, high)
-        expected = sum(s * count * np.tanh(s * lean) for s, count in enumerate(self.sizes, start=1))
-        return float(expected / (len(self.sizes) * self.rows))
+            low, high = (lean, high) if (share > level / 2) == upper else (low, lean)
+            step = np.inf
+            if share > 1e-13 and (slope := float(mass @ sums[tail]) / share - self._expected(lean)):
+                step = np.log(level / 2 / share) / slope
+            following = lean + step if low < lean + step < high else (low + high) / 2
+            if abs(following - lean) < 1e-10:
+                break
+            lean = following
+        return self._expected(lean) / scale
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from kd.statistics import SMALLEST_P
 RESAMPLES = 10_000
 TAIL = 0.005
 """Beyond this share of resamples a tail is too thin to be read off: it is continued as a normal one."""
-BLOCK = 1 << 22
+BLOCK = 1 << 20
 """Resampled row numbers held in memory at once."""
 
 

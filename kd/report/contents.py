@@ -102,9 +102,9 @@ def comparison(name: str, title: str, family: list[Comparison], note: str) -> Ta
     notes = [
         "Points are percentage points of test accuracy, seed by seed and row by row; "
         f"{plural(len(family), 'comparison')} in this table, corrected together (Holm). Rows p: McNemar's exact test "
-        "on the rows, all seeds of a row together; by seed: of each pair of runs alone. Bootstrap p: over seeds and rows. The larger of rows p and "
-        "bootstrap p decides, and the interval is at the level at which Holm's procedure tests it: it leaves out 0 "
-        "just where the verdict is better or worse.",
+        "on the rows, all seeds of a row together; by seed: of each pair of runs alone. Bootstrap p: over seeds and "
+        "rows. The larger of rows p and bootstrap p decides, and the interval is at the level at which Holm's "
+        "procedure tests it: it leaves out 0 just where the verdict is better or worse.",
     ]
     columns = ["model", "against", "seeds", "points", "±", "interval", "rows p", "by seed"]
     columns += ["bootstrap p", "p (Holm)", "verdict"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -48,7 +49,7 @@ class Comparison:
         """Of the more cautious test, before Holm."""
         return max(self.rows.p_value, self.spread.p_value)
 
-    @property
+    @cached_property
     def interval(self) -> tuple[float, float]:
         """Of the difference, in [-1, 1]."""
         bounds = [self.rows.interval(self.level), self.spread.interval(self.level)]
@@ -77,22 +78,25 @@ class Judge:
         runs = [run for arm in arms for run in arm.runs]
         self.place = {id(run): number for number, run in enumerate(runs)}
         self.bootstrap = Bootstrap(np.stack([run.test.correct for run in runs]))
+        self._intervals: dict[str, tuple[float, float]] = {}
 
     def interval(self, arm: Arm) -> tuple[float, float]:
         """95 % interval of an arm's accuracy: Wilson's with one seed, the bootstrap's with several."""
-        if len(arm.runs) == 1:
-            return accuracy_interval(arm.correct[0])
-        return self.bootstrap.accuracies(self._places(arm, arm.seeds)).interval()
+        if arm.name not in self._intervals:
+            if len(arm.runs) == 1:
+                found = accuracy_interval(arm.correct[0])
+            else:
+                found = self.bootstrap.accuracies(self._places(arm, arm.seeds)).interval()
+            self._intervals[arm.name] = found
+        return self._intervals[arm.name]
 
     def compare(self, pairs: list[Pair]) -> list[Comparison]:
         """One family of comparisons, Holm-corrected together."""
         found = [self._one(pair) for pair in pairs]
         adjusted, levels = holm([one.p_value for one in found], LEVEL)
         return [
-            Comparison(
-                one.pair, one.rows, one.spread, one.seed_tests, one.std, float(adjusted[number]), float(levels[number])
-            )
-            for number, one in enumerate(found)
+            replace(one, adjusted=float(p_value), level=float(level))
+            for one, p_value, level in zip(found, adjusted, levels, strict=True)
         ]
 
     def _one(self, pair: Pair) -> Comparison:
