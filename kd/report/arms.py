@@ -111,7 +111,7 @@ def labels(groups: list[tuple[Run, ...]]) -> list[str]:
     for run in firsts:
         for key in differing:
             of_way[run.way, key].add(repr(run.settings.get(key)))
-    several_seeds = len({tuple(run.seed for run in members) for members in groups}) > 1
+    usual = usual_seeds([tuple(run.seed for run in members) for members in groups])
     names = []
     for members in groups:
         run, words = members[0], [members[0].way]
@@ -120,10 +120,15 @@ def labels(groups: list[tuple[Run, ...]]) -> list[str]:
                 value = run.settings[key]
                 plain = key.startswith("choices.") or key in ("loss", "mapper")
                 words.append(str(value) if plain else f"{key.split('.')[-1]}={value}")
-        if several_seeds:
-            words.append("seed=" + ",".join(str(member.seed) for member in members))
+        if (seeds := tuple(member.seed for member in members)) != usual:
+            words.append("seed=" + ",".join(map(str, seeds)))
         names.append(" ".join(words))
     return names
+
+
+def usual_seeds(sets: list[tuple[int, ...]]) -> tuple[int, ...]:
+    """The seeds that most arms have; of several such sets the longest."""
+    return max(sorted(set(sets)), key=lambda seeds: (sets.count(seeds), len(seeds)))
 
 
 def told_by_the_way(run: Run, key: str, values: set[str]) -> bool:

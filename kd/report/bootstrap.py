@@ -112,7 +112,7 @@ class Bootstrap:
             if variance > 0 and deviations.any():
                 deviations *= np.sqrt(variance / deviations.var())
                 freedom = float(variance**2 / (by_seeds**2 / (seeds - 1) + by_rows**2 / freedom))
-        return Spread(estimate, seeds, np.sort(deviations), max(freedom, 1.0))
+        return Spread(estimate, seeds, np.sort(deviations).astype(np.float32), max(freedom, 1.0))
 
     def _seed_weights(self, seeds: int) -> np.ndarray:
         """``[B, R]``, the share of each seed in a resample."""

@@ -92,23 +92,23 @@ def comparison(name: str, title: str, family: list[Comparison], note: str) -> Ta
                 points(one.difference),
                 percent(one.std),
                 bounds(one.interval, signed=True),
-                probability(one.rows.p_value),
-                Cell(", ".join(probability(test.p_value).text for test in one.seed_tests)),
-                probability(one.spread.p_value),
-                probability(one.adjusted),
                 Cell(one.verdict),
+                probability(one.adjusted),
+                probability(one.rows.p_value),
+                probability(one.spread.p_value),
+                Cell(", ".join(probability(test.p_value).text for test in one.seed_tests)),
             ]
         )
     notes = [
         "Points are percentage points of test accuracy, seed by seed and row by row; "
         f"{plural(len(family), 'comparison')} in this table, corrected together (Holm). Rows p: McNemar's exact test "
-        "on the rows, all seeds of a row together; by seed: of each pair of runs alone. Bootstrap p: over seeds and "
+        "on the rows, all seeds of a row together, and by seed of each pair of runs alone. Bootstrap p: over seeds and "
         "rows. The larger of rows p and bootstrap p decides, and the interval is at the level at which Holm's "
         "procedure tests it: it leaves out 0 just where the verdict is better or worse.",
     ]
-    columns = ["model", "against", "seeds", "points", "±", "interval", "rows p", "by seed"]
-    columns += ["bootstrap p", "p (Holm)", "verdict"]
-    idle = {"±", "by seed"} if all(len(one.pair.seeds) == 1 for one in family) else set()
+    columns = ["model", "against", "seeds", "points", "±", "interval", "verdict", "p (Holm)"]
+    columns += ["rows p", "bootstrap p", "rows p by seed"]
+    idle = {"±", "rows p by seed"} if all(len(one.pair.seeds) == 1 for one in family) else set()
     if len(others := {one.pair.other.name for one in family}) == 1:
         idle.add("against")
         notes.insert(0, f"Each against {others.pop()}{note}.")

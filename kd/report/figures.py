@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 INK, MUTED, GRID = "#1f2328", "#59636e", "#d1d9e0"
 SERIES = ("#0969da", "#bc4c00", "#1a7f37", "#8250df", "#bf3989", "#9a6700", "#0a7ea4", "#6e7781")
 """Every colour stands for a variable of the page, which has another value in the dark: see `kd.report.drawing`."""
-MOST_LINES, MOST_ROWS, MOST_MAPS = 6, 24, 6
+MOST_LINES, MOST_ROWS, MOST_MAPS = 6, 16, 6
 WIDTH, HEIGHT = 4.8, 3.3
 """Inches; at this width the letters are readable on a phone."""
 
@@ -94,20 +94,26 @@ def forest(study: Study) -> Figure | None:
             axes.plot([100 * low, 100 * high], [place, place], color=colour, linewidth=1.6, solid_capstyle="butt")
             filled = colour if verdict != "not decided" else "none"
             axes.plot(100 * difference, place, "o", color=colour, markerfacecolor=filled, markersize=5)
-        one_baseline = len({one.pair.other.name for one in family}) == 1
-        names = [one.pair.arm.name if one_baseline else row[0] for one, row in zip(ranked, rows, strict=True)]
         axes.set_yticks(range(len(rows)), [wrapped(name) for name in names])
+        reach = 100 * max(0.05, 4 * max(abs(one.difference) for one in ranked))
+        low, high = axes.get_xlim()
+        axes.set_xlim(max(low, -reach), min(high, reach))
         axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.set_xlabel("percentage points of test accuracy over the matched baseline")
         axes.grid(axis="y", visible=False)
 
+    often = [one.pair.arm.name for one in ranked]
+    names = [
+        row[0] if often.count(one.pair.arm.name) > 1 else one.pair.arm.name
+        for one, row in zip(ranked, rows, strict=True)
+    ]
     left = f" The {len(family) - len(ranked)} lowest are left out here." if len(family) > len(ranked) else ""
     caption = (
         "Difference from the same student trained alone on the same data, budget and seeds, with the interval at "
-        f"Holm's level. Filled: decided, by an interval that leaves out 0; hollow: not decided.{left}"
+        f"Holm's level (it may run out of the frame). Filled: decided; hollow: not decided.{left}"
     )
     columns = ("comparison", "difference", "low", "high", "p_holm", "verdict")
-    lines = sum(wrapped(name).count("\n") + 1.6 for name, *_ in rows)
+    lines = sum(wrapped(name).count("\n") + 1.6 for name in names)
     return Figure("brought", "What transfer brought", caption, columns, rows, draw, 1.0 + 0.16 * lines)
 
 
@@ -142,8 +148,8 @@ def heat_map(number: int, cells: dict[tuple[float, float], Arm], of: int) -> Fig
             axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=SERIES[0], alpha=0.05 + 0.5 * depth, lw=0))
             if chosen:
                 axes.add_patch(Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, edgecolor=INK, linewidth=1.8))
-            text = f"{100 * value:.1f}" + (" best" if chosen else "")
-            axes.text(x, y, text, ha="center", va="center", fontweight="bold" if chosen else "normal")
+            text = f"{100 * value:.1f}" + (" best" if chosen and len(temperatures) < 6 else "")
+            axes.text(x, y, text, ha="center", va="center", weight="bold" if chosen else "normal")
         axes.set_xticks(range(len(temperatures)), [f"{value:g}" for value in temperatures])
         axes.set_yticks(range(len(alphas)), [f"{value:g}" for value in alphas])
         axes.set(xlim=(-0.5, len(temperatures) - 0.5), ylim=(-0.5, len(alphas) - 0.5))
@@ -151,7 +157,7 @@ def heat_map(number: int, cells: dict[tuple[float, float], Arm], of: int) -> Fig
         axes.grid(visible=False)
 
     arm = next(iter(cells.values()))
-    name = " ".join(word for word in arm.name.split() if not word.startswith(("temperature=", "alpha=")))
+    name = " ".join(word for word in arm.name.split() if not word.startswith(("temperature=", "alpha=", "seed=")))
     caption = (
         f"{name}: mean validation accuracy in per cent over seeds; the frame is around the best, temperature "
         f"{best[0]:g}, alpha {best[1]:g}. The test rows play no part in it."
@@ -339,7 +345,7 @@ def plain_log_ticks(axes: Axes) -> None:
     low, high = axes.get_xlim()
     wide = high / low > 100
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 

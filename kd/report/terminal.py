@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from kd.report.arms import TITLES, Arm, deviation
+from kd.report.arms import TITLES, Arm, deviation, usual_seeds
 from kd.report.runs import Run
 from kd.report.study import Study
 from kd.report.verdicts import Comparison
@@ -118,9 +118,9 @@ def notes(study: Study) -> list[str]:
     if all(len(arm.runs) == 1 for arm in study.arms):
         lines.append("One seed: the intervals tell of the test rows, not of the luck of a start.")
     else:
-        lines.append("±: standard deviation over seeds (n - 1). Their intervals: over seeds and test rows.")
-        if len(sets := {arm.seeds for arm in study.arms}) == 1:
-            lines.append(f"Seeds: {', '.join(map(str, sets.pop()))}.")
+        lines.append("±: standard deviation over seeds (n - 1). The interval is over seeds and rows.")
+        usual = usual_seeds([arm.seeds for arm in study.arms])
+        lines.append(f"Seeds: {', '.join(map(str, usual))}, where the name says no other.")
     return lines
 
 
@@ -149,7 +149,7 @@ def closing(study: Study) -> list[str]:
     several = any(len(one.pair.seeds) > 1 for family in study.comparisons.values() for one in family)
     units = "seeds and rows" if several else "rows"
     return [
-        f"p: the larger of McNemar's exact test and the bootstrap over {units}, after Holm's",
-        "correction in each block; intervals at its level, so they leave out 0 if decided.",
+        f"p: the larger of McNemar's exact test and the bootstrap over {units},",
+        "after Holm's correction in each block; intervals at the level it tests at.",
         "not decided: no difference that this test set can show.",
     ]

@@ -53,7 +53,7 @@ class Comparison:
     def interval(self) -> tuple[float, float]:
         """Of the difference, in [-1, 1]."""
         bounds = [self.rows.interval(self.level), self.spread.interval(self.level)]
-        return min(low for low, _ in bounds), max(high for _, high in bounds)
+        return max(-1.0, min(low for low, _ in bounds)), min(1.0, max(high for _, high in bounds))
 
     @property
     def decided(self) -> bool:
@@ -86,7 +86,8 @@ class Judge:
             if len(arm.runs) == 1:
                 found = accuracy_interval(arm.correct[0])
             else:
-                found = self.bootstrap.accuracies(self._places(arm, arm.seeds)).interval()
+                low, high = self.bootstrap.accuracies(self._places(arm, arm.seeds)).interval()
+                found = max(0.0, low), min(1.0, high)
             self._intervals[arm.name] = found
         return self._intervals[arm.name]
 
