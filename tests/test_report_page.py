@@ -91,6 +91,7 @@ def test_everything_lies_in_the_folder(runs, capsys):
         assert len((place / "figures" / f"{figure}.csv").read_text().splitlines()) > 1
     for name in ("results", "brought", "best", "costs", "fidelity", "calibration"):
         tex = (place / "tables" / f"{name}.tex").read_text()
+        assert tex.isascii(), "LaTeX without further packages reads it"
         assert tex.count("{") == tex.count("}") and "\\toprule" in tex and "% kd report" in tex
         assert len(table(runs.folder, name)) >= 6
     markdown = (place / "report.md").read_text()

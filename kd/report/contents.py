@@ -19,17 +19,23 @@ from kd.statistics import accuracy_interval
 NAMES = dict(zip(TITLES, ("brought", "ways", "word-table", "peers"), strict=True))
 """Files of the comparisons, by title."""
 
+HOW_TO_READ = (
+    "Points: percentage points of test accuracy, seed by seed and row by row. Rows p: McNemar's exact test on the "
+    "rows, all seeds of a row together, and by seed of each pair of runs alone. Bootstrap p: over seeds and rows. The "
+    "larger of the two decides, after Holm's correction over the comparisons of the table; the interval is at the "
+    "level at which Holm's procedure tests it, so that it leaves out 0 just where the verdict is better or worse. Few "
+    "seeds tell little of their spread: with three of them and many comparisons only large differences are decided."
+)
+
 
 def tables(study: Study) -> list[Table]:
     """All tables that these runs can fill."""
-    made = [results(study)]
-    made += [comparison(NAMES[title], f"What {title}", family, "") for title, family in study.comparisons.items()]
+    families = [(NAMES[title], f"What {title}", family, "") for title, family in study.comparisons.items()]
     if study.against_best:
-        made.append(
-            comparison("best", "Against the best by validation", study.against_best, ", the best by validation")
-        )
-    made += [costs(study), *filter(None, [fidelity(study), calibrations(study)])]
-    return made
+        title = "Against the best by validation"
+        families.append(("best", title, study.against_best, ", the best by validation"))
+    compared = [comparison(*family, first=not number) for number, family in enumerate(families)]
+    return [results(study), *compared, costs(study), *filter(None, [fidelity(study), calibrations(study)])]
 
 
 def results(study: Study) -> Table:
@@ -80,8 +86,8 @@ def recovered_gap(study: Study, arm: Arm) -> float | None:
     return brought.difference / (teacher - alone) if teacher > alone else None
 
 
-def comparison(name: str, title: str, family: list[Comparison], note: str) -> Table:
-    """One family of comparisons with its verdicts."""
+def comparison(name: str, title: str, family: list[Comparison], of_other: str, first: bool) -> Table:
+    """One family of comparisons with its verdicts; the first says how to read them all."""
     rows = []
     for one in family:
         rows.append(
@@ -99,19 +105,13 @@ def comparison(name: str, title: str, family: list[Comparison], note: str) -> Ta
                 Cell(", ".join(probability(test.p_value).text for test in one.seed_tests)),
             ]
         )
-    notes = [
-        "Points are percentage points of test accuracy, seed by seed and row by row; "
-        f"{plural(len(family), 'comparison')} in this table, corrected together (Holm). Rows p: McNemar's exact test "
-        "on the rows, all seeds of a row together, and by seed of each pair of runs alone. Bootstrap p: over seeds and "
-        "rows. The larger of rows p and bootstrap p decides, and the interval is at the level at which Holm's "
-        "procedure tests it: it leaves out 0 just where the verdict is better or worse.",
-    ]
+    notes = [f"{plural(len(family), 'comparison')}, corrected together.", *([HOW_TO_READ] if first else [])]
     columns = ["model", "against", "seeds", "points", "±", "interval", "verdict", "p (Holm)"]
     columns += ["rows p", "bootstrap p", "rows p by seed"]
     idle = {"±", "rows p by seed"} if all(len(one.pair.seeds) == 1 for one in family) else set()
     if len(others := {one.pair.other.name for one in family}) == 1:
         idle.add("against")
-        notes.insert(0, f"Each against {others.pop()}{note}.")
+        notes.insert(0, f"Each against {others.pop()}{of_other}.")
     kept = [place for place, column in enumerate(columns) if column not in idle]
     columns, rows = [columns[place] for place in kept], [[row[place] for place in kept] for row in rows]
     return Table(name, title, columns, rows, notes, ("model", "against", "seeds", "verdict"))
@@ -121,7 +121,7 @@ def costs(study: Study) -> Table:
     """Size, speed, time and energy."""
     rows = []
     for name, run in study.teachers:
-        cost = run.metrics["teacher_cost"]
+        cost = study.teacher_cost(run)
         rows.append([Cell(name), *size_cells([cost]), number(cost["training_seconds"], 0), *energy_cells([cost])])
     for arm in study.arms:
         figures = [run.metrics for run in arm.runs]
@@ -142,21 +142,11 @@ def spent(study: Study) -> list[str]:
     trained = sum(filter(None, map(seconds, study.everything)))
     lines = [f"Together {plural(len(study.everything), 'training')} took {trained:,.0f} s."]
     for name, run in study.teachers:
-        same = [
-            one.metrics["teacher_cost"]
-            for one in study.everything
-            if "teacher_cost" in one.metrics
-            and (one.environment["teacher"] or {}).get("checksum") == run.environment["teacher"]["checksum"]
-        ]
-        labelled = next((cost["labelling_seconds"] for cost in same if cost.get("labelling_seconds")), None)
-        tuned = run.metrics["teacher_cost"]["training_seconds"]
-        lines.append(
-            f"The {name}: fine-tuned in {tuned:,.0f} s"
-            if tuned is not None
-            else f"The {name}: ready, not fine-tuned here"
-        )
-        lines[-1] += f", labelled the training rows in {labelled:,.1f} s" if labelled else ", labelling time not told"
-        lines[-1] += "; both once for all runs that share them."
+        cost = study.teacher_cost(run)
+        tuned, labelled = cost["training_seconds"], cost["labelling_seconds"]
+        said = f"fine-tuned in {tuned:,.0f} s" if tuned is not None else "ready, not fine-tuned here"
+        asked = f"labelled the training rows in {labelled:,.1f} s" if labelled else "its labelling time is not told"
+        lines.append(f"The {name}: {said}, {asked}; both once for all runs that share them.")
     measured = [run.metrics["energy"] for run in study.everything if run.metrics.get("energy")]
     if not measured:
         lines.append("Energy: the hardware did not tell it.")

@@ -72,9 +72,8 @@ def document(folders: Sequence[Path], found: Found, studies: Sequence[Study]) ->
         )
     lacking = [missing for study in studies for missing in study.missing]
     if lacking:
-        warnings.append(
-            f"{sum(len(one.arms) for one in lacking)} without a matched baseline: see below for how to get it."
-        )
+        count = sum(len(one.arms) for one in lacking)
+        warnings.append(f"{plural(count, 'setting')} without a matched baseline: see below for how to get it.")
     sections = [
         section(study, title, f"{number}-" if len(studies) > 1 else "", commands(study.everything, sweeps))
         for number, (study, title) in enumerate(zip(studies, titles, strict=True), start=1)

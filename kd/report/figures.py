@@ -114,7 +114,7 @@ def forest(study: Study) -> Figure | None:
     )
     columns = ("comparison", "difference", "low", "high", "p_holm", "verdict")
     lines = sum(wrapped(name).count("\n") + 1.6 for name in names)
-    return Figure("brought", "What transfer brought", caption, columns, rows, draw, 1.0 + 0.16 * lines)
+    return Figure("brought", "Points over the matched baseline", caption, columns, rows, draw, 1.0 + 0.16 * lines)
 
 
 def heat_maps(study: Study) -> list[Figure]:
@@ -205,7 +205,7 @@ def trade_off(study: Study, name: str, label: str, cost: Callable[[dict], float]
     """Accuracy against a cost; on the front nothing is both cheaper and more accurate."""
     made = [(arm.name, arm.way, mean_cost(arm.runs, cost), float(arm.accuracies.mean())) for arm in study.arms]
     made += [
-        (teacher, "teacher", cost(run.metrics["teacher_cost"]), float(run.test.teacher_correct.mean()))
+        (teacher, "teacher", cost(study.teacher_cost(run)), float(run.test.teacher_correct.mean()))
         for teacher, run in study.teachers
     ]
     front = pareto([(x, y) for _, _, x, y in made])
@@ -281,10 +281,9 @@ def fidelity(shown: list[Arm]) -> Figure | None:
         "follows its teacher into its mistakes lies far to the right with the square too."
     )
     lines = sum(wrapped(row[0]).count("\n") + 1.6 for row in rows)
-    return Figure(
-        "fidelity", "Agreement with the teacher", caption, ("model", "all", "teacher_right", "teacher_wrong"), rows,
-        draw, 1.4 + 0.16 * lines,
-    )  # fmt: skip
+    title = "Where the teacher is right, and where it is wrong"
+    columns = ("model", "all", "teacher_right", "teacher_wrong")
+    return Figure("fidelity", title, caption, columns, rows, draw, 1.4 + 0.16 * lines)
 
 
 def reliabilities(study: Study, shown: list[Arm], after: bool) -> Figure | None:

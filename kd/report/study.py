@@ -6,6 +6,7 @@ import shlex
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import yaml
@@ -84,6 +85,22 @@ class Study:
         found = {run.environment["teacher"]["checksum"]: run for run in taught if run.test.teacher_logits is not None}
         name = lambda run: f"teacher {short(run.metrics['teacher_cost']['name'])}"  # noqa: E731
         return [("teacher" if len(found) == 1 else name(run), run) for run in found.values()]
+
+    def teacher_cost(self, run: Run) -> dict[str, Any]:
+        """What the teacher of a run takes; its latency is the median of what the runs that share it measured."""
+        checksum = run.environment["teacher"]["checksum"]
+        same = [
+            one.metrics["teacher_cost"]
+            for one in self.everything
+            if (one.environment["teacher"] or {}).get("checksum") == checksum and "teacher_cost" in one.metrics
+        ]
+        latency = dict(run.metrics["teacher_cost"]["latency"])
+        for name in ("p50_ms", "p95_ms"):
+            if name in latency:
+                latency[name] = float(np.median([cost["latency"].get(name, latency[name]) for cost in same]))
+        labelled = [cost["labelling_seconds"] for cost in same if cost.get("labelling_seconds")]
+        told = {"labelling_seconds": labelled[0] if labelled else None, "latency": latency}
+        return run.metrics["teacher_cost"] | told
 
     @property
     def teacher_names(self) -> list[str]:

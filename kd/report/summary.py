@@ -71,15 +71,11 @@ def teacher_and_gap(study: Study, taught: Arm) -> list[str]:
     if not teacher:
         return []
     gap = recovered_gap(study, taught)
-    closed = (
-        f" and closes {100 * gap:.0f} % of the gap between the student alone and the teacher" if gap is not None else ""
-    )
-    kept = f"It keeps {100 * taught.accuracies.mean() / teacher:.1f} % of its teacher's {100 * teacher:.1f} %{closed}."
-    return [
-        kept
-        if gap is not None
-        else f"{kept} The student alone is no worse than this teacher: there is no gap to close."
-    ]
+    closed = "closes none" if gap is not None and gap <= 0 else f"closes {100 * gap:.0f} %" if gap is not None else ""
+    kept = f"It keeps {100 * taught.accuracies.mean() / teacher:.1f} % of its teacher's {100 * teacher:.1f} %"
+    if closed:
+        return [f"{kept} and {closed} of the gap between the student alone and the teacher."]
+    return [f"{kept}. The student alone is no worse than this teacher: there is no gap to close."]
 
 
 def without_baseline(study: Study, taught: Arm) -> list[str]:
@@ -106,10 +102,10 @@ def facts(study: Study) -> list[Fact]:
         found.append(Fact(signed(brought.difference), f"points over the student alone: {brought.verdict}"))
     if teacher := study.teacher_accuracy(taught):
         found.append(Fact(f"{100 * taught.accuracies.mean() / teacher:.1f} %", "of the teacher's accuracy"))
-    if cost := taught.first.metrics.get("teacher_cost"):
-        own = taught.first.metrics
-        smaller = cost["parameters"]["total"] / own["parameters"]["total"]
-        faster = cost["latency"]["p50_ms"] / own["latency"]["p50_ms"]
+    if "teacher_cost" in taught.first.metrics and taught.first.environment["teacher"]:
+        cost = study.teacher_cost(taught.first)
+        smaller = cost["parameters"]["total"] / taught.first.metrics["parameters"]["total"]
+        faster = cost["latency"]["p50_ms"] / taught.over_seeds(lambda run: run.metrics["latency"]["p50_ms"]).mean()
         found.append(Fact(f"{smaller:.3g}×", "fewer parameters than the teacher"))
         found.append(Fact(f"{faster:.3g}×", "faster than the teacher, one text on the CPU"))
     return found

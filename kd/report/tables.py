@@ -112,7 +112,7 @@ def csv_text(rows: Sequence[Sequence[object]]) -> str:
 
 def percent(value: float | None, digits: int = 1) -> Cell:
     """A share in per cent; the CSV keeps the share."""
-    return EMPTY if value is None else Cell(f"{100 * value:.{digits}f}", float(value))
+    return EMPTY if value is None else Cell(f"{100 * value:.{digits}f}".replace("-", "−"), float(value))
 
 
 def number(value: float | None, digits: int = 2) -> Cell:

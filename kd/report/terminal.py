@@ -42,7 +42,7 @@ def table(study: Study) -> Table:
     for name in ("test % [95 %]", "agree", "M (no emb)", "MB", "p50 ms", "train s"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, run in study.teachers:
-        cost, correct = run.metrics["teacher_cost"], run.test.teacher_correct
+        cost, correct = study.teacher_cost(run), run.test.teacher_correct
         table.add_row(name, accuracy_cell(correct.mean(), None, accuracy_interval(correct)), "", *cost_cells([cost]))
     for arm in study.arms:
         agreement = arm.over_seeds(lambda run: run.metrics["test"].get("agreement"))
