@@ -9,6 +9,7 @@ them leans lastingly to one of the two; each start has a luck of its own, with t
 import argparse
 
 import numpy as np
+from scipy.special import ndtri
 
 from kd.report.bootstrap import Bootstrap
 
@@ -26,7 +27,7 @@ def leanings(rows: int, generator: np.random.Generator) -> np.ndarray:
 
 def truth(spread: float, generator: np.random.Generator) -> float:
     """Mean difference over all rows and starts."""
-    leaning, luck = leanings(20_000, generator), spread * generator.normal(size=200)
+    leaning, luck = leanings(100_000, generator), spread * ndtri((np.arange(100) + 0.5) / 100)
     return float(np.mean([lean(one[None], leaning).mean() for one in luck]))
 
 

@@ -247,6 +247,33 @@ def test_a_mixed_folder(runs, capsys):
     assert (runs.folder / "report" / "tables" / "2-results.csv").is_file()
 
 
+@pytest.mark.parametrize(
+    ("file", "key", "value"),
+    [
+        ("metrics", "latency", {}),
+        ("metrics", "parameters", None),
+        ("metrics", "teacher_cost", {"name": "big"}),
+        ("environment", "teacher", {}),
+        ("environment", "data", {}),
+    ],
+)
+def test_a_run_that_lacks_a_figure_is_left_out(runs, file, key, value, capsys):
+    runs.grid(seeds=(0,))
+    path = runs.folder / "alone-0" / f"{file}.json"
+    write_json(path, json.loads(path.read_text()) | {key: value})
+    assert main(["report", str(runs.folder)]) == 0
+    assert "alone-0' is damaged" in capsys.readouterr().err
+    assert [row["state"] for row in table(runs.folder, "left-out")] == ["damaged"]
+
+
+def test_a_run_with_other_rows_than_its_checksum_says_is_left_out(runs, capsys):
+    runs.grid(seeds=(0,))
+    predictions = RunDirectory(runs.folder / "alone-0").predictions_file
+    pyarrow.parquet.write_table(pyarrow.parquet.read_table(predictions).slice(0, 1500), predictions)
+    assert main(["report", str(runs.folder)]) == 0
+    assert "expected the test labels of the other runs" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("lacking", ["curves", "validation", "teacher"])
 def test_runs_that_lack_something_are_still_shown(runs, lacking):
     runs.grid(seeds=(0,))

@@ -227,3 +227,19 @@ def test_pareto_by_hand():
         if any((c <= cost and r > right) or (c < cost and r >= right) for c, r in points)
     }
     assert pareto(points) == set(range(25)) - beaten
+
+
+def test_three_labels():
+    """Confidences of three labels lie in [1/3, 1]; the figures against scikit-learn."""
+    generator = np.random.default_rng(9)
+    labels = generator.integers(3, size=500)
+    logits = 2 * generator.normal(size=(500, 3)) + 1.5 * np.eye(3)[labels]
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    found = calibration(logits, labels)
+    assert found.nll == pytest.approx(log_loss(labels, probabilities))
+    assert found.brier == pytest.approx(((probabilities - np.eye(3)[labels]) ** 2).sum(axis=1).mean())
+    bins = reliability(logits, labels)
+    full = bins[bins[:, 2] > 0]
+    edges = 1 / 3 + np.arange(16) * (2 / 3) / 15
+    inside = [edges[place] <= mean <= edges[place + 1] for place, (mean, _, count) in enumerate(bins) if count]
+    assert all(inside) and (full[:, 1] <= 1).all() and full[:, 2].sum() == 500

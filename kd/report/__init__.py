@@ -1,14 +1,14 @@
 """``kd report``: run directories side by side, as a terminal table and as a page. Needs no torch.
 
 =================  ==============================================================================
-``runs``           reading run directories
+``runs``           reading run directories         ``settings``                 what decides a result
 ``arms``           runs that differ in the seed alone, their names, their matched baselines
 ``bootstrap``      intervals over seeds and rows
 ``verdicts``       comparisons and what may be said of them
 ``study``          all runs with one test set
 ``sweeps``         jobs that failed, further readings of the test rows, runs that should agree
 ``contents``       the tables                      ``calibration``, ``curves``  what they read
-``figures``        the figures                     ``drawing``                  how they are drawn
+``figures``        the figures                     ``answer_figures``, ``figure``, ``drawing``
 ``summary``        the plain words on top          ``document``                 the parts in order
 ``terminal``       the table in the terminal       ``page``                     HTML, Markdown, files
 =================  ==============================================================================

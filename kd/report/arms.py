@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from kd.report.runs import OF_TRANSFER, Run, of_own_words
+from kd.report.runs import Run
+from kd.report.settings import OF_TRANSFER, of_own_words
 
 TITLES = (
     "the teacher brought, over the student alone",

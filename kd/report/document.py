@@ -11,6 +11,7 @@ from pathlib import Path
 from kd import __version__
 from kd.report import contents, figures, summary
 from kd.report.arms import TITLES
+from kd.report.figure import Figure
 from kd.report.runs import Found
 from kd.report.study import Study
 from kd.report.sweeps import Agreement, agreement, commands, find_sweeps, problems
@@ -24,7 +25,7 @@ class Block:
 
     title: str
     text: Sequence[str] = ()
-    figures: Sequence[figures.Figure] = ()
+    figures: Sequence[Figure] = ()
     tables: Sequence[Table] = ()
 
 

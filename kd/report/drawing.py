@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 
-from kd.report.figures import GRID, INK, MUTED, SERIES, WIDTH, Figure
+from kd.report.figure import GRID, INK, MUTED, SERIES, WIDTH, Figure
 
 VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid"} | {
     colour: f"--series-{number}" for number, colour in enumerate(SERIES, start=1)
@@ -31,6 +31,7 @@ STYLE = {
     "legend.fontsize": 8,
     "lines.linewidth": 1.6,
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a name may hold a dollar sign
 }
 
 

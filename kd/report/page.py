@@ -11,7 +11,6 @@ from pathlib import Path
 from kd.errors import KDError
 from kd.report.document import Block, Document, Section
 from kd.report.drawing import drawn, inline
-from kd.report.tables import Table
 
 MARK = ".kd-report"
 MOST_COMMANDS = 30
@@ -116,10 +115,12 @@ def block_lines(block: Block, prefix: str, made_by: Iterable[str]) -> list[str]:
         lines.append(f"![{figure.title}](figures/{prefix}{figure.name}.png)\n\n{figure.title}. {figure.caption}")
     for table in block.tables:
         heading = [f"### {table.title}"] if len(block.tables) > 1 or table.title != block.title else []
-        lines += [*heading, table.markdown().rstrip(), *made(table, list(made_by))]
+        lines += [*heading, table.markdown().rstrip(), *made(list(made_by))]
     return lines
 
 
-def made(table: Table, commands: list[str]) -> list[str]:
-    """The command under a table, where it was one."""
-    return [f"Made by `{commands[0]}`."] if len(commands) == 1 else []
+def made(commands: list[str]) -> list[str]:
+    """The command under a table."""
+    if not commands:
+        return []
+    return [f"Made by `{commands[0]}`." if len(commands) == 1 else f"Made by the {len(commands)} commands above."]

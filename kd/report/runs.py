@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,14 +16,9 @@ import pyarrow
 import pyarrow.parquet
 
 from kd.errors import KDError
+from kd.report.settings import settings
 from kd.run import RunDirectory
 
-GROUPS = ("student", "embeddings", "tokenizer", "teacher", "data")
-"""Groups of choices; two options of one group are told apart by name rather than key by key."""
-NO_DIFFERENCE = ("outputs", "resume", "rerun", "cache", "threads", "logger", "choices", "teacher.labelling_batch_size")
-"""What may differ between runs of equal result."""
-OF_TRANSFER = ("alpha", "temperature", "loss", "balance", "method", "mapper", "peers")
-"""What a supervised run does not read, and what two ways of transfer may differ in."""
 FIGURES = (
     *("method", "student", "embeddings", "data", "seed", "test", "parameters", "model_bytes", "latency"),
     *("padding_share", "training_seconds", "weights"),
@@ -95,7 +91,7 @@ class Run:
                 raise KDError(f"the run in '{directory.path}' lacks the figures {', '.join(missing)}; train it again")
             config = directory.config()
             splits = read_predictions(directory.predictions_file, shared)
-            _ = environment["data"]["test"], environment["teacher"], metrics["test"]["rows"]
+            check_figures(metrics, environment)
             return cls(
                 directory,
                 metrics,
@@ -141,6 +137,18 @@ class Run:
         return plain_command(self.environment.get("command"))
 
 
+def check_figures(metrics: dict[str, Any], environment: dict[str, Any]) -> None:
+    """Raises KeyError or TypeError where a figure is missing that the tables read."""
+    _ = environment["data"]["test"] + "", metrics["test"]["rows"]
+    costs = [metrics]
+    if environment["teacher"] is not None:
+        _ = environment["teacher"]["checksum"] + "", metrics["teacher_cost"]["name"] + ""
+        costs.append(metrics["teacher_cost"])
+    for cost in costs:
+        _ = cost["training_seconds"], cost["model_bytes"] / cost["latency"]["p50_ms"], cost["latency"].get("threads")
+        _ = cost["parameters"]["total"] + cost["parameters"]["without_embeddings"]
+
+
 def plain_command(command: list[str] | None) -> list[str] | None:
     """``sys.argv`` as one would type it.
 
@@ -171,11 +179,12 @@ def read_predictions(path: Path, shared: dict[bytes, np.ndarray]) -> dict[str, S
         if not chosen.any():
             continue
         parts = {key: None if values is None else values[chosen] for key, values in columns.items()}
-        if not np.isfinite(parts["logits"]).all():
-            raise KDError(
-                f"expected finite logits in '{path}', found {int((~np.isfinite(parts['logits'])).sum())} that are not; "
-                "the run diverged: train it again with a smaller learning rate"
-            )
+        for key in ("logits", "teacher_logits"):
+            if parts[key] is not None and (wrong := int((~np.isfinite(parts[key])).sum())):
+                raise KDError(
+                    f"expected finite {key} in '{path}', found {wrong} that are not; "
+                    "the run diverged: train it again with a smaller learning rate"
+                )
         kept = (once(parts["label"], shared), parts["logits"], once(parts["teacher_logits"], shared))
         found[name] = Split(*kept)
     if "test" not in found:
@@ -194,45 +203,6 @@ def once(values: np.ndarray | None, shared: dict[bytes, np.ndarray]) -> np.ndarr
     if values is None:
         return None
     return shared.setdefault(hashlib.sha256(values.tobytes()).digest(), values)
-
-
-def settings(config: dict[str, Any], method: str) -> dict[str, Any]:
-    """What decides a run's result: flat keys of its configuration, groups of choices by the name of the option."""
-    found = {f"choices.{group}": config["choices"][group] for group in GROUPS}
-    for key, value in flat(config):
-        root = key.split(".")[0]
-        if key.startswith(NO_DIFFERENCE) or (method == "supervised" and root in OF_TRANSFER):
-            continue
-        if root in ("balance", "mapper") and key.endswith("._target_"):
-            found[key.removesuffix("._target_")] = value.rpartition(".")[2]
-        if key.endswith(("._target_", "._partial_")) or key.startswith(("callbacks.progress", "data.source")):
-            continue
-        if root == "loss" and key.endswith(".temperature"):
-            continue  # the top-level key says it
-        if key in ("balance.alpha.value", "balance.temperature.value"):
-            continue  # so here
-        found[key] = value
-    if method != "supervised":
-        found["loss"] = "+".join(config["loss"]) or "none"
-    if found.get("method.direction") == "to_student":
-        towards_words = found["mapper"] in ("LeastSquares", "Procrustes")  # fitted to the word table
-        found = {key: value for key, value in found.items() if not of_own_words(key, towards_words)}
-    return found
-
-
-def of_own_words(key: str, towards_words: bool = False) -> bool:
-    """Whether a composition of teacher and student does not read this: it has the teacher's words."""
-    groups = ("tokenizer",) if towards_words else ("tokenizer", "embeddings")
-    return key.split(".")[0] in groups or key in [f"choices.{group}" for group in groups]
-
-
-def flat(node: dict[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
-    """Keys joined by dots, with the values at their ends."""
-    for key, value in node.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{place}{key}.")
-        else:
-            yield f"{place}{key}", value
 
 
 @dataclass
@@ -274,11 +244,33 @@ def find_runs(folders: Iterable[Path]) -> Found:
             except KDError as error:
                 print(f"kd report: left out: {error}", file=sys.stderr)
                 found.left_out.append((directory.path, str(error)))
+    found.runs = with_equal_rows(found)
     if unfinished:
         print(f"kd report: {unfinished} runs that are not finished are left out", file=sys.stderr)
     if not found.runs:
         raise KDError(f"expected finished runs in {', '.join(map(str, folders))}, found none; run kd train first")
     return found
+
+
+def with_equal_rows(found: Found) -> list[Run]:
+    """The runs whose test labels are those that most runs with the same checksum have; the others are left out."""
+    shapes: dict[str, Counter] = defaultdict(Counter)
+    # Equal labels are one array by now: see `once`.
+    told = [(run, (id(run.test.labels), run.test.logits.shape)) for run in found.runs]
+    for run, shape in told:
+        shapes[run.test_rows][shape] += 1
+    kept = []
+    for run, shape in told:
+        if shape == shapes[run.test_rows].most_common(1)[0][0]:
+            kept.append(run)
+            continue
+        reason = (
+            f"expected the test labels of the other runs with the same checksum in '{run.directory.predictions_file}', "
+            "found others; train it again"
+        )
+        print(f"kd report: left out: {reason}", file=sys.stderr)
+        found.left_out.append((run.directory.path, reason))
+    return kept
 
 
 def unfinished_reason(state: dict[str, Any]) -> str:

@@ -12,7 +12,8 @@ import numpy as np
 import yaml
 
 from kd.report.arms import TITLES, Arm, Pair, arms, baseline_index, baselines, budget, pairs
-from kd.report.runs import OF_TRANSFER, Run, plain_command
+from kd.report.runs import Run, plain_command
+from kd.report.settings import OF_TRANSFER
 from kd.report.verdicts import Comparison, Judge, best_by_validation
 from kd.report.words import short
 from kd.run import RunDirectory
