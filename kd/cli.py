@@ -11,7 +11,7 @@ from kd.errors import KDError
 
 COMMANDS = {
     "train": "train a student (or a whole sweep with -m): kd train method=distillation temperature=2 alpha=0.7",
-    "report": "print one table of finished runs, with what distillation gained",
+    "report": "finished runs side by side: a table here, and a page with figures, intervals and verdicts",
     "evaluate": "measure a finished run's student on its own splits or on a file",
     "reproduce": "train a finished run again and compare the two bit for bit",
     "predict": "classify texts, a file or standard input with a finished run's student",

@@ -12,6 +12,7 @@ import pandas
 import pyarrow
 import pyarrow.parquet
 import torch
+from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig
 from transformers import PreTrainedModel
@@ -21,6 +22,7 @@ from kd.assembly import Assembly, assemble
 from kd.data.batching import LengthBucketSampler, padding_share
 from kd.data.module import TextDataModule
 from kd.data.sources import Splits
+from kd.energy import EnergyMeter
 from kd.errors import Pruned
 from kd.inference import all_logits, latency, parameter_counts
 from kd.methods.base import Method, run_fit
@@ -98,8 +100,9 @@ def fit(
     """Train, then put the weights of the best epoch into the student.
 
     Returns:
-        ``training_seconds`` from the first to the last step, validation included, over all resumptions; and
-        whether validation chose the weights or they are those of the last step.
+        ``training_seconds`` from the first to the last step, validation included, over all resumptions; whether
+        validation chose the ``weights`` or they are those of the last step; and the ``energy`` of the device from the
+        last start on, None where the hardware does not tell it.
 
     Raises:
         Pruned: a search has given the run up.
@@ -108,7 +111,9 @@ def fit(
     if checkpoint and curves.exists():
         curves.rename(run.path / f"metrics.before-{time.time_ns()}.csv")  # the logger would delete it
     trainer = build.trainer(config, run.path)
+    meter = EnergyMeter.of_this_machine(gpus=isinstance(trainer.accelerator, CUDAAccelerator))
     run_fit(trainer, method, data, ckpt_path=checkpoint, weights_only=True)
+    energy = meter.stop()
     part()
     for callback in trainer.callbacks:
         if isinstance(callback, Pruning) and callback.reason:
@@ -121,6 +126,7 @@ def fit(
     return {
         "training_seconds": round(timer.time_elapsed("train"), 2),
         "weights": "best on validation" if best.is_file() else "last step",
+        "energy": energy,
     }
 
 

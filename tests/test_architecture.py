@@ -9,10 +9,21 @@ PACKAGE = Path(__file__).parents[1] / "kd"
 
 FLOORS = [
     [
-        *("errors", "contract", "run", "metrics", "statistics", "assets", "model_folder", "mapper", "recording"),
+        *(
+            "errors",
+            "contract",
+            "run",
+            "metrics",
+            "statistics",
+            "energy",
+            "assets",
+            "model_folder",
+            "mapper",
+            "recording",
+        ),
         *("identity", "ranks"),
     ],
-    ["features", "sweep"],
+    ["features", "sweep", "report"],
     ["pruning"],
     ["inference"],
     ["losses", "models", "methods", "data", "teacher_cache"],
@@ -35,6 +46,7 @@ TORCH_FREE = [
     "run.py",
     "errors.py",
     "statistics.py",
+    "energy.py",
     "commands/report.py",
     "commands/cache.py",
     "teacher_cache.py",
@@ -44,6 +56,7 @@ TORCH_FREE = [
         f"sweep/{name}.py"
         for name in ("__init__", "sweep", "jobs", "slots", "client", "server", "record", "progress", "search")
     ),
+    *(f"report/{path.name}" for path in sorted((PACKAGE / "report").glob("*.py"))),
 ]
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.name != "__init__.py")
 

@@ -53,6 +53,8 @@ def main(arguments: list[str]) -> int:
             )
         split = getattr(splits, options.split)
         texts, labels, name = split["text"], labels_of(split), options.split
+        if name == "test":
+            run.record_test_read(command="kd evaluate")  # kd report counts how often the test rows were read
     logits = predictor.logits(texts, options.batch_size)
     figures = label_metrics(logits, labels)
     low, high = accuracy_interval(logits.argmax(axis=1) == labels)

@@ -1,0 +1,134 @@
+"""Bootstrap over seeds and test rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.special import ndtri, stdtrit
+
+from kd.statistics import SMALLEST_P
+
+RESAMPLES = 10_000
+TAIL = 0.005
+"""Beyond this share of resamples a tail is too thin to be read off: it is continued as a normal one."""
+BLOCK = 1 << 20
+"""Resampled row numbers held in memory at once."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far a mean accuracy, or a difference of two, moves with other seeds and other rows.
+
+    Args:
+        estimate: over the seeds and rows that are there.
+        seeds: how many.
+        deviations: ``[B]``, resampled values less the estimate, sorted.
+        freedom: degrees of freedom of the seeds' and rows' variances together.
+    """
+
+    estimate: float
+    seeds: int
+    deviations: np.ndarray
+    freedom: float
+
+    def interval(self, level: float = 0.05) -> tuple[float, float]:
+        """Percentile interval at an error rate, stretched by ``t / z`` since few seeds tell little of their spread."""
+        low, high = (self.estimate + self._quantile(tail) for tail in (level / 2, 1 - level / 2))
+        return float(low), float(high)
+
+    @cached_property
+    def p_value(self) -> float:
+        """Two-sided: the smallest level at which `interval` leaves out 0."""
+        if self.estimate == 0:
+            return 1.0
+        low, high = np.log(SMALLEST_P), 0.0
+        for _ in range(40):
+            middle = (low + high) / 2
+            bounds = self.interval(float(np.exp(middle)))
+            low, high = (low, middle) if bounds[0] > 0 or bounds[1] < 0 else (middle, high)
+        return float(np.exp(high))
+
+    def _quantile(self, tail: float) -> float:
+        read = min(max(tail, TAIL), 1 - TAIL)
+        place = read * (len(self.deviations) - 1)
+        below = int(place)
+        above = min(below + 1, len(self.deviations) - 1)
+        value = self.deviations[below] + (place - below) * (self.deviations[above] - self.deviations[below])
+        if tail != read:
+            value *= ndtri(tail) / ndtri(read)
+        normal = ndtri(tail)
+        return float(value * (stdtrit(self.freedom, tail) / normal if abs(normal) > 1e-6 else 1.0))
+
+
+class Bootstrap:
+    """Resampled accuracies of all models of a test set.
+
+    Seeds and rows are crossed, since every seed answers the same rows: a resample draws seeds and, independently,
+    one set of rows for all of them. Such resamples miss ``1 / R`` of the variance of ``R`` seeds and count three
+    times what belongs to seed and row together: their spread is scaled to the variance that the two-way table gives.
+    With one seed only the rows are drawn.
+
+    Args:
+        correct: ``[M, N]`` bool, a model with its seed in each row.
+        resamples: B.
+
+    Source: Berg-Kirkpatrick, Burkett & Klein 2012, https://aclanthology.org/D12-1091; crossed resampling: Owen 2007,
+    https://doi.org/10.1214/07-AOAS122; few units: Hesterberg 2015, https://doi.org/10.1080/00031305.2015.1089789;
+    degrees of freedom: Satterthwaite 1946, https://doi.org/10.2307/3002019
+    """
+
+    def __init__(self, correct: np.ndarray, resamples: int = RESAMPLES, seed: int = 0):
+        self.correct = np.asarray(correct, dtype=np.float32)
+        self.generator = np.random.default_rng(seed)
+        self.resamples = resamples
+        self.rows = self._resample_rows()
+        self._seeds: dict[int, np.ndarray] = {}
+
+    def accuracies(self, models: Sequence[int]) -> Spread:
+        """Of the mean accuracy of models that are one but for their seeds."""
+        models = list(models)
+        return self._spread(self.rows[:, models], self.correct[models])
+
+    def differences(self, models: Sequence[int], baselines: Sequence[int]) -> Spread:
+        """Of the mean difference of two such sets, seed by seed."""
+        first, second = list(models), list(baselines)
+        return self._spread(self.rows[:, first] - self.rows[:, second], self.correct[first] - self.correct[second])
+
+    def _spread(self, rows: np.ndarray, values: np.ndarray) -> Spread:
+        """From what resampled rows gave, ``[B, R]``, and what each row gave, ``[R, N]``."""
+        (seeds, count), estimate = values.shape, float(values.mean(dtype=np.float64))
+        centre, freedom = rows.mean(axis=1, dtype=np.float64), count - 1.0
+        deviations = centre - estimate
+        if seeds > 1:
+            deviations = (self._seed_weights(seeds) * rows).sum(axis=1, dtype=np.float64) - estimate
+            of_seed, of_row = values.mean(axis=1, dtype=np.float64), values.mean(axis=0, dtype=np.float64)
+            residuals = values - of_seed[:, None] - of_row + estimate
+            by_seeds, by_rows = of_seed.var(ddof=1) / seeds, of_row.var(ddof=1) / count
+            by_both = (residuals**2).sum() / ((seeds - 1) * (count - 1)) / values.size
+            variance = max(by_seeds, by_rows, by_seeds + by_rows - by_both)
+            if variance > 0 and deviations.any():
+                deviations *= np.sqrt(variance / deviations.var())
+                freedom = float(variance**2 / (by_seeds**2 / (seeds - 1) + by_rows**2 / freedom))
+        return Spread(estimate, seeds, np.sort(deviations).astype(np.float32), max(freedom, 1.0))
+
+    def _seed_weights(self, seeds: int) -> np.ndarray:
+        """``[B, R]``, the share of each seed in a resample."""
+        if seeds not in self._seeds:
+            drawn = self.generator.integers(seeds, size=(self.resamples, seeds))
+            self._seeds[seeds] = (drawn[:, :, None] == np.arange(seeds)).mean(axis=1, dtype=np.float32)
+        return self._seeds[seeds]
+
+    def _resample_rows(self) -> np.ndarray:
+        """``[B, M]``, the accuracy of every model on each resample of the rows."""
+        rows = self.correct.shape[1]
+        found = np.empty((self.resamples, len(self.correct)), dtype=np.float32)
+        step = max(1, BLOCK // rows)
+        for start in range(0, self.resamples, step):
+            count = min(step, self.resamples - start)
+            drawn = self.generator.integers(rows, size=(count, rows)) + rows * np.arange(count)[:, None]
+            weights = np.bincount(drawn.ravel(), minlength=count * rows).reshape(count, rows)
+            found[start : start + count] = weights.astype(np.float32) @ self.correct.T / rows
+        return found

@@ -1,0 +1,224 @@
+"""The figures of one test set: what each shows, as data, and how it is drawn."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kd.report.answer_figures import fidelity, reliabilities
+from kd.report.arms import TITLES, Arm
+from kd.report.curves import over_seeds
+from kd.report.figure import HEIGHT, INK, MUTED, SERIES, Figure, legend_below, plain_log_ticks, wrapped
+from kd.report.runs import Run
+from kd.report.study import Study
+from kd.report.verdicts import best_by_validation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MOST_LINES, MOST_ROWS, MOST_MAPS = 6, 16, 6
+
+
+def figures(study: Study) -> list[Figure]:
+    """All figures that these runs can fill, in the order of the page."""
+    shown = representatives(study)
+    made = [forest(study), *heat_maps(study), learning_curves(shown)]
+    made += [trade_off(study, *axis) for axis in AXES]
+    made += [fidelity(shown), *(reliabilities(study, shown, after) for after in (False, True))]
+    return [figure for figure in made if figure]
+
+
+def representatives(study: Study) -> list[Arm]:
+    """The best by validation of each way and student, with its baseline: what can be told apart in one figure."""
+    groups: dict[tuple[str, str], list[Arm]] = defaultdict(list)
+    for arm in study.arms:
+        groups[arm.way, arm.first.metrics["student"]].append(arm)
+    chosen = [best_by_validation(group) or group[0] for group in groups.values()]
+    if study.best_taught and study.best_taught.name in study.baseline_of:
+        chosen.append(study.baseline_of[study.best_taught.name])
+    unique = {arm.name: arm for arm in chosen}.values()
+    rank = lambda arm: -arm.validation.mean() if arm.validation is not None else 0.0  # noqa: E731
+    return sorted(unique, key=rank)[:MOST_LINES]
+
+
+def forest(study: Study) -> Figure | None:
+    """Differences from the matched baselines with their intervals."""
+    family = [one for title in (TITLES[0], TITLES[3]) for one in study.comparisons.get(title, [])]
+    if not family:
+        return None
+    ranked = sorted(family, key=lambda one: one.difference)[-MOST_ROWS:]
+    rows = [
+        (f"{one.pair.arm.name} − {one.pair.other.name}", one.difference, *one.interval, one.adjusted, one.verdict)
+        for one in ranked
+    ]
+
+    def draw(axes: Axes) -> None:
+        colours = {"better": SERIES[2], "worse": SERIES[1], "not decided": MUTED}
+        axes.axvline(0, color=INK, linewidth=0.8)
+        for place, (_, difference, low, high, _, verdict) in enumerate(rows):
+            colour = colours[verdict]
+            axes.plot([100 * low, 100 * high], [place, place], color=colour, linewidth=1.6, solid_capstyle="butt")
+            filled = colour if verdict != "not decided" else "none"
+            axes.plot(100 * difference, place, "o", color=colour, markerfacecolor=filled, markersize=5)
+        axes.set_yticks(range(len(rows)), [wrapped(name) for name in names])
+        reach = 100 * max(0.05, 4 * max(abs(one.difference) for one in ranked))
+        low, high = axes.get_xlim()
+        axes.set_xlim(max(low, -reach), min(high, reach))
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.set_xlabel("percentage points of test accuracy over the matched baseline")
+        axes.grid(axis="y", visible=False)
+
+    often = [one.pair.arm.name for one in ranked]
+    names = [
+        row[0] if often.count(one.pair.arm.name) > 1 else one.pair.arm.name
+        for one, row in zip(ranked, rows, strict=True)
+    ]
+    left = f" The {len(family) - len(ranked)} lowest are left out here." if len(family) > len(ranked) else ""
+    caption = (
+        "Difference from the same student trained alone on the same data, budget and seeds, with the interval at "
+        f"Holm's level (it may run out of the frame). Filled: decided; hollow: not decided.{left}"
+    )
+    columns = ("comparison", "difference", "low", "high", "p_holm", "verdict")
+    lines = sum(wrapped(name).count("\n") + 1.6 for name in names)
+    return Figure("brought", "Points over the matched baseline", caption, columns, rows, draw, 1.0 + 0.16 * lines)
+
+
+def heat_maps(study: Study) -> list[Figure]:
+    """Validation accuracy over temperature and alpha, one map for all arms that differ in nothing else."""
+    groups: dict[object, dict[tuple[float, float], Arm]] = defaultdict(dict)
+    for arm in study.arms:
+        settings = arm.first.settings
+        if arm.supervised or arm.validation is None or not {"temperature", "alpha"} <= set(settings):
+            continue
+        rest = frozenset((k, repr(v)) for k, v in settings.items() if k not in ("temperature", "alpha", "seed"))
+        groups[arm.way, rest][float(settings["temperature"]), float(settings["alpha"])] = arm
+    maps = sorted((cells for cells in groups.values() if len(cells) > 1), key=len, reverse=True)[:MOST_MAPS]
+    return [heat_map(number, cells, len(maps)) for number, cells in enumerate(maps, start=1)]
+
+
+def heat_map(number: int, cells: dict[tuple[float, float], Arm], of: int) -> Figure:
+    temperatures, alphas = (sorted({key[axis] for key in cells}) for axis in (0, 1))
+    best = max(cells, key=lambda key: cells[key].validation.mean())
+    rows = [
+        (t, a, arm.validation.mean(), arm.accuracies.mean(), len(arm.runs), (t, a) == best)
+        for (t, a), arm in sorted(cells.items())
+    ]
+    lowest, highest = (extreme(row[2] for row in rows) for extreme in (min, max))
+
+    def draw(axes: Axes) -> None:
+        from matplotlib.patches import Rectangle
+
+        for temperature, alpha, value, _, _, chosen in rows:
+            x, y = temperatures.index(temperature), alphas.index(alpha)
+            depth = (value - lowest) / (highest - lowest) if highest > lowest else 0.5
+            axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=SERIES[0], alpha=0.05 + 0.5 * depth, lw=0))
+            if chosen:
+                axes.add_patch(Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, edgecolor=INK, linewidth=1.8))
+            text = f"{100 * value:.1f}" + (" best" if chosen and len(temperatures) < 6 else "")
+            axes.text(x, y, text, ha="center", va="center", weight="bold" if chosen else "normal")
+        axes.set_xticks(range(len(temperatures)), [f"{value:g}" for value in temperatures])
+        axes.set_yticks(range(len(alphas)), [f"{value:g}" for value in alphas])
+        axes.set(xlim=(-0.5, len(temperatures) - 0.5), ylim=(-0.5, len(alphas) - 0.5))
+        axes.set(xlabel="temperature", ylabel="alpha (share of the transfer terms)")
+        axes.grid(visible=False)
+
+    arm = next(iter(cells.values()))
+    name = " ".join(word for word in arm.name.split() if not word.startswith(("temperature=", "alpha=", "seed=")))
+    caption = (
+        f"{name}: mean validation accuracy in per cent over seeds; the frame is around the best, temperature "
+        f"{best[0]:g}, alpha {best[1]:g}. The test rows play no part in it."
+    )
+    columns = ("temperature", "alpha", "validation_accuracy", "test_accuracy", "seeds", "best")
+    title = "Temperature and alpha" + (f": {name}" if of > 1 else "")
+    return Figure(f"heat-map-{number}", title, caption, columns, rows, draw, 1.1 + 0.55 * len(alphas))
+
+
+def learning_curves(shown: list[Arm]) -> Figure | None:
+    """Validation accuracy by epoch, with a band from the lowest to the highest seed."""
+    curves = {arm.name: curve for arm in shown if len(curve := over_seeds(arm)) > 1}
+    if not curves:
+        return None
+    rows = [
+        (name, int(epoch), mean, low, high, int(n)) for name, c in curves.items() for epoch, mean, low, high, n in c
+    ]
+
+    def draw(axes: Axes) -> None:
+        for (name, curve), colour in zip(curves.items(), SERIES, strict=False):
+            epoch, mean, low, high = curve[:, 0], *(100 * curve[:, column] for column in (1, 2, 3))
+            axes.fill_between(epoch, low, high, color=colour, alpha=0.15, linewidth=0)
+            axes.plot(epoch, mean, color=colour, marker="o", markersize=2.5, label=wrapped(name, 34))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set(xlabel="epoch", ylabel="validation accuracy, %")
+        legend_below(axes)
+
+    caption = (
+        "Accuracy on the validation rows after each epoch: mean over seeds, band from the lowest to the highest seed. "
+        "Of each way and student the setting that is best by validation."
+    )
+    columns = ("model", "epoch", "mean", "lowest", "highest", "seeds")
+    height = HEIGHT + 0.18 * sum(wrapped(name, 34).count("\n") + 1 for name in curves)
+    return Figure("curves", "Learning curves", caption, columns, rows, draw, height)
+
+
+AXES: tuple[tuple[str, str, Callable[[dict], float]], ...] = (
+    ("latency", "p50 latency on the CPU, ms a text", lambda cost: cost["latency"]["p50_ms"]),
+    ("parameters", "parameters, millions", lambda cost: cost["parameters"]["total"] / 1e6),
+    ("bytes", "model file, MB", lambda cost: cost["model_bytes"] / 1e6),
+)
+
+
+def trade_off(study: Study, name: str, label: str, cost: Callable[[dict], float]) -> Figure | None:
+    """Accuracy against a cost; on the front nothing is both cheaper and more accurate."""
+    made = [(arm.name, arm.way, mean_cost(arm.runs, cost), float(arm.accuracies.mean())) for arm in study.arms]
+    made += [
+        (teacher, "teacher", cost(study.teacher_cost(run)), float(run.test.teacher_correct.mean()))
+        for teacher, run in study.teachers
+    ]
+    front = pareto([(x, y) for _, _, x, y in made])
+    rows = [(*entry, place in front) for place, entry in enumerate(made)]
+
+    def draw(axes: Axes) -> None:
+        ways = dict.fromkeys(row[1] for row in rows)
+        colours = dict(zip([way for way in ways if way != "teacher"], SERIES, strict=False))
+        for way in ways:
+            points = [(x, 100 * y) for _, one, x, y, _ in rows if one == way]
+            style = {"marker": "*", "s": 110} if way == "teacher" else {"marker": "o", "s": 26, "alpha": 0.75}
+            colour = INK if way == "teacher" else colours.get(way, MUTED)
+            axes.scatter(*zip(*points, strict=True), color=colour, label=way, zorder=3, linewidth=0, **style)
+        line = sorted((x, 100 * y) for _, _, x, y, on_front in rows if on_front)
+        axes.plot(*zip(*line, strict=True), color=MUTED, linewidth=1, linestyle="--", label="Pareto front", zorder=2)
+        axes.set_xscale("log")
+        plain_log_ticks(axes)
+        axes.set(xlabel=label, ylabel="test accuracy, %")
+        legend_below(axes, columns=3)
+
+    on_front = [row[0] for row in sorted(rows, key=lambda row: row[2]) if row[4]]
+    named = ", ".join(on_front[:4]) + (f" and {len(on_front) - 4} more" if len(on_front) > 4 else "")
+    caption = (
+        f"Each point is a setting, mean over seeds. On the Pareto front, where nothing is both cheaper and more "
+        f"accurate: {named}. It describes; it does not choose: validation does."
+    )
+    columns = ("model", "way", name, "test_accuracy", "on_front")
+    return Figure(f"accuracy-{name}", f"Accuracy and {name}", caption, columns, rows, draw, HEIGHT + 0.3)
+
+
+def mean_cost(runs: Sequence[Run], cost: Callable[[dict], float]) -> float:
+    return float(np.mean([cost(run.metrics) for run in runs]))
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> set[int]:
+    """The places of points (cost, accuracy) that no other beats in one and equals or beats in the other.
+
+    >>> sorted(pareto([(1, 0.7), (2, 0.9), (3, 0.8), (1, 0.6)]))
+    [0, 1]
+    """
+    order = sorted(range(len(points)), key=lambda place: (points[place][0], -points[place][1]))
+    front, best, at = set(), -np.inf, None
+    for place in order:
+        if points[place][1] > best or points[place] == at:
+            front.add(place)
+            best, at = points[place][1], points[place]
+    return front

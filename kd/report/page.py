@@ -1,0 +1,126 @@
+"""The document as one HTML page and as Markdown, with its tables and figures beside it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from importlib.resources import files
+from pathlib import Path
+
+from kd.errors import KDError
+from kd.report.document import Block, Document, Section
+from kd.report.drawing import drawn, inline
+
+MARK = ".kd-report"
+MOST_COMMANDS = 30
+
+
+def write(document: Document, place: Path) -> Path:
+    """Write everything into a folder, whole or not at all, in place of an earlier report; returns ``index.html``.
+
+    Raises:
+        KDError: a folder that holds something else.
+    """
+    place = place.resolve()
+    if place.exists() and not (place / MARK).is_file() and (not place.is_dir() or any(place.iterdir())):
+        raise KDError(
+            f"expected an empty folder or an earlier report at '{place}', found something else; give another --out"
+        )
+    place.parent.mkdir(parents=True, exist_ok=True)
+    made = place.with_name(f".{place.name}.{os.getpid()}")
+    shutil.rmtree(made, ignore_errors=True)
+    try:
+        for folder in ("tables", "figures"):
+            (made / folder).mkdir(parents=True)
+        (made / MARK).write_text("kd report writes here and replaces what it wrote.\n")
+        pictures = save_parts(document, made)
+        (made / "index.html").write_text(html(document, pictures), encoding="utf-8")
+        (made / "report.md").write_text(markdown(document), encoding="utf-8")
+        if place.exists():
+            shutil.rmtree(place)
+        made.rename(place)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return place / "index.html"
+
+
+def blocks(document: Document) -> Iterable[tuple[str, Section | None, Block]]:
+    """Every block with the prefix of its files."""
+    for section in document.sections:
+        for block in section.blocks:
+            yield section.prefix, section, block
+    for block in document.closing:
+        yield "", None, block
+
+
+def save_parts(document: Document, place: Path) -> dict[str, str]:
+    """Tables and figures into their folders; returns the figures as they stand in the page, by name."""
+    pictures = {}
+    for prefix, section, block in blocks(document):
+        made_by = [*(section.commands[:MOST_COMMANDS] if section else ()), document.command]
+        for table in block.tables:
+            path = place / "tables" / f"{prefix}{table.name}"
+            path.with_suffix(".csv").write_text(table.csv(), encoding="utf-8")
+            path.with_suffix(".tex").write_text(table.tex(made_by), encoding="utf-8")
+        for figure in block.figures:
+            path = place / "figures" / f"{prefix}{figure.name}"
+            png, svg = drawn(figure)
+            path.with_suffix(".png").write_bytes(png)
+            path.with_suffix(".svg").write_text(svg, encoding="utf-8")
+            path.with_suffix(".csv").write_text(figure.csv(), encoding="utf-8")
+            pictures[f"{prefix}{figure.name}"] = inline(svg, f"{prefix}{figure.name}", figure.caption)
+    return pictures
+
+
+def html(document: Document, pictures: dict[str, str]) -> str:
+    """The page: styles, script and figures inside it, nothing fetched."""
+    from jinja2 import Environment, FunctionLoader
+
+    room = files("kd.report")
+    environment = Environment(
+        loader=FunctionLoader(lambda name: (room / name).read_text(encoding="utf-8")),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    parts = {name: (room / f"page.{name}").read_text(encoding="utf-8") for name in ("css", "js")}
+    return environment.get_template("page.html.j2").render(
+        document=document, pictures=pictures, most_commands=MOST_COMMANDS, **parts
+    )
+
+
+def markdown(document: Document) -> str:
+    """The same for reading as text; pictures lie beside it."""
+    lines = [f"# {document.title}", document.subtitle, *(f"> {warning}" for warning in document.warnings)]
+    for section in document.sections:
+        if len(document.sections) > 1:
+            lines.append(f"## {section.title}")
+        lines += [*section.summary]
+        made_by = "\n".join(section.commands[:MOST_COMMANDS])
+        lines.append(
+            f"Made by:\n\n```\n{made_by}\n```" if made_by else "The runs do not tell the commands that made them."
+        )
+        for block in section.blocks:
+            lines += block_lines(block, section.prefix, section.commands)
+    for block in document.closing:
+        lines += block_lines(block, "", ())
+    lines.append(f"Written by `{document.command}`.")
+    return "\n\n".join(lines) + "\n"
+
+
+def block_lines(block: Block, prefix: str, made_by: Iterable[str]) -> list[str]:
+    lines = [f"## {block.title}", *block.text]
+    for figure in block.figures:
+        lines.append(f"![{figure.title}](figures/{prefix}{figure.name}.png)\n\n{figure.title}. {figure.caption}")
+    for table in block.tables:
+        heading = [f"### {table.title}"] if len(block.tables) > 1 or table.title != block.title else []
+        lines += [*heading, table.markdown().rstrip(), *made(list(made_by))]
+    return lines
+
+
+def made(commands: list[str]) -> list[str]:
+    """The command under a table."""
+    if not commands:
+        return []
+    return [f"Made by `{commands[0]}`." if len(commands) == 1 else f"Made by the {len(commands)} commands above."]

@@ -1,0 +1,280 @@
+"""Finished runs as the report reads them: from disk, without torch."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+
+from kd.errors import KDError
+from kd.report.settings import settings
+from kd.run import RunDirectory
+
+FIGURES = (
+    *("method", "student", "embeddings", "data", "seed", "test", "parameters", "model_bytes", "latency"),
+    *("padding_share", "training_seconds", "weights"),
+)
+METHOD_WORDS = {
+    "supervised": "alone",
+    "distillation": "distilled",
+    "feature_mapping to_teacher": "hinted",
+    "feature_mapping to_student": "mapped",
+    "joint": "joint",
+}
+"""What a row is called; feature mapping by its direction."""
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """What a run answered on the rows of a split.
+
+    Args:
+        labels: ``[N]``, gold.
+        logits: ``[N, C]`` of the student.
+        teacher_logits: ``[N, C]`` of the teacher, where there is one.
+    """
+
+    labels: np.ndarray
+    logits: np.ndarray
+    teacher_logits: np.ndarray | None
+
+    @cached_property
+    def correct(self) -> np.ndarray:
+        """``[N]`` bool: the student's label is the gold one."""
+        return self.logits.argmax(axis=1) == self.labels
+
+    @cached_property
+    def teacher_correct(self) -> np.ndarray:
+        """``[N]`` bool: the teacher's label is the gold one."""
+        return self.teacher_logits.argmax(axis=1) == self.labels
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A finished run.
+
+    Args:
+        directory: where it lies.
+        metrics, environment: as on disk.
+        settings: what decides the result, as flat keys; options of a group by name.
+        test, validation: its answers; runs from before validation was kept have none there.
+        deterministic: whether it promises the same weights for the same seed.
+    """
+
+    directory: RunDirectory
+    metrics: dict[str, Any]
+    environment: dict[str, Any]
+    settings: dict[str, Any]
+    test: Split
+    validation: Split | None
+    deterministic: bool
+
+    @classmethod
+    def read(cls, directory: RunDirectory, shared: dict[bytes, np.ndarray]) -> Run:
+        """Read a run; equal arrays of several runs (labels, teacher's answers) are kept once, in ``shared``.
+
+        Raises:
+            KDError: a file that is missing or damaged.
+        """
+        try:
+            metrics, environment = directory.metrics(), directory.environment()
+            if missing := [key for key in FIGURES if key not in metrics]:
+                raise KDError(f"the run in '{directory.path}' lacks the figures {', '.join(missing)}; train it again")
+            config = directory.config()
+            splits = read_predictions(directory.predictions_file, shared)
+            check_figures(metrics, environment)
+            return cls(
+                directory,
+                metrics,
+                environment,
+                settings(config, metrics["method"]),
+                splits["test"],
+                splits.get("validation"),
+                bool(config.get("trainer", {}).get("deterministic", False)),
+            )
+        except (OSError, KeyError, TypeError, ValueError, AttributeError, pyarrow.ArrowException) as error:
+            if isinstance(error, KDError):
+                raise
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise KDError(f"the run in '{directory.path}' is damaged ({reason}); train it again") from error
+
+    @property
+    def supervised(self) -> bool:
+        return self.metrics["method"] == "supervised"
+
+    @property
+    def seed(self) -> int:
+        return self.metrics["seed"]
+
+    @property
+    def way(self) -> str:
+        """The method in a word."""
+        way = " ".join(filter(None, [self.metrics["method"], self.direction]))
+        return METHOD_WORDS.get(way, way)
+
+    @property
+    def direction(self) -> str | None:
+        """Of feature mapping."""
+        return self.settings.get("method.direction")
+
+    @property
+    def test_rows(self) -> str:
+        """Checksum of the test split."""
+        return self.environment["data"]["test"]
+
+    @property
+    def command(self) -> list[str] | None:
+        """The command that made it, without the place where kd is installed."""
+        return plain_command(self.environment.get("command"))
+
+
+def check_figures(metrics: dict[str, Any], environment: dict[str, Any]) -> None:
+    """Raises KeyError or TypeError where a figure is missing that the tables read."""
+    _ = environment["data"]["test"] + "", metrics["test"]["rows"]
+    costs = [metrics]
+    if environment["teacher"] is not None:
+        _ = environment["teacher"]["checksum"] + "", metrics["teacher_cost"]["name"] + ""
+        costs.append(metrics["teacher_cost"])
+    for cost in costs:
+        _ = cost["training_seconds"], cost["model_bytes"] / cost["latency"]["p50_ms"], cost["latency"].get("threads")
+        _ = cost["parameters"]["total"] + cost["parameters"]["without_embeddings"]
+
+
+def plain_command(command: list[str] | None) -> list[str] | None:
+    """``sys.argv`` as one would type it.
+
+    >>> plain_command(["/home/me/.venv/bin/kd", "train", "seed=1"])
+    ['kd', 'train', 'seed=1']
+    """
+    if not isinstance(command, list) or not command:
+        return None
+    words = [str(word) for word in command]
+    rest = words[1:] if words[1:2] == ["train"] else ["train", *words[1:]]
+    return ["kd", *rest]
+
+
+def read_predictions(path: Path, shared: dict[bytes, np.ndarray]) -> dict[str, Split]:
+    """The splits in a ``predictions.parquet``.
+
+    Raises:
+        KDError: no test rows, or logits that are not finite.
+    """
+    table = pyarrow.parquet.read_table(path, use_threads=False, memory_map=False)
+    names = np.asarray(table["split"].to_pylist())
+    columns = {"label": table["label"].to_numpy(), "logits": matrix(table["logits"]), "teacher_logits": None}
+    if "teacher_logits" in table.column_names:
+        columns["teacher_logits"] = matrix(table["teacher_logits"])
+    found = {}
+    for name in ("validation", "test"):
+        chosen = names == name
+        if not chosen.any():
+            continue
+        parts = {key: None if values is None else values[chosen] for key, values in columns.items()}
+        for key in ("logits", "teacher_logits"):
+            if parts[key] is not None and (wrong := int((~np.isfinite(parts[key])).sum())):
+                raise KDError(
+                    f"expected finite {key} in '{path}', found {wrong} that are not; "
+                    "the run diverged: train it again with a smaller learning rate"
+                )
+        kept = (once(parts["label"], shared), parts["logits"], once(parts["teacher_logits"], shared))
+        found[name] = Split(*kept)
+    if "test" not in found:
+        raise KDError(f"expected test rows in '{path}', found none; train it again")
+    return found
+
+
+def matrix(column: pyarrow.ChunkedArray) -> np.ndarray:
+    """``[N, C]`` float32 from a column of lists."""
+    values = column.combine_chunks()
+    return values.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(values), -1)
+
+
+def once(values: np.ndarray | None, shared: dict[bytes, np.ndarray]) -> np.ndarray | None:
+    """The same array where an equal one was met before."""
+    if values is None:
+        return None
+    return shared.setdefault(hashlib.sha256(values.tobytes()).digest(), values)
+
+
+@dataclass
+class Found:
+    """What lies below some folders.
+
+    Args:
+        runs: finished and whole.
+        left_out: (place, reason) of each run that is failed, unfinished or damaged.
+    """
+
+    runs: list[Run] = field(default_factory=list)
+    left_out: list[tuple[Path, str]] = field(default_factory=list)
+
+
+def find_runs(folders: Iterable[Path]) -> Found:
+    """The finished runs in or below the folders; the others are named on standard error.
+
+    Raises:
+        KDError: a folder that is not there, or no finished run in any.
+    """
+    found, unfinished, shared, seen = Found(), 0, {}, set()
+    folders = list(folders)
+    for folder in folders:
+        if not folder.is_dir():
+            raise KDError(f"expected a folder with runs, found nothing at '{folder}'; give what kd train printed")
+        for status in sorted(folder.glob("**/status.json")):
+            directory = RunDirectory(status.parent)
+            if (place := status.resolve()) in seen:
+                continue
+            seen.add(place)
+            try:
+                state = directory.status()
+                if state.get("state") != "done":
+                    unfinished += 1
+                    found.left_out.append((directory.path, unfinished_reason(state)))
+                    continue
+                found.runs.append(Run.read(directory, shared))
+            except KDError as error:
+                print(f"kd report: left out: {error}", file=sys.stderr)
+                found.left_out.append((directory.path, str(error)))
+    found.runs = with_equal_rows(found)
+    if unfinished:
+        print(f"kd report: {unfinished} runs that are not finished are left out", file=sys.stderr)
+    if not found.runs:
+        raise KDError(f"expected finished runs in {', '.join(map(str, folders))}, found none; run kd train first")
+    return found
+
+
+def with_equal_rows(found: Found) -> list[Run]:
+    """The runs whose test labels are those that most runs with the same checksum have; the others are left out."""
+    shapes: dict[str, Counter] = defaultdict(Counter)
+    # Equal labels are one array by now: see `once`.
+    told = [(run, (id(run.test.labels), run.test.logits.shape)) for run in found.runs]
+    for run, shape in told:
+        shapes[run.test_rows][shape] += 1
+    kept = []
+    for run, shape in told:
+        if shape == shapes[run.test_rows].most_common(1)[0][0]:
+            kept.append(run)
+            continue
+        reason = (
+            f"expected the test labels of the other runs with the same checksum in '{run.directory.predictions_file}', "
+            "found others; train it again"
+        )
+        print(f"kd report: left out: {reason}", file=sys.stderr)
+        found.left_out.append((run.directory.path, reason))
+    return kept
+
+
+def unfinished_reason(state: dict[str, Any]) -> str:
+    """Why a run is not done, in a sentence."""
+    if state.get("state") == "failed":
+        return f"failed: {state.get('reason') or 'no reason was given'}"
+    return "not finished: still running, or interrupted; the same command goes on with it"

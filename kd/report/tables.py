@@ -1,0 +1,135 @@
+"""A table once, written four ways: Markdown, CSV, LaTeX with ``booktabs``, and the rows of an HTML page."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+TEX = {
+    **{mark: f"\\{mark}" for mark in "&%$#_{}"},
+    "~": "\\textasciitilde{}",
+    "^": "\\textasciicircum{}",
+    "\\": "\\textbackslash{}",
+    "±": "$\\pm$",
+    "−": "$-$",
+    "–": "--",
+    "×": "$\\times$",
+    "α": "$\\alpha$",
+    "<": "$<$",
+    ">": "$>$",
+}
+
+
+class Cell(NamedTuple):
+    """What a cell shows, and what lies behind it: a number, or the two bounds of an interval, unrounded."""
+
+    text: str
+    value: float | tuple[float, float] | None = None
+
+    @property
+    def order(self) -> float | None:
+        """What the cell is sorted by, where that is a number."""
+        return self.value[0] if isinstance(self.value, tuple) else self.value
+
+
+EMPTY = Cell("")
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table.
+
+    Args:
+        name: of its files.
+        title: its heading.
+        columns: headings; those of ``words`` hold words, the others numbers.
+        rows: cells, as many as columns.
+        notes: sentences below it.
+        words: columns that are aligned left.
+        marked: number of a row to set off, such as the one that was chosen.
+    """
+
+    name: str
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    notes: Sequence[str] = ()
+    words: Sequence[str] = field(default=("model",))
+    marked: int | None = None
+
+    def csv(self) -> str:
+        """The numbers unrounded where there are any, else the words; an interval takes two columns."""
+        double = {place for row in self.rows for place, cell in enumerate(row) if isinstance(cell.value, tuple)}
+        header, lines = [], [[] for _ in self.rows]
+        for place, column in enumerate(self.columns):
+            header += [f"{column} low", f"{column} high"] if place in double else [column]
+            for line, row in zip(lines, self.rows, strict=True):
+                cell = row[place]
+                if place in double:
+                    line += [repr(bound) for bound in cell.value] if cell.value else ["", ""]
+                else:
+                    line.append(cell.text if cell.value is None else repr(cell.value))
+        return csv_text([header, *lines])
+
+    def markdown(self) -> str:
+        escape = lambda text: text.replace("|", "\\|").replace("\n", " ")  # noqa: E731
+        sides = ["---" if column in self.words else "---:" for column in self.columns]
+        lines = [self.columns, sides, *([cell.text for cell in row] for row in self.rows)]
+        text = "\n".join("| " + " | ".join(map(escape, line)) + " |" for line in lines)
+        return "\n\n".join([text, *self.notes]) + "\n"
+
+    def tex(self, commands: Sequence[str] = ()) -> str:
+        """For ``\\input``; needs ``\\usepackage{booktabs}``."""
+        made = "".join(f"% {line}\n" for line in ["\\usepackage{booktabs}", *commands])
+        sides = "".join("l" if column in self.words else "r" for column in self.columns)
+        body = [[cell.text for cell in row] for row in self.rows]
+        lines = [" & ".join(map(tex, line)) + r" \\" for line in [self.columns, *body]]
+        return (
+            f"{made}\\begin{{tabular}}{{{sides}}}\n\\toprule\n{lines[0]}\n\\midrule\n"
+            + "\n".join(lines[1:])
+            + "\n\\bottomrule\n\\end{tabular}\n"
+        )
+
+
+def tex(text: str) -> str:
+    """Words as LaTeX sets them.
+
+    >>> tex("50 % of a_b")
+    '50 \\\\% of a\\\\_b'
+    """
+    return "".join(TEX.get(letter, letter) for letter in text)
+
+
+def csv_text(rows: Sequence[Sequence[object]]) -> str:
+    """Rows as a CSV file's text."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()
+
+
+def percent(value: float | None, digits: int = 1) -> Cell:
+    """A share in per cent; the CSV keeps the share."""
+    return EMPTY if value is None else Cell(f"{100 * value:.{digits}f}".replace("-", "−"), float(value))
+
+
+def number(value: float | None, digits: int = 2) -> Cell:
+    """A figure with so many decimals."""
+    return EMPTY if value is None else Cell(f"{value:,.{digits}f}", float(value))
+
+
+def points(value: float | None) -> Cell:
+    """A difference of two shares in percentage points, with its sign."""
+    return EMPTY if value is None else Cell(f"{100 * value:+.1f}".replace("-", "−"), float(value))
+
+
+def probability(value: float) -> Cell:
+    """A p-value.
+
+    >>> [probability(value).text for value in (0.0412, 0.00034, 1e-12)]
+    ['0.041', '3.4e-04', '<1e-11']
+    """
+    text = "<1e-11" if value < 1e-11 else f"{value:.1e}" if value < 0.001 else f"{value:.3f}"
+    return Cell(text, value)

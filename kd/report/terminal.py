@@ -1,0 +1,155 @@
+"""The table that ``kd report`` prints, 80 columns wide."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from kd.report.arms import TITLES, Arm, deviation, usual_seeds
+from kd.report.runs import Run
+from kd.report.study import Study
+from kd.report.verdicts import Comparison
+from kd.report.words import millions
+from kd.statistics import accuracy_interval
+
+UNKNOWN = "method=supervised with the same student, data and budget (the runs do not tell their command)"
+
+
+def show(study: Study, console: Console) -> None:
+    """Print one test set's table and what it says."""
+    say = lambda text: console.print(text, markup=False, highlight=False)  # noqa: E731
+    say(f"student {study.students} on {study.data}")
+    console.print(table(study))
+    for note in notes(study):
+        say(note)
+    if study.comparisons:
+        say("")
+        console.print(findings(study))
+        for line in closing(study):
+            say(line)
+    for missing in study.missing:
+        say(f"{str(missing)[0].upper()}{str(missing)[1:]}. It is trained by:")
+        console.print(f"  {missing.command or UNKNOWN}", markup=False, highlight=False, soft_wrap=True)
+
+
+def table(study: Study) -> Table:
+    """A row for each teacher and each arm."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("model", overflow="fold")
+    for name in ("test % [95 %]", "agree", "M (no emb)", "MB", "p50 ms", "train s"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, run in study.teachers:
+        cost, correct = study.teacher_cost(run), run.test.teacher_correct
+        table.add_row(name, accuracy_cell(correct.mean(), None, accuracy_interval(correct)), "", *cost_cells([cost]))
+    for arm in study.arms:
+        agreement = arm.over_seeds(lambda run: run.metrics["test"].get("agreement"))
+        table.add_row(
+            arm.name,
+            accuracy_cell(arm.accuracies.mean(), deviation(arm.accuracies), study.judge.interval(arm)),
+            f"{100 * agreement.mean():.1f}" if len(agreement) else "",
+            *cost_cells([run.metrics for run in arm.runs]),
+        )
+    return table
+
+
+def accuracy_cell(mean: float, std: float | None, interval: tuple[float, float]) -> str:
+    """Mean, deviation over seeds where there are several, and interval, in per cent."""
+    spread = "" if std is None else f" ±{100 * std:.1f}"
+    return f"{100 * mean:.1f}{spread} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+
+
+def cost_cells(costs: list[dict[str, Any]]) -> list[str]:
+    """What a model costs; means over seeds."""
+    parameters = costs[0]["parameters"]
+    seconds = [cost["training_seconds"] for cost in costs if cost["training_seconds"] is not None]
+    return [
+        f"{millions(parameters['total'])} ({millions(parameters['without_embeddings'])})",
+        f"{np.mean([cost['model_bytes'] for cost in costs]) / 1e6:.1f}",
+        f"{np.mean([cost['latency']['p50_ms'] for cost in costs]):.2f}",
+        f"{np.mean(seconds):.0f}" if seconds else "",
+    ]
+
+
+def teacher_left(name: str, run: Run) -> str:
+    """How much of the teacher a composition carries along."""
+    inside = run.metrics["teacher_inside"]
+    parts = inside["encoder"] / run.metrics["parameters"]["total"]
+    share = inside["encoder_ms"] / run.metrics["latency"]["p50_ms"]
+    return (
+        f"{name}: of the teacher {millions(inside['encoder'])} M parameters are still in it (layer "
+        f"{inside['layer']}), {parts:.0%} of all, and {inside['encoder_ms']:.2f} ms, {min(share, 1):.0%} of its p50."
+    )
+
+
+def teacher_moved(arm: Arm) -> str:
+    """What joint training did to the teacher, on the mean over seeds."""
+    figures = [run.metrics["partners"]["teacher"] for run in arm.runs]
+    before = 100 * np.mean([teacher["validation_accuracy_before"] for teacher in figures])
+    after = 100 * np.mean([teacher["validation_accuracy"] for teacher in figures])
+    noise = 2 * (before * (100 - before) / arm.first.metrics["validation"]["rows"]) ** 0.5
+    words = ("dragged down", "no difference that these rows can show", "lifted")
+    word = words[0] if after < before - noise else words[2] if after > before + noise else words[1]
+    return (
+        f"{arm.name}: its teacher went from {before:.1f} to {after:.1f} % on validation in joint training: {word}. "
+        "agree: with the teacher as it was then."
+    )
+
+
+def notes(study: Study) -> list[str]:
+    """How to read the table."""
+    runs = study.runs
+    threads = sorted({run.metrics["latency"]["threads"] for run in runs})
+    padding = [run.metrics["padding_share"] for run in runs]
+    chosen = {run.metrics["weights"] for run in runs}
+    lines = [
+        f"{study.rows} test rows, read once a run, after training. Weights: {' or '.join(sorted(chosen))}.",
+        "M: million parameters in all (without embeddings). MB: model on disk.",
+        f"p50: one text on the CPU, {'/'.join(map(str, threads))} threads, tokenizer apart.",
+        f"Padding: at most {max(padding):.1%} of the training tokens.",
+    ]
+    if study.teacher_names:
+        named = ", ".join(study.teacher_names)
+        lines.insert(1, f"agree: % of test rows with the label that the teacher ({named}) gives.")
+    lines += [teacher_left(arm.name, arm.first) for arm in study.arms if "teacher_inside" in arm.first.metrics]
+    lines += [teacher_moved(arm) for arm in study.arms if "teacher" in arm.first.metrics.get("partners", {})]
+    if all(len(arm.runs) == 1 for arm in study.arms):
+        lines.append("One seed: the intervals tell of the test rows, not of the luck of a start.")
+    else:
+        lines.append("±: standard deviation over seeds (n - 1). The interval is over seeds and rows.")
+        usual = usual_seeds([arm.seeds for arm in study.arms])
+        lines.append(f"Seeds: {', '.join(map(str, usual))}, where the name says no other.")
+    return lines
+
+
+def findings(study: Study) -> Table:
+    """The comparisons under their titles."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("what ...", overflow="fold")
+    for name, side in (("points [95 %]", "right"), ("p", "right"), ("", "left")):
+        table.add_column(name, justify=side, no_wrap=True)
+    for title in sorted(study.comparisons, key=TITLES.index):
+        table.add_row(f"... {title}:")
+        for one in study.comparisons[title]:
+            table.add_row(f"{one.pair.arm.name} - {one.pair.other.name}", *verdict(one))
+    return table
+
+
+def verdict(one: Comparison) -> tuple[str, str, str]:
+    """Difference with its interval in points, p-value, and what they say."""
+    low, high = one.interval
+    points = f"{100 * one.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+    return points, f"{one.adjusted:.2g}", one.verdict
+
+
+def closing(study: Study) -> list[str]:
+    """What the p-values are."""
+    several = any(len(one.pair.seeds) > 1 for family in study.comparisons.values() for one in family)
+    units = "seeds and rows" if several else "rows"
+    return [
+        f"p: the larger of McNemar's exact test and the bootstrap over {units},",
+        "after Holm's correction in each block; intervals at the level it tests at.",
+        "not decided: no difference that this test set can show.",
+    ]

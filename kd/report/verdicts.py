@@ -1,0 +1,124 @@
+"""Comparisons of arms, seed by seed and row by row, and what may be said of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from kd.report.arms import Arm, Pair, deviation
+from kd.report.bootstrap import Bootstrap, Spread
+from kd.statistics import PairedTest, accuracy_interval, holm
+
+LEVEL = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """An arm less its match, by two tests, of which the more cautious decides.
+
+    `rows` is McNemar's exact test, over several seeds by the row: would other test rows show it? `spread` is the
+    bootstrap over seeds and rows: would other seeds? A difference is decided where both say so, after Holm's
+    correction over the comparisons of the table. The interval is the hull of both at the level at which Holm tests
+    this comparison; so it leaves out 0 just where the verdict is "better" or "worse".
+
+    Args:
+        pair: who against whom.
+        rows, spread: the tests.
+        seed_tests: McNemar's test of each seed by itself.
+        std: standard deviation of the difference over seeds (n - 1).
+        adjusted: the larger of the two p-values, after Holm.
+        level: at which it was tested.
+    """
+
+    pair: Pair
+    rows: PairedTest
+    spread: Spread
+    seed_tests: tuple[PairedTest, ...]
+    std: float | None
+    adjusted: float = 1.0
+    level: float = LEVEL
+
+    @property
+    def difference(self) -> float:
+        return self.spread.estimate
+
+    @property
+    def p_value(self) -> float:
+        """Of the more cautious test, before Holm."""
+        return max(self.rows.p_value, self.spread.p_value)
+
+    @cached_property
+    def interval(self) -> tuple[float, float]:
+        """Of the difference, in [-1, 1]."""
+        bounds = [self.rows.interval(self.level), self.spread.interval(self.level)]
+        return max(-1.0, min(low for low, _ in bounds)), min(1.0, max(high for _, high in bounds))
+
+    @property
+    def decided(self) -> bool:
+        return self.adjusted < LEVEL
+
+    @property
+    def verdict(self) -> str:
+        """``better``, ``worse``, or ``not decided`` by these test rows and seeds."""
+        if not self.decided:
+            return "not decided"
+        return "better" if self.difference > 0 else "worse"
+
+
+class Judge:
+    """The statistics of one test set: every resample of its rows is drawn once for all arms.
+
+    Args:
+        arms: with answers to the same rows.
+    """
+
+    def __init__(self, arms: list[Arm]):
+        runs = [run for arm in arms for run in arm.runs]
+        self.place = {id(run): number for number, run in enumerate(runs)}
+        self.bootstrap = Bootstrap(np.stack([run.test.correct for run in runs]))
+        self._intervals: dict[str, tuple[float, float]] = {}
+
+    def interval(self, arm: Arm) -> tuple[float, float]:
+        """95 % interval of an arm's accuracy: Wilson's with one seed, the bootstrap's with several."""
+        if arm.name not in self._intervals:
+            if len(arm.runs) == 1:
+                found = accuracy_interval(arm.correct[0])
+            else:
+                low, high = self.bootstrap.accuracies(self._places(arm, arm.seeds)).interval()
+                found = max(0.0, low), min(1.0, high)
+            self._intervals[arm.name] = found
+        return self._intervals[arm.name]
+
+    def compare(self, pairs: list[Pair]) -> list[Comparison]:
+        """One family of comparisons, Holm-corrected together."""
+        found = [self._one(pair) for pair in pairs]
+        adjusted, levels = holm([one.p_value for one in found], LEVEL)
+        return [
+            replace(one, adjusted=float(p_value), level=float(level))
+            for one, p_value, level in zip(found, adjusted, levels, strict=True)
+        ]
+
+    def _one(self, pair: Pair) -> Comparison:
+        first, second = ([arm.run_of(seed) for seed in pair.seeds] for arm in (pair.arm, pair.other))
+        correct, baseline = (np.stack([run.test.correct for run in runs]) for runs in (first, second))
+        return Comparison(
+            pair,
+            PairedTest.of(correct, baseline),
+            self.bootstrap.differences(self._places(pair.arm, pair.seeds), self._places(pair.other, pair.seeds)),
+            tuple(PairedTest.of(one, other) for one, other in zip(correct, baseline, strict=True)),
+            deviation(correct.mean(axis=1) - baseline.mean(axis=1)),
+        )
+
+    def _places(self, arm: Arm, seeds: tuple[int, ...]) -> list[int]:
+        return [self.place[id(arm.run_of(seed))] for seed in seeds]
+
+
+def best_by_validation(arms: list[Arm]) -> Arm | None:
+    """The arm with the highest mean accuracy on validation; the lower NLL breaks ties. None where none was kept."""
+    known = [arm for arm in arms if arm.validation is not None]
+    if not known:
+        return None
+    nll = {arm.name: arm.over_seeds(lambda run: run.metrics["validation"].get("nll")) for arm in known}
+    return max(known, key=lambda arm: (arm.validation.mean(), -nll[arm.name].mean() if len(nll[arm.name]) else 0.0))

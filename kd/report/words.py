@@ -1,0 +1,32 @@
+"""How the report says things."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+
+def millions(count: float) -> str:
+    """Parameters in millions, three figures."""
+    return f"{count / 1e6:.2f}" if count < 10e6 else f"{count / 1e6:.1f}"
+
+
+def short(name: str) -> str:
+    """The name of a model, or of several, without the folders."""
+    return re.sub(r"asset:|[^\s+]*/(?=[^\s+/])", "", name).rstrip("/")
+
+
+def plural(count: int, word: str) -> str:
+    """
+    >>> plural(1, "run"), plural(1200, "run")
+    ('1 run', '1,200 runs')
+    """
+    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"
+
+
+def listed(words: Sequence[str]) -> str:
+    """
+    >>> listed(["a", "b", "c"])
+    'a, b and c'
+    """
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else ""
