@@ -71,6 +71,10 @@ class Bootstrap:
     times what belongs to seed and row together: their spread is scaled to the variance that the two-way table gives.
     With one seed only the rows are drawn.
 
+    In simulation (``benchmarks/coverage.py``: 889 rows, 400 studies a line) 95 % intervals covered the truth in 92 to
+    98 % with 2 to 10 seeds; with one, which cannot know the luck of its start, in 95 % without such luck and in 65 %
+    where its standard deviation was 3 points.
+
     Args:
         correct: ``[M, N]`` bool, a model with its seed in each row.
         resamples: B.
