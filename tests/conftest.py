@@ -105,6 +105,7 @@ def common_options(reviews_file, teacher_folder) -> list[str]:
         "trainer.max_epochs=2",
         "callbacks=[checkpoint]",
         "threads=1",
+        "hydra.launcher.report=false",  # seconds a sweep; a test of test_commands.py asks for it
     ]
 
 

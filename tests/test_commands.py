@@ -60,7 +60,9 @@ def test_train_leaves_a_whole_run_that_every_command_reads(options, student, cap
 def test_the_sweep_over_methods_is_the_matched_baseline(fresh_options, capsys):
     """The demo's path on a tiny slice: one fine-tuning, one labelling a split, four students, one table."""
     sweep = [*fresh_options, "student=dan", "embeddings=random,pca", "hydra.sweep.dir=outputs/sweep"]
-    assert run_kd("train", "-m", *sweep, "method=supervised,distillation") == 0
+    assert run_kd("train", "-m", *sweep, "method=supervised,distillation", "hydra.launcher.report=true") == 0
+    page = Path("outputs/sweep/report/index.html").read_text()
+    assert "distilled pca" in page and "kd train -m" in page, "the report of a sweep is made by itself"
     assert len(list(Path("outputs/teachers").glob("*/teacher.json"))) == 1
     assert len(list(Path("outputs/teacher_cache").glob("*/meta.json"))) == 3
     capsys.readouterr()

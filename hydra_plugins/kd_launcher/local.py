@@ -27,9 +27,10 @@ class LocalLauncher(Launcher):
     Args:
         slots: how many run side by side; null: one a GPU, or one where there is none.
         timeout_min: minutes after which a job counts as hanging and is ended; null: never.
+        report: write the report of the sweep's folder at the end; `kd train` reads it.
     """
 
-    def __init__(self, slots: int | None = None, timeout_min: float | None = None):
+    def __init__(self, slots: int | None = None, timeout_min: float | None = None, report: bool = True):
         self.slots, self.timeout_min = slots, timeout_min
         self.sweep: Sweep | None = None
 

@@ -48,7 +48,8 @@ def main(arguments: list[str]) -> int:
         opened, sweep.OPENED[own:] = sweep.OPENED[own:], []
         for one in opened:
             one.close()
-            after_sweep(one.place)
+            interrupted = isinstance(sys.exc_info()[1], KeyboardInterrupt)
+            after_sweep(one.place, report=one.master.hydra.launcher.report and not interrupted)
     for one in opened:
         one.refuse_failures()
     return 0
@@ -85,9 +86,16 @@ def train(config: DictConfig) -> float | list[float] | None:
     return single_run.train(config, Path(HydraConfig.get().runtime.output_dir))
 
 
-def after_sweep(sweep_dir: Path) -> None:
-    """What follows a sweep, finished or interrupted: its table. The report of its runs belongs here."""
+def after_sweep(sweep_dir: Path, report: bool) -> None:
+    """What follows a sweep: the table of its jobs, and the report of all runs below its folder."""
     sweep.print_table(sweep_dir)
+    if report:
+        from kd.report import write_report
+
+        try:
+            print(f"report: {write_report([sweep_dir], sweep_dir / 'report')}")
+        except KDError as error:  # such as a sweep of which every job failed
+            print(f"no report: {error}")
 
 
 def configuration_folder() -> Path:

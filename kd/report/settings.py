@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
+
+from kd import identity
 
 GROUPS = ("student", "embeddings", "tokenizer", "teacher", "data")
 """Groups of choices; two options of one group are told apart by name rather than key by key."""
-NO_DIFFERENCE = ("outputs", "resume", "rerun", "cache", "threads", "logger", "choices", "teacher.labelling_batch_size")
+NO_DIFFERENCE = (*identity.NO_DIFFERENCE, "cache", "choices")
 """What may differ between runs of equal result."""
-OF_TRANSFER = ("alpha", "temperature", "loss", "balance", "method", "mapper", "peers")
+OF_TRANSFER = (*identity.OF_TRANSFER, "method")
 """What a supervised run does not read, and what two ways of transfer may differ in."""
 
 
 def settings(config: dict[str, Any], method: str) -> dict[str, Any]:
     """What decides a run's result: flat keys of its configuration, groups of choices by the name of the option."""
     found = {f"choices.{group}": config["choices"][group] for group in GROUPS}
-    for key, value in flat(config):
+    for key, value in identity.flat(config):
         root = key.split(".")[0]
-        if key.startswith(NO_DIFFERENCE) or (method == "supervised" and root in OF_TRANSFER):
+        if key.startswith(NO_DIFFERENCE) or key.endswith(identity.SPEED):
+            continue
+        if method == "supervised" and root in OF_TRANSFER:
             continue
         if root in ("balance", "mapper") and key.endswith("._target_"):
             found[key.removesuffix("._target_")] = value.rpartition(".")[2]
@@ -32,7 +35,7 @@ def settings(config: dict[str, Any], method: str) -> dict[str, Any]:
     if method != "supervised":
         found["loss"] = "+".join(config["loss"]) or "none"
     if found.get("method.direction") == "to_student":
-        towards_words = found["mapper"] in ("LeastSquares", "Procrustes")  # fitted to the word table
+        towards_words = config["mapper"]["_target_"] in identity.TOWARDS_WORDS
         found = {key: value for key, value in found.items() if not of_own_words(key, towards_words)}
     return found
 
@@ -41,12 +44,3 @@ def of_own_words(key: str, towards_words: bool = False) -> bool:
     """Whether a composition of teacher and student does not read this: it has the teacher's words."""
     groups = ("tokenizer",) if towards_words else ("tokenizer", "embeddings")
     return key.split(".")[0] in groups or key in [f"choices.{group}" for group in groups]
-
-
-def flat(node: dict[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
-    """Keys joined by dots, with the values at their ends."""
-    for key, value in node.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{place}{key}.")
-        else:
-            yield f"{place}{key}", value
