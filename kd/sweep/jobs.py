@@ -125,13 +125,13 @@ def plan(
 
 def planned(config: DictConfig, overrides: list[str], number: int, constant: set[str]) -> Job:
     """A job from its configuration."""
-    with open_dict(config):
+    with read_write(config.hydra), open_dict(config.hydra):
         config.hydra.job.num = number
         config.hydra.job.id = "job"
-    HydraConfig.instance().set_config(config)
+    HydraConfig.instance().set_config(config)  # which closes it
     task = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
     name = identity(OmegaConf.to_container(task, resolve=True, throw_on_missing=False))
-    with read_write(config.hydra), open_dict(config.hydra):  # HydraConfig has closed it
+    with read_write(config.hydra), open_dict(config.hydra):
         config.hydra.job.id = f"{slug(overrides, constant)}-{name[:8]}".lstrip("-")
     place = Path(config.hydra.sweep.dir) / str(config.hydra.sweep.subdir)
     return Job(number, overrides, config, name, place.absolute())

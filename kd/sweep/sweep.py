@@ -160,6 +160,7 @@ class Sweep:
                 for message in self.server.heard(self._patience(running)):
                     if "started" in message:
                         running[message["started"]].start = time.monotonic()
+                        progress.since[message["started"]] = time.monotonic()
                     if "ended" in message:
                         one = running.pop(message["ended"])
                         free.append(one.slot)
@@ -183,7 +184,7 @@ class Sweep:
         job = one.job
         job.seconds = round(max(0.0, time.monotonic() - one.start), 2)
         state, said = status_since(job, one.begun)
-        if one.asked_to_end is None and code == 0 and state in ("done", "pruned"):
+        if state in ("done", "pruned"):  # said last, whatever ended the process afterwards
             job.state, job.reason = state, said
         else:
             job.state, job.reason = "failed", one.asked_to_end or reason(job, code, said)
