@@ -77,7 +77,8 @@ def teacher_left(name: str, run: Run) -> str:
     """How much of the teacher a composition carries along."""
     inside = run.metrics["teacher_inside"]
     parts = inside["encoder"] / run.metrics["parameters"]["total"]
-    share = inside["encoder_ms"] / run.metrics["latency"]["p50_ms"]
+    whole = inside.get("whole_ms", run.metrics["latency"]["p50_ms"])  # timed in turns with the encoder
+    share = inside["encoder_ms"] / whole
     return (
         f"{name}: of the teacher {millions(inside['encoder'])} M parameters are still in it (layer "
         f"{inside['layer']}), {parts:.0%} of all, and {inside['encoder_ms']:.2f} ms, {min(share, 1):.0%} of its p50."
