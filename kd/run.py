@@ -89,6 +89,11 @@ class RunDirectory:
                 "give the folder that kd train printed"
             )
         state = run.status()
+        if state["state"] == "pruned":
+            raise KDError(
+                f"the run in '{path}' was given up by a search ({state.get('reason', 'no reason given')}); take one "
+                "that is done, or train its configuration without callbacks=[pruning]"
+            )
         if state["state"] != "done":
             raise KDError(
                 f"the run in '{path}' is {state['state']} ({state.get('reason', 'no reason given')}); "
@@ -119,6 +124,16 @@ class RunDirectory:
     @property
     def model(self) -> Path:
         return self.path / "model"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it ended well, and nothing of what it left is missing since.
+
+        Raises:
+            KDError: where there is no run.
+        """
+        products = (self.metrics_file, self.predictions_file, self.model / "model.safetensors")
+        return self.status()["state"] == "done" and all(product.is_file() for product in products)
 
     def config(self) -> dict[str, Any]:
         """The resolved configuration.

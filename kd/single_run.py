@@ -150,7 +150,7 @@ def starting_point(
     """Where to start in this directory: "done", the checkpoint of an interrupted run, or None for anew."""
     last = run.checkpoints / "last.ckpt"
     if not config.rerun and same_run(run, resolved, splits):
-        if run.status()["state"] == "done":
+        if run.is_done:
             return "done"
         if config.resume and last.is_file():
             if all(map(loads, run.checkpoints.glob("*.ckpt"))):

@@ -205,6 +205,37 @@ def test_two_runs_in_one_directory_are_refused(options, capsys):
     assert not SWEEP.joinpath("same").exists()
 
 
+def test_a_clash_with_an_earlier_batch_is_refused(options, capsys):
+    command = ["train", "-m", *options, "student=dan", "method=supervised", "hydra.sweep.subdir=same"]
+    assert run_kd(*command, "seed=0,1", "hydra.sweeper.max_batch_size=1") == 2
+    assert "two different runs would stand in" in capsys.readouterr().err
+    assert RunDirectory(SWEEP / "same").config()["seed"] == 0 and not (SWEEP / "same" / "previous").exists()
+
+
+def test_a_done_run_that_lost_its_predictions_is_trained_again(options):
+    command = ["train", "-m", *options, "student=dan", "method=supervised", "seed=0,1"]
+    assert run_kd(*command) == 0
+    lost = SWEEP / jobs()[0]["directory"] / "predictions.parquet"
+    lost.unlink()
+    assert run_kd(*command) == 0
+    assert [job["found"] for job in jobs()] == [False, True] and lost.is_file()
+
+
+def test_under_nohup_it_goes_on_when_the_terminal_is_closed(options):
+    command = [sys.executable, "-m", "kd", "train", "-m", *options, "student=dan", "method=supervised", "seed=0"]
+    ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which a child inherits
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    finally:
+        signal.signal(signal.SIGHUP, ignored)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not ((SWEEP / "sweep.json").exists() and "running" in states()):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGHUP)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and states() == ["done"], printed
+
+
 @pytest.mark.parametrize("setting", ["slots=0", "slots=two", "timeout_min=-1"])
 def test_settings_of_the_launcher_are_checked(options, setting, capsys):
     assert run_kd("train", "-m", *options, f"hydra.launcher.{setting}") == 2
@@ -290,6 +321,7 @@ def test_the_time_left_is_told_in_words(tmp_path):
     done, running, waiting = (job_on(1) for _ in range(3))
     for number, (job, state) in enumerate(((done, "done"), (running, "running"), (waiting, "waiting"))):
         job.number, job.state, job.directory = number, state, tmp_path / str(number)
+        job.identity = str(number)
     done.seconds = 200.0
     progress = Progress([done, running, waiting], tmp_path, slots=1)
     progress.since[1] = time.monotonic() - 100

@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
         opened, sweep.OPENED[own:] = sweep.OPENED[own:], []
         for one in opened:
             one.close()
-            interrupted = isinstance(sys.exc_info()[1], KeyboardInterrupt)
+            interrupted = isinstance(sys.exc_info()[1], (KeyboardInterrupt, SystemExit))
             after_sweep(one.place, report=one.master.hydra.launcher.report and not interrupted)
     for one in opened:
         one.refuse_failures()

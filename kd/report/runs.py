@@ -277,4 +277,6 @@ def unfinished_reason(state: dict[str, Any]) -> str:
     """Why a run is not done, in a sentence."""
     if state.get("state") == "failed":
         return f"failed: {state.get('reason') or 'no reason was given'}"
+    if state.get("state") == "pruned":
+        return f"pruned: {state.get('reason') or 'a search gave it up'}"
     return "not finished: still running, or interrupted; the same command goes on with it"

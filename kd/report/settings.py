@@ -23,6 +23,8 @@ def settings(config: dict[str, Any], method: str) -> dict[str, Any]:
             continue
         if method == "supervised" and root in OF_TRANSFER:
             continue
+        if root == "data" and key.split(".")[-1] in identity.PLACES:
+            continue  # runs are compared on the same rows, wherever these lie
         if root in ("balance", "mapper") and key.endswith("._target_"):
             found[key.removesuffix("._target_")] = value.rpartition(".")[2]
         if key.endswith(("._target_", "._partial_")) or key.startswith(("callbacks.progress", "data.source")):

@@ -18,7 +18,7 @@ from kd.report.verdicts import Comparison, Judge, best_by_validation
 from kd.report.words import short
 from kd.run import RunDirectory
 
-NOT_OF_A_BASELINE = (*OF_TRANSFER, "hydra", "seed", "cache", "resume", "rerun")
+NOT_OF_A_BASELINE = (*OF_TRANSFER, "hydra", "seed", "cache", "resume", "rerun", "objective")
 """Overrides that a command for a baseline leaves out."""
 BEST = "the best by validation"
 
@@ -205,16 +205,18 @@ def baseline_command(run: Run, seeds: tuple[int, ...]) -> str:
     if said is None:
         return ""
     kept = [word for word in said if not of_transfer(word)]
-    several = ["-m"] if len(seeds) > 1 else []
-    words = ["method=supervised", *kept, f"seed={','.join(map(str, seeds))}"]
-    return shlex.join(["kd", "train", *several, *words])
+    searched = ["hydra/sweeper=basic"] if any(word.startswith("experiment=") for word in kept) else []
+    words = ["method=supervised", *kept, *searched, f"seed={','.join(map(str, seeds))}"]
+    return shlex.join(["kd", "train", "-m", *words])
 
 
 def of_transfer(override: str) -> bool:
     """Whether a baseline does without this override; a group's name may stand before ``@`` or ``/``.
 
-    >>> [of_transfer(word) for word in ("balance/alpha=linear", "+student@peers.other=dan", "student=dan")]
-    [True, True, False]
+    >>> [of_transfer(word) for word in ("balance/alpha=linear", "+student@peers.other=dan", "objective=latency")]
+    [True, True, True]
+    >>> of_transfer("student=dan")
+    False
     """
     key = override.lstrip("+~").partition("=")[0]
     group, _, package = key.partition("@")

@@ -43,7 +43,8 @@ def sentences(study: Study) -> list[str]:
         said.append("The runs kept no figures of the validation split, so nothing could be chosen by it.")
     said += [*difference(brought), *teacher_and_gap(study, taught)] if brought else without_baseline(study, taught)
     if study.best is not None and study.best is not taught:
-        said.append(f"Of all runs validation prefers {study.best.name}.")
+        best = "the student alone" if study.best.name == "alone" else study.best.name
+        said.append(f"Of all runs validation prefers {best}.")
     family = [one for title in (TITLES[0], TITLES[3]) for one in study.comparisons.get(title, [])]
     if len(family) > 1:
         words = [f"{sum(one.verdict == word for one in family)} {word}" for word in DECIDED]
@@ -59,6 +60,8 @@ def difference(brought: Comparison) -> list[str]:
     """What transfer brought, and the verdict."""
     low, high, gained = (signed(value) for value in (*brought.interval, brought.difference))
     few = "" if len(brought.pair.seeds) > 1 else " One seed tells nothing of the luck of a start."
+    if low == high:
+        return ["The student alone is right and wrong on the same test rows: nothing can be said of a difference."]
     return [
         f"Over the same student trained alone on the same data, budget and {'seeds' if not few else 'seed'} that is "
         f"{gained} points (interval {low} to {high}). {DECIDED[brought.verdict]}{few}"
@@ -82,7 +85,7 @@ def without_baseline(study: Study, taught: Arm) -> list[str]:
     """Why nothing can be said of what transfer brought."""
     for missing in study.missing:
         if taught.name in missing.arms:
-            how = f" Train it with: {missing.command}" if missing.command else ""
+            how = " The command that trains it stands below." if missing.command else ""
             return [f"What its teacher brought cannot be said: there is {missing}.{how}"]
     return ["What its teacher brought cannot be said: there is no matched baseline."]
 

@@ -108,7 +108,7 @@ def notes(study: Study) -> list[str]:
     lines = [
         f"{study.rows} test rows, read once a run, after training. Weights: {' or '.join(sorted(chosen))}.",
         "M: million parameters in all (without embeddings). MB: model on disk.",
-        f"p50: one text on the CPU, {'/'.join(map(str, threads))} threads, tokenizer apart.",
+        f"p50: one text on the CPU, {'/'.join(map(str, threads))} thread{'s' * (threads != [1])}, tokenizer apart.",
         f"Padding: at most {max(padding):.1%} of the training tokens.",
     ]
     if study.teacher_names:

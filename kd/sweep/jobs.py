@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from kd.errors import KDError
-from kd.identity import identity
+from kd.identity import identity, unread
 from kd.run import RunDirectory
 
 SLUG = 80
@@ -97,7 +97,12 @@ def quoted(text: str) -> str:
 
 
 def plan(
-    loader: ConfigLoader, master: DictConfig, batch: Sequence[Sequence[str]], first: int, known: Mapping[str, Path]
+    loader: ConfigLoader,
+    master: DictConfig,
+    batch: Sequence[Sequence[str]],
+    first: int,
+    known: Mapping[str, Path],
+    before: Sequence[Job] = (),
 ) -> list[Job]:
     """The jobs of a batch.
 
@@ -107,6 +112,7 @@ def plan(
         batch: the overrides of each job.
         first: number of the first.
         known: directories of the sweep's runs by identity, of earlier commands too.
+        before: the command's jobs in earlier batches.
 
     Raises:
         KDError: two runs in one directory.
@@ -119,7 +125,7 @@ def plan(
         job = planned(config, list(overrides), number, constant)
         job.directory = places.setdefault(job.identity, job.directory)
         jobs.append(job)
-    refuse_clashes(jobs)
+    refuse_clashes([*before, *jobs])
     return jobs
 
 
@@ -130,9 +136,10 @@ def planned(config: DictConfig, overrides: list[str], number: int, constant: set
         config.hydra.job.id = "job"
     HydraConfig.instance().set_config(config)  # which closes it
     task = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
-    name = identity(OmegaConf.to_container(task, resolve=True, throw_on_missing=False))
+    resolved = OmegaConf.to_container(task, resolve=True, throw_on_missing=False)
+    name, told = identity(resolved), constant | {key for key in keys_of(overrides) if is_unread(key, resolved)}
     with read_write(config.hydra), open_dict(config.hydra):
-        config.hydra.job.id = f"{slug(overrides, constant)}-{name[:8]}".lstrip("-")
+        config.hydra.job.id = f"{slug(overrides, told)}-{name[:8]}".lstrip("-")
     place = Path(config.hydra.sweep.dir) / str(config.hydra.sweep.subdir)
     return Job(number, overrides, config, name, place.absolute())
 
@@ -143,8 +150,22 @@ def constant_keys(overrides: Iterable[str]) -> set[str]:
     return {override.key_or_group for override in parsed if not override.is_sweep_override()}
 
 
+def keys_of(overrides: Iterable[str]) -> list[str]:
+    """What the overrides set."""
+    return [override.key_or_group for override in OverridesParser.create().parse_overrides(list(overrides))]
+
+
+def is_unread(key: str, config: Mapping[str, Any]) -> bool:
+    """Whether the run's method does not read what an override sets."""
+    return re.split(r"[./@]", key)[0] in unread(config)
+
+
 def slug(overrides: Iterable[str], constant: set[str]) -> str:
-    """What varies, as a name for a folder: the last part of each key with its value."""
+    """What varies, as a name for a folder: the last part of each key with its value.
+
+    Args:
+        constant: keys that the name leaves out.
+    """
     words = []
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         key = override.key_or_group

@@ -59,7 +59,7 @@ class Progress:
 
     def summary(self) -> str:
         """One line of the whole."""
-        own = list({job.directory: job for job in reversed(self.jobs)}.values())  # the first of each run
+        own = list({job.identity: job for job in reversed(self.jobs)}.values())  # the first of each run
         count = {state: sum(job.state == state for job in own) for state in ("done", "running", "failed", "pruned")}
         words = [f"{number} {state}" for state, number in count.items() if number or state == "done"]
         words[0] += f" of {len(own)}"

@@ -59,26 +59,31 @@ def read(root: Path) -> dict[str, Any]:
 
 
 def print_table(root: Path) -> None:
-    """The jobs of the last command, each with what became of it; a reason in full below the table."""
+    """The runs of the last command, each with what became of it; a reason in full below the table."""
     jobs = read(root).get("jobs", [])
     if not jobs:
         return
     console = Console(soft_wrap=True)
+    if not console.is_terminal:  # names are to be copied from a log
+        console.width = max(80, 40 + max(len(job["directory"]) for job in jobs))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name, side in (("", "right"), ("job", "left"), ("state", "left"), ("val %", "right"), ("s", "right")):
         table.add_column(name, justify=side, overflow="fold")
     shown: dict[str, int] = {}
     for job in jobs:
-        first = shown.setdefault(job["directory"], job["number"])
+        first = shown.setdefault(job["identity"], job["number"])
+        if first != job["number"]:
+            continue
         state = job["state"] + (" before" if job["found"] else "")
-        state = state if first == job["number"] else f"the same run as {first}"
+        same = sum(other["identity"] == job["identity"] for other in jobs) - 1
+        state += f", the same run as {same} other job{'s' * (same > 1)}" if same else ""
         best = accuracy(RunDirectory(root / job["directory"])) if job["state"] == "done" else None
-        seconds = "" if job["seconds"] is None or first != job["number"] else f"{job['seconds']:.0f}"
+        seconds = "" if job["seconds"] is None else f"{job['seconds']:.0f}"
         table.add_row(str(job["number"]), job["directory"], state, "" if best is None else f"{100 * best:.1f}", seconds)
     console.print(f"sweep {root}", markup=False, highlight=False)
     console.print(table)
     for job in jobs:
-        if job["state"] == "failed" and shown[job["directory"]] == job["number"]:
+        if job["state"] == "failed" and shown[job["identity"]] == job["number"]:
             log = f" (log: {root / job['log']})" if job["log"] else ""
             console.print(f"{job['number']} failed: {job['reason']}{log}", markup=False, highlight=False)
 

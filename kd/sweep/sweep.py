@@ -92,7 +92,7 @@ class Sweep:
 
     def launch(self, batch: Sequence[Sequence[str]], first: int) -> list[Job]:
         """Run the jobs of a batch, those that are not done, and wait for their ends."""
-        jobs = plan(self.loader, self.master, batch, first, self.known)
+        jobs = plan(self.loader, self.master, batch, first, self.known, self.record.jobs)
         mine: dict[str, Job] = {}
         for job in jobs:
             self.known[job.identity] = job.directory
@@ -125,7 +125,7 @@ class Sweep:
         """Raises:
         KDError: with the first failure, where a job failed.
         """
-        own = {job.directory: job for job in reversed(self.record.jobs)}
+        own = {job.identity: job for job in reversed(self.record.jobs)}
         failed = [job for job in own.values() if job.state == "failed"]
         if failed:
             one = min(failed, key=lambda job: job.number)
@@ -137,8 +137,7 @@ class Sweep:
         if earlier is None and OmegaConf.select(job.config, "rerun"):
             return
         with contextlib.suppress(KDError):
-            status = job.run.status()
-            if status["state"] == "done" and status.get("identity") == job.identity:
+            if job.run.is_done and job.run.status().get("identity") == job.identity:
                 job.run.metrics()
                 job.state, job.found = "done", earlier is None or earlier.found
 
@@ -269,7 +268,9 @@ def terminated_as_interrupted() -> Iterator[None]:
     def end(number, frame):
         raise SystemExit(128 + number)
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    # One that is ignored, as SIGHUP is under nohup, stays ignored.
+    heard = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) != signal.SIG_IGN]
+    before = {number: signal.signal(number, end) for number in heard}
     try:
         yield
     finally:
