@@ -46,8 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     if command not in COMMANDS:
         print(f"kd: there is no command '{command}'; the commands are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    # Two threads that spin while they wait for each other lose seven eighths of their speed as soon as anything else
-    # runs on their cores; sleeping ones lose half. On an idle machine it costs 5 % (benchmarks/waiting.py).
+    # Two threads that spin while they wait for each other take 14 times as long as soon as one other process runs on
+    # their cores, and 1.6 times where they sleep; on an idle machine sleeping costs 4 % (benchmarks/waiting.py).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported, which is later
     try:
         return importlib.import_module(f"kd.commands.{command}").main(rest) or 0
