@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 
 from kd.assets import resolve
 from kd.errors import KDError
+from kd.inference import evaluating
 
 
 def pretrained_config(name_or_path: str, vocab_size: int, num_labels: int, pad_token_id: int) -> PreTrainedConfig:
@@ -135,14 +136,9 @@ def _answers_as(upper: PreTrainedModel, whole: PreTrainedModel, layers: int) -> 
     ids = torch.randint(whole.config.vocab_size, (2, 6), generator=torch.Generator().manual_seed(0)).to(whole.device)
     mask = torch.ones_like(ids)
     mask[1, 3:] = 0
-    training = whole.training
-    whole.eval(), upper.eval()
-    try:
+    with evaluating(whole), evaluating(upper):
         expected = whole(input_ids=ids, attention_mask=mask, output_hidden_states=True)
-        states = expected.hidden_states[layers]
-        found = upper(inputs_embeds=states, attention_mask=mask)
-    finally:
-        whole.train(training), upper.train(training)
+        found = upper(inputs_embeds=expected.hidden_states[layers], attention_mask=mask)
     return torch.allclose(found.logits, expected.logits, atol=1e-4, rtol=1e-4)
 
 
