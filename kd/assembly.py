@@ -78,7 +78,19 @@ class Assembly(ABC):
 
     def encoded(self, name: str) -> EncodedSplit:
         """A split as the student reads it."""
-        return build.encoded(getattr(self.splits, name), self.tokenizer, self.config.data.max_length)
+        split = getattr(self.splits, name)
+
+        def facts() -> dict[str, Any]:
+            own = type(self).tokenizer is Assembly.tokenizer
+            return {"split": name, "rows": len(split), "own": own}  # supervised runs leave out rows without a label
+
+        return build.once(
+            "encoded",
+            self.config,
+            (*build.WORDS, "data.max_length"),
+            lambda: build.encoded(split, self.tokenizer, self.config.data.max_length),
+            facts,
+        )
 
     def train(self) -> EncodedSplit:
         """The training split with what the method needs of the teacher."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,17 +21,19 @@ from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from omegaconf import DictConfig, OmegaConf
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from kd import memory
 from kd.contract import FeatureLoss, Loss
 from kd.data.batching import EncodedSplit, in_slices, labels_of, tokenize
 from kd.data.sources import Splits
 from kd.errors import KDError, OptionError
+from kd.identity import fingerprint
 from kd.losses.label import LabelLoss
 from kd.methods.base import Method
 from kd.methods.feature_mapping import ToStudent
 from kd.methods.matching import Matching
 from kd.methods.objective import Objective
 from kd.model_folder import require_length
-from kd.models.embeddings import TeacherTable
+from kd.models.embeddings import KnownRows, TeacherTable
 from kd.models.pretrained import new_student
 from kd.teacher import Teacher
 
@@ -56,14 +58,34 @@ def make(node: DictConfig, **known: Any) -> Any:
         raise KDError(f"'{target}' could not be made from its configuration: {error.__cause__ or error}") from error
 
 
+def once(
+    kind: str,
+    config: DictConfig,
+    places: tuple[str, ...],
+    make: Callable[[], Any],
+    facts: Callable[[], dict[str, Any]] = dict,
+) -> Any:
+    """What these places of the configuration, and further facts, decide: made once in a sweep; see `kd.memory`."""
+
+    def key() -> str:
+        found = {place: OmegaConf.select(config, place) for place in places}
+        return fingerprint({place: _plain(part) for place, part in found.items()} | facts())
+
+    return memory.once(kind, key, make)
+
+
+def _plain(part: Any) -> Any:
+    return OmegaConf.to_container(part, resolve=True) if OmegaConf.is_config(part) else part
+
+
 def splits(config: DictConfig) -> Splits:
     """The rows of the run."""
-    return make(config.data.source)
+    return once("splits", config, ("data.source",), lambda: make(config.data.source))
 
 
 def teacher(config: DictConfig) -> Teacher | None:
     """The teacher by name, None for ``teacher=none``."""
-    return make(config.teacher) if config.teacher else None
+    return once("teacher", config, ("teacher",), lambda: make(config.teacher)) if config.teacher else None
 
 
 def method_class(config: DictConfig) -> type[Method]:
@@ -80,6 +102,14 @@ def method_class(config: DictConfig) -> type[Method]:
 
 def tokenizer(config: DictConfig, data: Splits, teacher: Teacher | None) -> PreTrainedTokenizerBase:
     """The student's tokenizer, learnt from or restricted to the training texts where the choice says so."""
+    return once("tokenizer", config, WORDS, lambda: _tokenizer(config, data, teacher))
+
+
+WORDS = ("data.source", "teacher", "tokenizer")
+"""What decides the student's words."""
+
+
+def _tokenizer(config: DictConfig, data: Splits, teacher: Teacher | None) -> PreTrainedTokenizerBase:
     return make(config.tokenizer)(in_slices(data.train["text"]), teacher.tokenizer if teacher else None)
 
 
@@ -138,10 +168,18 @@ def word_table(
     config: DictConfig, own: torch.Tensor, tokenizer: PreTrainedTokenizerBase, teacher: Teacher | None, seed: int
 ) -> torch.Tensor:
     """What a student's word table ``[V, E]`` starts from, in place of its own."""
-    embeddings = make(config.embeddings)
-    reads = teacher is not None and embeddings.reads_teacher
-    source = TeacherTable(teacher.word_table, teacher.tokenizer) if reads else None
-    return embeddings(own, tokenizer, source, torch.Generator().manual_seed(seed))
+    embeddings, width = make(config.embeddings), own.shape[1]
+
+    def known() -> KnownRows:
+        reads = teacher is not None and embeddings.reads_teacher
+        source = TeacherTable(teacher.word_table, teacher.tokenizer) if reads else None
+        return embeddings.known(width, tokenizer, source)
+
+    def facts() -> dict[str, Any]:
+        return {"words": tokenizer.convert_ids_to_tokens(range(len(tokenizer))), "width": width}
+
+    rows = once("word table", config, (*WORDS, "embeddings"), known, facts)
+    return embeddings.start(own, tokenizer, rows, torch.Generator().manual_seed(seed))
 
 
 def losses(config: DictConfig, num_labels: int | None = None) -> dict[str, Loss]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
 import kd.models  # noqa: F401  registers the students
-from kd import build, ranks
+from kd import build, memory, ranks
+from kd.assembly import Composed, assemble
 from kd.check import check
 from kd.data.sources import Splits
 from kd.errors import KDError, Pruned
-from kd.identity import fingerprint, identity
+from kd.identity import identity
 from kd.run import RunDirectory, write_text
 from kd.training import row_checksums, train_rank, train_student
 
@@ -69,19 +71,32 @@ def train(config: DictConfig, place: Path) -> float | list[float] | None:
         ) from None
 
 
-ROWS: dict[str, Splits] = {}
-"""Rows by the fingerprint of the configuration of their source: what a sweep's fork server has read for all jobs."""
+def remember(config: dict[str, Any]) -> None:
+    """Make what a run reads before it trains, and keep it for the runs that are forked from this process.
 
+    Its rows, its words, its texts in numbers, and the start of its word table. One thread does it, since a process
+    with several cannot be forked.
 
-def remember_rows(data: dict[str, Any]) -> None:
-    """Read rows that the jobs forked from this process will ask for; see ``conf/data``."""
-    ROWS[fingerprint(data["source"])] = build.splits(OmegaConf.create({"data": data}))
-
-
-def rows_of(config: DictConfig) -> Splits:
-    """The rows of a run, from memory where they are."""
-    source = OmegaConf.to_container(config.data.source, resolve=True)
-    return (ROWS.get(fingerprint(source)) if ROWS else None) or build.splits(config)
+    Args:
+        config: of a run, resolved.
+    """
+    quiet()
+    config = OmegaConf.create(config)
+    parallel = os.environ.get("TOKENIZERS_PARALLELISM")
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    torch.set_num_threads(1)
+    try:
+        with memory.keeping():
+            make_absolute(config)
+            assembly = assemble(config, build.splits(config), build.teacher(config))
+            for name in ("train", "validation", "test"):
+                assembly.encoded(name)
+            if not isinstance(assembly, Composed):  # which has no word table
+                _ = assembly.student
+    finally:
+        os.environ.pop("TOKENIZERS_PARALLELISM")
+        if parallel is not None:
+            os.environ["TOKENIZERS_PARALLELISM"] = parallel
 
 
 def prepared(config: DictConfig) -> tuple[dict[str, Any], Splits]:
@@ -92,7 +107,7 @@ def prepared(config: DictConfig) -> tuple[dict[str, Any], Splits]:
     except MissingMandatoryValue as error:
         raise KDError(f"{str(error).splitlines()[0]}; set it on the command line") from error
     check(config)
-    return resolved, rows_of(config)
+    return resolved, build.splits(config)
 
 
 def train_in(run: RunDirectory, config: DictConfig, resolved: dict[str, Any], splits: Splits) -> float | list[float]:

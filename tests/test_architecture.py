@@ -21,7 +21,7 @@ FLOORS = [
             "mapper",
             "recording",
         ),
-        *("identity", "ranks"),
+        *("identity", "ranks", "memory"),
     ],
     ["features", "sweep", "report"],
     ["pruning"],
@@ -51,6 +51,7 @@ TORCH_FREE = [
     "commands/cache.py",
     "teacher_cache.py",
     "identity.py",
+    "memory.py",
     "ranks.py",
     *(
         f"sweep/{name}.py"

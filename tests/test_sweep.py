@@ -327,3 +327,26 @@ def test_the_time_left_is_told_in_words(tmp_path):
     progress.since[1] = time.monotonic() - 100
     assert progress.summary() == "1 done of 3, 1 running, about 5 min left"
     assert [duration(seconds) for seconds in (4.2, 600, 7300)] == ["4 s", "10 min", "2.0 h"]
+
+
+@pytest.mark.parametrize("method", ["distillation", "supervised"])
+def test_what_a_run_reads_is_made_once_for_all_jobs(options, monkeypatch, method):
+    """Words, texts in numbers and the start of the word table: a job that finds them makes none, and ends the same."""
+    from kd import build, memory, single_run
+    from kd.models.embeddings import TeacherEmbeddings
+
+    command = ["train", *options, "student=dan", f"method={method}", "embeddings=pca"]
+    assert run_kd(*command, "hydra.run.dir=alone") == 0
+    try:
+        single_run.remember(RunDirectory(Path("alone")).config())
+        for place, name in ((build, "tokenize"), (build, "_tokenizer"), (TeacherEmbeddings, "known")):
+            monkeypatch.setattr(place, name, lambda *_, name=name: pytest.fail(f"{name} was called"))
+        assert run_kd(*command, "hydra.run.dir=job") == 0
+        assert run_kd(*command, "seed=1", "hydra.run.dir=other") == 0
+    finally:
+        memory.forget()
+    alone, job, other = (load_file(f"{place}/model/model.safetensors") for place in ("alone", "job", "other"))
+    assert all(torch.equal(alone[name], job[name]) for name in alone)
+    assert not all(torch.equal(alone[name], other[name]) for name in alone)
+    predictions = [pandas.read_parquet(f"{place}/predictions.parquet") for place in ("alone", "job")]
+    assert predictions[0].astype(str).equals(predictions[1].astype(str))

@@ -1,7 +1,8 @@
 """How a student's word table starts: at random, from the teacher's table, or from a file of word vectors.
 
 Each way is called as ``embeddings(table, tokenizer, teacher, generator) -> table``: ``table`` [V, E] is the
-one that the student has, and the answer, of the same shape, is the one to begin with. V is the student's
+one that the student has, and the answer, of the same shape, is the one to begin with. What does not hang on the seed
+can be had before (`Embeddings.known`). V is the student's
 vocabulary, E its width; the padding row of the answer is zero.
 """
 
@@ -11,6 +12,7 @@ import gzip
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -37,6 +39,21 @@ class TeacherTable:
         return cls(teacher.get_input_embeddings().weight.detach().float().cpu(), tokenizer)
 
 
+@dataclass(frozen=True)
+class KnownRows:
+    """The rows of a word table that no seed decides.
+
+    Args:
+        ids: n token numbers.
+        values: [n, E], float32.
+        std: standard deviation of the rows that are drawn between them.
+    """
+
+    ids: list[int]
+    values: Tensor
+    std: float
+
+
 class Embeddings(ABC):
     """A way to start the word table."""
 
@@ -44,6 +61,38 @@ class Embeddings(ABC):
     """Whether the teacher's table has to be loaded."""
 
     @abstractmethod
+    def known(self, width: int, tokenizer: PreTrainedTokenizerBase, teacher: TeacherTable | None) -> KnownRows:
+        """What the table holds whatever the seed.
+
+        Args:
+            width: E of the student's table.
+            tokenizer: the student's.
+            teacher: its word table, where there is a teacher.
+
+        Raises:
+            KDError: what this way needs is not there.
+        """
+
+    def start(
+        self, table: Tensor, tokenizer: PreTrainedTokenizerBase, known: KnownRows, generator: Generator | None = None
+    ) -> Tensor:
+        """The table to begin with: the known rows, random ones between them, zero for the padding.
+
+        Args:
+            table: [V, E], the one that the student has.
+            tokenizer: the student's.
+            known: of this width.
+            generator: draws every random row.
+
+        Returns:
+            [V, E], float32.
+        """
+        filled = torch.empty(table.shape).normal_(std=known.std, generator=generator)
+        filled[known.ids] = known.values
+        if tokenizer.pad_token_id is not None:
+            filled[tokenizer.pad_token_id] = 0
+        return filled
+
     def __call__(
         self,
         table: Tensor,
@@ -51,31 +100,19 @@ class Embeddings(ABC):
         teacher: TeacherTable | None,
         generator: Generator | None = None,
     ) -> Tensor:
-        """The table to begin with.
-
-        Args:
-            table: [V, E], the one that the student has.
-            tokenizer: the student's.
-            teacher: its word table, where there is a teacher.
-            generator: draws every random row.
-
-        Returns:
-            [V, E], float32.
-
-        Raises:
-            KDError: what this way needs is not there.
-        """
+        """`start` from what is `known`."""
+        return self.start(table, tokenizer, self.known(table.shape[1], tokenizer, teacher), generator)
 
 
 class OwnEmbeddings(Embeddings):
     """The table that the student came with: the one of a pretrained checkpoint."""
 
-    def __call__(
-        self,
-        table: Tensor,
-        tokenizer: PreTrainedTokenizerBase,
-        teacher: TeacherTable | None,
-        generator: Generator | None = None,
+    def known(self, width: int, tokenizer: PreTrainedTokenizerBase, teacher: TeacherTable | None) -> KnownRows:
+        """Nothing."""
+        return nothing(width, 0.0)
+
+    def start(
+        self, table: Tensor, tokenizer: PreTrainedTokenizerBase, known: KnownRows, generator: Generator | None = None
     ) -> Tensor:
         """A copy of the table."""
         return table.clone()
@@ -91,15 +128,9 @@ class RandomEmbeddings(Embeddings):
     def __init__(self, std: float = 0.02):
         self.std = _positive("embeddings.std", std)
 
-    def __call__(
-        self,
-        table: Tensor,
-        tokenizer: PreTrainedTokenizerBase,
-        teacher: TeacherTable | None,
-        generator: Generator | None = None,
-    ) -> Tensor:
-        """Noise in every row but the padding's."""
-        return _fill(table, {}, self.std, tokenizer, generator)
+    def known(self, width: int, tokenizer: PreTrainedTokenizerBase, teacher: TeacherTable | None) -> KnownRows:
+        """Nothing: noise in every row but the padding's."""
+        return nothing(width, self.std)
 
 
 class TeacherEmbeddings(Embeddings):
@@ -117,17 +148,11 @@ class TeacherEmbeddings(Embeddings):
     def __init__(self, std: float | None = 0.1):
         self.std = None if std is None else _positive("embeddings.std", std)
 
-    def __call__(
-        self,
-        table: Tensor,
-        tokenizer: PreTrainedTokenizerBase,
-        teacher: TeacherTable | None,
-        generator: Generator | None = None,
-    ) -> Tensor:
+    def known(self, width: int, tokenizer: PreTrainedTokenizerBase, teacher: TeacherTable | None) -> KnownRows:
         """The teacher's rows at the student's width."""
         if teacher is None:
             raise KDError("embeddings=pca needs a teacher; set teacher=... or embeddings=random")
-        width, teacher_width = table.shape[1], teacher.weight.shape[1]
+        teacher_width = teacher.weight.shape[1]
         if width > teacher_width:
             raise KDError(
                 f"embeddings=pca gives at most the teacher's width {teacher_width}, and the student's table "
@@ -143,8 +168,7 @@ class TeacherEmbeddings(Embeddings):
             )
         reduced = principal_components(torch.stack(list(rows.values())), width)
         scale = 1.0 if self.std is None else self.std / reduced.std().item()
-        known = dict(zip(rows, reduced * scale, strict=True))
-        return _fill(table, known, reduced.std().item() * scale, tokenizer, generator)
+        return KnownRows(list(rows), reduced * scale, reduced.std().item() * scale)
 
 
 class VectorFile(Embeddings):
@@ -159,20 +183,14 @@ class VectorFile(Embeddings):
         self.path = path
         self.std = None if std is None else _positive("embeddings.std", std)
 
-    def __call__(
-        self,
-        table: Tensor,
-        tokenizer: PreTrainedTokenizerBase,
-        teacher: TeacherTable | None,
-        generator: Generator | None = None,
-    ) -> Tensor:
-        """The file's rows, and noise of the same scale for the words it lacks."""
+    def known(self, width: int, tokenizer: PreTrainedTokenizerBase, teacher: TeacherTable | None) -> KnownRows:
+        """The file's rows; noise of the same scale stands for the words it lacks."""
         vocabulary = tokenizer.get_vocab()
-        vectors, width = read_vectors(self.path, vocabulary)
-        if width != table.shape[1]:
+        vectors, found_width = read_vectors(self.path, vocabulary)
+        if found_width != width:
             raise KDError(
-                f"the vectors in '{self.path}' are {width} wide, and the student's table is {table.shape[1]}"
-                f"; set student.embedding_size={width} (hidden_size for student=transformer)"
+                f"the vectors in '{self.path}' are {found_width} wide, and the student's table is {width}"
+                f"; set student.embedding_size={found_width} (hidden_size for student=transformer)"
             )
         if len(vectors) < 2:
             raise KDError(
@@ -182,8 +200,7 @@ class VectorFile(Embeddings):
         log.info("%s covers %d of %d words of the vocabulary", self.path, len(vectors), len(vocabulary))
         found = torch.stack(list(vectors.values()))
         scale = 1.0 if self.std is None else self.std / found.std().item()
-        known = {vocabulary[word]: vector * scale for word, vector in vectors.items()}
-        return _fill(table, known, found.std().item() * scale, tokenizer, generator)
+        return KnownRows([vocabulary[word] for word in vectors], found * scale, found.std().item() * scale)
 
 
 def principal_components(rows: Tensor, width: int) -> Tensor:
@@ -205,8 +222,20 @@ def principal_components(rows: Tensor, width: int) -> Tensor:
     """
     # Of the [E_t, E_t] product, which is quick and in double precision loses nothing.
     rows = rows.double()
-    _, vectors = torch.linalg.eigh(rows.T @ rows)
-    return (rows @ vectors.flip(1)[:, :width]).float()
+    with one_thread():
+        _, vectors = torch.linalg.eigh(rows.T @ rows)
+        return (rows @ vectors.flip(1)[:, :width]).float()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """The same sums, in the same order, however many threads the run has: a start is a start on any machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def teacher_rows(tokenizer: PreTrainedTokenizerBase, teacher: TeacherTable) -> dict[int, Tensor]:
@@ -272,20 +301,9 @@ def _lines(path: str) -> Iterator[str]:
         raise KDError(f"cannot read the word vectors '{path}' ({error}); set embeddings.path=...") from error
 
 
-def _fill(
-    table: Tensor,
-    known: dict[int, Tensor],
-    std: float,
-    tokenizer: PreTrainedTokenizerBase,
-    generator: Generator | None,
-) -> Tensor:
-    """A table like this one: the known rows, random ones between them, zero for the padding."""
-    filled = torch.empty(table.shape).normal_(std=std, generator=generator)
-    if known:
-        filled[list(known)] = torch.stack(list(known.values()))
-    if tokenizer.pad_token_id is not None:
-        filled[tokenizer.pad_token_id] = 0
-    return filled
+def nothing(width: int, std: float) -> KnownRows:
+    """No known row."""
+    return KnownRows([], torch.empty(0, width), std)
 
 
 def _positive(name: str, value: float) -> float:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +70,16 @@ class Job:
         """Whether it takes a GPU where there is one."""
         return OmegaConf.select(self.config, "trainer.accelerator") in ("auto", "gpu", "cuda")
 
-    @property
-    def data(self) -> dict[str, Any]:
-        """Where its rows come from."""
-        return OmegaConf.to_container(self.config.data, resolve=True, throw_on_missing=False)
+    @cached_property
+    def task(self) -> dict[str, Any]:
+        """Its configuration without Hydra's own keys, resolved."""
+        task = OmegaConf.masked_copy(self.config, [key for key in self.config if key != "hydra"])
+        return OmegaConf.to_container(task, resolve=True, throw_on_missing=False)
+
+    @cached_property
+    def reads(self) -> str:
+        """Equal for jobs that read the same rows in the same words."""
+        return json.dumps([self.task.get(part) for part in ("data", "teacher", "tokenizer", "embeddings")], default=str)
 
     def name(self, root: Path) -> str:
         """What people call it: its directory as seen from the sweep's."""

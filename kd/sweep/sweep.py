@@ -7,6 +7,7 @@ import math
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ PRELOAD = [
     *("transformers.models.bert.modeling_bert", "transformers.models.bert.tokenization_bert"),
 ]
 """What a job imports: all of it at once, or late, as transformers does with a teacher's architecture."""
-WARM = "kd.single_run:remember_rows"
+WARM = "kd.single_run:remember"
 GRACE = 10.0
 """Seconds that a job has to end in order after Ctrl-C."""
 
@@ -88,6 +89,8 @@ class Sweep:
         self.known = known_runs(self.place)
         self.server: ForkServer | None = None
         self.slots: list[Slot] = []
+        self.remembered: set[str] = set()
+        """What the fork server holds in memory, by `Job.reads`."""
         OPENED.append(self)
 
     def launch(self, batch: Sequence[Sequence[str]], first: int) -> list[Job]:
@@ -106,7 +109,6 @@ class Sweep:
             self.slots = slots_for(waiting, self.asked, visible_gpus(), usable_cores())
             if self.server is None:
                 self.server = ForkServer(ENTRY, PRELOAD, self.place / "launcher.log")
-                self.server.warm(WARM, waiting[0].data)
             with Progress(self.record.jobs, self.place, len(self.slots)) as progress, terminated_as_interrupted():
                 self._run(waiting, progress)
         self._settle(jobs, mine)
@@ -151,10 +153,14 @@ class Sweep:
 
     def _run(self, waiting: Sequence[Job], progress: Progress) -> None:
         todo, free, running = list(waiting), list(self.slots), {}
+        readers = Counter(job.reads for job in waiting)
         try:
             while todo or running:
                 while todo and free:
                     job, slot = todo.pop(0), free.pop(0)
+                    if job.reads not in self.remembered and (readers[job.reads] > 1 or len(waiting) == 1):
+                        self.remembered.add(job.reads)
+                        self.server.warm(WARM, job.task)
                     running[job.number] = self._start(job, slot, progress)
                 for message in self.server.heard(self._patience(running)):
                     if "started" in message:
