@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -58,15 +59,23 @@ def main(arguments: list[str] | None = None) -> int:
         # The reader of a pipe, such as head, went away: nothing is wrong, and nothing more can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (KDError, OSError) as error:
-        if os.environ.get("KD_DEBUG", "0") not in ("", "0"):
+    except Exception as error:
+        known = isinstance(error, KDError | OSError) or full_disk(error)
+        if not known or os.environ.get("KD_DEBUG", "0") not in ("", "0"):
             raise
         print(f"kd {command}: {sentence(error)}", file=sys.stderr)
         return 2
 
 
-def sentence(error: KDError | OSError) -> str:
+def full_disk(error: BaseException) -> bool:
+    """Whether there was no room to write; libraries raise this in their own words."""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error)
+
+
+def sentence(error: Exception) -> str:
     """What a mistake says to the user."""
+    if full_disk(error):
+        return f"the disk is full ({error}); make room and repeat the command: what is complete is kept"
     if isinstance(error, KDError):
         return str(error)
     place = f" '{error.filename}'" if error.filename else ""

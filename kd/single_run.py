@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*Experiment logs directory.*exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", message=".*`srun` command is available on your system but is not used.*")
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
         logging.getLogger(name).setLevel(logging.WARNING)
     transformers.logging.set_verbosity_error()
@@ -190,8 +192,11 @@ def same_run(run: RunDirectory, resolved: dict[str, Any], splits: Splits) -> boo
 
 
 def loads(checkpoint: Path) -> bool:
-    """Whether a checkpoint can be read to its end."""
+    """Whether a checkpoint is whole: its records have the checksums that torch wrote beside them, and can be read."""
     try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            if archive.testzip() is not None:  # torch itself reads what is damaged without a word
+                return False
         torch.load(checkpoint, map_location="cpu", weights_only=True)
     except Exception:  # a cut or overwritten archive shows as any of several kinds
         return False

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import platform
 import shutil
 from collections.abc import Iterable
 from importlib.resources import files
@@ -28,8 +30,8 @@ def write(document: Document, place: Path) -> Path:
             f"expected an empty folder or an earlier report at '{place}', found something else; give another --out"
         )
     place.parent.mkdir(parents=True, exist_ok=True)
-    made = place.with_name(f".{place.name}.{os.getpid()}")
-    shutil.rmtree(made, ignore_errors=True)
+    remove_abandoned(place)
+    made = place.with_name(f".{place.name}.{platform.node()}.{os.getpid()}")
     try:
         for folder in ("tables", "figures"):
             (made / folder).mkdir(parents=True)
@@ -43,6 +45,26 @@ def write(document: Document, place: Path) -> Path:
     finally:
         shutil.rmtree(made, ignore_errors=True)
     return place / "index.html"
+
+
+def remove_abandoned(place: Path) -> None:
+    """What processes of this machine left half-written that were killed; those that still write are left alone."""
+    prefix = f".{place.name}.{platform.node()}."
+    for folder in place.parent.glob(f"{glob.escape(prefix)}*"):
+        number = folder.name.removeprefix(prefix)
+        if number.isdigit() and not alive(int(number)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process of this machine still is, another user's too."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return pid != os.getpid()  # ours has not begun to write
 
 
 def blocks(document: Document) -> Iterable[tuple[str, Section | None, Block]]:
