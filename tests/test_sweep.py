@@ -192,6 +192,13 @@ def test_a_rank_that_breaks_ends_its_job_only(options):
     assert len(list(healthy.path.glob("metrics*.csv"))) == 1, "one rank writes"
 
 
+def test_a_daemon_ends_with_its_job_and_not_before(options):
+    """It is in a session of its own, and what started it is gone: one job's end tells nothing of another's daemon."""
+    command = ["train", "-m", *options, "student=dan", "method=supervised", "hydra.launcher.slots=2", "seed=0,1"]
+    assert run_kd(*command, trouble("0:daemon,1:daemon")) == 0
+    assert nothing_left(2)
+
+
 def test_ranks_that_kd_did_not_start_are_refused(options, monkeypatch, capsys):
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert run_kd("train", *options) == 2
