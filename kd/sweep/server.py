@@ -33,7 +33,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from kd.ranks import OF_RANKS, die_with_parent
+from kd.ranks import OF_RANKS, die_with_parent, outlive_parent
 
 PR_SET_CHILD_SUBREAPER = 36
 PARENT, GROUP = 1, 2
@@ -139,6 +139,7 @@ class Server:
 
     def start(self, request: dict[str, Any]) -> None:
         """Fork a job."""
+        outlive_parent()  # there is something to end first
         sys.stdout.flush()
         sys.stderr.flush()
         parent = os.getpid()
