@@ -67,6 +67,12 @@ def die_with_parent(parent: int | None = None) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def outlive_parent() -> None:
+    """Take `die_with_parent` back."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0)
+
+
 def tell_failure(run: Path, rank: int, reason: str) -> None:
     """Leave why a rank failed where the others, and who started them, find it."""
     temporary = run / f".rank-{rank}"

@@ -138,46 +138,6 @@ class PairedTest:
         return self._expected(lean) / scale
 
 
-@dataclass(frozen=True)
-class PairedDifference:
-    """Accuracy of one model less that of another on the same rows.
-
-    Args:
-        difference: in [-1, 1].
-        low, high: its 95 % interval.
-        p_value: McNemar's exact test, two-sided.
-        won, lost: rows that only the first, only the second model has right.
-    """
-
-    difference: float
-    low: float
-    high: float
-    p_value: float
-    won: int
-    lost: int
-
-    @property
-    def decided(self) -> bool:
-        """Whether the test set can tell the two apart, at the 5 % level; then the interval leaves out 0."""
-        return self.p_value < 0.05
-
-
-def compare(correct: np.ndarray, baseline: np.ndarray, confidence: float = 0.95) -> PairedDifference:
-    """The paired difference between two models on the same test rows, by `PairedTest`.
-
-    Args:
-        correct, baseline: ``[N]`` bool, in the same order of rows.
-        confidence: coverage of the interval.
-
-    >>> compare(np.array([True] * 8 + [False] * 2), np.array([True] * 2 + [False] * 8)).won
-    6
-    """
-    won, lost = int((correct & ~baseline).sum()), int((~correct & baseline).sum())
-    test = PairedTest.of(correct, baseline)
-    low, high = test.interval(1 - confidence)
-    return PairedDifference((won - lost) / len(correct), low, high, test.p_value, won, lost)
-
-
 def holm(p_values: Sequence[float], level: float = 0.05) -> tuple[np.ndarray, np.ndarray]:
     """Holm's step-down correction of ``M`` comparisons.
 

@@ -132,8 +132,8 @@ def fit(
 
 def join_curves(path: Path, before: list[Path]) -> None:
     """Put the curves from before interruptions in front, each up to where the run went on."""
-    tables = [pandas.read_csv(part) for part in [*before, path] if part.exists()]
-    if before:
+    tables = [table for part in [*before, path] if len(table := curves_in(part))]
+    if before and tables:
         whole = tables.pop()
         while tables:
             earlier = tables.pop()
@@ -141,6 +141,14 @@ def join_curves(path: Path, before: list[Path]) -> None:
         whole.to_csv(path, index=False)
     for part in before:
         part.unlink()
+
+
+def curves_in(path: Path) -> pandas.DataFrame:
+    """What the logger wrote; nothing of a file that it was writing when the run was killed."""
+    try:
+        return pandas.read_csv(path).dropna(subset="step")
+    except (FileNotFoundError, KeyError, pandas.errors.EmptyDataError, pandas.errors.ParserError):
+        return pandas.DataFrame()
 
 
 def evaluate(run: RunDirectory, student: PreTrainedModel, assembly: Assembly) -> dict[str, Any]:

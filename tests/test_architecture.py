@@ -53,10 +53,7 @@ TORCH_FREE = [
     "identity.py",
     "memory.py",
     "ranks.py",
-    *(
-        f"sweep/{name}.py"
-        for name in ("__init__", "sweep", "jobs", "slots", "client", "server", "record", "progress", "search")
-    ),
+    *(f"sweep/{path.name}" for path in sorted((PACKAGE / "sweep").glob("*.py"))),
     *(f"report/{path.name}" for path in sorted((PACKAGE / "report").glob("*.py"))),
 ]
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.name != "__init__.py")

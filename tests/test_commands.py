@@ -19,6 +19,7 @@ import transformers
 
 from kd.cli import COMMANDS
 from kd.run import RunDirectory
+from kd.training import join_curves
 from tests.conftest import make_teacher, run_kd
 
 
@@ -136,6 +137,22 @@ def test_interrupted_run_goes_on_where_it_was(options, monkeypatch):
     assert all(torch.equal(one[name], two[name]) for name in one)
     one, two = (pandas.read_csv(Path(place) / "metrics.csv") for place in ("whole", "broken"))
     pandas.testing.assert_frame_equal(one, two[one.columns], check_exact=False, atol=1e-6)
+
+
+def test_curves_that_a_kill_cut_off_do_not_stop_a_run(tmp_path):
+    """The logger empties its file before it writes it: a kill may come in between."""
+    rows, curves = "epoch,step,val/accuracy\n", tmp_path / "metrics.csv"
+    parts = [tmp_path / f"metrics.before-{number}.csv" for number in range(4)]
+    for part, text in zip(parts, (f"{rows}0,4,0.5\n1,9,0.6\n", "", f"{rows}1,9,0.7\n", rows), strict=True):
+        part.write_text(text)
+    curves.write_text(f"{rows}2,14,0.8\n")
+    join_curves(curves, parts)
+    assert pandas.read_csv(curves)["val/accuracy"].tolist() == [0.5, 0.7, 0.8]
+    assert list(tmp_path.iterdir()) == [curves]
+    parts[0].touch()
+    curves.unlink()
+    join_curves(curves, parts[:1])
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_finished_run_is_not_repeated_and_never_overwritten(options, capsys):

@@ -150,7 +150,7 @@ def test_unfinished_and_damaged_runs_are_left_out_and_named(tmp_path, capsys):
     RunDirectory(tmp_path / "half").set_status("running")
     assert main(["report", str(tmp_path)]) == 0
     error = capsys.readouterr().err
-    assert "1 runs that are not finished" in error and "cut' is damaged" in error
+    assert "left out: 1 run not finished" in error and "cut' is damaged" in error
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "empty"])

@@ -174,6 +174,9 @@ def test_jobs_that_failed_or_are_missing_are_named(runs):
     RunDirectory(runs.folder / "jobs" / "1").set_status("failed", reason="out of memory")
     (runs.folder / "lone").mkdir()
     RunDirectory(runs.folder / "lone").set_status("running")
+    (runs.folder / "jobs" / "5").mkdir()
+    RunDirectory(runs.folder / "jobs" / "5").set_status("pruned", reason="behind")
+    runs.write("jobs/6", "supervised", seed=6)
     job = lambda number, state, **more: {  # noqa: E731
         **{"number": number, "overrides": [f"seed={number}"], "directory": f"jobs/{number}", "state": state},
         **{"reason": None, "log": None, **more},
@@ -188,6 +191,9 @@ def test_jobs_that_failed_or_are_missing_are_named(runs):
                 job(1, "failed", reason="killed: out of memory", log="jobs/1/train.log"),
                 job(2, "waiting"),
                 job(3, "done"),
+                job(4, "failed", directory="jobs/1"),
+                job(5, "pruned", reason="behind"),
+                job(6, "failed", reason="trained again since"),
             ],
         },
     )
@@ -199,7 +205,45 @@ def test_jobs_that_failed_or_are_missing_are_named(runs):
     assert left_out["seed=2"]["state"] == "not started"
     assert left_out["seed=3"]["state"] == "missing"
     assert left_out[str(runs.folder / "lone")]["state"] == "not finished"
+    assert len(left_out) == 4, "a run that two jobs share once, one that is done since not at all"
     assert "made by kd train -m seed=0,1,2,3" in text
+    assert "1 run ended early, because a search's other trials were ahead" in text.replace("&#39;", "'")
+
+
+def test_the_command_of_a_job_is_told_as_a_single_run(runs):
+    """Copied out of its sweep, or trained by kd reproduce."""
+    job, again = runs.write("job", "supervised"), runs.write("again", "supervised", seed=1)
+    said = ["kd", "train", "--config-name", "config", "--config-path", "/somewhere/conf", "--config-dir", "/my"]
+    said += ["hydra.launcher.slots=2", "student=dan", "seed=0", "hydra.mode=RUN", "hydra.run.dir='/x'"]
+    write_json(job / "environment.json", RunDirectory(job).environment() | {"command": said})
+    reproduced = {"command": ["/somewhere/bin/kd", "reproduce", "one"]}
+    write_json(again / "environment.json", RunDirectory(again).environment() | reproduced)
+    for _ in range(2):
+        page(runs.folder)
+        commands = (runs.folder / "report" / "report.md").read_text().split("```")[1]
+        assert commands == "\nkd reproduce one\nkd train --config-dir /my student=dan seed=0\n"
+        (job / ".hydra").mkdir(exist_ok=True)
+        (job / ".hydra" / "overrides.yaml").write_text("[student=dan, seed=0]")
+
+
+def test_the_heat_map_shows_small_differences_as_small(runs):
+    """Settings that share the best accuracy are all framed; the colours span two points at least."""
+    logits = runs.answers(0.75)
+    sharper = {name: 2 * values for name, values in logits.items()}
+    worse = {name: values.copy() for name, values in logits.items()}
+    right = next(iter(np.flatnonzero(logits["validation"].argmax(1) == runs.labels["validation"])))
+    worse["validation"][right] = worse["validation"][right][::-1]
+    for temperature, answered in enumerate((logits, sharper, worse), start=1):
+        runs.write(str(temperature), "distillation", logits=answered, temperature=temperature)
+    text = words(page(runs.folder))
+    assert "1 setting more (dashed) has the same accuracy" in text and "span at least 2 points" in text
+    with (runs.folder / "report" / "figures" / "heat-map-1.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    (chosen,) = [row["temperature"] for row in rows if row["best"] == "True"]
+    assert f"validation chose distilled temperature={chosen[0]}" in text, "by the same rule"
+    svg = (runs.folder / "report" / "figures" / "heat-map-1.svg").read_text()
+    depths = sorted({float(found) for found in re.findall(r"opacity: (0\.\d+)", svg)})
+    assert depths[-1] - depths[0] < 0.2
 
 
 def test_a_sweep_file_that_cannot_be_read_is_no_obstacle(runs):

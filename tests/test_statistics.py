@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, bootstrap
 
-from kd.statistics import accuracy_interval, compare
+from kd.statistics import PairedTest, accuracy_interval
 
 
 @pytest.fixture
@@ -22,24 +22,25 @@ def test_interval_is_wilsons(answers):
 
 
 def test_difference_and_discordant_rows(answers):
-    paired = compare(*answers)
     correct, baseline = answers
-    assert paired.difference == pytest.approx(correct.mean() - baseline.mean())
-    assert paired.won - paired.lost == pytest.approx(len(correct) * paired.difference)
-    assert paired.p_value == pytest.approx(binomtest(paired.won, paired.won + paired.lost).pvalue)
+    won, lost = (correct & ~baseline).sum(), (~correct & baseline).sum()
+    test = PairedTest.of(correct, baseline)
+    assert test == PairedTest((won + lost,), won - lost, 400)
+    assert test.total / test.rows == pytest.approx(correct.mean() - baseline.mean())
+    assert test.p_value == pytest.approx(binomtest(won, won + lost).pvalue)
 
 
 def test_interval_is_near_the_paired_bootstrap():
     """Against scipy's bootstrap over the rows, which knows nothing of McNemar; 40 rows won, 30 lost of 400."""
     first = np.arange(400) < 340
     second = (np.arange(400) >= 40) & (np.arange(400) < 370)
-    paired = compare(first, second)
-    assert (paired.won, paired.lost) == (40, 30)
+    test = PairedTest.of(first, second)
+    assert (test.sizes, test.total) == ((70,), 10)
     differences = first.astype(float) - second.astype(float)
     expected = bootstrap(
         (differences,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(1)
     ).confidence_interval
-    assert (paired.low, paired.high) == pytest.approx((expected.low, expected.high), abs=0.006)
+    assert test.interval() == pytest.approx((expected.low, expected.high), abs=0.006)
 
 
 @pytest.mark.parametrize("won", range(0, 25))
@@ -47,12 +48,14 @@ def test_interval_is_near_the_paired_bootstrap():
 def test_interval_and_verdict_never_contradict_each_other(won, lost):
     first = np.array([True] * won + [False] * lost + [True] * 975)
     second = np.array([False] * won + [True] * lost + [True] * 975)
-    paired = compare(first, second)
-    assert paired.decided == (paired.low > 0 or paired.high < 0)
+    test = PairedTest.of(first, second)
+    low, high = test.interval()
+    assert (test.p_value < 0.05) == (low > 0 or high < 0)
 
 
-def test_verdicts():
+def test_what_is_decided():
     same = np.array([True, False] * 50)
-    assert not compare(same, same).decided and compare(same, same).p_value == 1.0
+    assert PairedTest.of(same, same).p_value == 1.0 and PairedTest.of(same, same).interval() == (0.0, 0.0)
     better, worse = np.arange(100) < 90, np.arange(100) < 60
-    assert compare(better, worse).decided and compare(better, worse).low > 0 > compare(worse, better).high
+    test, turned = PairedTest.of(better, worse), PairedTest.of(worse, better)
+    assert test.p_value < 0.05 and test.interval()[0] > 0 > turned.interval()[1]

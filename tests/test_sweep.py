@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from kd.errors import KDError
 from kd.identity import identity
 from kd.run import RunDirectory
+from kd.sweep.interrupts import Interrupts
 from kd.sweep.jobs import Job
 from kd.sweep.progress import Progress, duration
 from kd.sweep.slots import Slot, slots_for, visible_gpus
@@ -176,6 +177,36 @@ def test_interrupted_again_and_again(options):
         assert pandas.read_csv(SWEEP / job["directory"] / "metrics.csv")["epoch"].nunique() == 4
 
 
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_ended_while_its_server_imports(options, sent):
+    """What has not begun stays waiting, and nobody waits for the imports; those of a killed sweep stop."""
+    command = [sys.executable, "-m", "kd", "train", "-m", *options, "student=dan", "method=supervised", "seed=0,1"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not ((SWEEP / "sweep.json").exists() and "running" in states()):
+        time.sleep(0.02)
+    process.send_signal(sent)
+    printed, _ = process.communicate(timeout=20)
+    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[sent], printed
+    assert nothing_left(1)
+    if sent != signal.SIGKILL:
+        assert states() == ["waiting"] * 2 and not list(SWEEP.glob("*/status.json"))
+
+
+def test_an_interrupt_is_heeded_where_the_sweep_waits():
+    """Not while it writes down a job's end, where half of it would be lost."""
+    with pytest.raises(SystemExit) as ended, Interrupts() as interrupts:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        with interrupts.heeded():
+            pytest.fail("it waits")
+    assert ended.value.code == 128 + signal.SIGTERM
+    with pytest.raises(KeyboardInterrupt), Interrupts() as interrupts, interrupts.heeded():
+        os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), Interrupts():
+        os.kill(os.getpid(), signal.SIGINT)
+
+
 def test_a_rank_that_breaks_ends_its_job_only(options):
     """A job of two ranks, of which the second raises: it fails with that reason, and no process is left."""
     command = ["train", "-m", *options, "student=dan", "method=supervised", "hydra.launcher.slots=2"]
@@ -190,6 +221,13 @@ def test_a_rank_that_breaks_ends_its_job_only(options):
     assert healthy.status()["state"] == "done" and healthy.config()["trainer"]["devices"] == 2
     assert "GLOBAL_RANK: 1, MEMBER: 2/2" in (SWEEP / found[0]["log"]).read_text()
     assert len(list(healthy.path.glob("metrics*.csv"))) == 1, "one rank writes"
+
+
+def test_a_daemon_ends_with_its_job_and_not_before(options):
+    """It is in a session of its own, and what started it is gone: one job's end tells nothing of another's daemon."""
+    command = ["train", "-m", *options, "student=dan", "method=supervised", "hydra.launcher.slots=2", "seed=0,1"]
+    assert run_kd(*command, trouble("0:daemon,1:daemon")) == 0
+    assert nothing_left(2)
 
 
 def test_ranks_that_kd_did_not_start_are_refused(options, monkeypatch, capsys):

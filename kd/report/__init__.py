@@ -2,6 +2,7 @@
 
 =================  ==============================================================================
 ``runs``           reading run directories         ``settings``                 what decides a result
+``origin``         the commands that made them
 ``arms``           runs that differ in the seed alone, their names, their matched baselines
 ``bootstrap``      intervals over seeds and rows
 ``verdicts``       comparisons and what may be said of them

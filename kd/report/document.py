@@ -61,7 +61,8 @@ class Document:
 def document(folders: Sequence[Path], found: Found, studies: Sequence[Study]) -> Document:
     """Everything that is said."""
     sweeps = find_sweeps(folders)
-    troubles = problems(found, sweeps)
+    absent = problems(found, sweeps)
+    troubles = [one for one in absent if one.state != "pruned"]
     agreed = agreement(arm for study in studies for arm in study.arms)
     titles = [f"{study.students} on {study.data}" for study in studies]
     warnings = [f"Should agree and do not: {one}" for one in agreed.disagreements[:3]]
@@ -79,7 +80,8 @@ def document(folders: Sequence[Path], found: Found, studies: Sequence[Study]) ->
         section(study, title, f"{number}-" if len(studies) > 1 else "", commands(study.everything, sweeps))
         for number, (study, title) in enumerate(zip(studies, titles, strict=True), start=1)
     ]
-    closing = [reading(studies), *missing_baselines(studies), *left_out(troubles), reproducibility(agreed)]
+    closing = [reading(studies), *missing_baselines(studies), *left_out(troubles)]
+    closing += [*given_up(len(absent) - len(troubles)), reproducibility(agreed)]
     return Document(
         titles[0] if len(titles) == 1 else f"{plural(len(titles), 'test set')}: {listed(titles)}",
         f"{plural(len(found.runs), 'finished run')}, read by kd {__version__} on {time.strftime('%Y-%m-%d at %H:%M')}",
@@ -169,6 +171,14 @@ def left_out(troubles: Sequence) -> list[Block]:
     return [
         Block("Not in the tables", ["Runs that failed, are not finished, are damaged or are missing."], (), [table])
     ]
+
+
+def given_up(count: int) -> list[Block]:
+    """Runs that a search pruned."""
+    if not count:
+        return []
+    line = f"{plural(count, 'run')} ended early, because a search's other trials were ahead (callbacks=[pruning])."
+    return [Block("Given up by the search", [f"{line} That is as it should be; they are in no table."])]
 
 
 def reproducibility(agreed: Agreement) -> Block:

@@ -15,11 +15,14 @@ from kd.report.figure import HEIGHT, INK, MUTED, SERIES, Figure, legend_below, p
 from kd.report.runs import Run
 from kd.report.study import Study
 from kd.report.verdicts import best_by_validation
+from kd.report.words import plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_LINES, MOST_ROWS, MOST_MAPS = 6, 16, 6
+SMALLEST_SPAN = 0.02
+"""Of the colours of a heat map, in accuracy: smaller differences are to look as small as they are."""
 
 
 def figures(study: Study) -> list[Figure]:
@@ -101,22 +104,26 @@ def heat_maps(study: Study) -> list[Figure]:
 
 def heat_map(number: int, cells: dict[tuple[float, float], Arm], of: int) -> Figure:
     temperatures, alphas = (sorted({key[axis] for key in cells}) for axis in (0, 1))
-    best = max(cells, key=lambda key: cells[key].validation.mean())
+    chosen_arm = best_by_validation(list(cells.values()))
+    best = next(key for key, arm in cells.items() if arm is chosen_arm)
     rows = [
         (t, a, arm.validation.mean(), arm.accuracies.mean(), len(arm.runs), (t, a) == best)
         for (t, a), arm in sorted(cells.items())
     ]
     lowest, highest = (extreme(row[2] for row in rows) for extreme in (min, max))
+    tied = {row[:2] for row in rows if np.isclose(row[2], highest, rtol=0, atol=1e-9)} - {best}
+    middle, span = (lowest + highest) / 2, max(highest - lowest, SMALLEST_SPAN)
 
     def draw(axes: Axes) -> None:
         from matplotlib.patches import Rectangle
 
         for temperature, alpha, value, _, _, chosen in rows:
             x, y = temperatures.index(temperature), alphas.index(alpha)
-            depth = (value - lowest) / (highest - lowest) if highest > lowest else 0.5
+            depth = 0.5 + (value - middle) / span
             axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=SERIES[0], alpha=0.05 + 0.5 * depth, lw=0))
-            if chosen:
-                axes.add_patch(Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, edgecolor=INK, linewidth=1.8))
+            if chosen or (temperature, alpha) in tied:
+                style = {"linewidth": 1.8} if chosen else {"linewidth": 1.0, "linestyle": "--"}
+                axes.add_patch(Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, edgecolor=INK, **style))
             text = f"{100 * value:.1f}" + (" best" if chosen and len(temperatures) < 6 else "")
             axes.text(x, y, text, ha="center", va="center", weight="bold" if chosen else "normal")
         axes.set_xticks(range(len(temperatures)), [f"{value:g}" for value in temperatures])
@@ -127,9 +134,16 @@ def heat_map(number: int, cells: dict[tuple[float, float], Arm], of: int) -> Fig
 
     arm = next(iter(cells.values()))
     name = " ".join(word for word in arm.name.split() if not word.startswith(("temperature=", "alpha=", "seed=")))
+    ties = (
+        f"; {plural(len(tied), 'setting')} more (dashed) {'has' if len(tied) == 1 else 'have'} the same accuracy, and "
+        "the lower negative log-likelihood on validation decided"
+        if tied
+        else ""
+    )
     caption = (
         f"{name}: mean validation accuracy in per cent over seeds; the frame is around the best, temperature "
-        f"{best[0]:g}, alpha {best[1]:g}. The test rows play no part in it."
+        f"{best[0]:g}, alpha {best[1]:g}{ties}. The colours span at least {100 * SMALLEST_SPAN:g} points. The test "
+        "rows play no part in it."
     )
     columns = ("temperature", "alpha", "validation_accuracy", "test_accuracy", "seeds", "best")
     title = "Temperature and alpha" + (f": {name}" if of > 1 else "")

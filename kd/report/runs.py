@@ -16,7 +16,9 @@ import pyarrow
 import pyarrow.parquet
 
 from kd.errors import KDError
+from kd.report.origin import command_of
 from kd.report.settings import settings
+from kd.report.words import listed, plural
 from kd.run import RunDirectory
 
 FIGURES = (
@@ -133,8 +135,8 @@ class Run:
 
     @property
     def command(self) -> list[str] | None:
-        """The command that made it, without the place where kd is installed."""
-        return plain_command(self.environment.get("command"))
+        """The command that made it; see `kd.report.origin`."""
+        return command_of(self.directory, self.environment)
 
 
 def check_figures(metrics: dict[str, Any], environment: dict[str, Any]) -> None:
@@ -147,19 +149,6 @@ def check_figures(metrics: dict[str, Any], environment: dict[str, Any]) -> None:
     for cost in costs:
         _ = cost["training_seconds"], cost["model_bytes"] / cost["latency"]["p50_ms"], cost["latency"].get("threads")
         _ = cost["parameters"]["total"] + cost["parameters"]["without_embeddings"]
-
-
-def plain_command(command: list[str] | None) -> list[str] | None:
-    """``sys.argv`` as one would type it.
-
-    >>> plain_command(["/home/me/.venv/bin/kd", "train", "seed=1"])
-    ['kd', 'train', 'seed=1']
-    """
-    if not isinstance(command, list) or not command:
-        return None
-    words = [str(word) for word in command]
-    rest = words[1:] if words[1:2] == ["train"] else ["train", *words[1:]]
-    return ["kd", *rest]
 
 
 def read_predictions(path: Path, shared: dict[bytes, np.ndarray]) -> dict[str, Split]:
@@ -224,7 +213,7 @@ def find_runs(folders: Iterable[Path]) -> Found:
     Raises:
         KDError: a folder that is not there, or no finished run in any.
     """
-    found, unfinished, shared, seen = Found(), 0, {}, set()
+    found, states, shared, seen = Found(), Counter(), {}, set()
     folders = list(folders)
     for folder in folders:
         if not folder.is_dir():
@@ -237,7 +226,7 @@ def find_runs(folders: Iterable[Path]) -> Found:
             try:
                 state = directory.status()
                 if state.get("state") != "done":
-                    unfinished += 1
+                    states["that a search gave up" if state.get("state") == "pruned" else "not finished"] += 1
                     found.left_out.append((directory.path, unfinished_reason(state)))
                     continue
                 found.runs.append(Run.read(directory, shared))
@@ -245,8 +234,9 @@ def find_runs(folders: Iterable[Path]) -> Found:
                 print(f"kd report: left out: {error}", file=sys.stderr)
                 found.left_out.append((directory.path, str(error)))
     found.runs = with_equal_rows(found)
-    if unfinished:
-        print(f"kd report: {unfinished} runs that are not finished are left out", file=sys.stderr)
+    if states:
+        told = listed([f"{plural(count, 'run')} {state}" for state, count in sorted(states.items())])
+        print(f"kd report: left out: {told}", file=sys.stderr)
     if not found.runs:
         raise KDError(f"expected finished runs in {', '.join(map(str, folders))}, found none; run kd train first")
     return found

@@ -9,14 +9,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import yaml
 
 from kd.report.arms import TITLES, Arm, Pair, arms, baseline_index, baselines, budget, pairs
-from kd.report.runs import Run, plain_command
+from kd.report.origin import overrides
+from kd.report.runs import Run
 from kd.report.settings import OF_TRANSFER
 from kd.report.verdicts import Comparison, Judge, best_by_validation
 from kd.report.words import short
-from kd.run import RunDirectory
 
 NOT_OF_A_BASELINE = (*OF_TRANSFER, "hydra", "seed", "cache", "resume", "rerun", "objective")
 """Overrides that a command for a baseline leaves out."""
@@ -187,21 +186,9 @@ def studies(runs: list[Run]) -> list[Study]:
     return [Study(group) for group in sorted(by_rows.values(), key=len, reverse=True)]
 
 
-def overrides(run: RunDirectory) -> list[str] | None:
-    """What was said on the command line for this run: Hydra's record of it, else the command."""
-    try:
-        found = yaml.safe_load((run.path / ".hydra" / "overrides.yaml").read_text())
-    except (OSError, ValueError, yaml.YAMLError):
-        found = None
-    if isinstance(found, list):
-        return [str(word) for word in found]
-    command = plain_command(run.environment().get("command"))
-    return [word for word in command[2:] if "=" in word] if command else None
-
-
 def baseline_command(run: Run, seeds: tuple[int, ...]) -> str:
     """The command that trains the supervised runs of the same student, data and budget."""
-    said = overrides(run.directory)
+    said = overrides(run.directory, run.environment)
     if said is None:
         return ""
     kept = [word for word in said if not of_transfer(word)]

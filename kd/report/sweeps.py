@@ -13,7 +13,8 @@ import numpy as np
 
 from kd.errors import KDError
 from kd.report.arms import Arm
-from kd.report.runs import Found, Run, plain_command
+from kd.report.origin import plain_command
+from kd.report.runs import Found, Run
 from kd.run import read_json
 
 STATES = {"failed": "failed", "running": "not finished", "waiting": "not started"}
@@ -25,7 +26,7 @@ class Problem:
 
     Args:
         what: its overrides where a sweep tells them, else its place.
-        state: failed, not finished, not started, missing or damaged.
+        state: failed, pruned, not finished, not started, missing or damaged.
         reason: a sentence, or nothing.
         log: where to read on.
     """
@@ -65,7 +66,7 @@ def find_sweeps(folders: Iterable[Path]) -> list[Sweep]:
 
 
 def problems(found: Found, sweeps: list[Sweep]) -> list[Problem]:
-    """Every run that is failed, unfinished, damaged or missing, once."""
+    """Every run that is failed, pruned, unfinished, damaged or missing, once."""
     made: list[Problem] = []
     told: set[Path] = set()
     reasons = {place.resolve(): reason for place, reason in found.left_out}
@@ -73,7 +74,7 @@ def problems(found: Found, sweeps: list[Sweep]) -> list[Problem]:
     for sweep in sweeps:
         for job in sweep.jobs:
             place, state = sweep.place(job), str(job.get("state"))
-            if place in whole and state == "done":
+            if place in whole or place in told:  # done since, or a job that is the same run as an earlier one
                 continue
             what = " ".join(map(str, job.get("overrides") or ())) or str(job.get("directory") or job.get("number"))
             reason = str(job.get("reason") or reasons.get(place) or "")
@@ -85,7 +86,7 @@ def problems(found: Found, sweeps: list[Sweep]) -> list[Problem]:
     for place, reason in found.left_out:
         if place.resolve() not in told:
             state, _, rest = reason.partition(": ")
-            known = state in ("failed", "not finished")
+            known = state in ("failed", "pruned", "not finished")
             made.append(Problem(str(place), state if known else "damaged", rest if known else reason))
     return made
 

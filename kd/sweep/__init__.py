@@ -7,7 +7,7 @@ job are paid by a fork server, once.
     slots.py    how many run side by side, and on what
     server.py   the process that forks them            client.py   the sweep's side of it
     record.py   sweep.json and the table               progress.py  done, running, failed, best, time left
-    sweep.py    all of it together
+    interrupts.py  Ctrl-C, kill, a closed terminal  sweep.py   all of it together
 """
 
 from kd.sweep.record import print_table as print_table

@@ -17,8 +17,9 @@ from typing import Any
 from kd.errors import KDError
 
 START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from kd.sweep.server import main; "
-    "main(int(sys.argv[2]), sys.argv[3], sys.argv[4:])"
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); sys.argv[0] = 'kd'; "  # for which kd imports nothing yet
+    "from kd.ranks import die_with_parent; die_with_parent(int(sys.argv[2])); "  # while it imports the rest
+    "from kd.sweep.server import main; main(int(sys.argv[3]), sys.argv[4], sys.argv[5:])"
 )
 
 
@@ -35,8 +36,9 @@ class ForkServer:
         ours, theirs = socket.socketpair()
         # A session of its own: Ctrl-C is for the sweep, which ends its jobs in order.
         with log.open("ab") as printed:
+            arguments = [json.dumps(sys.path), str(os.getpid()), str(theirs.fileno()), entry, *preload]
             self.process = subprocess.Popen(
-                [sys.executable, "-c", START, json.dumps(sys.path), str(theirs.fileno()), entry, *preload],
+                [sys.executable, "-c", START, *arguments],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=printed,
@@ -61,14 +63,17 @@ class ForkServer:
         """Send a job a signal; SIGKILL ends all that it has started."""
         self._say(stop=job, signal=number)
 
-    def heard(self, timeout: float) -> Iterator[dict[str, Any]]:
-        """What the server has to say, waiting at most so many seconds for the first word.
+    def wait(self, timeout: float) -> None:
+        """Until there is something to be heard, at most so many seconds."""
+        select.select([self.connection], [], [], max(0.0, timeout))
+
+    def heard(self) -> Iterator[dict[str, Any]]:
+        """What the server has said meanwhile.
 
         Raises:
             KDError: the server is gone.
         """
-        ready, _, _ = select.select([self.connection], [], [], max(0.0, timeout))
-        if not ready:
+        if not select.select([self.connection], [], [], 0)[0]:
             return
         try:
             found = self.connection.recv(1 << 16)
@@ -84,6 +89,10 @@ class ForkServer:
             elif "ended" in message:
                 self.groups.pop(message["ended"], None)
             yield message
+
+    def kill(self) -> None:
+        """End a server that has forked nothing, whatever it does."""
+        self.process.kill()
 
     def close(self) -> None:
         """End the server and whatever still runs."""

@@ -29,13 +29,15 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from kd.ranks import OF_RANKS, die_with_parent
+from kd.ranks import OF_RANKS, die_with_parent, outlive_parent
 
 PR_SET_CHILD_SUBREAPER = 36
+PARENT, GROUP = 1, 2
+"""Fields of ``/proc/PID/stat`` after the name: its parent, its process group."""
 BEFORE_IMPORTS = {
     "OMP_NUM_THREADS": "1",  # no worker thread may exist before a fork
     "OPENBLAS_NUM_THREADS": "1",
@@ -74,7 +76,10 @@ def load(entry: str) -> Callable[[list[str]], int]:
 
 
 def adopt_orphans() -> None:
-    """Ranks whose first process is gone become children of this one, so that none is left as a zombie (Linux)."""
+    """What is left by a process below this one becomes its child, whatever session it is in (Linux).
+
+    Jobs do so too: what the server adopts is of a job that has ended.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -111,6 +116,7 @@ class Server:
         finally:
             for pid in self.jobs:
                 end_group(pid)
+            self.end_orphans(jobs=())
 
     def say(self, **message: Any) -> None:
         """One line to the other end."""
@@ -133,6 +139,7 @@ class Server:
 
     def start(self, request: dict[str, Any]) -> None:
         """Fork a job."""
+        outlive_parent()  # there is something to end first
         sys.stdout.flush()
         sys.stderr.flush()
         parent = os.getpid()
@@ -157,12 +164,23 @@ class Server:
             if ended is not None:
                 end_group(pid)  # while the job's number is still its own
                 _, status = os.waitpid(pid, 0)
-                self.say(ended=self.jobs.pop(pid), code=os.waitstatus_to_exitcode(status))
+                job = self.jobs.pop(pid)
+                self.end_orphans(self.jobs)
+                self.say(ended=job, code=os.waitstatus_to_exitcode(status))
         with contextlib.suppress(ChildProcessError):
             while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
                 if found.si_pid in self.jobs:
                     return  # reported next time
                 os.waitpid(found.si_pid, 0)
+
+    def end_orphans(self, jobs: Iterable[int]) -> None:
+        """Kill what jobs that have ended left in sessions of their own; what those have started comes here in turn."""
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline and (left := set(running(PARENT, os.getpid())) - set(jobs)):
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
 
 
 def end_group(pid: int) -> None:
@@ -177,19 +195,19 @@ def end_group(pid: int) -> None:
             return
         except PermissionError:  # macOS says so of zombies
             return
-        if not any(of_group(pid)):
+        if not running(GROUP, pid):
             return
         time.sleep(0.01)
 
 
-def of_group(pid: int) -> list[int]:
-    """The processes of a group that still run (Linux; elsewhere none are seen)."""
+def running(field: int, value: int) -> list[int]:
+    """The processes with this value in a field of ``/proc/PID/stat`` that still run (elsewhere none are seen)."""
     found = []
     for name in os.listdir("/proc") if os.path.isdir("/proc/self") else []:
         if name.isdigit():
             with contextlib.suppress(OSError), open(f"/proc/{name}/stat") as file:
-                state, _, group = file.read().rpartition(")")[2].split()[:3]
-                if int(group) == pid and state not in "ZX":
+                facts = file.read().rpartition(")")[2].split()
+                if int(facts[field]) == value and facts[0] not in "ZX":
                     found.append(int(name))
     return found
 
@@ -200,6 +218,7 @@ def run_job(server: Server, request: dict[str, Any], parent: int) -> None:
     try:
         os.setsid()
         die_with_parent(parent)
+        adopt_orphans()
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)

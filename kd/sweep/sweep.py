@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from kd.errors import KDError
 from kd.ranks import told_failure
 from kd.sweep.client import ForkServer
+from kd.sweep.interrupts import Interrupts
 from kd.sweep.jobs import Job, known_runs, plan
 from kd.sweep.progress import Progress
 from kd.sweep.record import Record
@@ -32,7 +32,7 @@ PRELOAD = [
 """What a job imports: all of it at once, or late, as transformers does with a teacher's architecture."""
 WARM = "kd.single_run:remember"
 GRACE = 10.0
-"""Seconds that a job has to end in order after Ctrl-C."""
+"""Seconds that a job has to end in order after Ctrl-C; none after the second."""
 
 
 @dataclass
@@ -109,8 +109,8 @@ class Sweep:
             self.slots = slots_for(waiting, self.asked, visible_gpus(), usable_cores())
             if self.server is None:
                 self.server = ForkServer(ENTRY, PRELOAD, self.place / "launcher.log")
-            with Progress(self.record.jobs, self.place, len(self.slots)) as progress, terminated_as_interrupted():
-                self._run(waiting, progress)
+            with Progress(self.record.jobs, self.place, len(self.slots)) as progress, Interrupts() as interrupts:
+                self._run(waiting, progress, interrupts)
         self._settle(jobs, mine)
         return jobs
 
@@ -151,18 +151,21 @@ class Sweep:
             job.attempts, job.found = one.attempts, one.found
         self.record.write()
 
-    def _run(self, waiting: Sequence[Job], progress: Progress) -> None:
+    def _run(self, waiting: Sequence[Job], progress: Progress, interrupts: Interrupts) -> None:
         todo, free, running = list(waiting), list(self.slots), {}
         readers = Counter(job.reads for job in waiting)
         try:
             while todo or running:
                 while todo and free:
-                    job, slot = todo.pop(0), free.pop(0)
-                    if job.reads not in self.remembered and (readers[job.reads] > 1 or len(waiting) == 1):
-                        self.remembered.add(job.reads)
-                        self.server.warm(WARM, job.task)
-                    running[job.number] = self._start(job, slot, progress)
-                for message in self.server.heard(self._patience(running)):
+                    one = Running(todo.pop(0), free.pop(0), time.time())
+                    running[one.job.number] = one
+                    if one.job.reads not in self.remembered and (readers[one.job.reads] > 1 or len(waiting) == 1):
+                        self.remembered.add(one.job.reads)
+                        self.server.warm(WARM, one.job.task)
+                    self._start(one, progress)
+                with interrupts.heeded():
+                    self.server.wait(self._patience(running))
+                for message in self.server.heard():
                     if "started" in message:
                         running[message["started"]].start = time.monotonic()
                         progress.since[message["started"]] = time.monotonic()
@@ -172,10 +175,11 @@ class Sweep:
                         self._end(one, message["code"], progress)
                 self._end_hanging(running)
         except BaseException as error:
-            self._interrupt(running, progress, error)
+            self._interrupt(running, progress, interrupts, error)
             raise
 
-    def _start(self, job: Job, slot: Slot, progress: Progress) -> Running:
+    def _start(self, one: Running, progress: Progress) -> None:
+        job, slot = one.job, one.slot
         job.state, job.attempts = "running", job.attempts + 1
         job.directory.mkdir(parents=True, exist_ok=True)
         with job.log.open("a") as log:
@@ -183,7 +187,6 @@ class Sweep:
         self.server.start(job.number, job.arguments(self.flags), job.log, slot.environment(), slot.threads_for(job))
         progress.started(job)
         self.record.write()
-        return Running(job, slot, time.time())
 
     def _end(self, one: Running, code: int, progress: Progress) -> None:
         job = one.job
@@ -211,19 +214,26 @@ class Sweep:
                 one.asked_to_end = f"did not end within hydra.launcher.timeout_min={self.timeout / 60:g}"
                 self.server.stop(one.job.number, signal.SIGKILL)
 
-    def _interrupt(self, running: dict[int, Running], progress: Progress, error: BaseException) -> None:
+    def _interrupt(
+        self, running: dict[int, Running], progress: Progress, interrupts: Interrupts, error: BaseException
+    ) -> None:
         """End what runs, in order where there is time; what has not begun stays waiting."""
-        word = f"the sweep was interrupted ({type(error).__name__})"
+        word = f"the sweep was interrupted ({interrupts.said(error)})"
+        if all(one.start == math.inf for one in running.values()):  # the server is at its imports
+            self.server.kill()
+            for one in running.values():
+                one.job.state, one.job.attempts = "waiting", one.job.attempts - 1
+            return
         deadline = time.monotonic() + GRACE
-        with contextlib.suppress(KDError), uninterrupted():
+        with contextlib.suppress(KDError):
             for job in running:
                 self.server.stop(job, signal.SIGINT)
             while running:
-                if time.monotonic() > deadline:
+                if time.monotonic() > deadline or len(interrupts.sent) > 1:
                     for job in running:
                         self.server.stop(job, signal.SIGKILL)
-                    deadline = float("inf")
-                for message in self.server.heard(min(0.2, GRACE)):
+                self.server.wait(0.2)
+                for message in self.server.heard():
                     if "ended" in message:
                         one = running.pop(message["ended"])
                         one.asked_to_end = None if message["code"] == 0 else word
@@ -262,36 +272,3 @@ def reason(job: Job, code: int, said: str | None) -> str:
     own = [line for line in lines if line.startswith("kd train: ")]
     last = (own or lines or ["nothing printed"])[-1]
     return last.removeprefix("kd train: ")
-
-
-@contextlib.contextmanager
-def terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM and a closed terminal end the sweep in order, as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number, frame):
-        raise SystemExit(128 + number)
-
-    # One that is ignored, as SIGHUP is under nohup, stays ignored.
-    heard = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) != signal.SIG_IGN]
-    before = {number: signal.signal(number, end) for number in heard}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """A second Ctrl-C does not leave jobs behind that the first was about to end."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

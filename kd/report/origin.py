@@ -1,0 +1,55 @@
+"""How a run was made: the command, as one would type it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from kd.run import RunDirectory
+
+OF_A_JOB = "hydra.mode=RUN"
+"""In the command of every job of a sweep: see `kd.sweep.jobs.Job.arguments`."""
+
+
+def plain_command(command: list[str] | None) -> list[str] | None:
+    """``sys.argv`` as one would type it.
+
+    >>> plain_command(["/home/me/.venv/bin/kd", "train", "seed=1"])
+    ['kd', 'train', 'seed=1']
+    """
+    if not isinstance(command, list) or not command:
+        return None
+    words = [str(word) for word in command]
+    rest = words[1:] if words[1:2] in (["train"], ["reproduce"]) else ["train", *words[1:]]
+    return ["kd", *rest]
+
+
+def command_of(run: RunDirectory, environment: dict[str, Any]) -> list[str] | None:
+    """The command that made a run; None where it does not tell. A job of a sweep is told as a single run."""
+    command = plain_command(environment.get("command"))
+    if command is None or OF_A_JOB not in command:
+        return command
+    flags = [word for at in places(command, "--config-dir") for word in command[at : at + 2]]
+    return ["kd", "train", *flags, *(overrides(run, environment) or ())]
+
+
+def overrides(run: RunDirectory, environment: dict[str, Any]) -> list[str] | None:
+    """What was said on the command line for this run: Hydra's record of it, else the command."""
+    try:
+        found = yaml.safe_load((run.path / ".hydra" / "overrides.yaml").read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        found = None
+    if isinstance(found, list):
+        return [str(word) for word in found]
+    command = plain_command(environment.get("command"))
+    if command is None or command[1] != "train":
+        return None
+    said = [word for word in command[2:] if "=" in word]
+    return (
+        [word for word in said if not word.lstrip("+").startswith(("hydra.", "hydra/"))] if OF_A_JOB in said else said
+    )
+
+
+def places(words: list[str], word: str) -> list[int]:
+    return [at for at, one in enumerate(words) if one == word]
