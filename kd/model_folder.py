@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from kd.checksum import file_sha256
 from kd.errors import KDError
 
 FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
@@ -54,16 +54,8 @@ def folder_checksum(folder: Path) -> str:
     digest = hashlib.sha256()
     patterns = (*FILES, "pytorch_model*.bin")
     for path in sorted({path for pattern in patterns for path in folder.glob(pattern)}):
-        facts = path.stat()
-        digest.update(path.name.encode() + _digest(path.resolve(), facts.st_size, facts.st_mtime_ns))
+        digest.update(path.name.encode() + bytes.fromhex(file_sha256(path)))
     return digest.hexdigest()
-
-
-@functools.cache
-def _digest(path: Path, size: int, time: int) -> bytes:
-    """Of a file as it is now; a run asks for its teacher's three times, and hashing takes as long as reading."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
 
 
 def load_config(folder: Path) -> PretrainedConfig:

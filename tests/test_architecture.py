@@ -12,6 +12,7 @@ FLOORS = [
         *(
             "errors",
             "contract",
+            "checksum",
             "run",
             "metrics",
             "statistics",
@@ -39,7 +40,7 @@ FLOORS = [
     ["__main__"],
 ]
 # Floor 1 tools that others on floor 1 may use, lowest first.
-FOUNDATION = ["errors", "contract"]
+FOUNDATION = ["errors", "contract", "checksum"]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS, start=1) for room in rooms}
 TORCH_FREE = [
     "cli.py",
@@ -50,6 +51,7 @@ TORCH_FREE = [
     "commands/report.py",
     "commands/cache.py",
     "teacher_cache.py",
+    "checksum.py",
     "identity.py",
     "ranks.py",
     *(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import pyarrow.parquet
 from rich.console import Console
 from rich.table import Table
 
+from kd.checksum import file_sha256
 from kd.errors import KDError
 from kd.run import RunDirectory
 
@@ -149,8 +149,7 @@ def show(found: Iterator[Comparison], changed: list[str], console: Console) -> i
 
 def _checksum(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise KDError(
             f"expected the weights of a run in '{path}', found none ({error.strerror}); train it again"
