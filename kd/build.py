@@ -16,11 +16,12 @@ import lightning
 import numpy as np
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from omegaconf import DictConfig, OmegaConf
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from kd import targets
 from kd.contract import FeatureLoss, Loss
 from kd.data.batching import EncodedSplit, in_slices, labels_of, tokenize
 from kd.data.sources import Splits
@@ -39,8 +40,16 @@ log = logging.getLogger(__name__)
 
 
 def make(node: DictConfig, **known: Any) -> Any:
-    """Instantiate a node, with a user's mistake as the `KDError` that the constructor raised."""
+    """Instantiate a node, with a user's mistake as the `KDError` that the constructor raised.
+
+    Raises:
+        KDError: that, or code that no configuration may name; see `kd.targets`.
+    """
     target = node.get("_target_", "?")
+    targets.verify(node, node._get_full_key(None))
+    for name, value in known.items():
+        if isinstance(value, str) and "${" in value:  # which would be resolved, and may make another node
+            raise KDError(f"{name}: a path or name must not contain '${{', got '{value}'; give it another name")
     try:
         made = instantiate(node, **known, _convert_="all")
         if isinstance(made, partial):  # whose arguments would be looked at when it is called, which may be late
@@ -75,7 +84,7 @@ def method_class(config: DictConfig) -> type[Method]:
     direction = config.method.get("direction")
     if direction not in (None, "to_student", "to_teacher"):
         raise KDError(f"method.direction: expected to_student or to_teacher, got '{direction}'")
-    return get_class(config.method._target_)
+    return targets.find(config.method._target_, "method._target_")
 
 
 def tokenizer(config: DictConfig, data: Splits, teacher: Teacher | None) -> PreTrainedTokenizerBase:

@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from transformers import PreTrainedModel
 
-from kd import build
+from kd import build, targets
 from kd.contract import FeatureLoss
 from kd.errors import KDError
 from kd.features import POOLINGS
@@ -30,6 +30,7 @@ def check(config: DictConfig) -> None:
     Raises:
         KDError: with every mistake found.
     """
+    targets.check(config)
     if not OmegaConf.is_config(config.cache):
         raise KDError(f"cache: expected cache.use and cache.max_gb, got {config.cache!r}; say cache.use=false")
     teachers = dict(_teachers(config.teacher, "teacher")) if config.teacher else {}

@@ -17,7 +17,7 @@ from kd.checksum import file_sha256
 FORMAT = 1
 
 NO_DIFFERENCE = (
-    *("resume", "rerun", "outputs", "sweep", "objective", "logger", "callbacks.progress", "cache.max_gb"),
+    *("resume", "rerun", "outputs", "sweep", "objective", "logger", "modules", "callbacks.progress", "cache.max_gb"),
     *(
         "callbacks.pruning",
         "threads",

@@ -22,7 +22,7 @@ FLOORS = [
             "mapper",
             "recording",
         ),
-        *("identity", "ranks"),
+        *("identity", "ranks", "targets"),
     ],
     ["features", "sweep", "report"],
     ["pruning"],
@@ -52,6 +52,7 @@ TORCH_FREE = [
     "commands/cache.py",
     "teacher_cache.py",
     "checksum.py",
+    "targets.py",
     "identity.py",
     "ranks.py",
     *(
