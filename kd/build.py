@@ -34,6 +34,7 @@ from kd.methods.objective import Objective
 from kd.model_folder import require_length
 from kd.models.embeddings import TeacherTable
 from kd.models.pretrained import new_student
+from kd.paths import inside
 from kd.teacher import Teacher
 
 log = logging.getLogger(__name__)
@@ -217,6 +218,8 @@ def method(config: DictConfig, student: PreTrainedModel, **known: Any) -> Method
 
 def trainer(config: DictConfig, run: Path) -> lightning.Trainer:
     """The Trainer, with loggers and callbacks that write into the run directory."""
+    for group in ("callbacks", "logger", "trainer"):
+        _require_names(config[group], run, group)
     callbacks = [make(node, **_place(node, run)) for node in config.callbacks.values()]
     return make(
         config.trainer,
@@ -225,6 +228,19 @@ def trainer(config: DictConfig, run: Path) -> lightning.Trainer:
         enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
         default_root_dir=str(run),
     )
+
+
+OF_FILES = frozenset({"dirpath", "filename", "name", "version", "prefix", "sub_dir"})
+"""Keys of callbacks, loggers and profilers that become parts of paths in the run directory."""
+
+
+def _require_names(node: Any, run: Path, place: str) -> None:
+    """Refuse such a key whose value leads out of the run directory."""
+    if OmegaConf.is_dict(node):
+        for key, value in node.items():
+            if key in OF_FILES and isinstance(value, str):
+                inside(run, value, f"{place}.{key}")
+            _require_names(value, run, f"{place}.{key}")
 
 
 def _place(node: DictConfig, run: Path) -> dict[str, str]:

@@ -13,6 +13,8 @@ FLOORS = [
             "errors",
             "contract",
             "checksum",
+            "paths",
+            "hub",
             "run",
             "metrics",
             "statistics",
@@ -40,7 +42,7 @@ FLOORS = [
     ["__main__"],
 ]
 # Floor 1 tools that others on floor 1 may use, lowest first.
-FOUNDATION = ["errors", "contract", "checksum"]
+FOUNDATION = ["errors", "contract", "checksum", "hub", "paths"]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS, start=1) for room in rooms}
 TORCH_FREE = [
     "cli.py",
@@ -52,6 +54,8 @@ TORCH_FREE = [
     "commands/cache.py",
     "teacher_cache.py",
     "checksum.py",
+    "paths.py",
+    "hub.py",
     "targets.py",
     "identity.py",
     "ranks.py",

@@ -14,6 +14,7 @@ import pyarrow.parquet
 from rich.console import Console
 from rich.table import Table
 
+from kd import targets
 from kd.checksum import file_sha256
 from kd.errors import KDError
 from kd.run import RunDirectory
@@ -29,10 +30,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--from-scratch", action="store_true", help="fine-tune the teacher and label anew too, below --into"
     )
+    parser.add_argument("--outputs", type=Path, help="where teachers and their answers are kept (default: as the run)")
+    parser.add_argument("--modules", nargs="+", default=[], help="your own modules that the run may name")
     options = parser.parse_args(arguments)
+    targets.trust(options.modules)  # not those that the run lists: it may be a stranger's
     original = RunDirectory.finished(options.run)
     environment = original.environment()
     config = original.config()
+    config["outputs"] = str(options.outputs or own_outputs(options.run, config["outputs"]))
     place = options.into or Path(config["outputs"]) / "reproduced" / options.run.resolve().name
     require_apart(options.run, place)
     if options.from_scratch:
@@ -42,6 +47,22 @@ def main(arguments: list[str]) -> int:
     train(config, place)
     repeated = RunDirectory.finished(place)
     return show(comparisons(original, repeated), differences(environment, repeated.environment()), Console())
+
+
+def own_outputs(run: Path, outputs: str) -> Path:
+    """Where the run kept its teachers, if that is here or around the run.
+
+    Raises:
+        KDError: elsewhere; a run that a stranger made shall not say where this machine's disk is written.
+    """
+    place = Path(outputs)
+    here = Path.cwd() in place.resolve().parents
+    if not here and place.resolve() not in run.resolve().parents:
+        raise KDError(
+            f"the run keeps its teachers in '{outputs}', which is neither in this folder nor around the run; give "
+            "--outputs DIR"
+        )
+    return place
 
 
 def require_apart(run: Path, place: Path) -> None:

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kd import sweep, targets
 from kd.errors import KDError, Pruned
+from kd.paths import plain_name
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,8 @@ def checked_compositions() -> Iterator[None]:
     def load_configuration(self, *arguments, run_mode: RunMode, **options) -> DictConfig:
         config = compose(self, *arguments, run_mode=run_mode, **options)
         targets.check_composed(config, multirun=run_mode == RunMode.MULTIRUN)
+        if "sweep" in config:
+            plain_name(config.sweep, "sweep")
         return config
 
     ConfigLoaderImpl.load_configuration = load_configuration
