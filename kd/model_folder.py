@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,18 +63,28 @@ def refuse_code(folder: Path) -> None:
     """Refuse a model that comes with code of its own; without it the weights may mean something else.
 
     Raises:
-        KDError: it asks for its code to be run.
+        KDError: it asks for its code to be run, or for an attention kernel of the hub, which is code too.
     """
     for name in ("config.json", "tokenizer_config.json"):
         try:
-            asks = "auto_map" in json.loads((folder / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError, TypeError):
-            asks = False  # what cannot be read is said by who reads it
-        if asks:
+            content = json.loads((folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue  # what cannot be read is said by who reads it
+        if asked := next(code_in(content), None):
             raise KDError(
-                f"'{folder}' asks for code of its own to be run ({name} has an auto_map), and kd never runs code that "
-                "comes with a model (trust_remote_code is off); choose a model whose architecture transformers has"
+                f"'{folder}' asks for code of its own to be run ({name}: {asked}), and kd never runs code that comes "
+                "with a model (trust_remote_code is off); choose a model whose architecture transformers has"
             )
+
+
+def code_in(content: Any) -> Iterator[str]:
+    """The keys of a model's configuration, at any depth, that ask for code from elsewhere."""
+    if isinstance(content, dict):
+        for key, value in content.items():
+            kernel = key.endswith("attn_implementation") and "/" in json.dumps(value)
+            if kernel or (key == "auto_map" and value):
+                yield key
+            yield from code_in(value)
 
 
 def folder_checksum(folder: Path) -> str:

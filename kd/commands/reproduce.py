@@ -50,17 +50,17 @@ def main(arguments: list[str]) -> int:
 
 
 def own_outputs(run: Path, outputs: str) -> Path:
-    """Where the run kept its teachers, if that is here or around the run.
+    """Where the run kept its teachers, if that is here, around the run, or a folder that holds teachers already.
 
     Raises:
         KDError: elsewhere; a run that a stranger made shall not say where this machine's disk is written.
     """
     place = Path(outputs)
-    here = Path.cwd() in place.resolve().parents
-    if not here and place.resolve() not in run.resolve().parents:
+    here = Path.cwd() in place.resolve().parents or place.resolve() in run.resolve().parents
+    if not here and not any((place / name).is_dir() for name in ("teachers", "teacher_cache")):
         raise KDError(
-            f"the run keeps its teachers in '{outputs}', which is neither in this folder nor around the run; give "
-            "--outputs DIR"
+            f"the run keeps its teachers in '{outputs}', which is neither in this folder nor around the run and holds "
+            "none; give --outputs DIR"
         )
     return place
 

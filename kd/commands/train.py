@@ -72,13 +72,19 @@ def mode_as_said(arguments: list[str]) -> Iterator[None]:
 @contextlib.contextmanager
 def checked_compositions() -> Iterator[None]:
     """Look at what Hydra composes before it calls anything that stands in it; see `kd.targets`."""
-    compose = ConfigLoaderImpl.load_configuration
+    compose, refused = ConfigLoaderImpl.load_configuration, []
 
     def load_configuration(self, *arguments, run_mode: RunMode, **options) -> DictConfig:
+        if refused:  # Hydra composes once to learn the mode, and takes an error for no answer
+            raise refused[0]
         config = compose(self, *arguments, run_mode=run_mode, **options)
-        targets.check_composed(config, multirun=run_mode == RunMode.MULTIRUN)
-        if "sweep" in config:
-            plain_name(config.sweep, "sweep")
+        try:
+            targets.check_composed(config, multirun=run_mode == RunMode.MULTIRUN)
+            if "sweep" in config:
+                plain_name(config.sweep, "sweep")
+        except KDError as error:
+            refused.append(error)
+            raise
         return config
 
     ConfigLoaderImpl.load_configuration = load_configuration
