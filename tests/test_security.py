@@ -290,11 +290,13 @@ def test_of_allowed_packages_only_what_they_define_is_called(tmp_path):
     """A function of ours that would remove a folder, and a module that a class of ours has at hand."""
     precious = tmp_path / "precious"
     precious.mkdir()
-    for target in ("kd.teacher.stored", "kd.teacher.shutil.rmtree"):
-        with pytest.raises(KDError):
-            build.make(
-                OmegaConf.create({"_target_": target, "folder": str(tmp_path), "key": "precious", "train": None})
-            )
+    folder = {"_target_": "pathlib.Path", "_args_": [str(tmp_path)]}
+    with pytest.raises(KDError, match=r"got 'kd\.teacher\.stored'"):
+        build.make(
+            OmegaConf.create({"_target_": "kd.teacher.stored", "folder": folder, "key": "precious", "train": None})
+        )
+    with pytest.raises(KDError, match=r"got 'kd\.teacher\.shutil\.rmtree'|there is no"):
+        build.make(OmegaConf.create({"_target_": "kd.teacher.shutil.rmtree", "path": str(precious)}))
     assert precious.exists()
 
 
