@@ -9,8 +9,6 @@ work); the pinned files are taken out of the zip and checked, and nothing of it 
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import os
 import shutil
 import subprocess
@@ -24,6 +22,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from kd.checksum import file_sha256
 from kd.errors import KDError
 
 PREFIX = "asset:"
@@ -171,18 +170,11 @@ def _fault(asset: Asset, folder: Path) -> str | None:
             state = (folder / name).stat()
             if state.st_size != content.size:
                 return f"{name} has {state.st_size} bytes instead of {content.size}"
-            if _sha256(folder / name, state.st_size, state.st_mtime_ns, state.st_ino) != content.sha256:
+            if file_sha256(folder / name) != content.sha256:
                 return f"{name} does not have the pinned SHA-256"
         except OSError as error:
             return f"{name} cannot be read ({error.strerror})"
     return None
-
-
-@functools.lru_cache(maxsize=64)
-def _sha256(path: Path, size: int, modified_ns: int, inode: int) -> str:
-    """Hash of a file, computed once a process; the last three tell when it has changed since."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _download(name: str, asset: Asset, folder: Path, fault: str) -> None:
@@ -256,9 +248,7 @@ def _extract(opened: zipfile.ZipFile, member: str, target: Path, content: Conten
         raise KDError(f"{member} has {size} bytes instead of {content.size}")
     with opened.open(member) as source, target.open("wb") as sink:
         shutil.copyfileobj(source, sink, 1 << 20)
-    with target.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != content.sha256:
+    if (found := file_sha256(target)) != content.sha256:
         raise KDError(f"{member} has SHA-256 {found} instead of the pinned {content.sha256}")
 
 

@@ -16,12 +16,12 @@ import lightning
 import numpy as np
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from omegaconf import DictConfig, OmegaConf
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from kd import memory
+from kd import memory, targets
 from kd.contract import FeatureLoss, Loss
 from kd.data.batching import EncodedSplit, in_slices, labels_of, tokenize
 from kd.data.sources import Splits
@@ -35,14 +35,23 @@ from kd.methods.objective import Objective
 from kd.model_folder import require_length
 from kd.models.embeddings import KnownRows, TeacherTable
 from kd.models.pretrained import new_student
+from kd.paths import inside
 from kd.teacher import Teacher
 
 log = logging.getLogger(__name__)
 
 
 def make(node: DictConfig, **known: Any) -> Any:
-    """Instantiate a node, with a user's mistake as the `KDError` that the constructor raised."""
+    """Instantiate a node, with a user's mistake as the `KDError` that the constructor raised.
+
+    Raises:
+        KDError: that, or code that no configuration may name; see `kd.targets`.
+    """
     target = node.get("_target_", "?")
+    targets.verify(node, node._get_full_key(None))
+    for name, value in known.items():
+        if isinstance(value, str) and "${" in value:  # which would be resolved, and may make another node
+            raise KDError(f"{name}: a path or name must not contain '${{', got '{value}'; give it another name")
     try:
         made = instantiate(node, **known, _convert_="all")
         if isinstance(made, partial):  # whose arguments would be looked at when it is called, which may be late
@@ -97,7 +106,7 @@ def method_class(config: DictConfig) -> type[Method]:
     direction = config.method.get("direction")
     if direction not in (None, "to_student", "to_teacher"):
         raise KDError(f"method.direction: expected to_student or to_teacher, got '{direction}'")
-    return get_class(config.method._target_)
+    return targets.find(config.method._target_, "method._target_")
 
 
 def tokenizer(config: DictConfig, data: Splits, teacher: Teacher | None) -> PreTrainedTokenizerBase:
@@ -246,6 +255,8 @@ def method(config: DictConfig, student: PreTrainedModel, **known: Any) -> Method
 
 def trainer(config: DictConfig, run: Path) -> lightning.Trainer:
     """The Trainer, with loggers and callbacks that write into the run directory."""
+    for group in ("callbacks", "logger", "trainer"):
+        _require_names(config[group], run, group)
     callbacks = [make(node, **_place(node, run)) for node in config.callbacks.values()]
     return make(
         config.trainer,
@@ -254,6 +265,19 @@ def trainer(config: DictConfig, run: Path) -> lightning.Trainer:
         enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
         default_root_dir=str(run),
     )
+
+
+OF_FILES = frozenset({"dirpath", "filename", "name", "version", "prefix", "sub_dir"})
+"""Keys of callbacks, loggers and profilers that become parts of paths in the run directory."""
+
+
+def _require_names(node: Any, run: Path, place: str) -> None:
+    """Refuse such a key whose value leads out of the run directory."""
+    if OmegaConf.is_dict(node):
+        for key, value in node.items():
+            if key in OF_FILES and isinstance(value, str):
+                inside(run, value, f"{place}.{key}")
+            _require_names(value, run, f"{place}.{key}")
 
 
 def _place(node: DictConfig, run: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from transformers import PreTrainedModel
 
-from kd import build
+from kd import build, targets
 from kd.contract import FeatureLoss
 from kd.errors import KDError
 from kd.features import POOLINGS
@@ -22,6 +22,7 @@ from kd.methods.feature_mapping import ToStudent, ToTeacher, require_balance
 from kd.methods.joint import Joint
 from kd.models.bow import MLPConfig
 from kd.models.pretrained import new_student
+from kd.paths import plain_name
 
 
 def check(config: DictConfig) -> None:
@@ -30,6 +31,7 @@ def check(config: DictConfig) -> None:
     Raises:
         KDError: with every mistake found.
     """
+    targets.check(config)
     if not OmegaConf.is_config(config.cache):
         raise KDError(f"cache: expected cache.use and cache.max_gb, got {config.cache!r}; say cache.use=false")
     teachers = dict(_teachers(config.teacher, "teacher")) if config.teacher else {}
@@ -283,6 +285,8 @@ def _joint(config: DictConfig) -> list[str]:
     peers = config.peers
     if not OmegaConf.is_dict(peers) or not all(OmegaConf.is_dict(node) for node in peers.values()):
         return [f"peers: expected students by name, as +student@peers.NAME=dan adds one, got {peers or 'null'}"]
+    for name in peers:
+        plain_name(name, "peers")  # of a folder in partners/
     if {"teacher", "student"} & set(peers):
         mistakes.append("peers: 'teacher' and 'student' name other models of the run; choose other names")
     if not config.loss:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
+
+from kd.checksum import file_sha256
 
 FORMAT = 1
 
 NO_DIFFERENCE = (
-    *("resume", "rerun", "outputs", "sweep", "objective", "logger", "callbacks.progress", "cache.max_gb"),
+    *("resume", "rerun", "outputs", "sweep", "objective", "logger", "modules", "callbacks.progress", "cache.max_gb"),
     *(
         "callbacks.pruning",
         "threads",
@@ -103,13 +104,6 @@ def _content(value: Any) -> Any:
     files = [path] if path.is_file() else sorted(part for part in path.rglob("*") if part.is_file())
     digest = hashlib.sha256()
     for file in files:
-        facts = file.stat()
         name = "" if path.is_file() else file.relative_to(path).as_posix()
-        digest.update(f"{name}:{_checksum(file, facts.st_size, facts.st_mtime_ns)}\n".encode())
+        digest.update(f"{name}:{file_sha256(file)}\n".encode())
     return f"sha256:{digest.hexdigest()}"
-
-
-@cache
-def _checksum(file: Path, size: int, time: int) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

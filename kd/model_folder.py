@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,19 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from kd import hub
+from kd.checksum import file_sha256
 from kd.errors import KDError
 
 FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 
 
-def local_model(name_or_path: str) -> Path:
+def local_model(name_or_path: str, kind: str = "teacher") -> Path:
     """The folder of a model: the given one, or the hub's, downloaded on demand.
+
+    Args:
+        name_or_path: a folder, or a name on the hub, pinned as in ``org/model@commit``.
+        kind: what the message calls it.
 
     Raises:
         KDError: no such folder, and no hub that has it.
@@ -37,16 +44,47 @@ def local_model(name_or_path: str) -> Path:
         )
     from huggingface_hub import snapshot_download
 
+    name, revision = hub.parted(name_or_path)
     try:
-        folder = Path(snapshot_download(name_or_path, allow_patterns=FILES))
-        if not any(folder.glob("*.safetensors")):
-            folder = Path(snapshot_download(name_or_path, allow_patterns=[*FILES, "pytorch_model*.bin"]))
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=FILES))
+        if not any(folder.glob("*.safetensors")):  # of the very commit that the rest came from
+            patterns = [*FILES, "pytorch_model*.bin"]
+            folder = Path(snapshot_download(name, revision=folder.name, allow_patterns=patterns))
     except Exception as error:  # the hub's client raises a dozen kinds, all of which mean the same here
         raise KDError(
-            f"teacher '{name_or_path}' is neither a folder here nor to be had from the hub "
+            f"{kind} '{name_or_path}' is neither a folder here nor to be had from the hub "
             f"({type(error).__name__}); check the name and the network, or give a local folder"
         ) from error
+    hub.note(name_or_path, folder.name)
     return folder
+
+
+def refuse_code(folder: Path) -> None:
+    """Refuse a model that comes with code of its own; without it the weights may mean something else.
+
+    Raises:
+        KDError: it asks for its code to be run, or for an attention kernel of the hub, which is code too.
+    """
+    for name in ("config.json", "tokenizer_config.json"):
+        try:
+            content = json.loads((folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue  # what cannot be read is said by who reads it
+        if asked := next(code_in(content), None):
+            raise KDError(
+                f"'{folder}' asks for code of its own to be run ({name}: {asked}), and kd never runs code that comes "
+                "with a model (trust_remote_code is off); choose a model whose architecture transformers has"
+            )
+
+
+def code_in(content: Any) -> Iterator[str]:
+    """The keys of a model's configuration, at any depth, that ask for code from elsewhere."""
+    if isinstance(content, dict):
+        for key, value in content.items():
+            kernel = key.endswith("attn_implementation") and "/" in json.dumps(value)
+            if kernel or (key == "auto_map" and value):
+                yield key
+            yield from code_in(value)
 
 
 def folder_checksum(folder: Path) -> str:
@@ -54,16 +92,8 @@ def folder_checksum(folder: Path) -> str:
     digest = hashlib.sha256()
     patterns = (*FILES, "pytorch_model*.bin")
     for path in sorted({path for pattern in patterns for path in folder.glob(pattern)}):
-        facts = path.stat()
-        digest.update(path.name.encode() + _digest(path.resolve(), facts.st_size, facts.st_mtime_ns))
+        digest.update(path.name.encode() + bytes.fromhex(file_sha256(path)))
     return digest.hexdigest()
-
-
-@functools.cache
-def _digest(path: Path, size: int, time: int) -> bytes:
-    """Of a file as it is now; a run asks for its teacher's three times, and hashing takes as long as reading."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
 
 
 def load_config(folder: Path) -> PretrainedConfig:
@@ -79,6 +109,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The model's tokenizer, cutting and padding on the right whatever its folder says."""
     tokenizer = _read(AutoTokenizer, folder)
     tokenizer.truncation_side = tokenizer.padding_side = "right"
+    tokenizer.chat_template = None  # classifiers have no use for one, and its names would become names of files
     return tokenizer
 
 
@@ -126,6 +157,7 @@ def require_length(name: str, config: PretrainedConfig, max_length: int, option:
 
 
 def _read(kind: type, folder: Path, **options: Any) -> Any:
+    refuse_code(folder)
     try:
         return kind.from_pretrained(folder, trust_remote_code=False, **options)
     except Exception as error:  # a damaged folder shows as any of a dozen kinds, from JSON to safetensors

@@ -17,13 +17,14 @@ from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig
 from transformers import PreTrainedModel
 
-from kd import build
+from kd import build, hub
 from kd.assembly import Assembly, assemble
 from kd.data.batching import LengthBucketSampler, padding_share
 from kd.data.module import TextDataModule
 from kd.data.sources import Splits
 from kd.energy import EnergyMeter
 from kd.errors import Pruned
+from kd.identity import flat
 from kd.inference import all_logits, latency, parameter_counts
 from kd.methods.base import Method, run_fit
 from kd.metrics import fidelity_metrics, label_metrics
@@ -220,6 +221,7 @@ def facts(config: DictConfig, splits: Splits, teacher: ReadyTeacher | None) -> d
     """What this run stood on beyond the software."""
     return {
         "seed": config.seed,
+        "hub": hub.commits(value for _, value in flat(build.resolved(config))),
         "threads": torch.get_num_threads(),
         "data": {
             "counts": splits.counts,

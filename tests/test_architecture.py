@@ -12,6 +12,9 @@ FLOORS = [
         *(
             "errors",
             "contract",
+            "checksum",
+            "paths",
+            "hub",
             "run",
             "metrics",
             "statistics",
@@ -21,7 +24,7 @@ FLOORS = [
             "mapper",
             "recording",
         ),
-        *("identity", "ranks", "memory"),
+        *("identity", "ranks", "memory", "targets"),
     ],
     ["features", "sweep", "report"],
     ["pruning"],
@@ -39,7 +42,7 @@ FLOORS = [
     ["__main__"],
 ]
 # Floor 1 tools that others on floor 1 may use, lowest first.
-FOUNDATION = ["errors", "contract"]
+FOUNDATION = ["errors", "contract", "checksum", "hub", "paths"]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS, start=1) for room in rooms}
 TORCH_FREE = [
     "cli.py",
@@ -50,6 +53,10 @@ TORCH_FREE = [
     "commands/report.py",
     "commands/cache.py",
     "teacher_cache.py",
+    "checksum.py",
+    "paths.py",
+    "hub.py",
+    "targets.py",
     "identity.py",
     "memory.py",
     "ranks.py",

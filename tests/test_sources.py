@@ -457,7 +457,9 @@ def hub(monkeypatch):
 
     asked = []
     loaded = datasets.DatasetDict(train=split(100, 0), validation=split(10, 95), test=split(10, 500, label=-1))
-    monkeypatch.setattr(sources.datasets, "load_dataset", lambda *given: asked.append(given) or loaded)
+    monkeypatch.setattr(
+        sources.datasets, "load_dataset", lambda *given, **options: asked.append((*given, options)) or loaded
+    )
     return asked
 
 
@@ -479,7 +481,7 @@ def test_hub_mistakes(hub, monkeypatch):
     with pytest.raises(KDError, match=r"data\.where cannot be used with the hub"):
         from_files_or_hub(hub="org/data", text="sentence", where={"a": 1})
 
-    def unreachable(*given):
+    def unreachable(*given, **options):
         raise ConnectionError("Couldn't reach it\nlong story")
 
     monkeypatch.setattr(sources.datasets, "load_dataset", unreachable)
@@ -510,4 +512,4 @@ def test_sst2_without_a_path_comes_from_the_hub(hub):
     with initialize_config_dir(str(CONF / "data"), version_base="1.3"):
         config = compose("sst2")
     assert len(instantiate(config.source).test) == 10
-    assert hub == [("stanfordnlp/sst2", None)]
+    assert hub == [("stanfordnlp/sst2", None, {"revision": "8d51e7e4887a4caaa95b3fbebbf53c0490b58bbb"})]

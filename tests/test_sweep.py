@@ -42,6 +42,9 @@ def states(folder: Path = SWEEP) -> list[str]:
     return [job["state"] for job in jobs(folder)]
 
 
+OWN = "modules=[tests.trouble]"
+
+
 def trouble(plan: str, **others) -> str:
     """The override that adds the callback, with its flag raised."""
     Path("flag").touch()
@@ -118,7 +121,7 @@ def test_a_job_is_the_single_run_bit_for_bit(options):
 def test_jobs_that_break_are_told_and_the_others_go_on(options, capsys):
     """One raises, one hangs, one is killed, and the last wants what there is not; then the same command mends them."""
     command = ["train", "-m", *options, "student=dan", "method=supervised", "trainer.max_epochs=3"]
-    command += ["hydra.launcher.slots=2", "seed=0,1,2,3,-4", trouble("1:raise,2:hang,3:kill")]
+    command += ["hydra.launcher.slots=2", "seed=0,1,2,3,-4", trouble("1:raise,2:hang,3:kill"), OWN]
     assert run_kd(*command, "hydra.launcher.timeout_min=0.08") == 2
     printed = capsys.readouterr()
     assert "4 of 5 jobs failed" in printed.err
@@ -145,7 +148,7 @@ def test_jobs_that_break_are_told_and_the_others_go_on(options, capsys):
 def test_interrupted_again_and_again(options):
     """kill -9 of the parent, twice, or of its server, and Ctrl-C leave nothing running; the same command finishes."""
     options = [*options, "student=dan", "method=supervised", "trainer.max_epochs=4", "seed=0,1,2"]
-    command = [sys.executable, "-m", "kd", "train", "-m", *options, trouble("0:slow,1:slow,2:slow")]
+    command = [sys.executable, "-m", "kd", "train", "-m", *options, trouble("0:slow,1:slow,2:slow"), OWN]
     ended: set[str] = set()
     for sent, code in ((signal.SIGKILL, -9), (signal.SIGKILL, -9), ("server", 2), (signal.SIGINT, 130)):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -210,7 +213,7 @@ def test_an_interrupt_is_heeded_where_the_sweep_waits():
 def test_a_rank_that_breaks_ends_its_job_only(options):
     """A job of two ranks, of which the second raises: it fails with that reason, and no process is left."""
     command = ["train", "-m", *options, "student=dan", "method=supervised", "hydra.launcher.slots=2"]
-    command += ["trainer.devices=2,1", "seed=0,1", "trainer.strategy=auto", trouble("1:raise", rank=1)]
+    command += ["trainer.devices=2,1", "seed=0,1", "trainer.strategy=auto", trouble("1:raise", rank=1), OWN]
     assert run_kd(*command) == 2
     found = jobs()
     assert [job["state"] for job in found] == ["done", "failed", "done", "done"]

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from kd import build
+from kd import build, targets
 from kd.contract import IGNORED_LABEL
 from kd.data.batching import labels_of
 from kd.data.files import read_rows
@@ -34,10 +34,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--label", help="column with the labels (default: the run's own data.label)")
     parser.add_argument("--encoding", default="utf-8")
     parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--modules", nargs="+", default=[], help="your own modules that the run's data may name")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
     if options.batch_size < 1:
         raise KDError(f"--batch-size: expected at least 1, got {options.batch_size}")
+    targets.trust(options.modules)  # not those that the run lists: it may be a stranger's
     run = RunDirectory.finished(options.run)
     config = OmegaConf.create(run.config())
     predictor = Predictor.load(options.run)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,8 @@ import pyarrow.parquet
 from rich.console import Console
 from rich.table import Table
 
+from kd import targets
+from kd.checksum import file_sha256
 from kd.errors import KDError
 from kd.run import RunDirectory
 
@@ -29,10 +30,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--from-scratch", action="store_true", help="fine-tune the teacher and label anew too, below --into"
     )
+    parser.add_argument("--outputs", type=Path, help="where teachers and their answers are kept (default: as the run)")
+    parser.add_argument("--modules", nargs="+", default=[], help="your own modules that the run may name")
     options = parser.parse_args(arguments)
+    targets.trust(options.modules)  # not those that the run lists: it may be a stranger's
     original = RunDirectory.finished(options.run)
     environment = original.environment()
     config = original.config()
+    config["outputs"] = str(options.outputs or own_outputs(options.run, config["outputs"]))
     place = options.into or Path(config["outputs"]) / "reproduced" / options.run.resolve().name
     require_apart(options.run, place)
     if options.from_scratch:
@@ -42,6 +47,22 @@ def main(arguments: list[str]) -> int:
     train(config, place)
     repeated = RunDirectory.finished(place)
     return show(comparisons(original, repeated), differences(environment, repeated.environment()), Console())
+
+
+def own_outputs(run: Path, outputs: str) -> Path:
+    """Where the run kept its teachers, if that is here, around the run, or a folder that holds teachers already.
+
+    Raises:
+        KDError: elsewhere; a run that a stranger made shall not say where this machine's disk is written.
+    """
+    place = Path(outputs)
+    here = Path.cwd() in place.resolve().parents or place.resolve() in run.resolve().parents
+    if not here and not any((place / name).is_dir() for name in ("teachers", "teacher_cache")):
+        raise KDError(
+            f"the run keeps its teachers in '{outputs}', which is neither in this folder nor around the run and holds "
+            "none; give --outputs DIR"
+        )
+    return place
 
 
 def require_apart(run: Path, place: Path) -> None:
@@ -149,8 +170,7 @@ def show(found: Iterator[Comparison], changed: list[str], console: Console) -> i
 
 def _checksum(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise KDError(
             f"expected the weights of a run in '{path}', found none ({error.strerror}); train it again"

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -19,8 +20,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from kd import sweep
+from kd import sweep, targets
 from kd.errors import KDError, Pruned
+from kd.paths import plain_name
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +34,7 @@ def main(arguments: list[str]) -> int:
     sys.argv = [before[0], *arguments]
     own = len(sweep.OPENED)
     try:
-        with mode_as_said(arguments):
+        with mode_as_said(arguments), checked_compositions():
             application = hydra.main(version_base="1.3", config_path=str(configuration_folder()), config_name="config")
             application(job)()
     except (HydraException, OmegaConfBaseException) as error:
@@ -65,6 +67,31 @@ def mode_as_said(arguments: list[str]) -> Iterator[None]:
         yield
     finally:
         Hydra.get_mode = ask
+
+
+@contextlib.contextmanager
+def checked_compositions() -> Iterator[None]:
+    """Look at what Hydra composes before it calls anything that stands in it; see `kd.targets`."""
+    compose, refused = ConfigLoaderImpl.load_configuration, []
+
+    def load_configuration(self, *arguments, run_mode: RunMode, **options) -> DictConfig:
+        if refused:  # Hydra composes once to learn the mode, and takes an error for no answer
+            raise refused[0]
+        config = compose(self, *arguments, run_mode=run_mode, **options)
+        try:
+            targets.check_composed(config, multirun=run_mode == RunMode.MULTIRUN)
+            if "sweep" in config:
+                plain_name(config.sweep, "sweep")
+        except KDError as error:
+            refused.append(error)
+            raise
+        return config
+
+    ConfigLoaderImpl.load_configuration = load_configuration
+    try:
+        yield
+    finally:
+        ConfigLoaderImpl.load_configuration = compose
 
 
 def job(config: DictConfig) -> float | list[float] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 
 import datasets
 
+from kd import hub
 from kd.assets import resolve
 from kd.data.files import SUFFIXES, Rows, Tally, file_format, read_rows
 from kd.data.labels import LabelReader, require_label_names
@@ -101,7 +103,7 @@ def from_hub(
     """A data set of the hub; no code of it is run.
 
     Args:
-        name, config: as for ``datasets.load_dataset``.
+        name, config: as for ``datasets.load_dataset``; the name may be pinned, as in ``org/data@commit``.
         text, label: names of the columns; a label of -1 is none.
         label_names: None to take those of the data set.
         splits: ``train``, ``validation``, ``test`` -> the data set's name of it; None where there is
@@ -115,7 +117,8 @@ def from_hub(
     require_shares(validation_share, test_share, limit)
     names = require_label_names(label_names)
     try:
-        loaded = datasets.load_dataset(name, config)
+        bare, revision = hub.parted(name)
+        loaded = datasets.load_dataset(bare, config, revision=revision)
     # Hub, network, cache and file errors come as a dozen classes of four libraries.
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0]
@@ -123,6 +126,7 @@ def from_hub(
             f"cannot load {name} from the hub ({type(error).__name__}: {reason}); check the name and the "
             "network, or set data.path=FILE_OR_FOLDER to use a local copy"
         ) from error
+    _note_commit(name, loaded)
     roles = _hub_roles(name, loaded, label, splits)
     for split in loaded.values():
         if names is None and isinstance(feature := split.features.get(label), datasets.ClassLabel):
@@ -283,6 +287,15 @@ def _has_labels(rows: Rows, label: str) -> bool:
 
 def _any_label(values: Iterable[Any]) -> bool:
     return any(value is not None and str(value).strip() not in ("", NO_LABEL) for value in values)
+
+
+def _note_commit(name: str, loaded: Mapping[str, datasets.Dataset]) -> None:
+    """The commit stands in the addresses that the files of a data set were downloaded from."""
+    for split in loaded.values():
+        for address in split.info.download_checksums or ():
+            if found := re.search(r"@([0-9a-f]{40})/", address):
+                hub.note(name, found[1])
+                return
 
 
 def _hub_rows(split: datasets.Dataset, text: str, label: str) -> Iterator[tuple[int, Any, Any]]:

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -21,10 +22,11 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import WordLevelTrainer
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from kd.assets import resolve
 from kd.errors import KDError
+from kd.model_folder import load_tokenizer, local_model
 
 READ = ["input_ids", "attention_mask"]
 TEXTS_AT_ONCE = 1024
@@ -165,7 +167,7 @@ class PretrainedTokenizer(StudentTokenizer):
     """The tokenizer that a checkpoint comes with.
 
     Args:
-        name_or_path: a name on the hub or a folder. Code that comes with it is never run.
+        name_or_path: a name on the hub (``org/model@commit`` pins it) or a folder. Code that comes with it never runs.
     """
 
     def __init__(self, name_or_path: str):
@@ -175,14 +177,15 @@ class PretrainedTokenizer(StudentTokenizer):
         self, texts: Iterable[str], teacher_tokenizer: PreTrainedTokenizerBase | None = None
     ) -> PreTrainedTokenizerBase:
         """The checkpoint's tokenizer, padding on the right."""
+        place = resolve(self.name_or_path)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(resolve(self.name_or_path), trust_remote_code=False)
-        except (OSError, ValueError) as error:
+            folder = Path(place) if Path(place).is_dir() else local_model(place, "tokenizer")
+        except KDError as error:
             raise KDError(
-                f"no tokenizer in '{self.name_or_path}' ({str(error).strip().splitlines()[0]}); set "
-                "student.name_or_path to a model on the hub or a folder with tokenizer.json"
+                f"no tokenizer in '{self.name_or_path}' ({error}); set student.name_or_path to a model on the hub or a "
+                "folder with tokenizer.json"
             ) from error
-        tokenizer.padding_side = "right"
+        tokenizer = load_tokenizer(folder)
         if tokenizer.pad_token is None:
             raise KDError(
                 f"the tokenizer of '{self.name_or_path}' has no padding token, and batches need one; choose "

@@ -7,27 +7,30 @@ from itertools import chain
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
 from kd.assets import resolve
 from kd.errors import KDError
 from kd.inference import evaluating
+from kd.model_folder import load_config, local_model
 
 
 def pretrained_config(name_or_path: str, vocab_size: int, num_labels: int, pad_token_id: int) -> PreTrainedConfig:
     """The config of a checkpoint, told the labels of this run; `new_student` then loads its weights.
 
     Args:
-        name_or_path: a name on the hub, a folder, or ``asset:NAME``. Code that comes with the checkpoint is never run.
+        name_or_path: a name on the hub (``org/model@commit`` pins it), a folder, or ``asset:NAME``. Code that comes
+            with the checkpoint is never run.
         vocab_size: tokens that the student's tokenizer knows; the checkpoint keeps its own, larger table.
 
     Raises:
-        KDError: no such checkpoint, or the tokenizer is not the checkpoint's own.
+        KDError: no such checkpoint, one that asks for its code to be run, or the tokenizer is not its own.
     """
     try:
-        config = AutoConfig.from_pretrained(resolve(name_or_path), trust_remote_code=False)
-    except (OSError, ValueError) as error:
+        folder = local_model(resolve(name_or_path), "student")
+    except KDError as error:
         raise KDError(_unreadable(name_or_path, error)) from error
+    config = load_config(folder)
     if vocab_size > config.vocab_size:
         raise KDError(
             f"student '{name_or_path}' knows {config.vocab_size} tokens, and the tokenizer has {vocab_size}; "
@@ -51,7 +54,11 @@ def new_student(config: PreTrainedConfig) -> PreTrainedModel:
     try:
         if config.name_or_path:
             student = AutoModelForSequenceClassification.from_pretrained(
-                config.name_or_path, config=config, dtype=torch.float32, ignore_mismatched_sizes=True
+                config.name_or_path,
+                config=config,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,
+                trust_remote_code=False,
             )
         else:
             student = AutoModelForSequenceClassification.from_config(config)

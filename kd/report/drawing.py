@@ -68,4 +68,4 @@ def inline(svg: str, name: str, caption: str) -> str:
     svg = re.sub(r"font-family: [^;\"]*(; )?", "", svg)  # the page's own
     svg = re.sub(r"\n\s*", "\n", svg)
     label = caption.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    return re.sub(r"<svg ", f'<svg role="img" aria-label="{label}" ', svg, count=1)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)

@@ -13,6 +13,8 @@ from pathlib import Path
 from kd.errors import KDError
 from kd.report.document import Block, Document, Section
 from kd.report.drawing import drawn, inline
+from kd.report.tables import code, marked_down
+from kd.report.words import plain
 
 MARK = ".kd-report"
 MOST_COMMANDS = 30
@@ -114,12 +116,13 @@ def html(document: Document, pictures: dict[str, str]) -> str:
 
 def markdown(document: Document) -> str:
     """The same for reading as text; pictures lie beside it."""
-    lines = [f"# {document.title}", document.subtitle, *(f"> {warning}" for warning in document.warnings)]
+    lines = [f"# {marked_down(document.title)}", marked_down(document.subtitle)]
+    lines += [f"> {marked_down(warning)}" for warning in document.warnings]
     for section in document.sections:
         if len(document.sections) > 1:
-            lines.append(f"## {section.title}")
-        lines += [*section.summary]
-        made_by = "\n".join(section.commands[:MOST_COMMANDS])
+            lines.append(f"## {marked_down(section.title)}")
+        lines += map(marked_down, section.summary)
+        made_by = "\n".join(map(plain, section.commands[:MOST_COMMANDS]))
         lines.append(
             f"Made by:\n\n```\n{made_by}\n```" if made_by else "The runs do not tell the commands that made them."
         )
@@ -127,16 +130,17 @@ def markdown(document: Document) -> str:
             lines += block_lines(block, section.prefix, section.commands)
     for block in document.closing:
         lines += block_lines(block, "", ())
-    lines.append(f"Written by `{document.command}`.")
+    lines.append(f"Written by {code(document.command)}.")
     return "\n\n".join(lines) + "\n"
 
 
 def block_lines(block: Block, prefix: str, made_by: Iterable[str]) -> list[str]:
-    lines = [f"## {block.title}", *block.text]
+    lines = [f"## {marked_down(block.title)}", *map(marked_down, block.text)]
     for figure in block.figures:
-        lines.append(f"![{figure.title}](figures/{prefix}{figure.name}.png)\n\n{figure.title}. {figure.caption}")
+        title, caption = marked_down(figure.title), marked_down(figure.caption)
+        lines.append(f"![{title}](figures/{prefix}{figure.name}.png)\n\n{title}. {caption}")
     for table in block.tables:
-        heading = [f"### {table.title}"] if len(block.tables) > 1 or table.title != block.title else []
+        heading = [f"### {marked_down(table.title)}"] if len(block.tables) > 1 or table.title != block.title else []
         lines += [*heading, table.markdown().rstrip(), *made(list(made_by))]
     return lines
 
@@ -145,4 +149,4 @@ def made(commands: list[str]) -> list[str]:
     """The command under a table."""
     if not commands:
         return []
-    return [f"Made by `{commands[0]}`." if len(commands) == 1 else f"Made by the {len(commands)} commands above."]
+    return [f"Made by {code(commands[0])}." if len(commands) == 1 else f"Made by the {len(commands)} commands above."]

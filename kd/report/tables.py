@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from kd.report.words import plain
+
 TEX = {
     **{mark: f"\\{mark}" for mark in "&%$#_{}"},
     "~": "\\textasciitilde{}",
@@ -75,18 +77,22 @@ class Table:
         return csv_text([header, *lines])
 
     def markdown(self) -> str:
-        escape = lambda text: text.replace("|", "\\|").replace("\n", " ")  # noqa: E731
+        escape = lambda text: marked_down(text).replace("|", "\\|")  # noqa: E731
         sides = ["---" if column in self.words else "---:" for column in self.columns]
         lines = [self.columns, sides, *([cell.text for cell in row] for row in self.rows)]
         text = "\n".join("| " + " | ".join(map(escape, line)) + " |" for line in lines)
-        return "\n\n".join([text, *self.notes]) + "\n"
+        return "\n\n".join([text, *map(marked_down, self.notes)]) + "\n"
 
     def tex(self, commands: Sequence[str] = ()) -> str:
         """For ``\\input``; needs ``\\usepackage{booktabs}``."""
-        made = "".join(f"% {line}\n" for line in ["\\usepackage{booktabs}", *commands])
+        made = "".join(f"% {line}\n" for line in ["\\usepackage{booktabs}", *map(plain, commands)])
         sides = "".join("l" if column in self.words else "r" for column in self.columns)
         body = [[cell.text for cell in row] for row in self.rows]
-        lines = [" & ".join(map(tex, line)) + r" \\" for line in [self.columns, *body]]
+        # A bracket or star at the beginning of a line would be the option of the line end before it.
+        lines = [
+            "{}" * line[0].startswith(("[", "*")) + " & ".join(map(tex, line)) + r" \\"
+            for line in [self.columns, *body]
+        ]
         return (
             f"{made}\\begin{{tabular}}{{{sides}}}\n\\toprule\n{lines[0]}\n\\midrule\n"
             + "\n".join(lines[1:])
@@ -100,14 +106,43 @@ def tex(text: str) -> str:
     >>> tex("50 % of a_b")
     '50 \\\\% of a\\\\_b'
     """
-    return "".join(TEX.get(letter, letter) for letter in text)
+    return "".join(TEX.get(letter, letter) for letter in plain(text))
+
+
+def marked_down(text: str) -> str:
+    """Words as Markdown shows them: no HTML, no links.
+
+    >>> marked_down("<img> [a](b)")
+    '&lt;img> [a]\\\\(b)'
+    """
+    return plain(text).replace("&", "&amp;").replace("<", "&lt;").replace("](", "]\\(")
+
+
+def code(text: str) -> str:
+    """A command in Markdown."""
+    return "`" + plain(text).replace("`", "'") + "`"
 
 
 def csv_text(rows: Sequence[Sequence[object]]) -> str:
     """Rows as a CSV file's text."""
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    csv.writer(buffer, lineterminator="\n").writerows([list(map(no_formula, row)) for row in rows])
     return buffer.getvalue()
+
+
+def no_formula(cell: object) -> object:
+    """A cell that a spreadsheet takes as text or as a number, and never as a formula.
+
+    >>> [no_formula(cell) for cell in ("=1+1", "-0.5", "alone pca")]
+    ["'=1+1", '-0.5', 'alone pca']
+    """
+    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
 
 
 def percent(value: float | None, digits: int = 1) -> Cell:

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from kd.report.arms import TITLES, Arm, deviation, usual_seeds
 from kd.report.runs import Run
 from kd.report.study import Study
 from kd.report.verdicts import Comparison
-from kd.report.words import millions
+from kd.report.words import millions, plain
 from kd.statistics import accuracy_interval
 
 UNKNOWN = "method=supervised with the same student, data and budget (the runs do not tell their command)"
@@ -20,7 +21,7 @@ UNKNOWN = "method=supervised with the same student, data and budget (the runs do
 
 def show(study: Study, console: Console) -> None:
     """Print one test set's table and what it says."""
-    say = lambda text: console.print(text, markup=False, highlight=False)  # noqa: E731
+    say = lambda text: console.print(plain(text), markup=False, highlight=False)  # noqa: E731
     say(f"student {study.students} on {study.data}")
     console.print(table(study))
     for note in notes(study):
@@ -32,7 +33,7 @@ def show(study: Study, console: Console) -> None:
             say(line)
     for missing in study.missing:
         say(f"{str(missing)[0].upper()}{str(missing)[1:]}. It is trained by:")
-        console.print(f"  {missing.command or UNKNOWN}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"  {plain(missing.command or UNKNOWN)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def table(study: Study) -> Table:
@@ -43,16 +44,23 @@ def table(study: Study) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for name, run in study.teachers:
         cost, correct = study.teacher_cost(run), run.test.teacher_correct
-        table.add_row(name, accuracy_cell(correct.mean(), None, accuracy_interval(correct)), "", *cost_cells([cost]))
+        table.add_row(
+            shown(name), accuracy_cell(correct.mean(), None, accuracy_interval(correct)), "", *cost_cells([cost])
+        )
     for arm in study.arms:
         agreement = arm.over_seeds(lambda run: run.metrics["test"].get("agreement"))
         table.add_row(
-            arm.name,
+            shown(arm.name),
             accuracy_cell(arm.accuracies.mean(), deviation(arm.accuracies), study.judge.interval(arm)),
             f"{100 * agreement.mean():.1f}" if len(agreement) else "",
             *cost_cells([run.metrics for run in arm.runs]),
         )
     return table
+
+
+def shown(name: str) -> Text:
+    """A name as it is: what looks like markup is none."""
+    return Text(plain(name))
 
 
 def accuracy_cell(mean: float, std: float | None, interval: tuple[float, float]) -> str:
@@ -134,7 +142,7 @@ def findings(study: Study) -> Table:
     for title in sorted(study.comparisons, key=TITLES.index):
         table.add_row(f"... {title}:")
         for one in study.comparisons[title]:
-            table.add_row(f"{one.pair.arm.name} - {one.pair.other.name}", *verdict(one))
+            table.add_row(shown(f"{one.pair.arm.name} - {one.pair.other.name}"), *verdict(one))
     return table
 
 

@@ -12,8 +12,19 @@ def millions(count: float) -> str:
 
 
 def short(name: str) -> str:
-    """The name of a model, or of several, without the folders."""
+    """The name of a model, or of several, without the folders; of a commit seven letters."""
+    name = re.sub(r"(@[0-9a-f]{7})[0-9a-f]{33}\b", r"\1", name)
     return re.sub(r"asset:|[^\s+]*/(?=[^\s+/])", "", name).rstrip("/")
+
+
+def plain(text: str) -> str:
+    """In one line, without what moves a terminal's cursor or turns letters round: a name may come from a stranger.
+
+    >>> plain("a\\x1b[2Jb\\nc")
+    'a�[2Jb c'
+    """
+    text = re.sub(r"[\n\r\t\u2028\u2029]+", " ", text)
+    return re.sub("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "\ufffd", text)
 
 
 def plural(count: int, word: str) -> str:
