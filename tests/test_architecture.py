@@ -21,7 +21,7 @@ FLOORS = [
             "mapper",
             "recording",
         ),
-        *("identity", "ranks"),
+        *("identity", "ranks", "devices"),
     ],
     ["features", "sweep", "report"],
     ["pruning"],
@@ -52,6 +52,7 @@ TORCH_FREE = [
     "teacher_cache.py",
     "identity.py",
     "ranks.py",
+    "devices.py",
     *(
         f"sweep/{name}.py"
         for name in ("__init__", "sweep", "jobs", "slots", "client", "server", "record", "progress", "search")

@@ -71,10 +71,7 @@ class Method(lightning.LightningModule, ABC):
     def configure_model(self) -> None:
         """Under `FullySharded`: cut what learns over the ranks."""
         if isinstance(self.trainer.strategy, FullySharded):
-            shard(
-                [module for module in self.learners() if any(True for _ in module.parameters())],
-                self.trainer.strategy.mesh,
-            )
+            shard(self.learners(), self.trainer.strategy.mesh)
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:

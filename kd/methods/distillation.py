@@ -48,7 +48,8 @@ class FrozenTeacher:
         if self.model.device != batch["input_ids"].device:
             self.model.to(batch["input_ids"].device)
         with torch.autocast(batch["input_ids"].device.type, enabled=False):  # as the cache was labelled
-            return read(self.model, teacher_inputs(batch), features)
+            logits, found = read(self.model, teacher_inputs(batch), features)
+        return logits.float(), {feature: value.float() for feature, value in found.items()}
 
 
 def teacher_inputs(batch: Batch) -> Batch:
