@@ -25,6 +25,7 @@ from kd import memory, targets
 from kd.contract import FeatureLoss, Loss
 from kd.data.batching import EncodedSplit, in_slices, labels_of, tokenize
 from kd.data.sources import Splits
+from kd.devices import global_batch
 from kd.errors import KDError, OptionError
 from kd.identity import fingerprint
 from kd.losses.label import LabelLoss
@@ -32,6 +33,7 @@ from kd.methods.base import Method
 from kd.methods.feature_mapping import ToStudent
 from kd.methods.matching import Matching
 from kd.methods.objective import Objective
+from kd.methods.schedule import rate_factor
 from kd.model_folder import require_length
 from kd.models.embeddings import KnownRows, TeacherTable
 from kd.models.pretrained import new_student
@@ -246,11 +248,21 @@ def method(config: DictConfig, student: PreTrainedModel, **known: Any) -> Method
         OmegaConf.create(node),
         student=student,
         label_loss=LabelLoss(config.label_smoothing),
-        optimizer=make(config.optim.optimizer),
+        optimizer=optimizer(config),
         schedule=make(config.optim.schedule),
         seed=config.seed,
         **known,
     )
+
+
+def optimizer(config: DictConfig) -> partial:
+    """What makes the optimizer; its learning rate follows the global batch where ``optim.scale`` says so."""
+    node, batch = config.optim, global_batch(config)
+    factor = rate_factor(node.scale, batch, node.reference_batch)
+    if factor == 1:
+        return make(node.optimizer)
+    log.info("learning rate: %g x %.4g (%s)", node.optimizer.lr, factor, node.scale)
+    return make(node.optimizer, lr=node.optimizer.lr * factor)
 
 
 def trainer(config: DictConfig, run: Path) -> lightning.Trainer:
@@ -258,8 +270,13 @@ def trainer(config: DictConfig, run: Path) -> lightning.Trainer:
     for group in ("callbacks", "logger", "trainer"):
         _require_names(config[group], run, group)
     callbacks = [make(node, **_place(node, run)) for node in config.callbacks.values()]
+    node, known = config.trainer, {}
+    if node.strategy in ("auto", "ddp") and node.devices * node.num_nodes > 1:
+        # A part that rests at a step, such as a head in the feature stage, has no gradient for DDP to wait for.
+        known["strategy"] = "ddp_find_unused_parameters_true"
     return make(
-        config.trainer,
+        node,
+        **known,
         logger=[make(node, save_dir=str(run)) for node in config.logger.values()] or False,
         callbacks=[*callbacks, Timer()],
         enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),

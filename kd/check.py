@@ -14,15 +14,18 @@ from transformers import PreTrainedModel
 
 from kd import build, targets
 from kd.contract import FeatureLoss
+from kd.devices import contradictions
 from kd.errors import KDError
 from kd.features import POOLINGS
 from kd.methods.base import Method
 from kd.methods.distillation import Distillation, check_outputs
 from kd.methods.feature_mapping import ToStudent, ToTeacher, require_balance
 from kd.methods.joint import Joint
+from kd.methods.schedule import SCALES
 from kd.models.bow import MLPConfig
 from kd.models.pretrained import new_student
 from kd.paths import plain_name
+from kd.ready_teacher import PRECISIONS
 
 
 def check(config: DictConfig) -> None:
@@ -63,6 +66,7 @@ def check(config: DictConfig) -> None:
     for node in (config.embeddings, config.tokenizer):
         attempt(lambda node=node: build.make(node))
     attempt(lambda: build.trainer(config, Path(config.outputs)))
+    mistakes += contradictions(config)
     for node in teachers.values():
         if "precision" in node and node.get("fine_tune", True):
             options = {"precision": node.precision, "logger": False, "callbacks": []}
@@ -169,7 +173,11 @@ NUMBERS = {
     "resume": _SWITCH,
     "rerun": _SWITCH,
     "trainer.devices": _whole(1),
+    "trainer.num_nodes": _whole(1),
     "trainer.accumulate_grad_batches": _whole(1),
+    "compile": _SWITCH,
+    "optim.scale": (lambda value: value in SCALES, f"one of {', '.join(SCALES)}"),
+    "optim.reference_batch": _whole(1),
     "trainer.gradient_clip_val": _number(0),
     "alpha": _number(0, 1),
     "temperature": _number(0),
@@ -196,6 +204,7 @@ RECIPE = {
     "weight_decay": _number(0),
     "warm_up": _number(0, 1),
     "gradient_clip": _number(0),
+    "answer_precision": (lambda value: value in PRECISIONS, "32-true or bf16-true"),
 }
 """The same for each teacher."""
 
@@ -275,6 +284,10 @@ def _composition(config: DictConfig) -> list[str]:
         mistakes.append(
             "this mapper is fitted towards the word table that the student would have, and embeddings=random is noise; "
             "use embeddings=pca, or mapper=linear or pca"
+        )
+    if config.teacher and config.teacher.get("answer_precision", "32-true") != "32-true":
+        mistakes.append(
+            "method.direction=to_student takes the teacher into the student; leave teacher.answer_precision=32-true"
         )
     defaults = {"layers": "top", "features_from": None, "pooling": "mean", "shared_mapper": False}
     return mistakes + _unread(config, {**defaults, "feature_epochs": 0, "keep_features": False})

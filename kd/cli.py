@@ -50,6 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     # Two threads that spin while they wait for each other take 14 times as long as soon as one other process runs on
     # their cores, and 1.6 times where they sleep; on an idle machine sleeping costs 4 % (benchmarks/waiting.py).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported, which is later
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns where every parameter is used, which is no fault
     try:
         return importlib.import_module(f"kd.commands.{command}").main(rest) or 0
     except KeyboardInterrupt:

@@ -104,6 +104,11 @@ class Loss(nn.Module, ABC):
         with torch.autocast(student.logits.device.type, enabled=False):
             return self.term(student, teacher if self.teaches_back else detached(teacher), batch)
 
+    @property
+    def is_mean_over_rows(self) -> bool:
+        """Whether a batch's term is the mean of its rows' own, so that parts of a batch add up to the whole."""
+        return True
+
     def degenerate(self, num_labels: int) -> str | None:
         """What is left of the term with so few labels, as a sentence; None where nothing is lost."""
         return None
@@ -134,6 +139,10 @@ class FeatureLoss(Loss, ABC):
         super().__init__(weight)
         self.level = option("level", level, self.levels)
         self.layers = layers
+
+    @property
+    def is_mean_over_rows(self) -> bool:
+        return self.level == "sentence"
 
     def mismatch(self, student: PretrainedConfig, teacher: PretrainedConfig) -> str | None:
         """Why the term cannot compare these two models, as a clause; None where it can."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,21 @@ NO_DIFFERENCE = (
         "callbacks.pruning",
         "threads",
         "trainer.accelerator",
+        "trainer.strategy",
+        "trainer.inference_mode",
+        "compile",
         "trainer.enable_model_summary",
         "trainer.enable_progress_bar",
     ),
 )
 """Keys that may differ between two starts of one run: where it stands, what shows it, what it computes on, and what may
-end it before it is done. Not among them: ``trainer.devices``, since every device takes a batch of its own, and
-``trainer.precision``."""
+end it before it is done. Not among them: ``trainer.precision``."""
+
+GLOBAL_BATCH = ("data.batch_size", "trainer.accumulate_grad_batches", "trainer.devices", "trainer.num_nodes")
+"""What makes an optimizer step's rows: their product counts, so that one device may go on where two began."""
+
+OF_A_BATCH = ("kd.losses.relation.", "kd.losses.contrastive.", "kd.losses.structured.DIST")
+"""Terms that compare the rows of a batch, of which each device sees its own: with them each factor counts."""
 
 SPEED = "labelling_batch_size"
 """Of a teacher, wherever it stands: its answers do not depend on it."""
@@ -71,11 +80,16 @@ def fingerprint(node: Mapping[str, Any]) -> str:
 def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
     """Flat keys of what decides a run's result, with the content of files and folders in place of their names."""
     absent = NO_DIFFERENCE + unread(config)
-    return {
+    found = {
         key: _content(value) if key.split(".")[-1] in PLACES else value
         for key, value in flat(config)
         if not any(key == prefix or key.startswith(f"{prefix}.") for prefix in absent) and not key.endswith(SPEED)
     }
+    factors = {key: found[key] for key in GLOBAL_BATCH if key in found}
+    terms = [value for key, value in found.items() if key.startswith("loss.") and key.endswith("._target_")]
+    if any(type(value) is not int for value in factors.values()) or any(term.startswith(OF_A_BATCH) for term in terms):
+        return found
+    return {key: value for key, value in found.items() if key not in factors} | {"batch": math.prod(factors.values())}
 
 
 def unread(config: Mapping[str, Any]) -> tuple[str, ...]:

@@ -34,6 +34,9 @@ from kd.run import processor, read_json, write_json
 
 log = logging.getLogger(__name__)
 
+PRECISIONS = {"32-true": torch.float32, "bf16-true": torch.bfloat16}
+"""What a teacher may answer in, as Lightning calls it."""
+
 
 @dataclass(frozen=True)
 class ReadyTeacher:
@@ -47,6 +50,7 @@ class ReadyTeacher:
         facts: what its fine-tuning recorded; empty for a model that was taken as it is.
         device: where it answers.
         has_head: False for a backbone, of which nothing but features may be asked.
+        precision: what it computes in, a key of `PRECISIONS`.
     """
 
     name: str
@@ -56,6 +60,7 @@ class ReadyTeacher:
     facts: dict
     device: str = "cpu"
     has_head: bool = True
+    precision: str = "32-true"
 
     @property
     def members(self) -> list[ReadyTeacher]:
@@ -64,7 +69,9 @@ class ReadyTeacher:
 
     @cached_property
     def checksum(self) -> str:
-        return folder_checksum(self.folder)
+        """Of its weights, and of the precision that it answers in where this is not the full one."""
+        weights = folder_checksum(self.folder)
+        return weights if self.precision == "32-true" else f"{weights}+{self.precision}"
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -72,8 +79,8 @@ class ReadyTeacher:
 
     @cached_property
     def model(self) -> PreTrainedModel:
-        """The live model, in evaluation mode and full precision."""
-        return load_classifier(self.folder, new_head=not self.has_head).to(self.device)
+        """The live model, in evaluation mode."""
+        return load_classifier(self.folder, new_head=not self.has_head).to(self.device, PRECISIONS[self.precision])
 
     @cached_property
     def fingerprint(self) -> str:

@@ -38,6 +38,7 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*`srun` command is available on your system but is not used.*")
+    warnings.filterwarnings("ignore", message=".*doesn't support sharding model layers.*")  # nor is any sharded there
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
         logging.getLogger(name).setLevel(logging.WARNING)
     transformers.logging.set_verbosity_error()

@@ -63,6 +63,7 @@ class Teacher:
         epochs, batch_size, learning_rate, weight_decay, warm_up, gradient_clip, precision: the recipe.
         seed: of the fine-tuning; apart from the run's seed, so that runs over seeds share a teacher.
         labelling_batch_size: rows a batch where the teacher only answers.
+        answer_precision: of the teacher where it only answers, 32-true or bf16-true; the student keeps its own.
     """
 
     name_or_path: str
@@ -77,6 +78,7 @@ class Teacher:
     precision: str
     seed: int
     labelling_batch_size: int
+    answer_precision: str = "32-true"
 
     @cached_property
     def backbone(self) -> Path:
@@ -141,7 +143,8 @@ class Teacher:
     def _ready(self, folder: Path, facts: dict, accelerator: str) -> ReadyTeacher:
         on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
         device = "cuda" if on_gpu else "cpu"
-        return ReadyTeacher(self.name_or_path, folder, self.max_length, self.labelling_batch_size, facts, device)
+        batch_size, precision = self.labelling_batch_size, self.answer_precision
+        return ReadyTeacher(self.name_or_path, folder, self.max_length, batch_size, facts, device, precision=precision)
 
     def key(self, splits: Splits) -> str:
         """Names the fine-tuned teacher: the hash of all that decides its weights."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from pathlib import Path
 from typing import Any
 
+import lightning
 import numpy as np
 import pandas
 import pyarrow
@@ -22,11 +24,15 @@ from kd.assembly import Assembly, assemble
 from kd.data.batching import LengthBucketSampler, padding_share
 from kd.data.module import TextDataModule
 from kd.data.sources import Splits
+from kd.devices import global_batch
 from kd.energy import EnergyMeter
 from kd.errors import Pruned
 from kd.identity import flat
 from kd.inference import all_logits, latency, parameter_counts
 from kd.methods.base import Method, run_fit
+from kd.methods.distillation import TaughtMethod
+from kd.methods.joint import Joint
+from kd.methods.sharding import FullySharded, whole_state
 from kd.metrics import fidelity_metrics, label_metrics
 from kd.pruning import Pruning
 from kd.ready_teacher import ReadyTeacher
@@ -55,6 +61,7 @@ def train_student(config: DictConfig, run: RunDirectory, splits: Splits, checkpo
     figures = {
         **{name: config.choices[name] for name in config.choices},
         "seed": config.seed,
+        "global_batch": global_batch(config),
         **fitted,
         "padding_share": round(padding_share(data.train.tokens.lengths, list(data.train_sampler())), 4),
         "parameters": parameter_counts(student),
@@ -73,11 +80,35 @@ def train_student(config: DictConfig, run: RunDirectory, splits: Splits, checkpo
 
 def train_rank(config: DictConfig, run: RunDirectory, splits: Splits, checkpoint: Path | None) -> None:
     """What a rank other than the first does of `train_student`: it trains, and measures and writes nothing."""
+    logging.getLogger("kd").setLevel(logging.ERROR)  # rank 0 says the same
     if config.threads:
         torch.set_num_threads(config.threads)
     _, method, data = assembled(config, splits)
-    run_fit(build.trainer(config, run.path), method, data, ckpt_path=checkpoint, weights_only=True)
+    learn(build.trainer(config, run.path), method, data, checkpoint, config.compile)
     part()
+
+
+def learn(
+    trainer: lightning.Trainer, method: Method, data: TextDataModule, checkpoint: Path | None, compiled: bool
+) -> None:
+    """Train, and leave the weights of the last step in the method; every rank does this.
+
+    What is cut over the ranks or compiled is a copy: the method stays what every other part of the program can read.
+    """
+    batches, ranks = trainer.accumulate_grad_batches, trainer.world_size
+    log.info(
+        "global batch: %d rows an optimizer step (%d a device x %d accumulated x %d devices)",
+        *(data.batch_size * batches * ranks, data.batch_size, batches, ranks),
+    )
+    transfer = method.objective.transfer if isinstance(method, (TaughtMethod, Joint)) else {}
+    if apart := [name for name, loss in transfer.items() if batches * ranks > 1 and not loss.is_mean_over_rows]:
+        log.info("computed on the %d rows of each batch, and then averaged: %s", data.batch_size, ", ".join(apart))
+    learner = copy.deepcopy(method) if compiled or isinstance(trainer.strategy, FullySharded) else method
+    if compiled:
+        learner.student.compile(dynamic=True)  # in place: the names of the weights stay
+    run_fit(trainer, learner, data, ckpt_path=checkpoint, weights_only=True)
+    if learner is not method:
+        method.load_state_dict(whole_state(learner))
 
 
 def part() -> None:
@@ -113,7 +144,7 @@ def fit(
         curves.rename(run.path / f"metrics.before-{time.time_ns()}.csv")  # the logger would delete it
     trainer = build.trainer(config, run.path)
     meter = EnergyMeter.of_this_machine(gpus=isinstance(trainer.accelerator, CUDAAccelerator))
-    run_fit(trainer, method, data, ckpt_path=checkpoint, weights_only=True)
+    learn(trainer, method, data, checkpoint, config.compile)
     energy = meter.stop()
     part()
     for callback in trainer.callbacks:

@@ -24,7 +24,7 @@ FLOORS = [
             "mapper",
             "recording",
         ),
-        *("identity", "ranks", "memory", "targets"),
+        *("identity", "ranks", "memory", "targets", "devices"),
     ],
     ["features", "sweep", "report"],
     ["pruning"],
@@ -60,6 +60,7 @@ TORCH_FREE = [
     "identity.py",
     "memory.py",
     "ranks.py",
+    "devices.py",
     *(f"sweep/{path.name}" for path in sorted((PACKAGE / "sweep").glob("*.py"))),
     *(f"report/{path.name}" for path in sorted((PACKAGE / "report").glob("*.py"))),
 ]

@@ -91,7 +91,7 @@ def test_losses_wrap_themselves_in_their_name_and_instantiate(path):
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.parts[0] == "trainer"], ids=str)
 def test_trainers_instantiate(path, tmp_path):
-    if path.stem == "gpu" and not build.torch.cuda.is_available():
+    if path.stem in ("gpu", "deepspeed") and not build.torch.cuda.is_available():
         pytest.skip("no GPU here")
     config = composed(f"trainer={path.stem}", "callbacks=[checkpoint,early_stopping,ema,progress]")
     trainer = build.trainer(config, tmp_path)

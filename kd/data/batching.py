@@ -169,10 +169,15 @@ class LengthBucketSampler(Sampler[list[int]]):
         return batches + (rest >= self.world_size or batches == 0)
 
     def __iter__(self) -> Iterator[list[int]]:
-        for rows in self._global_batches():
-            yield np.array_split(rows, self.world_size)[self.rank].tolist()
+        for rows in self.global_batches():
+            yield self.own(rows).tolist()
 
-    def _global_batches(self) -> list[np.ndarray]:
+    def own(self, rows: np.ndarray) -> np.ndarray:
+        """This rank's part of a batch."""
+        return np.array_split(rows, self.world_size)[self.rank]
+
+    def global_batches(self) -> list[np.ndarray]:
+        """The rows of each batch of this epoch, over all ranks."""
         whole = self.batch_size * self.world_size
         if not self.shuffle:
             return self._cut(np.argsort(-self.lengths, kind="stable"), whole)

@@ -72,6 +72,10 @@ class ContrastiveLoss(FeatureLoss, ABC):
     levels = ("sentence",)
     same_width = True
 
+    @property
+    def is_mean_over_rows(self) -> bool:
+        return False
+
     def __init__(
         self,
         level: str = "sentence",

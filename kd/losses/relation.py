@@ -127,6 +127,10 @@ class RelationLoss(PairLoss, ABC):
 
     levels = ("sentence",)
 
+    @property
+    def is_mean_over_rows(self) -> bool:
+        return False
+
 
 @final
 class SimilarityPreserving(RelationLoss):

@@ -343,6 +343,10 @@ class DIST(TemperedLoss):
     def compare(self, student_logits: Tensor, teacher_logits: Tensor, row_weights: Tensor | None) -> Tensor:
         return dist(student_logits, teacher_logits, self.temperature, self.inter_weight, self.intra_weight)
 
+    @property
+    def is_mean_over_rows(self) -> bool:
+        return not self.intra_weight
+
     def degenerate(self, num_labels: int) -> str | None:
         """With two classes, the correlation of a row is 1 or -1, a step without slope."""
         if num_labels != 2:

@@ -201,11 +201,11 @@ class LearnedTemperature(nn.Module, Schedule):
         number("start", start, expected, lambda value: lowest < value < highest)
         number("reversal", reversal, "a number >= 0", lambda value: value >= 0)
         self.strength = Cosine(0.0, reversal, until)
-        self.theta = nn.Parameter(torch.tensor(math.log((start - lowest) / (highest - start))))
+        self.theta = nn.Parameter(torch.tensor([math.log((start - lowest) / (highest - start))]))  # FSDP cuts no scalar
 
     def forward(self, progress: float) -> Tensor:
         """The temperature, 0-dim, in float32 at least, with the reversed gradient."""
-        temperature = _between(self.lowest, self.highest, precise(self.theta).sigmoid())
+        temperature = _between(self.lowest, self.highest, precise(self.theta)[0].sigmoid())
         constant = temperature.detach()
         return constant - self.strength.at(progress) * (temperature - constant)
 

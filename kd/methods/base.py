@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import ClassVar
 
@@ -21,6 +21,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from kd.contract import IGNORED_LABEL, Batch
 from kd.errors import KDError
+from kd.methods.sharding import FullySharded, shard
 
 
 class Method(lightning.LightningModule, ABC):
@@ -55,6 +56,22 @@ class Method(lightning.LightningModule, ABC):
         self.accuracy = MulticlassAccuracy(student.config.num_labels, average="micro", ignore_index=IGNORED_LABEL)
         self.validation_loss = MeanMetric()
         self.curves: dict[str, Tensor | float] = {}
+        self.shares: np.ndarray | None = None  # of each batch of the epoch; None where each is a step of its own
+        self.label_share = 1.0
+        self.step_curves: dict[str, Tensor] = {}
+
+    def learners(self) -> list[nn.Module]:
+        """The modules that learn, each of which computes by a call of its own.
+
+        None of them may be given another one's output and leave a part of it unread: sharded, it would send back a
+        gradient of 0 where there is none.
+        """
+        return [self.student]
+
+    def configure_model(self) -> None:
+        """Under `FullySharded`: cut what learns over the ranks."""
+        if isinstance(self.trainer.strategy, FullySharded):
+            shard(self.learners(), self.trainer.strategy.mesh)
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -77,11 +94,26 @@ class Method(lightning.LightningModule, ABC):
         """Optimizer steps of the whole run."""
         return int(self.trainer.estimated_stepping_batches)
 
+    def label_term(self, logits: Tensor, batch: Batch) -> Tensor:
+        """The label loss of the batch; summed over an optimizer step it is the mean over the step's labelled rows."""
+        return self.label_loss(logits, batch["labels"]) * self.label_share
+
     def on_train_epoch_start(self) -> None:
+        self.shares, self.step_curves = self._shares(), {}
         entropy = np.random.SeedSequence([self.seed, self.current_epoch, self.global_rank])
         torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> 1))
 
+    def _shares(self) -> np.ndarray | None:
+        trainer = self.trainer
+        accumulate = trainer.accumulate_grad_batches
+        if trainer.world_size * accumulate == 1:
+            return None
+        sampler, labels = trainer.train_dataloader.sampler, trainer.datamodule.train.labels
+        batches = sampler.global_batches()[: int(trainer.num_training_batches)]
+        return batch_shares([(rows, sampler.own(rows)) for rows in batches], labels, accumulate, trainer.world_size)
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        share, self.label_share = (1.0, 1.0) if self.shares is None else self.shares[batch_index]
         parts = self.losses(batch)
         total = parts["total"]
         if not torch.isfinite(total):
@@ -92,13 +124,21 @@ class Method(lightning.LightningModule, ABC):
             )
         # Lightning's bookkeeping costs more than a small student's step: it is asked for only where it writes.
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
-            curves = {f"train/loss/{name}": part.detach() for name, part in parts.items()}
-            curves |= {f"train/{name}": float(value) for name, value in self.curves.items()}
-            self.log_dict(curves, batch_size=len(batch["index"]))
-        if self.trainer.world_size > 1:
-            # A part that rests at this step (a head during the feature stage) has no gradient, and DDP waits for it.
-            total = total + 0.0 * sum(p.flatten()[0] for p in self.parameters() if p.requires_grad)
-        return total
+            self._log(parts, share, batch_index)
+        return total if self.shares is None else total * share
+
+    def _log(self, parts: Mapping[str, Tensor], share: float, batch_index: int) -> None:
+        """Log the terms of the whole optimizer step, over its batches and all ranks."""
+        accumulate = self.trainer.accumulate_grad_batches
+        for name, part in parts.items():
+            value = part.detach() if self.shares is None else part.detach() * (share / accumulate)
+            self.step_curves[name] = self.step_curves.get(name, 0.0) + value
+        if (batch_index + 1) % accumulate and batch_index + 1 < self.trainer.num_training_batches:
+            return
+        curves = {f"train/loss/{name}": value for name, value in self.step_curves.items()}
+        curves |= {f"train/{name}": float(value) for name, value in self.curves.items()}
+        self.log_dict(curves, batch_size=1, sync_dist=self.trainer.world_size > 1)
+        self.step_curves = {}
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         logits = self.answer(batch).logits
@@ -149,6 +189,33 @@ class Method(lightning.LightningModule, ABC):
                 "train anew with rerun=true"
             )
         return found
+
+
+def batch_shares(
+    batches: Sequence[tuple[np.ndarray, np.ndarray]], labels: np.ndarray, accumulate: int, world_size: int
+) -> np.ndarray:
+    """What each batch of an epoch counts, so that all batches of an optimizer step on all ranks are one large batch.
+
+    Lightning and DDP average over batches and ranks, which may hold unequal numbers of rows, and the last step of an
+    epoch may have fewer batches. The first factor makes of this mean the mean over rows; the second, within the label
+    loss, that over labelled rows.
+
+    Args:
+        batches: the row numbers of each batch, over all ranks and of this one.
+        labels: ``[N]``, -100 where there is none.
+        accumulate: batches a step.
+        world_size: ranks.
+
+    Returns:
+        ``[batches, 2]``; all 1 where all batches are alike.
+
+    >>> batch_shares([(np.array([0, 1, 2]), np.array([0, 1]))], np.array([1, 1, -100]), 1, 2).round(3).tolist()
+    [[1.333, 1.5]]
+    """
+    counts = np.array([[[len(part), np.count_nonzero(labels[part] >= 0)] for part in pair] for pair in batches])
+    steps = np.add.reduceat(counts[:, 0], np.arange(0, len(batches), accumulate)).repeat(accumulate, axis=0)
+    rows, labelled = (counts[:, 1] / np.maximum(steps[: len(batches)], 1)).T
+    return np.stack([rows * world_size * accumulate, labelled / rows], axis=1)
 
 
 def run_fit(trainer: lightning.Trainer, method: Method, data: lightning.LightningDataModule, **options) -> None:

@@ -8,6 +8,7 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
+from torch.distributed import DeviceMesh
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import PretrainedConfig, PreTrainedModel
@@ -17,6 +18,7 @@ from kd.errors import KDError
 from kd.features import Feature, read
 from kd.methods.base import Method
 from kd.methods.objective import Objective
+from kd.methods.sharding import FullySharded, sharded_copy
 
 Source = Callable[[Batch, Collection[Feature]], tuple[Tensor, dict[Feature, Tensor]]]
 """A teacher as a method asks it: a batch and the features wanted -> logits ``[B, C]`` and the features."""
@@ -36,13 +38,18 @@ class FrozenTeacher:
     def __deepcopy__(self, memo: dict) -> FrozenTeacher:
         return self
 
+    def sharded(self, mesh: DeviceMesh) -> FrozenTeacher:
+        """One that no rank holds whole."""
+        return FrozenTeacher(sharded_copy(self.model, mesh))
+
     @torch.no_grad()
     def __call__(self, batch: Batch, features: Collection[Feature] = ()) -> tuple[Tensor, dict[Feature, Tensor]]:
         """The answer to the teacher's own tokens where the batch has them, to the student's otherwise."""
         if self.model.device != batch["input_ids"].device:
             self.model.to(batch["input_ids"].device)
         with torch.autocast(batch["input_ids"].device.type, enabled=False):  # as the cache was labelled
-            return read(self.model, teacher_inputs(batch), features)
+            logits, found = read(self.model, teacher_inputs(batch), features)
+        return logits.float(), {feature: value.float() for feature, value in found.items()}
 
 
 def teacher_inputs(batch: Batch) -> Batch:
@@ -56,16 +63,28 @@ def cached_teacher(batch: Batch, features: Collection[Feature] = ()) -> tuple[Te
     return batch["teacher_logits"], {feature: batch[f"teacher_{feature.column}"] for feature in features}
 
 
-class LogitMethod(Method, ABC):
-    """A student that answers alone, and transfer terms that read nothing but logits."""
+class TaughtMethod(Method, ABC):
+    """A student that learns from a frozen teacher."""
 
     reads_teacher = True
     objective: Objective
     teacher: Source
 
+    def learners(self) -> list[nn.Module]:
+        return [self.student, *self.objective.learners()]
+
+    def configure_model(self) -> None:
+        super().configure_model()
+        if isinstance(self.trainer.strategy, FullySharded) and isinstance(self.teacher, FrozenTeacher):
+            self.teacher = self.teacher.sharded(self.trainer.strategy.mesh)
+
+
+class LogitMethod(TaughtMethod, ABC):
+    """Transfer terms that read nothing but logits."""
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         output = self.answer(batch)
-        label = self.label_loss(output.logits, batch["labels"])
+        label = self.label_term(output.logits, batch)
         answers = {}
         if self.objective.asks_teacher(self.progress):
             pair = Answer(logits=output.logits), Answer(logits=self.teacher(batch, ())[0])

@@ -21,8 +21,8 @@ from kd import recording
 from kd.contract import ATTENTION_OUTPUTS, Answer, Batch
 from kd.errors import KDError
 from kd.features import Feature, inner
-from kd.methods.base import Method, decay_groups, factors, student_output
-from kd.methods.distillation import LogitMethod, Source, cached_teacher, require_losses, trained
+from kd.methods.base import decay_groups, factors, student_output
+from kd.methods.distillation import LogitMethod, Source, TaughtMethod, cached_teacher, require_losses, trained
 from kd.methods.matching import Matching
 from kd.methods.objective import Objective
 from kd.methods.weighting import ConstantWeighting
@@ -34,7 +34,7 @@ FIT_ROWS = 4096
 
 
 @final
-class ToTeacher(Method):
+class ToTeacher(TaughtMethod):
     """Hints: the student's features are mapped into the teacher's space and matched; the teacher stays behind.
 
     ``(1 - alpha) * label_loss + alpha * sum_i weight_i * loss_i``; for the first ``feature_epochs`` only
@@ -57,8 +57,6 @@ class ToTeacher(Method):
     Source: Romero et al. 2015 (FitNets), https://arxiv.org/abs/1412.6550; Jiao et al. 2020 (TinyBERT),
     https://arxiv.org/abs/1909.10351
     """
-
-    reads_teacher = True
 
     def __init__(
         self,
@@ -93,6 +91,9 @@ class ToTeacher(Method):
         self.logged_stage: str | None = None
         if self.outputs & ATTENTION_OUTPUTS:
             recording.prepare(student)
+
+    def learners(self) -> list[nn.Module]:
+        return [*super().learners(), *(part for matching in self.matchings.values() for part in matching.learners())]
 
     @property
     def in_feature_stage(self) -> bool:
@@ -156,7 +157,7 @@ class ToTeacher(Method):
         asks = bool(names) and (self.in_feature_stage or self.objective.asks_teacher(progress))
         matches = asks and bool(self.feature_losses & set(names))
         output, attention = inner(self.student, _inputs(batch), self.outputs if matches else ())
-        label = self.label_loss(output.logits, batch["labels"])
+        label = self.label_term(output.logits, batch)
         answers: dict[str, list[tuple[Answer, Answer]]] = {}
         if asks:
             logits, found = self.teacher(batch, self.features if matches else ())

@@ -116,6 +116,9 @@ class Joint(Method):
         )
         self.register_buffer("accuracy_before", torch.full((len(partners),), math.nan))
 
+    def learners(self) -> list[nn.Module]:
+        return [self.student, *self.objective.learners(), *self.partners.values()]
+
     def partner_logits(self, name: str, batch: Batch) -> Tensor:
         """``[B, C]``, in the mode that the partner is in."""
         if name != TEACHER:
@@ -134,7 +137,7 @@ class Joint(Method):
         targets = self._targets(batch, logits, asks, any(back.values()))
         own = Answer(logits=logits["student"])
         pairs = [(own, targets[name]) for name in self.partners] if asks else []
-        label = self.label_loss(logits["student"], batch["labels"])
+        label = self.label_term(logits["student"], batch)
         parts, self.curves = self.objective(
             label,
             {name: pairs for name in self.objective.transfer} if pairs else {},
@@ -145,7 +148,7 @@ class Joint(Method):
         )
         own_share = 1 - alpha if self.student_weight is None else self.student_weight
         for name in self.partners:
-            parts[f"{name}_label"] = self.label_loss(logits[name], batch["labels"])
+            parts[f"{name}_label"] = self.label_term(logits[name], batch)
             weight = chosen(self.partner_weight, name, 1.0, own_share)
             parts["total"] = parts["total"] + weight * parts[f"{name}_label"]
             if back[name]:

@@ -191,6 +191,10 @@ class Matching(nn.Module):
                 self.variances[key] = nn.Parameter(start.repeat(self.mappers[key].out_size))
         self.features = frozenset(wanted)
 
+    def learners(self) -> list[nn.Module]:
+        """The modules that learn with the student."""
+        return [self] if self.variances else list(self.mappers.values())
+
     @property
     def outputs(self) -> set[str]:
         """What the student must give beyond logits."""

@@ -132,6 +132,10 @@ class Objective(nn.Module):
                 )
             log.info("balance/confidence: all rows count the same in %s", ", ".join(stiff))
 
+    def learners(self) -> list[nn.Module]:
+        """The modules that learn with the student."""
+        return [part for part in (self.temperature, self.weighting) if isinstance(part, nn.Module)]
+
     def asks_teacher(self, progress: float) -> bool:
         """Whether a transfer term counts now."""
         return bool(self.transfer) and self.alpha.at(progress) > 0
@@ -205,10 +209,11 @@ class Objective(nn.Module):
         # Without labels there is no label loss: that of a student that knows nothing stands in for it.
         label = terms["label"].item() or math.log(max(2, num_labels))
         size, weight = abs(terms[name].item()), self.transfer[name].weight
+        label, size = mean_over_ranks(torch.tensor([label, size]).to(self.scales)).tolist()
         if not size:
             log.warning("loss '%s' is 0 at the first step: it says nothing of these rows, and no weight helps", name)
         elif self.calibrate:
-            self.scales[place] = mean_over_ranks(torch.tensor(label / size).to(self.scales))
+            self.scales[place] = label / size
             log.info(
                 "balance: '%s' starts at %.3g and the label loss at %.3g; '%s' is scaled by %.3g to %.3g label losses",
                 *(name, size, label, name, self.scales[place].item(), weight),

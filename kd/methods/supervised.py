@@ -17,5 +17,5 @@ class Supervised(Method):
     reads_teacher = False
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        label = self.label_loss(student_output(self.student, batch).logits, batch["labels"])
+        label = self.label_term(student_output(self.student, batch).logits, batch)
         return {"total": label, "label": label}

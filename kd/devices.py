@@ -1,0 +1,37 @@
+"""What a run computes on, by its configuration: how large a step is, and what cannot go together. Needs no torch."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig, OmegaConf
+
+COMPARES_GRADIENTS = ("kd.methods.weighting.GradNorm", "kd.methods.weighting.PCGrad")
+
+
+def global_batch(config: DictConfig) -> int:
+    """Rows of an optimizer step, over accumulated batches and all ranks."""
+    node = config.trainer
+    return config.data.batch_size * node.accumulate_grad_batches * node.devices * node.num_nodes
+
+
+def contradictions(config: DictConfig) -> list[str]:
+    """What the strategy of the run cannot do, a sentence each."""
+    strategy = config.trainer.strategy
+    name = strategy.get("_target_", "") if OmegaConf.is_dict(strategy) else str(strategy)
+    kinds = [node.get("_target_", "").rpartition(".")[2] for node in config.callbacks.values()]
+    mistakes = []
+    if name.endswith("FullySharded"):
+        if any(kind.endswith("WeightAveraging") for kind in kinds):
+            mistakes.append("trainer=fsdp holds no whole model to average; leave out callbacks ema, or use trainer=ddp")
+        if config.compile:
+            mistakes.append("compile=true and trainer=fsdp were never tried together; set compile=false")
+        if config.balance.weighting.get("_target_") in COMPARES_GRADIENTS:
+            mistakes.append(
+                "this balance/weighting compares gradients of whole models, and trainer=fsdp has none; use "
+                "balance/weighting=constant or uncertainty, or trainer=ddp"
+            )
+    if "deepspeed" in name.lower() and "ModelCheckpoint" in kinds:
+        mistakes.append(
+            "DeepSpeed writes folders that kd neither resumes from nor takes the best epoch from; set "
+            "callbacks=[progress] to keep the weights of the last step, or use trainer=fsdp"
+        )
+    return mistakes
