@@ -89,15 +89,15 @@ class RunDirectory:
                 "give the folder that kd train printed"
             )
         state = run.status()
-        if state["state"] == "pruned":
+        if state.get("state") == "pruned":
             raise KDError(
                 f"the run in '{path}' was given up by a search ({state.get('reason', 'no reason given')}); take one "
                 "that is done, or train its configuration without callbacks=[pruning]"
             )
-        if state["state"] != "done":
+        if state.get("state") != "done":
+            known = state.get("state", "in no known state")
             raise KDError(
-                f"the run in '{path}' is {state['state']} ({state.get('reason', 'no reason given')}); "
-                "repeat kd train first"
+                f"the run in '{path}' is {known} ({state.get('reason', 'no reason given')}); repeat kd train first"
             )
         return run
 
@@ -133,7 +133,7 @@ class RunDirectory:
             KDError: where there is no run.
         """
         products = (self.metrics_file, self.predictions_file, self.model / "model.safetensors")
-        return self.status()["state"] == "done" and all(product.is_file() for product in products)
+        return self.status().get("state") == "done" and all(product.is_file() for product in products)
 
     def config(self) -> dict[str, Any]:
         """The resolved configuration.
