@@ -190,7 +190,7 @@ class RunDirectory:
         """How often the test rows were read: once by every training that ended here, and by each further look."""
         trained = [self.predictions_file, *self.path.glob(f"previous/*/{self.predictions_file.name}")]
         looks = [self.path / "test_reads.jsonl", *self.path.glob("previous/*/test_reads.jsonl")]
-        lines = (place.read_text().splitlines() for place in looks if place.is_file())
+        lines = (place.read_bytes().splitlines() for place in looks if place.is_file())
         return sum(place.is_file() for place in trained) + sum(map(len, lines))
 
     def set_aside_products(self) -> Path | None:
