@@ -89,15 +89,15 @@ class RunDirectory:
                 "give the folder that kd train printed"
             )
         state = run.status()
-        if state["state"] == "pruned":
+        if state.get("state") == "pruned":
             raise KDError(
                 f"the run in '{path}' was given up by a search ({state.get('reason', 'no reason given')}); take one "
                 "that is done, or train its configuration without callbacks=[pruning]"
             )
-        if state["state"] != "done":
+        if state.get("state") != "done":
+            known = state.get("state", "in no known state")
             raise KDError(
-                f"the run in '{path}' is {state['state']} ({state.get('reason', 'no reason given')}); "
-                "repeat kd train first"
+                f"the run in '{path}' is {known} ({state.get('reason', 'no reason given')}); repeat kd train first"
             )
         return run
 
@@ -133,7 +133,7 @@ class RunDirectory:
             KDError: where there is no run.
         """
         products = (self.metrics_file, self.predictions_file, self.model / "model.safetensors")
-        return self.status()["state"] == "done" and all(product.is_file() for product in products)
+        return self.status().get("state") == "done" and all(product.is_file() for product in products)
 
     def config(self) -> dict[str, Any]:
         """The resolved configuration.
@@ -190,7 +190,7 @@ class RunDirectory:
         """How often the test rows were read: once by every training that ended here, and by each further look."""
         trained = [self.predictions_file, *self.path.glob(f"previous/*/{self.predictions_file.name}")]
         looks = [self.path / "test_reads.jsonl", *self.path.glob("previous/*/test_reads.jsonl")]
-        lines = (place.read_text().splitlines() for place in looks if place.is_file())
+        lines = (place.read_bytes().splitlines() for place in looks if place.is_file())
         return sum(place.is_file() for place in trained) + sum(map(len, lines))
 
     def set_aside_products(self) -> Path | None:

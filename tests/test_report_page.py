@@ -246,9 +246,12 @@ def test_the_heat_map_shows_small_differences_as_small(runs):
     assert depths[-1] - depths[0] < 0.2
 
 
-def test_a_sweep_file_that_cannot_be_read_is_no_obstacle(runs):
-    runs.write("one", "supervised")
-    (runs.folder / "sweep.json").write_text('{"format": 1, "jobs": [')
+@pytest.mark.parametrize(
+    "found", ['{"format": 1, "jobs": [', '{"jobs": 7}', '{"jobs": [{"state": "done", "log": 7}, 3]}']
+)
+def test_a_sweep_file_that_cannot_be_read_is_no_obstacle(runs, found):
+    (runs.write("one", "supervised") / "test_reads.jsonl").write_bytes(b"\xff\n")
+    (runs.folder / "sweep.json").write_text(found)
     assert "No run here was taught" in words(page(runs.folder))
 
 
@@ -297,6 +300,9 @@ def test_a_mixed_folder(runs, capsys):
         ("metrics", "latency", {}),
         ("metrics", "parameters", None),
         ("metrics", "teacher_cost", {"name": "big"}),
+        ("metrics", "student", None),
+        ("metrics", "training_seconds", "long"),
+        ("metrics", "validation", None),
         ("environment", "teacher", {}),
         ("environment", "data", {}),
     ],

@@ -50,15 +50,22 @@ def test_another_run_is_told_from_it(run, tmp_path, capsys):
     (other / "config.yaml").write_text(yaml.safe_dump(config | {"seed": 1}))
     environment = json.loads((other / "environment.json").read_text())
     environment["packages"]["torch"] = "1.0"
+    environment["data"]["train"] = "0" * 64
+    del environment["machine"]
     (other / "environment.json").write_text(json.dumps(environment))
     code, out, _ = reproduce(capsys, other, "--into", tmp_path / "again")
     assert code == 1 and "other weights" in out and "not reproduced to the last bit" in out
     assert "changed since: package torch: 1.0 -> 2." in out and "labels changed" in out
+    assert "changed since: train rows: 000000000000 -> " in out and "changed since: processor: None -> " in out
 
 
 def test_bad_input(run, tmp_path, capsys):
     for place in (run, run / "inside", run.parent):
         code, _, err = reproduce(capsys, run, "--into", place)
         assert code == 2 and "expected --into apart from the run" in err
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "status.json").write_text("{}")
+    code, _, err = reproduce(capsys, tmp_path / "foreign")
+    assert code == 2 and "is in no known state" in err
     code, _, err = reproduce(capsys, tmp_path)
     assert code == 2 and "expected the directory of a kd run" in err

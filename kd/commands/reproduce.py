@@ -134,19 +134,20 @@ def differences(original: dict[str, Any], repeated: dict[str, Any]) -> list[str]
     """What of the two environments is not the same, a line each: where other bits may come from."""
     facts = [
         {
-            **{f"package {name}": version for name, version in found["packages"].items()},
-            "python": found["python"],
+            **{f"package {name}": version for name, version in (found.get("packages") or {}).items()},
+            **{f"{name} rows": (found.get("data") or {}).get(name, "none")[:12] for name in ("train", *SPLITS)},
+            "python": found.get("python"),
             "kd's commit": (found.get("git") or {}).get("commit", "none")[:12],
             "uncommitted changes": (found.get("git") or {}).get("uncommitted_changes", False),
-            "processor": found["machine"]["processor"],
+            "processor": (found.get("machine") or {}).get("processor"),
             "threads": found.get("threads"),
             "teacher": ((found.get("teacher") or {}).get("checksum") or "none")[:12],
         }
         for found in (original, repeated)
     ]
-    return [
-        f"{name}: {value} -> {facts[1].get(name)}" for name, value in facts[0].items() if value != facts[1].get(name)
-    ]
+    names = dict.fromkeys([*facts[0], *facts[1]])  # also what only one of the two tells
+    changed = [(name, *(part.get(name) for part in facts)) for name in names]
+    return [f"{name}: {before} -> {now}" for name, before, now in changed if before != now]
 
 
 def show(found: Iterator[Comparison], changed: list[str], console: Console) -> int:

@@ -94,7 +94,8 @@ def heat_maps(study: Study) -> list[Figure]:
     groups: dict[object, dict[tuple[float, float], Arm]] = defaultdict(dict)
     for arm in study.arms:
         settings = arm.first.settings
-        if arm.supervised or arm.validation is None or not {"temperature", "alpha"} <= set(settings):
+        told = all(isinstance(settings.get(name), int | float) for name in ("temperature", "alpha"))
+        if arm.supervised or arm.validation is None or not told:
             continue
         rest = frozenset((k, repr(v)) for k, v in settings.items() if k not in ("temperature", "alpha", "seed"))
         groups[arm.way, rest][float(settings["temperature"]), float(settings["alpha"])] = arm

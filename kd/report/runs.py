@@ -140,14 +140,17 @@ class Run:
 
 
 def check_figures(metrics: dict[str, Any], environment: dict[str, Any]) -> None:
-    """Raises KeyError or TypeError where a figure is missing that the tables read."""
-    _ = environment["data"]["test"] + "", metrics["test"]["rows"]
+    """Raises KeyError, TypeError or AttributeError where a figure is missing that the tables read."""
+    _ = "".join(metrics[name] for name in ("method", "student", "data", "weights")) + environment["data"]["test"]
+    _ = metrics["padding_share"] + metrics["seed"], metrics.get("validation", {}).get("accuracy", 0.0) + 0.0
+    _ = metrics["latency"]["threads"] + metrics["test"]["rows"], metrics["test"].get("agreement", 0.0) + 0.0
     costs = [metrics]
     if environment["teacher"] is not None:
         _ = environment["teacher"]["checksum"] + "", metrics["teacher_cost"]["name"] + ""
         costs.append(metrics["teacher_cost"])
     for cost in costs:
-        _ = cost["training_seconds"], cost["model_bytes"] / cost["latency"]["p50_ms"], cost["latency"].get("threads")
+        _ = cost["training_seconds"] is None or cost["training_seconds"] + 0.0
+        _ = cost["model_bytes"] / cost["latency"]["p50_ms"]
         _ = cost["parameters"]["total"] + cost["parameters"]["without_embeddings"]
 
 
@@ -217,7 +220,7 @@ def find_runs(folders: Iterable[Path]) -> Found:
     folders = list(folders)
     for folder in folders:
         if not folder.is_dir():
-            raise KDError(f"expected a folder with runs, found nothing at '{folder}'; give what kd train printed")
+            raise KDError(f"expected a folder with runs, found none at '{folder}'; give what kd train printed")
         for status in sorted(folder.glob("**/status.json")):
             directory = RunDirectory(status.parent)
             if (place := status.resolve()) in seen:

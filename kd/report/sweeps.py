@@ -51,7 +51,8 @@ class Sweep:
             content = read_json(path)
         except KDError:
             return None
-        jobs = tuple(job for job in content.get("jobs") or () if isinstance(job, dict))
+        told = content.get("jobs")
+        jobs = tuple(job for job in told if isinstance(job, dict)) if isinstance(told, list) else ()
         command = plain_command(content.get("command"))
         return cls(path.parent, shlex.join(command) if command else "", jobs)
 
@@ -82,7 +83,7 @@ def problems(found: Found, sweeps: list[Sweep]) -> list[Problem]:
                 state, reason = ("damaged", reason) if place in reasons else ("missing", "its directory is gone")
             told.add(place)
             log = job.get("log")
-            made.append(Problem(what, STATES.get(state, state), reason, str(sweep.folder / log) if log else ""))
+            made.append(Problem(what, STATES.get(state, state), reason, str(sweep.folder / str(log)) if log else ""))
     for place, reason in found.left_out:
         if place.resolve() not in told:
             state, _, rest = reason.partition(": ")

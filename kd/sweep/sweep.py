@@ -255,7 +255,7 @@ def status_since(job: Job, begun: float) -> tuple[str | None, str | None]:
         status = job.run.status()
     except (OSError, KDError):
         return None, None
-    return status["state"], status.get("reason")
+    return status.get("state"), status.get("reason")
 
 
 def reason(job: Job, code: int, said: str | None) -> str:
