@@ -261,7 +261,6 @@ def optimizer(config: DictConfig) -> partial:
     factor = rate_factor(node.scale, batch, node.reference_batch)
     if factor == 1:
         return make(node.optimizer)
-    log.info("learning rate: %g x %.4g (%s)", node.optimizer.lr, factor, node.scale)
     return make(node.optimizer, lr=node.optimizer.lr * factor)
 
 

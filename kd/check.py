@@ -205,6 +205,7 @@ RECIPE = {
     "warm_up": _number(0, 1),
     "gradient_clip": _number(0),
     "answer_precision": (lambda value: value in PRECISIONS, "32-true or bf16-true"),
+    "answer_device": (lambda value: value in (None, "cpu"), "null or cpu"),
 }
 """The same for each teacher."""
 

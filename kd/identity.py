@@ -39,8 +39,8 @@ GLOBAL_BATCH = ("data.batch_size", "trainer.accumulate_grad_batches", "trainer.d
 OF_A_BATCH = ("kd.losses.relation.", "kd.losses.contrastive.", "kd.losses.structured.DIST")
 """Terms that compare the rows of a batch, of which each device sees its own: with them each factor counts."""
 
-SPEED = "labelling_batch_size"
-"""Of a teacher, wherever it stands: its answers do not depend on it."""
+SPEED = ("labelling_batch_size", "answer_device")
+"""Of a teacher, wherever it stands: its answers do not depend on them."""
 
 OF_TRANSFER = ("alpha", "temperature", "loss", "balance", "mapper", "peers")
 """What only a method that learns from another model reads."""

@@ -64,6 +64,7 @@ class Teacher:
         seed: of the fine-tuning; apart from the run's seed, so that runs over seeds share a teacher.
         labelling_batch_size: rows a batch where the teacher only answers.
         answer_precision: of the teacher where it only answers, 32-true or bf16-true; the student keeps its own.
+        answer_device: where it labels and is measured by one process; None: where the student trains.
     """
 
     name_or_path: str
@@ -79,6 +80,7 @@ class Teacher:
     seed: int
     labelling_batch_size: int
     answer_precision: str = "32-true"
+    answer_device: str | None = None
 
     @cached_property
     def backbone(self) -> Path:
@@ -142,7 +144,7 @@ class Teacher:
 
     def _ready(self, folder: Path, facts: dict, accelerator: str) -> ReadyTeacher:
         on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-        device = "cuda" if on_gpu else "cpu"
+        device = self.answer_device or ("cuda" if on_gpu else "cpu")
         batch_size, precision = self.labelling_batch_size, self.answer_precision
         return ReadyTeacher(self.name_or_path, folder, self.max_length, batch_size, facts, device, precision=precision)
 

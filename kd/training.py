@@ -143,6 +143,12 @@ def fit(
     if checkpoint and curves.exists():
         curves.rename(run.path / f"metrics.before-{time.time_ns()}.csv")  # the logger would delete it
     trainer = build.trainer(config, run.path)
+    if config.optim.scale != "none":
+        log.info(
+            "learning rate: %.4g, for a global batch of %d rows (optim.scale=%s from %g at %d rows)",
+            *(build.optimizer(config).keywords["lr"], global_batch(config), config.optim.scale),
+            *(config.optim.optimizer.lr, config.optim.reference_batch),
+        )
     meter = EnergyMeter.of_this_machine(gpus=isinstance(trainer.accelerator, CUDAAccelerator))
     learn(trainer, method, data, checkpoint, config.compile)
     energy = meter.stop()

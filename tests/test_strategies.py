@@ -28,6 +28,7 @@ from kd.data.module import TextDataModule
 from kd.features import Feature
 from kd.losses.hint import Hint
 from kd.losses.logits import LogitMSE, SoftTarget
+from kd.losses.relation import SimilarityPreserving
 from kd.mapper import Linear
 from kd.methods.balance import Constant, LearnedTemperature, Switch
 from kd.methods.base import Method
@@ -103,6 +104,14 @@ def composed() -> Method:
     return ToStudent(whole, *RECIPE, objective(), Feature("hidden_states", 1).column)
 
 
+def related() -> Method:
+    """A term that compares the rows of a batch: each rank compares its own."""
+    own, other = student(), teacher()
+    losses = {"similarity": SimilarityPreserving()}
+    matching = Matching(losses, own, other.config, layers="top")
+    return ToTeacher(own, *RECIPE, objective(losses), {"teacher": matching}, FrozenTeacher(other))
+
+
 def joint_with_teacher() -> Method:
     """Both ways, from passes of their own."""
     partners = {"teacher": teacher()}
@@ -129,6 +138,7 @@ CASES = [
     *((method, strategy, 1) for method in METHODS for strategy in STRATEGIES),
     *(("distilled_from_cache", strategy, 2) for strategy in STRATEGIES),
 ]
+APART = ("related", "ddp", 1)
 RESUMED = ("joint_with_teacher", "composed")
 
 
@@ -196,9 +206,9 @@ def run_rank(rank: int, folder: Path, port: int) -> None:
     """One of the processes, as a launcher would start it."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "LOCAL_RANK": str(rank)}
     found = {}
-    for method, strategy, accumulate in CASES:
+    for method, strategy, accumulate in [*CASES, APART]:
         save = folder / f"{method}-{strategy}.ckpt" if method in RESUMED else None
-        case = trained(METHODS[method], RANKS, STRATEGIES[strategy](), accumulate, save=save)
+        case = trained(globals()[method], RANKS, STRATEGIES[strategy](), accumulate, save=save)
         found[f"{method}-{strategy}-{accumulate}"] = case
     for method in RESUMED:
         for strategy, make in STRATEGIES.items():
@@ -238,7 +248,7 @@ def ranks(folder, one) -> list[dict]:
         start_new_session=True,
     )
     try:
-        printed, _ = process.communicate(timeout=150)
+        printed, _ = process.communicate(timeout=300)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -285,6 +295,25 @@ def test_a_checkpoint_of_one_process_goes_on_with_two_ranks(ranks, one, method, 
 def test_a_checkpoint_of_two_ranks_goes_on_in_one_process(ranks, one, folder, method, strategy):
     found = trained(METHODS[method], start=folder / f"{method}-{strategy}.ckpt")
     assert_close(found, {**one(method), "curve": one(method)["curve"][3:]})
+
+
+def test_a_term_that_compares_rows_sees_those_of_its_rank(ranks):
+    """Its value at the first step is the mean over the two halves of the batch, and not that of the whole batch."""
+    rows = LengthBucketSampler(TRAIN.tokens.lengths, GLOBAL_BATCH, shuffle=True).global_batches()[0]
+    method = related()
+    method._trainer = lightning.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, max_epochs=1)
+
+    def term(part: np.ndarray) -> float:
+        return method.losses(TRAIN[part])["similarity"].item()
+
+    with torch.no_grad():
+        halves = np.average(
+            [term(part) for part in np.array_split(rows, RANKS)], weights=[len(rows) - len(rows) // 2, len(rows) // 2]
+        )
+        whole = term(rows)
+    for rank in ranks:
+        assert rank["related-ddp-1"]["curve"][0]["train/loss/similarity"] == pytest.approx(halves, rel=1e-4)
+    assert halves != pytest.approx(whole, rel=0.05)
 
 
 def test_accumulated_batches_are_one_large_batch():

@@ -1,0 +1,255 @@
+"""How busy kd keeps a GPU: a teacher that labels, small students that learn from the cache, several jobs on one card.
+
+    python benchmarks/gpu.py [--rows 65536] [--students bilstm textcnn dan] [--slots 1 2 4 8]
+
+It has never been run on a GPU: the authors had none. Three tables on the Rotten Tomatoes sentences, repeated:
+
+* labelling by MiniLM in 32 bits and in bf16 (teacher.answer_precision), tokens a second, and which share of the card's
+  own bf16 matrix rate that is; the rate is measured first, by products of 8192 x 8192 matrices. A token is counted as
+  2 operations a weight beside the word table, and 4 L d a layer for attention;
+* an epoch of cached distillation in bf16-mixed under kd: rows and tokens a second, and the share of the time in which a
+  kernel runs (torch.profiler, in an epoch of its own), plain, compiled (compile=true) and as CUDA graphs
+  (mode="reduce-overhead", one graph a length);
+* a sweep of as many jobs as the most slots, by the number of jobs side by side on the card (hydra.launcher.slots).
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.profiler import ProfilerActivity, profile
+from training import configuration
+
+from kd import build
+from kd.data.batching import EncodedSplit, LengthBucketSampler, Ragged
+from kd.data.module import TextDataModule
+from kd.inference import outputs_by_row, parameter_counts
+from kd.methods.base import Method
+from kd.methods.distillation import cached_teacher
+from kd.model_folder import load_classifier
+from kd.ready_teacher import PRECISIONS
+from kd.single_run import quiet
+
+BATCH_SIZE, LABELLING_BATCH = 64, 512
+ACTIVITIES = [ProfilerActivity.CUDA]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=65536)
+    parser.add_argument("--students", nargs="+", default=["bilstm", "textcnn", "dan"])
+    parser.add_argument("--slots", nargs="+", type=int, default=[1, 2, 4, 8])
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit("benchmarks/gpu.py measures a GPU, and torch finds none here; run it where torch.cuda.is_available()")
+    quiet()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore")
+    console = Console()
+    console.print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {options.rows} rows")
+    kit = Kit(options.rows)
+    console.print(labelling(kit, "cuda"))
+    console.print(students(kit, options.students, "gpu"))
+    console.print(slots(options.students[0], options.slots))
+
+
+class Kit:
+    """Rows, teacher and tokenizer, from which everything here is made."""
+
+    def __init__(self, rows: int):
+        config = configuration("dan")
+        self.splits, self.teacher = build.splits(config), build.teacher(config)
+        self.tokenizer = build.tokenizer(config, self.splits, self.teacher)
+        texts = self.splits.train["text"][:]
+        of_teacher = repeated(self.teacher.tokens(texts), rows)
+        self.teacher_rows = EncodedSplit(of_teacher, np.full(rows, -100), self.teacher.tokenizer.pad_token_id)
+        encoded = build.encoded(self.splits.train, self.tokenizer, config.data.max_length)
+        logits = np.random.default_rng(0).normal(size=(rows, 2)).astype(np.float32)
+        labels = np.resize(encoded.labels, rows)
+        columns = {"teacher_logits": logits}
+        self.train = EncodedSplit(repeated(encoded.tokens, rows), labels, encoded.padding, columns=columns)
+        self.validation = build.encoded(self.splits.validation, self.tokenizer, config.data.max_length)
+
+    def method(self, student: str) -> Method:
+        config = configuration(student)
+        made = build.student(config, self.tokenizer, self.splits.label_names, self.teacher)
+        return build.method(config, made, objective=build.objective(config, 2), teacher=cached_teacher)
+
+
+def repeated(tokens: Ragged, rows: int) -> Ragged:
+    """The rows again and again, until there are so many."""
+    lengths = np.resize(tokens.lengths, rows)
+    times = -(-rows // len(tokens))
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    return Ragged(np.tile(tokens.values, times)[: offsets[-1]], offsets)
+
+
+def seconds(action: Callable[[], object], device: str) -> float:
+    """Of an action with all the kernels that it has started."""
+    settle(device)
+    start = time.perf_counter()
+    action()
+    settle(device)
+    return time.perf_counter() - start
+
+
+def settle(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
+def matrix_rate(device: str, size: int = 8192, times: int = 50) -> float:
+    """Operations a second of bf16 products of square matrices."""
+    one, other = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
+
+    def products() -> None:
+        for _ in range(times):
+            one @ other
+
+    products()
+    return times * 2 * size**3 / seconds(products, device)
+
+
+def labelling(kit: Kit, device: str, **matrices: int) -> Table:
+    table = new_table("labelling", "tokens/s", "rows/s", "TFLOP/s", "share of the matrix rate")
+    rate = matrix_rate(device, **matrices)
+    table.add_row("(matrix product)", "", "", f"{rate / 1e12:.1f}", "1")
+    tokens = len(kit.teacher_rows.tokens.values)
+    sampler = LengthBucketSampler(kit.teacher_rows.tokens.lengths, LABELLING_BATCH)
+    for name, dtype in PRECISIONS.items():
+        model = load_classifier(kit.teacher.backbone, new_head=True, num_labels=2).to(device, dtype)
+        weights = parameter_counts(model)["without_embeddings"]
+        lengths = kit.teacher_rows.tokens.lengths.astype(np.int64)
+        attention = 4 * model.config.num_hidden_layers * model.config.hidden_size * int((lengths**2).sum())
+        work = 2 * weights * tokens + attention
+        label = lambda model=model: [None for _ in outputs_by_row(model, (kit.teacher_rows[b] for b in sampler))]  # noqa: E731
+        label()
+        taken = seconds(label, device)
+        figures = (f"{tokens / taken:,.0f}", f"{len(kit.teacher_rows) / taken:,.0f}", f"{work / taken / 1e12:.2f}")
+        table.add_row(name, *figures, f"{work / taken / rate:.3f}")
+    return table
+
+
+def students(kit: Kit, names: list[str], accelerator: str) -> Table:
+    table = new_table("an epoch from the cache", "", "s", "rows/s", "tokens/s", "GPU busy", "first epoch s")
+    tokens = len(kit.train.tokens.values)
+    for name in names:
+        for way, options in WAYS.items():
+            try:
+                first, taken, busy = epochs(kit.method(name), kit, options, accelerator)
+            except RuntimeError as error:  # a way that does not work with a student says so, and the others go on
+                table.add_row(name, way, str(error).splitlines()[0][:60])
+                continue
+            rates = (f"{taken:.2f}", f"{len(kit.train) / taken:,.0f}", f"{tokens / taken:,.0f}")
+            table.add_row(name, way, *rates, f"{busy:.0%}", f"{first:.1f}")
+    return table
+
+
+WAYS = {
+    "plain": None,
+    "compiled": {"dynamic": True},
+    "CUDA graphs": {"mode": "reduce-overhead", "dynamic": False},
+}
+
+
+def epochs(method: Method, kit: Kit, compiled: dict | None, accelerator: str) -> tuple[float, float, float]:
+    """Seconds of the batches of the first and of the second epoch, and the share of the third in which kernels ran."""
+    if compiled is not None:
+        torch._dynamo.reset()
+        torch._dynamo.config.recompile_limit = 64  # CUDA graphs: one a length
+        method.student.compile(**compiled)
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as folder:
+        config = configuration("dan")
+        config.callbacks = {}
+        precision = "bf16-mixed" if accelerator == "gpu" else "32-true"
+        few = {"max_epochs": 3, "accelerator": accelerator, "precision": precision, "limit_val_batches": 1}
+        config.trainer.update({**few, "enable_progress_bar": False})
+        trainer = build.trainer(config, Path(folder))
+        trainer.callbacks.append(clock)
+        trainer.fit(method, TextDataModule(kit.train, kit.validation, BATCH_SIZE))
+    return clock.seconds[0], clock.seconds[1], clock.busy / clock.seconds[2]
+
+
+class Clock(build.lightning.Callback):
+    """The time of each epoch's training batches, and of the kernels in the third."""
+
+    def __init__(self):
+        self.seconds, self.busy = [], 0.0
+
+    def on_train_epoch_start(self, trainer, method):
+        settle(method.device.type)
+        self.profile = profile(activities=ACTIVITIES) if trainer.current_epoch == 2 else None
+        if self.profile:
+            self.profile.start()
+        self.start = time.perf_counter()
+
+    def on_validation_start(self, trainer, method):
+        settle(method.device.type)
+        self.seconds.append(time.perf_counter() - self.start)
+        if self.profile:
+            self.profile.stop()
+            kernels = (event for event in self.profile.events() if event.device_type.name == "CUDA")
+            self.busy = covered([(event.time_range.start, event.time_range.end) for event in kernels]) / 1e6
+
+
+def covered(spans: list[tuple[float, float]]) -> float:
+    """What the spans cover together.
+
+    >>> covered([(5, 6), (0, 2), (1, 3)])
+    4
+    """
+    total, end = 0, float("-inf")
+    for start, stop in sorted(spans):
+        total += max(0, stop - max(start, end))
+        end = max(end, stop)
+    return total
+
+
+def slots(student: str, numbers: list[int], accelerator: str = "gpu", **options: object) -> Table:
+    """A sweep over seeds, by how many jobs share the card."""
+    table, jobs = new_table(f"{max(numbers)} jobs of {student}", "s", "against one slot"), max(numbers)
+    common = [f"trainer={accelerator}", f"student={student}", "callbacks=[checkpoint]", "hydra.launcher.report=false"]
+    common += [f"{key}={value}" for key, value in options.items()]
+    first = None
+    with tempfile.TemporaryDirectory() as folder:
+        common.append(f"outputs={folder}/outputs")
+        kd("train", *common, "seed=1000", f"hydra.run.dir={folder}/first")  # fine-tunes and labels
+        for number in numbers:
+            seeds = f"seed={','.join(map(str, range(jobs)))}"
+            sweep = (f"hydra.launcher.slots={number}", f"hydra.sweep.dir={folder}/sweep-{number}")
+            taken = seconds(lambda sweep=sweep, seeds=seeds: kd("train", "-m", *common, seeds, *sweep), "cpu")
+            first = first or taken
+            table.add_row(f"{number} side by side", f"{taken:.1f}", f"{first / taken:.2f}")
+    return table
+
+
+def kd(*arguments: str) -> None:
+    """Run a command, whose output is shown only where it fails."""
+    done = subprocess.run([sys.executable, "-m", "kd", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stdout + done.stderr)
+
+
+def new_table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column("")
+    for name in columns:
+        table.add_column(name, justify="right")
+    return table
+
+
+if __name__ == "__main__":
+    main()
