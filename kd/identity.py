@@ -29,6 +29,10 @@ NO_DIFFERENCE = (
 end it before it is done. Not among them: ``trainer.devices``, since every device takes a batch of its own, and
 ``trainer.precision``."""
 
+LATER = {"data.stream": False, "data.source.stream": False, "data.shard_rows": 32768}
+"""Keys that came later, with the value that says what was done before: with it they are not told from no such key, so
+that older runs keep their names."""
+
 SPEED = "labelling_batch_size"
 """Of a teacher, wherever it stands: its answers do not depend on it."""
 
@@ -73,7 +77,9 @@ def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: _content(value) if key.split(".")[-1] in PLACES else value
         for key, value in flat(config)
-        if not any(key == prefix or key.startswith(f"{prefix}.") for prefix in absent) and not key.endswith(SPEED)
+        if not any(key == prefix or key.startswith(f"{prefix}.") for prefix in absent)
+        and not key.endswith(SPEED)
+        and not (key in LATER and value == LATER[key])
     }
 
 
