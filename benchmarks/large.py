@@ -6,7 +6,8 @@ Rows are made of the Rotten Tomatoes sentences by splicing two of them and dropp
 twice, and written to Parquet. A teacher of two layers, 32 wide, is fine-tuned on the labelled sentences and labels
 them; a DAN learns from them for one epoch. Every phase is a process of its own, whose peak of resident memory (mapped
 files included) the kernel tells. The first and the last 100,000 rows of a phase are timed between the moments at which
-shards or batches were done. Labelling is killed once (SIGKILL) and started again.
+shards or batches were done, by the clock and, since a busy machine disturbs that, in seconds of the CPU. Labelling is
+killed once (SIGKILL) and started again.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -45,12 +47,17 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     begun = time.perf_counter()
     print(f"{options.rows:,} rows, shards of {SHARD_ROWS:,}, one thread; in {folder}", flush=True)
-    report("generate", *phase("generate", folder, options.rows), options.rows)
-    report("read", *phase("read", folder, options.rows), options.rows, spans(folder / "read.json"))
-    label(folder, options.rows)
-    report("train", *phase("train", folder, options.rows), options.rows, spans(folder / "train.json"))
+    for name in ("generate", "read", "label", "train"):
+        if name == "label":
+            label(folder, options.rows)
+            continue
+        record, at = folder / f"{name}.json", time.perf_counter()
+        seconds, peak = phase(name, folder, options.rows)
+        report(name, seconds, peak, options.rows, record if record.exists() else None, at)
     for name in ("rows.parquet", "outputs/transfer"):
-        print(f"on disk: {name} {size(folder / name) / options.rows:.0f} bytes a row, {size(folder / name) / 1e9:.2f} GB")
+        print(
+            f"on disk: {name} {size(folder / name) / options.rows:.0f} bytes a row, {size(folder / name) / 1e9:.2f} GB"
+        )
     metrics = json.loads((folder / "run" / "metrics.json").read_text())
     print(f"validation accuracy {metrics['validation']['accuracy']:.3f}", end="; ")
     print(f"all phases {(time.perf_counter() - begun) / 60:.1f} min")
@@ -58,13 +65,20 @@ def main() -> None:
         shutil.rmtree(folder)
 
 
-def report(name: str, seconds: float, peak: float, rows: int, parts: tuple[float, float] | None = None) -> None:
-    """A line about a phase: its time a row, its peak of memory, and the first rows beside the last."""
+Spans = dict[str, tuple[float, float]]
+"""Microseconds a row over the first and the last `SPAN` rows, by what they were measured with."""
+
+
+def report(name: str, seconds: float, peak: float, rows: int, record: Path | None = None, begun: float = 0.0) -> None:
+    """A line about a phase: its time a row, its peak of memory; then the first rows beside the last."""
     line = f"{name:9} {seconds:7.0f} s  {1e6 * seconds / rows:6.1f} us a row  peak {peak:5.2f} GiB"
-    if parts:
-        first, last = parts
-        line += f"  first {SPAN:,} rows {first:5.1f} us a row, last {last:5.1f} ({last / first - 1:+.0%})"
+    if record:
+        line += f"  first row after {json.loads(record.read_text())[0][1] - begun:.0f} s"
     print(line, flush=True)
+    parts = spans(record) if record else None
+    for measure, (first, last) in (parts or {}).items():
+        line = f"first {SPAN:,} rows {first:5.1f} us a row, last {SPAN:,} rows {last:5.1f} ({last / first - 1:+.0%})"
+        print(f"          {measure:5} {line}", flush=True)
 
 
 def phase(name: str, folder: Path, rows: int) -> tuple[float, float]:
@@ -94,14 +108,21 @@ def size(place: Path) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def spans(record: Path) -> tuple[float, float] | None:
-    """Microseconds a row over the first and the last `SPAN` rows, from ``[rows so far, seconds]`` marks."""
+def spans(record: Path) -> Spans | None:
+    """From marks ``[rows so far, seconds, seconds of the CPU]``; None where first and last rows would overlap."""
     marks = np.array(json.loads(record.read_text()))
-    if marks[-1, 0] < 3 * SPAN:
+    done = marks[:, 0] - marks[0, 0]
+    if done[-1] < 3 * SPAN:
         return None
-    first = marks[(marks[:, 0] - marks[0, 0]) <= SPAN]
-    last = marks[(marks[-1, 0] - marks[:, 0]) <= SPAN]
-    return tuple(1e6 * (part[-1, 1] - part[0, 1]) / (part[-1, 0] - part[0, 0]) for part in (first, last))
+    parts = marks[done <= SPAN], marks[done[-1] - done <= SPAN]
+    return {
+        name: tuple(1e6 * (part[-1, column] - part[0, column]) / (part[-1, 0] - part[0, 0]) for part in parts)
+        for column, name in enumerate(("clock", "CPU"), start=1)
+    }
+
+
+def mark(rows: int) -> list[float]:
+    return [rows, time.perf_counter(), time.process_time()]
 
 
 def sentences() -> list[list[str]]:
@@ -174,17 +195,18 @@ def read(folder: Path, rows: int) -> None:
     BertForSequenceClassification(BertConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder / "backbone")
     tokenizer.save_pretrained(folder / "backbone")
 
-    marks, write = [[0, time.perf_counter()]], slices._write_slice
+    marks, write = [], slices._write_slice
 
     def timed(*arguments):
+        marks[:] = marks or [mark(0)]
         found = write(*arguments)
-        marks.append([marks[-1][0] + found.read, time.perf_counter()])
+        marks.append(mark(marks[-1][0] + found.read))
         return found
 
     slices._write_slice = timed
     config = configuration(folder)
     Transfer.of(config, build.splits(config))
-    (folder / "read.json").write_text(json.dumps(marks[1:]))
+    (folder / "read.json").write_text(json.dumps(marks))
 
 
 def label(folder: Path, rows: int) -> None:
@@ -199,12 +221,17 @@ def label(folder: Path, rows: int) -> None:
     started[0].send_signal(signal.SIGKILL)
     before, peak = finish(started, log, expected=-signal.SIGKILL)
     kept = labelled(folder)
-    seconds, again = finish(start(command, log), log)
+    started, marks = start(command, log), []
+    while (used := processor_seconds(started[0].pid)) is not None:
+        begun = len(re.findall(r"labelling \d+ transfer .*\(once\)", log.read_text()))
+        if begun and (not marks or begun * SHARD_ROWS > marks[-1][0]):
+            marks.append([begun * SHARD_ROWS, time.perf_counter(), used])
+        time.sleep(0.1)
+    seconds, again = finish(started, log)
+    (folder / "label.json").write_text(json.dumps(marks))
     found = labelled(folder)
     untouched = sum(found[place] == moment for place, moment in kept.items())
-    moments = sorted(moment for place, moment in found.items() if place not in kept)
-    (folder / "label.json").write_text(json.dumps([[n * SHARD_ROWS, moment] for n, moment in enumerate(moments)]))
-    report("label", before + seconds, max(peak, again), rows, spans(folder / "label.json"))
+    report("label", before + seconds, max(peak, again), rows, folder / "label.json", started[1])
     print(
         f"          killed after {before:.0f} s with {len(kept)} shards labelled; the same command labelled the other "
         f"{len(found) - len(kept)} and left {untouched} of {len(kept)} as they were",
@@ -221,18 +248,27 @@ def labelled(folder: Path) -> dict[str, float]:
     return found
 
 
+def processor_seconds(process: int) -> float | None:
+    """What a process has used of the CPU; None when it has ended (Linux)."""
+    state, *figures = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return None if state == "Z" else sum(map(int, figures[10:12])) / os.sysconf("SC_CLK_TCK")
+
+
 def train(folder: Path, rows: int) -> None:
-    """One epoch, with a mark every hundred batches."""
+    """One epoch, with a mark every ten batches."""
     import lightning
 
     from kd import build, single_run
 
-    marks = [[0, time.perf_counter()]]
+    marks = []
 
     class Clock(lightning.Callback):
+        def on_train_epoch_start(self, trainer, method):
+            marks.append(mark(0))
+
         def on_train_batch_end(self, trainer, method, outputs, batch, batch_index):
             if batch_index % 10 == 9:
-                marks.append([(batch_index + 1) * BATCH_SIZE, time.perf_counter()])
+                marks.append(mark((batch_index + 1) * BATCH_SIZE))
 
     trainer = build.trainer
 

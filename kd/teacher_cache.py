@@ -225,7 +225,7 @@ def damage(place: Path) -> str | None:
 
 def entries(folder: Path) -> list[Path]:
     """The caches in a folder, oldest first."""
-    found = [path.parent for path in Path(folder).glob("*/meta.json")]
+    found = [path.parent for path in Path(folder).glob("*/meta.json") if "." not in path.parent.name]
     return sorted(found, key=lambda place: (place / "meta.json").stat().st_mtime)
 
 

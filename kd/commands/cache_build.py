@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -45,12 +47,28 @@ def main(arguments: list[str]) -> int:
         ranks.die_with_parent()
     others = [] if number is not None else [_worker(arguments, n) for n in range(1, config.trainer.devices)]
     try:
-        label(config, number or 0)
+        with told():
+            label(config, number or 0)
     except BaseException:
         for other in others:
             other.terminate()
         raise
     return max((other.wait() for other in others), default=0)
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Print what is logged, for a while, as kd train does it."""
+    handler, root = logging.StreamHandler(sys.stdout), logging.getLogger()
+    handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", "%H:%M:%S"))
+    before = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(before)
 
 
 def composed(overrides: list[str]) -> DictConfig:
@@ -78,7 +96,6 @@ def label(config: DictConfig, number: int) -> None:
     Args:
         number: of this process among those on this machine.
     """
-    logging.basicConfig(level=logging.INFO, format="[%(asctime)s] %(message)s", datefmt="%H:%M:%S")
     single_run.quiet()
     if config.threads:
         torch.set_num_threads(config.threads)
