@@ -102,9 +102,11 @@ class ReadyTeacher:
         )
 
     def labelled_in(self, texts: Sequence[str], outputs: Path) -> float | None:
-        """The seconds that the logits for these texts took; None where they are not in the cache."""
-        folder, key = Path(outputs) / CACHE, self.key(texts)
-        return None if teacher_cache.absent(folder, [key]) else teacher_cache.seconds(folder, key)
+        """The seconds that the logits for these texts took; None where they are not in the cache, or damaged there."""
+        try:
+            return teacher_cache.seconds(Path(outputs) / CACHE, self.key(texts))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     def cached(
         self,

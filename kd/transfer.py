@@ -141,7 +141,8 @@ class Transfer:
 
         teacher_cache.share(folder, len(self.store), done, build)
         shards = (ShardTexts(self.store, number) for number in range(len(self.store)))
-        answers.seconds["train"] += sum(answers.teacher.labelled_in(texts, outputs) or 0.0 for texts in shards)
+        took = sum(answers.teacher.labelled_in(texts, outputs) or 0.0 for texts in shards)
+        answers.seconds["train"] = answers.seconds.get("train", 0.0) + took
 
     def split(self, resident: EncodedSplit, tokenizer: PreTrainedTokenizerBase, answers: Answers) -> StreamedSplit:
         """The labelled rows, and the shards with the teacher's logits."""

@@ -119,7 +119,7 @@ def resident_of(splits, ready, outputs) -> EncodedSplit:
 
 
 def streamed(transfer: Transfer, splits, ready, outputs) -> StreamedSplit:
-    answers = Answers(ready, outputs, cache=True, seconds={"train": 0.0})
+    answers = Answers(ready, outputs, cache=True)
     transfer.label(ready.tokenizer, answers)
     return transfer.split(resident_of(splits, ready, outputs), ready.tokenizer, answers)
 
@@ -257,7 +257,7 @@ def test_an_interrupted_reading_goes_on_where_it_was(files, tmp_path):
 
 def test_killed_labelling_goes_on_and_several_processes_divide_it(files, reviews_file, splits, ready, tmp_path):
     transfer = Transfer.of(configuration(files, reviews_file, tmp_path), splits)
-    answers = Answers(ready, tmp_path, cache=True, seconds={"train": 0.0})
+    answers = Answers(ready, tmp_path, cache=True)
     shards, context = len(transfer.store), multiprocessing.get_context("fork")
 
     def label(log: Path) -> None:
@@ -293,7 +293,7 @@ def test_killed_labelling_goes_on_and_several_processes_divide_it(files, reviews
     shares = [(tmp_path / name).read_text().split() for name in ("second", "third")]
     assert min(map(len, shares)) > 0, "both took part"
     assert len(shares[0]) + len(shares[1]) == len(set(shares[0]) | set(shares[1])) == shards - len(kept)
-    assert answers.seconds["train"] == 0.0
+    assert not answers.seconds
     transfer.label(ready.tokenizer, answers)
     assert answers.seconds["train"] > 0, "the seconds of all shards are told"
 
@@ -316,14 +316,19 @@ def test_what_is_damaged_is_built_again_and_nothing_else(files, reviews_file, sp
     flip(logits / "values.npy")
     flip(transfer.store.place / transfer.store.shards[3].name)
     (transfer.store.place / transfer.store.shards[4].name).unlink()
+    cut_off = next(place for place in places if place.name in before and place != logits) / "meta.json"
+    cut_off.write_bytes(cut_off.read_bytes()[:50])
     assert all_rows(split) == expected
-    assert caplog.text.count("it is built anew") == 2
+    assert caplog.text.count("it is built anew") == 3
     after = labelled(transfer)
-    assert [name for name in before if before[name] != after[name]] == [logits.name]
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {logits.name, cut_off.parent.name}
     assert [len(transfer.store.texts(number)) for number in (3, 4)] == [s.rows for s in transfer.store.shards[3:5]]
     assert "the files are read again" in caplog.text
+    manifest = transfer.store.place / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes()[:50])
     again = Transfer.of(configuration(files, reviews_file, tmp_path), splits)
-    assert again.store.shards == transfer.store.shards
+    assert again.store.shards == transfer.store.shards and again.store.counts == transfer.store.counts
 
 
 def test_files_that_changed_are_another_transfer_set(files, reviews_file, splits, tmp_path):

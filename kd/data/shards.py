@@ -53,8 +53,13 @@ class TextShards:
         self.place, self.source, self.texts_hash = Path(folder) / source.key, source, texts_hash
         self.place.mkdir(parents=True, exist_ok=True)
         with self._lock():
-            if not self._manifest.exists():
+            try:
+                self._read()
+            except (OSError, ValueError, KeyError, TypeError):
                 self._build()
+                self._read()
+
+    def _read(self) -> None:
         content = json.loads(self._manifest.read_text())
         self.shards = [Shard(**shard) for shard in content["shards"]]
         self.counts = Counts(**content["counts"])
