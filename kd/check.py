@@ -99,9 +99,9 @@ def _streaming(config: DictConfig, kind: type[Method]) -> list[str]:
             f"data.stream=true is read by method=distillation and by its baseline method=supervised, got method="
             f"{config.choices.method}; choose one of them, or set data.stream=false"
         )
-    if not config.data.unlabelled:
+    if not config.data.get("unlabelled"):
         mistakes.append("data.stream=true streams the files of data.unlabelled, got none; give them, or leave it out")
-    if config.data.limit is not None:
+    if config.data.get("limit") is not None:
         mistakes.append("data.limit chooses rows in memory; with data.stream=true give a smaller file instead")
     if kind is Distillation and not config.cache.use:
         mistakes.append("data.stream=true reads the teacher's logits from disk; leave cache.use=true")

@@ -32,6 +32,7 @@ from kd.inference import all_logits, latency, outputs_by_row, parameter_counts
 from kd.methods.distillation import FrozenTeacher, cached_teacher
 from kd.model_folder import folder_checksum, load_classifier, load_config, load_tokenizer
 from kd.run import processor, read_json, write_json
+from kd.sharing import share
 
 log = logging.getLogger(__name__)
 
@@ -210,8 +211,9 @@ class ReadyTeacher:
             self._stored(answers, texts[start : start + size], name, outputs, features, math.inf)
 
         pieces.mkdir(parents=True, exist_ok=True)
-        teacher_cache.share(outputs, len(parts), done, build)
-        teacher_cache.join(folder, keys, pieces, parts, {"split": split})
+        share(outputs, len(parts), done, build)
+        while not teacher_cache.join(folder, keys, pieces, parts, {"split": split}):
+            share(outputs, len(parts), done, build)
         shutil.rmtree(outputs, ignore_errors=True)
 
     def live_logits(self, texts: Sequence[str]) -> np.ndarray:

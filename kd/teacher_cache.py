@@ -5,8 +5,8 @@ of its tokens) and ``meta.json``. A cache is written beside its place and rename
 one process builds while the others wait. Every file's SHA-256 stands in ``meta.json`` and is checked before the
 cache is used.
 
-What takes long is built in pieces (`share`), each a cache of its own: several processes take them in turn, and those
-that are whole survive whatever ends a process. `join` makes one cache of them.
+What takes long is built in pieces (`kd.sharing`), each a cache of its own: several processes take them in turn, and
+those that are whole survive whatever ends a process. `join` makes one cache of them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from kd.errors import KDError
 
@@ -116,39 +116,13 @@ def obtain(
         return {name: _open(place) for name, place in places.items()}
 
 
-def share(folder: Path, pieces: int, done: Callable[[int], bool], build: Callable[[int], None]) -> None:
-    """Build pieces, together with whatever other processes are at it: who claims one first builds it.
-
-    A claim is a lock of the operating system, which ends with its process: the others take over what it left.
-
-    Args:
-        folder: where the claims stand; one for all processes.
-        pieces: how many there are.
-        done: whether a piece is there.
-        build: makes it so.
-    """
-    waiting = [piece for piece in range(pieces) if not done(piece)]
-    while waiting:
-        left = []
-        for piece in waiting:
-            try:
-                with FileLock(Path(folder) / f"{piece:06}.claim", timeout=0):
-                    if not done(piece):
-                        build(piece)
-            except Timeout:
-                left.append(piece)
-        if len(left) == len(waiting):
-            time.sleep(0.1)
-        waiting = [piece for piece in left if not done(piece)]
-
-
 def join(
     folder: Path,
     keys: Sequence[CacheKey],
     pieces: Path,
     parts: Sequence[Sequence[CacheKey]],
     note: Mapping[str, object] | None = None,
-) -> None:
+) -> bool:
     """Make caches of those of their pieces.
 
     Args:
@@ -157,14 +131,22 @@ def join(
         pieces: the folder with the caches of the pieces.
         parts: for each piece the keys of the same columns.
         note: facts for people, kept in ``meta.json`` beside those of the first piece.
+
+    Returns:
+        whether all pieces were whole; those that were damaged are gone.
     """
     for column, key in enumerate(keys):
         place = Path(folder) / key.digest
         with FileLock(place.with_suffix(".lock")):
-            if not place.exists():
-                building = _begun(place)
-                _join(building, key, [Path(pieces) / part[column].digest for part in parts], note or {})
-                os.replace(building, place)
+            if place.exists():
+                continue
+            sources = [Path(pieces) / part[column].digest for part in parts]
+            if not all([_whole(source) for source in sources]):
+                return False
+            building = _begun(place)
+            _join(building, key, sources, note or {})
+            os.replace(building, place)
+    return True
 
 
 def _begun(place: Path) -> Path:

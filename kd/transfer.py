@@ -29,6 +29,7 @@ from kd.data.streaming import StreamedSplit
 from kd.data.tokenizers import tokenizer_fingerprint
 from kd.identity import fingerprint
 from kd.ready_teacher import CACHE, Answers
+from kd.sharing import share
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +140,7 @@ class Transfer:
             texts.tokens(tokenizer, self.max_length)
             answers.teacher.cached(texts, f"transfer {number + 1} of {len(self.store)}", outputs)
 
-        teacher_cache.share(folder, len(self.store), done, build)
+        share(folder, len(self.store), done, build)
         shards = (ShardTexts(self.store, number) for number in range(len(self.store)))
         took = sum(answers.teacher.labelled_in(texts, outputs) or 0.0 for texts in shards)
         answers.seconds["train"] = answers.seconds.get("train", 0.0) + took

@@ -21,7 +21,7 @@ FLOORS = [
             "mapper",
             "recording",
         ),
-        *("identity", "ranks", "configuration"),
+        *("identity", "ranks", "configuration", "sharing"),
     ],
     ["features", "sweep", "report"],
     ["pruning"],
@@ -52,6 +52,7 @@ TORCH_FREE = [
     "teacher_cache.py",
     "identity.py",
     "configuration.py",
+    "sharing.py",
     "ranks.py",
     *(
         f"sweep/{name}.py"
