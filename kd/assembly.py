@@ -6,6 +6,7 @@ import logging
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, final
 
@@ -15,8 +16,9 @@ from omegaconf import DictConfig
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kd import build
-from kd.data.batching import EncodedSplit, LengthBucketSampler, labels_of
+from kd.data.batching import EncodedSplit, LengthBucketSampler, in_slices, labels_of
 from kd.data.sources import Splits
+from kd.data.streaming import StreamedSplit
 from kd.errors import KDError
 from kd.features import Feature, depth_of
 from kd.inference import all_logits, latencies, parameter_counts
@@ -32,6 +34,7 @@ from kd.models.mapped import compose, mapped_config, teacher_share
 from kd.models.pretrained import freeze_lowest, require_depth, upper_part
 from kd.ready_teacher import Answers, ReadyTeacher, check_members, require_room
 from kd.teacher import Teacher, labelled_rows
+from kd.transfer import Transfer
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +55,15 @@ class Assembly(ABC):
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Of the student; learnt from all rows, so that a baseline has its counterpart's words."""
-        return build.tokenizer(self.config, self.splits, self.teacher)
+        if self.transfer is None:
+            return build.tokenizer(self.config, self.splits, self.teacher)
+        texts = chain(in_slices(self.splits.train["text"]), self.transfer.sample())
+        return build.make(self.config.tokenizer)(texts, self.teacher.tokenizer if self.teacher else None)
+
+    @cached_property
+    def transfer(self) -> Transfer | None:
+        """The rows without a label that are streamed; None where all rows are in the training split."""
+        return Transfer.of(self.config, self.splits) if self.config.data.get("stream") else None
 
     @cached_property
     def student(self) -> PreTrainedModel:
@@ -92,7 +103,7 @@ class Assembly(ABC):
             facts,
         )
 
-    def train(self) -> EncodedSplit:
+    def train(self) -> EncodedSplit | StreamedSplit:
         """The training split with what the method needs of the teacher."""
         return self.encoded("train")
 
@@ -140,8 +151,12 @@ class Distilled(Assembly):
     def method(self) -> Method:
         return build.method(self.config, self.student, objective=self._objective(), teacher=self.answers.source())
 
-    def train(self) -> EncodedSplit:
-        return self.answers.attached_to(self.encoded("train"), self.splits.train, "train")
+    def train(self) -> EncodedSplit | StreamedSplit:
+        resident = self.answers.attached_to(self.encoded("train"), self.splits.train, "train")
+        if self.transfer is None:
+            return resident
+        self.transfer.label(self.tokenizer, self.answers)
+        return self.transfer.split(resident, self.tokenizer, self.answers)
 
 
 @final

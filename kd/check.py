@@ -22,6 +22,7 @@ from kd.methods.distillation import Distillation, check_outputs
 from kd.methods.feature_mapping import ToStudent, ToTeacher, require_balance
 from kd.methods.joint import Joint
 from kd.methods.schedule import SCALES
+from kd.methods.supervised import Supervised
 from kd.models.bow import MLPConfig
 from kd.models.pretrained import new_student
 from kd.paths import plain_name
@@ -77,6 +78,8 @@ def check(config: DictConfig) -> None:
     for place, node in schedules.items():
         attempt(lambda place=place, node=node: _check_schedule(config, place, node))
     kind = attempt(lambda: build.method_class(config))
+    if kind and config.data.get("stream"):
+        mistakes += _streaming(config, kind)
     if kind and kind.reads_teacher:
         if config.teacher and "members" in config.teacher and not config.cache.use:
             mistakes.append("teacher=ensemble answers from the cache, member by member; leave cache.use=true")
@@ -93,6 +96,22 @@ def check(config: DictConfig) -> None:
             attempt(lambda: build.method(config, _any_student(), objective=objective, **AROUND[kind](config)))
     if mistakes:
         raise KDError("; ".join(dict.fromkeys(mistakes)))
+
+
+def _streaming(config: DictConfig, kind: type[Method]) -> list[str]:
+    mistakes = []
+    if kind not in (Distillation, Supervised):
+        mistakes.append(
+            f"data.stream=true is read by method=distillation and by its baseline method=supervised, got method="
+            f"{config.choices.method}; choose one of them, or set data.stream=false"
+        )
+    if not config.data.get("unlabelled"):
+        mistakes.append("data.stream=true streams the files of data.unlabelled, got none; give them, or leave it out")
+    if config.data.get("limit") is not None:
+        mistakes.append("data.limit chooses rows in memory; with data.stream=true give a smaller file instead")
+    if kind is Distillation and not config.cache.use:
+        mistakes.append("data.stream=true reads the teacher's logits from disk; leave cache.use=true")
+    return mistakes
 
 
 def _teachers(node: DictConfig, place: str) -> Iterator[tuple[str, DictConfig]]:
@@ -185,6 +204,8 @@ NUMBERS = {
     "threads": _whole(1),
     "data.batch_size": _whole(1),
     "data.max_length": _whole(2),
+    "data.stream": _SWITCH,
+    "data.shard_rows": _whole(1),
     "optim.optimizer.lr": _number(0),
     "optim.optimizer.weight_decay": _number(0),
     "trainer.max_epochs": _whole(1),

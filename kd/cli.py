@@ -16,7 +16,7 @@ COMMANDS = {
     "evaluate": "measure a finished run's student on its own splits or on a file",
     "reproduce": "train a finished run again and compare the two bit for bit",
     "predict": "classify texts, a file or standard input with a finished run's student",
-    "cache": "list, verify or remove stored teacher outputs",
+    "cache": "label rows before training; list, verify or remove stored teacher outputs",
 }
 
 
@@ -44,7 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
     if command == "--version":
         print(f"kd {__version__}")
         return 0
-    if command not in COMMANDS:
+    if [command, *rest[:1]] == ["cache", "build"]:  # which trains nothing, and yet needs all that training needs
+        command, rest = "cache_build", rest[1:]
+    elif command not in COMMANDS:
         print(f"kd: there is no command '{command}'; the commands are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     # Two threads that spin while they wait for each other take 14 times as long as soon as one other process runs on

@@ -234,6 +234,11 @@ class ReadyEnsemble:
             seconds += took
         return {"logits": self._combined(logits, labels), **columns}, seconds
 
+    def labelled_in(self, texts: Sequence[str], outputs: Path) -> float | None:
+        """The seconds that all members' logits for these texts took; None where some are not in the cache."""
+        times = [member.labelled_in(texts, outputs) for member in self.members]
+        return None if None in times else sum(times)
+
     def live_logits(self, texts: Sequence[str]) -> np.ndarray:
         """Logits ``[N, C]`` computed now and not kept."""
         return self._combined([member.live_logits(texts) for member in self.members], None)

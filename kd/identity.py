@@ -39,6 +39,10 @@ GLOBAL_BATCH = ("data.batch_size", "trainer.accumulate_grad_batches", "trainer.d
 OF_A_BATCH = ("kd.losses.relation.", "kd.losses.contrastive.", "kd.losses.structured.DIST")
 """Terms that compare the rows of a batch, of which each device sees its own: with them each factor counts."""
 
+LATER = {"data.stream": False, "data.source.stream": False, "data.shard_rows": 32768}
+"""Keys that came later, with the value that says what was done before: with it they are not told from no such key, so
+that older runs keep their names."""
+
 SPEED = ("labelling_batch_size", "answer_device")
 """Of a teacher, wherever it stands: its answers do not depend on them."""
 
@@ -83,7 +87,9 @@ def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
     found = {
         key: _content(value) if key.split(".")[-1] in PLACES else value
         for key, value in flat(config)
-        if not any(key == prefix or key.startswith(f"{prefix}.") for prefix in absent) and not key.endswith(SPEED)
+        if not any(key == prefix or key.startswith(f"{prefix}.") for prefix in absent)
+        and not key.endswith(SPEED)
+        and not (key in LATER and value == LATER[key])
     }
     factors = {key: found[key] for key in GLOBAL_BATCH if key in found}
     terms = [value for key, value in found.items() if key.startswith("loss.") and key.endswith("._target_")]

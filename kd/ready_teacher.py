@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import math
+import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -22,7 +23,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from kd import recording, teacher_cache
 from kd.contract import ATTENTION_OUTPUTS
-from kd.data.batching import EncodedSplit, LengthBucketSampler, Ragged, in_slices, labels_of, tokenize
+from kd.data.batching import EncodedSplit, LengthBucketSampler, Ragged, StoredTexts, in_slices, labels_of, tokenize
 from kd.data.sources import Splits
 from kd.data.tokenizers import tokenizer_fingerprint
 from kd.errors import KDError
@@ -31,11 +32,13 @@ from kd.inference import all_logits, latency, outputs_by_row, parameter_counts
 from kd.methods.distillation import FrozenTeacher, cached_teacher
 from kd.model_folder import folder_checksum, load_classifier, load_config, load_tokenizer
 from kd.run import processor, read_json, write_json
+from kd.sharing import share
 
 log = logging.getLogger(__name__)
 
 PRECISIONS = {"32-true": torch.float32, "bf16-true": torch.bfloat16}
 """What a teacher may answer in, as Lightning calls it."""
+CACHE = "teacher_cache"
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,15 @@ class ReadyTeacher:
             tokenizer=self.fingerprint,
             max_length=self.max_length,
             column=column,
-            texts=teacher_cache.texts_hash(in_slices(texts)),
+            texts=texts.hash if isinstance(texts, StoredTexts) else teacher_cache.texts_hash(in_slices(texts)),
         )
+
+    def labelled_in(self, texts: Sequence[str], outputs: Path) -> float | None:
+        """The seconds that the logits for these texts took; None where they are not in the cache, or damaged there."""
+        try:
+            return teacher_cache.seconds(Path(outputs) / CACHE, self.key(texts))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     def cached(
         self,
@@ -147,7 +157,7 @@ class ReadyTeacher:
         features: Collection[Feature],
         max_gb: float,
     ) -> tuple[dict[str, np.ndarray | Ragged], float]:
-        folder = Path(outputs) / "teacher_cache"
+        folder = Path(outputs) / CACHE
         by_column = {feature.column: feature for feature in sorted(features, key=lambda feature: feature.column)}
         base = self.key(texts)
         keys = [replace(base, column=column) for column in (*answers, *by_column)]
@@ -159,6 +169,8 @@ class ReadyTeacher:
         if absent := [by_column[name] for name in teacher_cache.absent(folder, keys) if name in by_column]:
             needed = require_room(self.config, absent, len(texts), len(tokens().values), split, max_gb)
             log.info("teacher: storing features of %d %s rows takes %.3g GB", len(texts), split, needed)
+        if len(texts) > teacher_cache.PIECE_ROWS and (lacking := teacher_cache.absent(folder, keys)):
+            self._in_pieces([key for key in keys if key.column in lacking], texts, split, folder, by_column)
 
         def compute(missing: list[str]) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
             log.info("teacher: labelling %d %s rows (once): %s", len(texts), split, ", ".join(missing))
@@ -176,6 +188,39 @@ class ReadyTeacher:
         columns = teacher_cache.obtain(folder, keys, lambda: tokens().lengths, compute, note)
         whole = {name: Ragged(*value) if isinstance(value, tuple) else value for name, value in columns.items()}
         return whole, teacher_cache.seconds(folder, keys[0])
+
+    def _in_pieces(
+        self,
+        keys: Sequence[teacher_cache.CacheKey],
+        texts: Sequence[str],
+        split: str,
+        folder: Path,
+        by_column: Mapping[str, Feature],
+    ) -> None:
+        """Put columns of many texts into the cache, a piece at a time, with whoever else is at it."""
+        size, whole = teacher_cache.PIECE_ROWS, replace(keys[0], column="pieces").digest
+        starts = range(0, len(texts), size)
+        base = [self.key(texts[start : start + size]) for start in starts]
+        parts = [[replace(key, column=wanted.column) for wanted in keys] for key in base]
+        outputs = folder / f"{whole}.pieces"
+        pieces = outputs / CACHE
+
+        def done(piece: int) -> bool:
+            # In this order: the pieces go when the whole is there.
+            return not teacher_cache.absent(pieces, parts[piece]) or not teacher_cache.absent(folder, keys)
+
+        def build(piece: int) -> None:
+            start = starts[piece]
+            features = [by_column[key.column] for key in keys if key.column in by_column]
+            answers = [key.column for key in keys if key.column not in by_column]
+            name = f"{split} {start}-{min(start + size, len(texts))}"
+            self._stored(answers, texts[start : start + size], name, outputs, features, math.inf)
+
+        pieces.mkdir(parents=True, exist_ok=True)
+        share(outputs, len(parts), done, build)
+        while not teacher_cache.join(folder, keys, pieces, parts, {"split": split}):
+            share(outputs, len(parts), done, build)
+        shutil.rmtree(outputs, ignore_errors=True)
 
     def live_logits(self, texts: Sequence[str]) -> np.ndarray:
         """Logits ``[N, C]`` computed now and not kept."""

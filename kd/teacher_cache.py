@@ -4,6 +4,9 @@
 of its tokens) and ``meta.json``. A cache is written beside its place and renamed into it, behind a lock, so that
 one process builds while the others wait. Every file's SHA-256 stands in ``meta.json`` and is checked before the
 cache is used.
+
+What takes long is built in pieces (`kd.sharing`), each a cache of its own: several processes take them in turn, and
+those that are whole survive whatever ends a process. `join` makes one cache of them.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ from kd.errors import KDError
 log = logging.getLogger(__name__)
 
 FORMAT = 2
+PIECE_ROWS = 32_768
+"""Rows that are labelled at a time; a killed process loses what it did of one such piece."""
 
 Column = np.ndarray | tuple[np.ndarray, np.ndarray]
 """``[N, ...]``, or the values ``[sum of lengths, d]`` and offsets ``[N + 1]`` of a column of token vectors."""
@@ -99,10 +104,8 @@ def obtain(
         building = {key.column: places[key.column].with_suffix(f".building-{os.getpid()}") for key in missing}
         try:
             if missing:
-                for place in building.values():
-                    for leftover in place.parent.glob(f"{place.stem}.building-*"):
-                        shutil.rmtree(leftover)
-                    place.mkdir()
+                for key in missing:
+                    _begun(places[key.column])
                 _write(building, missing, lengths(), compute, note or {})
                 for name, place in building.items():
                     os.replace(place, places[name])
@@ -111,6 +114,67 @@ def obtain(
                 shutil.rmtree(place, ignore_errors=True)
             raise
         return {name: _open(place) for name, place in places.items()}
+
+
+def join(
+    folder: Path,
+    keys: Sequence[CacheKey],
+    pieces: Path,
+    parts: Sequence[Sequence[CacheKey]],
+    note: Mapping[str, object] | None = None,
+) -> bool:
+    """Make caches of those of their pieces.
+
+    Args:
+        folder: where all caches live.
+        keys: of the whole, one a column.
+        pieces: the folder with the caches of the pieces.
+        parts: for each piece the keys of the same columns.
+        note: facts for people, kept in ``meta.json`` beside those of the first piece.
+
+    Returns:
+        whether all pieces were whole; those that were damaged are gone.
+    """
+    for column, key in enumerate(keys):
+        place = Path(folder) / key.digest
+        with FileLock(place.with_suffix(".lock")):
+            if place.exists():
+                continue
+            sources = [Path(pieces) / part[column].digest for part in parts]
+            if not all([_whole(source) for source in sources]):
+                return False
+            building = _begun(place)
+            _join(building, key, sources, note or {})
+            os.replace(building, place)
+    return True
+
+
+def _begun(place: Path) -> Path:
+    """The folder in which a cache is built, behind its lock; what a killed process left of it goes."""
+    for leftover in place.parent.glob(f"{place.stem}.building-*"):
+        shutil.rmtree(leftover)
+    building = place.with_suffix(f".building-{os.getpid()}")
+    building.mkdir()
+    return building
+
+
+def _join(place: Path, key: CacheKey, pieces: Sequence[Path], note: Mapping) -> None:
+    metas = [json.loads((piece / "meta.json").read_text()) for piece in pieces]
+    shape = [sum(meta["shape"][0] for meta in metas), *metas[0]["shape"][1:]]
+    table = np.lib.format.open_memmap(place / "values.npy", mode="w+", dtype=metas[0]["dtype"], shape=tuple(shape))
+    row, counts = 0, []
+    for piece in pieces:
+        found = _open(piece)
+        values = found[0] if isinstance(found, tuple) else found
+        counts += [np.diff(found[1])] if isinstance(found, tuple) else []
+        table[row : row + len(values)] = values
+        row += len(values)
+    table.flush()
+    if counts:
+        np.save(place / "offsets.npy", np.concatenate([[0], np.cumsum(np.concatenate(counts), dtype=np.int64)]))
+    rows, seconds = (sum(meta[name] for meta in metas) for name in ("rows", "seconds"))
+    kept = {name: value for name, value in metas[0].items() if name not in META}
+    _describe(place, key, rows, table, round(seconds, 3), kept | dict(note))
 
 
 def absent(folder: Path, keys: Iterable[CacheKey]) -> list[str]:
@@ -143,7 +207,7 @@ def damage(place: Path) -> str | None:
 
 def entries(folder: Path) -> list[Path]:
     """The caches in a folder, oldest first."""
-    found = [path.parent for path in Path(folder).glob("*/meta.json")]
+    found = [path.parent for path in Path(folder).glob("*/meta.json") if "." not in path.parent.name]
     return sorted(found, key=lambda place: (place / "meta.json").stat().st_mtime)
 
 
@@ -205,17 +269,23 @@ def _write(
         table.flush()
         if key.column in by_token:
             np.save(place / "offsets.npy", offsets)
-        meta = {
-            "format": FORMAT,
-            "key": asdict(key),
-            "rows": len(lengths),
-            "dtype": str(table.dtype),
-            "shape": list(table.shape),
-            "files": {path.name: _checksum(path) for path in sorted(place.glob("*.npy"))},
-            "seconds": duration,
-            **note,
-        }
-        (place / "meta.json").write_text(json.dumps(meta, indent=2))
+        _describe(place, key, len(lengths), table, duration, note)
+
+
+META = ("format", "key", "rows", "dtype", "shape", "files", "seconds")
+
+
+def _describe(place: Path, key: CacheKey, rows: int, table: np.ndarray, seconds: float, note: Mapping) -> None:
+    meta = {
+        "format": FORMAT,
+        "key": asdict(key),
+        "rows": rows,
+        "dtype": str(table.dtype),
+        "shape": list(table.shape),
+        "files": {path.name: _checksum(path) for path in sorted(place.glob("*.npy"))},
+        "seconds": seconds,
+    }
+    (place / "meta.json").write_text(json.dumps(meta | dict(note), indent=2))
 
 
 def _open(place: Path) -> Column:

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from kd import build, hub
 from kd.assembly import Assembly, assemble
-from kd.data.batching import LengthBucketSampler, padding_share
+from kd.data.batching import LengthBucketSampler
 from kd.data.module import TextDataModule
 from kd.data.sources import Splits
 from kd.devices import global_batch
@@ -35,7 +35,6 @@ from kd.methods.joint import Joint
 from kd.methods.sharding import FullySharded, whole_state
 from kd.metrics import fidelity_metrics, label_metrics
 from kd.pruning import Pruning
-from kd.ready_teacher import ReadyTeacher
 from kd.run import RunDirectory, environment, write_json
 
 log = logging.getLogger(__name__)
@@ -47,7 +46,7 @@ def train_student(config: DictConfig, run: RunDirectory, splits: Splits, checkpo
         torch.set_num_threads(config.threads)
     log.info("%s", splits.report())
     assembly, method, data = assembled(config, splits)
-    write_json(run.path / "environment.json", environment() | facts(config, splits, assembly.answers.teacher))
+    write_json(run.path / "environment.json", environment() | facts(config, splits, assembly))
     fitted = fit(config, run, method, data, checkpoint)
 
     student, tokenizer, max_length = method.student.eval(), assembly.tokenizer, config.data.max_length
@@ -63,7 +62,7 @@ def train_student(config: DictConfig, run: RunDirectory, splits: Splits, checkpo
         "seed": config.seed,
         "global_batch": global_batch(config),
         **fitted,
-        "padding_share": round(padding_share(data.train.tokens.lengths, list(data.train_sampler())), 4),
+        "padding_share": round(data.padding_share(), 4),
         "parameters": parameter_counts(student),
         "model_bytes": (run.model / "model.safetensors").stat().st_size,
         "latency": latency(student, tokenizer, texts, max_length),
@@ -254,8 +253,10 @@ def row_checksums(splits: Splits) -> dict[str, str]:
     return {name: splits.counts["splits"][name]["sha256"] for name in ("train", "validation", "test")}
 
 
-def facts(config: DictConfig, splits: Splits, teacher: ReadyTeacher | None) -> dict[str, Any]:
+def facts(config: DictConfig, splits: Splits, assembly: Assembly) -> dict[str, Any]:
     """What this run stood on beyond the software."""
+    teacher = assembly.answers.teacher
+    streamed = {"transfer": assembly.transfer.store.facts()} if assembly.transfer else {}
     return {
         "seed": config.seed,
         "hub": hub.commits(value for _, value in flat(build.resolved(config))),
@@ -264,6 +265,7 @@ def facts(config: DictConfig, splits: Splits, teacher: ReadyTeacher | None) -> d
             "counts": splits.counts,
             "label_names": splits.label_names,
             **row_checksums(splits),
+            **streamed,
         },
         "teacher": {"name": teacher.name, "checksum": teacher.checksum, **teacher.facts} if teacher else None,
     }

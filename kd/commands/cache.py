@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 
 from rich.console import Console
@@ -14,7 +15,10 @@ from kd.run import read_json
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="kd cache", description="Stored teacher outputs.")
+    parser = argparse.ArgumentParser(
+        prog="kd cache",
+        description="Stored teacher outputs. kd cache build makes them before a run needs them; it has its own --help.",
+    )
     parser.add_argument("action", choices=["ls", "verify", "rm"], help="list, check every checksum, or remove")
     parser.add_argument(
         "keys",
@@ -28,6 +32,9 @@ def main(arguments: list[str]) -> int:
     if options.action == "rm" and bool(options.keys) == options.all:
         raise KDError("expected the keys to remove, or --all; kd cache ls prints the keys")
     chosen = choose(folder, options.keys)
+    if options.all:
+        for unfinished in folder.glob("*.pieces"):
+            shutil.rmtree(unfinished)
     return {"ls": ls, "verify": verify, "rm": rm}[options.action](chosen)
 
 

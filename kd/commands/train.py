@@ -7,7 +7,6 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from kd import sweep, targets
+from kd.configuration import configuration_folder, one_sentence
 from kd.errors import KDError, Pruned
 from kd.paths import plain_name
 
@@ -123,18 +123,3 @@ def after_sweep(sweep_dir: Path, report: bool) -> None:
             print(f"report: {write_report([sweep_dir], sweep_dir / 'report')}")
         except KDError as error:  # such as a sweep of which every job failed
             print(f"no report: {error}")
-
-
-def configuration_folder() -> Path:
-    """``conf/``: inside the package where kd is installed from a wheel, beside it in a checkout."""
-    inside = Path(str(files("kd"))) / "conf"
-    return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"
-
-
-def one_sentence(error: Exception) -> str:
-    """Hydra's several lines in one, its hints included."""
-    text = " ".join(str(error).split())
-    cause = error.__cause__
-    if isinstance(cause, OmegaConfBaseException):
-        text += ": " + " ".join(str(cause).split("\n")[0].split())
-    return text

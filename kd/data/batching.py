@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 import datasets
@@ -13,9 +14,12 @@ from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedTokenizerBase
 
 from kd.contract import Batch
+from kd.data.wordwise import word_cutter
 
 TOKENIZE_CHUNK = 1_000
 """Texts a call to the tokenizer: enough for its threads, few enough to keep memory flat."""
+CUT_CHUNK = 16_384
+"""Texts that share their words: more of them cost less each and hold more at once."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,20 @@ class Ragged:
     @property
     def lengths(self) -> np.ndarray:
         return np.diff(self.offsets)
+
+    def take(self, rows: np.ndarray) -> Ragged:
+        """These rows, in this order."""
+        lengths = self.lengths[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        places = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return Ragged(self.values[places], offsets)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Ragged]) -> Ragged:
+        """The rows of all parts, one part after the other."""
+        lengths = np.concatenate([part.lengths for part in parts])
+        offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        return cls(np.concatenate([part.values for part in parts]), offsets)
 
     def padded(self, rows: Sequence[int], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The rows right-padded to the longest of them.
@@ -69,15 +87,35 @@ def labels_of(split: datasets.Dataset) -> np.ndarray:
     return split.with_format("numpy")["label"][:].astype(np.int64)
 
 
+class StoredTexts(Sequence[str], ABC):
+    """Texts on disk, of which most is known without reading them."""
+
+    hash: str
+    """As `kd.teacher_cache.texts_hash` gives it."""
+
+    @abstractmethod
+    def tokens(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Ragged:
+        """As `tokenize` cuts them; kept on disk as well."""
+
+
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> Ragged:
     """Token ids of all texts, special tokens included, cut at ``max_length``."""
-    pieces, lengths = [], []
-    for start in range(0, len(texts), TOKENIZE_CHUNK):
-        rows = tokenizer(list(texts[start : start + TOKENIZE_CHUNK]), truncation=True, max_length=max_length)
-        lengths += [len(row) for row in rows["input_ids"]]
-        pieces.append(np.fromiter(chain.from_iterable(rows["input_ids"]), dtype=np.int32))
-    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    return Ragged(np.concatenate(pieces) if pieces else np.empty(0, np.int32), offsets)
+    if isinstance(texts, StoredTexts):
+        return texts.tokens(tokenizer, max_length)
+    cutter = word_cutter(tokenizer)
+    pieces, lengths = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
+    size = CUT_CHUNK if cutter else TOKENIZE_CHUNK
+    for start in range(0, len(texts), size):
+        slice_ = list(texts[start : start + size])
+        ids, counts = cutter(slice_, max_length) if cutter else _one_by_one(tokenizer, slice_, max_length)
+        pieces.append(ids)
+        lengths.append(counts)
+    return Ragged(np.concatenate(pieces), np.concatenate([[0], np.cumsum(np.concatenate(lengths), dtype=np.int64)]))
+
+
+def _one_by_one(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int) -> tuple[np.ndarray, np.ndarray]:
+    rows = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
+    return np.fromiter(chain.from_iterable(rows), dtype=np.int32), np.array([len(row) for row in rows], dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -123,6 +161,24 @@ class EncodedSplit(Dataset):
             batch |= {"teacher_input_ids": ids, "teacher_attention_mask": mask}
         return batch | {name: _stacked(column, rows) for name, column in self.columns.items()}
 
+    def take(self, rows: np.ndarray) -> EncodedSplit:
+        """These rows, in this order, as a split of their own."""
+        columns = {
+            name: column.take(rows) if isinstance(column, Ragged) else column[rows]
+            for name, column in self.columns.items()
+        }
+        return replace(self, tokens=self.tokens.take(rows), labels=self.labels[rows], columns=columns)
+
+    def sampler(
+        self, batch_size: int, shuffle: bool = False, seed: int = 0, rank: int = 0, world_size: int = 1
+    ) -> LengthBucketSampler:
+        """The order of its batches."""
+        return LengthBucketSampler(self.tokens.lengths, batch_size, shuffle, seed, rank, world_size)
+
+    def padding_share(self, sampler: LengthBucketSampler) -> float:
+        """The share of padding among the tokens of an epoch."""
+        return padding_share(self.tokens.lengths, list(sampler))
+
 
 def _stacked(column: np.ndarray | Ragged, rows: np.ndarray) -> torch.Tensor:
     return column.vectors(rows) if isinstance(column, Ragged) else torch.from_numpy(np.array(column[rows]))
@@ -164,9 +220,7 @@ class LengthBucketSampler(Sampler[list[int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        rows, whole = len(self.lengths), self.batch_size * self.world_size
-        batches, rest = divmod(rows, whole)
-        return batches + (rest >= self.world_size or batches == 0)
+        return batch_count(len(self.lengths), self.batch_size, self.world_size)
 
     def __iter__(self) -> Iterator[list[int]]:
         for rows in self.global_batches():
@@ -197,6 +251,12 @@ class LengthBucketSampler(Sampler[list[int]]):
         if len(batches) > 1 and len(batches[-1]) < self.world_size:
             batches[-2:] = [np.concatenate(batches[-2:])]
         return batches
+
+
+def batch_count(rows: int, batch_size: int, world_size: int) -> int:
+    """Batches a rank and epoch: a rest that cannot give every rank a row joins the batch before it."""
+    batches, rest = divmod(rows, batch_size * world_size)
+    return batches + (rest >= world_size or batches == 0)
 
 
 def padding_share(lengths: np.ndarray, batches: Sequence[Sequence[int]]) -> float:

@@ -1,4 +1,4 @@
-"""Rows out of files, one at a time, each with the number of its line: CSV, TSV, JSONL and Parquet."""
+"""Rows out of files, one at a time, each with the number of its line: CSV, TSV, JSONL, Parquet and Arrow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,8 @@ from typing import Any, TextIO
 
 from kd.errors import KDError
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".arrow")
+BINARY = (".parquet", ".arrow")
 LARGEST_FIELD = 1 << 27
 """Characters in one CSV field; beyond that somebody forgot a closing quote."""
 LINES_KEPT = 20
@@ -43,7 +44,7 @@ class Rows:
     """The rows of one file as ``(line, {column: value})``; read once, while iterated over.
 
     Lines count from 1, the header's included; a row that spans lines has the number of its first. Rows
-    of a Parquet file count from 1.
+    of a Parquet or Arrow file count from 1.
 
     Attributes:
         columns: names in the file's order (JSONL: those of the first row).
@@ -55,11 +56,17 @@ class Rows:
         self.path = path
         self.malformed = Tally()
         self.blank = Tally()
+        self.wanted: list[str] | None = None
         self._rows = _READERS[file_format(path)](self, encoding)
         self.columns: list[str] = next(self._rows)
 
     def __iter__(self) -> Iterator[NumberedRow]:
         return self._rows
+
+    def only(self, *columns: str) -> Rows:
+        """The rows with at least these columns, and no others where the format spares reading them."""
+        self.wanted = list(columns)
+        return self
 
     def require(self, column: str, option: str) -> None:
         """Raises:
@@ -73,11 +80,11 @@ class Rows:
 
 
 def read_rows(path: str | Path, encoding: str = "utf-8") -> Rows:
-    """Open a file of rows; memory holds one row (Parquet: a thousand) at a time.
+    """Open a file of rows; memory holds one row (Parquet: a thousand; Arrow: a batch as it was written) at a time.
 
     Args:
         path: .csv (quoted fields), .tsv (as in GLUE: quotes are plain characters), .jsonl (one object a
-            line), each also with .gz; .parquet.
+            line), each also with .gz; .parquet; .arrow (a file or a stream of record batches).
         encoding: of the text formats; a byte order mark before UTF-8 is dropped.
 
     Returns:
@@ -99,10 +106,10 @@ def file_format(path: Path) -> str:
     suffixes = [suffix.lower() for suffix in path.suffixes]
     packed = suffixes[-1:] == [".gz"]
     suffix = "".join(suffixes[:-1][-1:] if packed else suffixes[-1:])
-    if suffix not in SUFFIXES or (packed and suffix == ".parquet"):
+    if suffix not in SUFFIXES or (packed and suffix in BINARY):
         raise KDError(
             f"cannot tell the format of {path} from its suffix: expected {', '.join(SUFFIXES)} "
-            "(all but .parquet also with .gz); rename or convert it"
+            f"(all but {' and '.join(BINARY)} also with .gz); rename or convert it"
         )
     return suffix
 
@@ -236,21 +243,50 @@ def _jsonl(rows: Rows, encoding: str) -> Iterator[Any]:
 
 
 def _parquet(rows: Rows, encoding: str) -> Iterator[Any]:
-    import pyarrow
     from pyarrow import parquet
 
+    # Without a read-ahead of whole row groups, memory does not depend on how large they are.
+    with _columnar(rows.path), parquet.ParquetFile(rows.path, pre_buffer=False, buffer_size=1 << 20) as file:
+        yield _named_once(rows.path, file.schema_arrow.names)
+        yield from _numbered(file.iter_batches(batch_size=1000, columns=rows.wanted))
+
+
+def _arrow(rows: Rows, encoding: str) -> Iterator[Any]:
+    import pyarrow
+    from pyarrow import ipc
+
+    with _columnar(rows.path), pyarrow.OSFile(str(rows.path)) as source:
+        magic = source.read(6)
+        source.seek(0)
+        if magic == b"ARROW1":
+            file = ipc.open_file(source)
+            batches = (file.get_batch(number) for number in range(file.num_record_batches))
+        else:
+            file = batches = ipc.open_stream(source)
+        yield _named_once(rows.path, file.schema.names)
+        yield from _numbered(batch.select(rows.wanted or file.schema.names) for batch in batches)
+
+
+def _numbered(batches: Iterable[Any]) -> Iterator[NumberedRow]:
+    line = 0
+    for batch in batches:
+        for start in range(0, len(batch), 1000):
+            for row in batch.slice(start, 1000).to_pylist():
+                line += 1
+                yield line, row
+
+
+@contextmanager
+def _columnar(path: Path) -> Iterator[None]:
+    import pyarrow
+
+    name = {".parquet": "Parquet", ".arrow": "Arrow"}[path.suffix.lower()]
     try:
-        with parquet.ParquetFile(rows.path) as file:
-            yield _named_once(rows.path, file.schema_arrow.names)
-            line = 0
-            for batch in file.iter_batches(batch_size=1000):
-                for row in batch.to_pylist():
-                    line += 1
-                    yield line, row
+        yield
     except pyarrow.ArrowException as error:
-        raise KDError(f"{rows.path} is no Parquet file, or a damaged one ({str(error).splitlines()[0]})") from error
+        raise KDError(f"{path} is no {name} file, or a damaged one ({str(error).splitlines()[0]})") from error
     except OSError as error:
-        raise KDError(_unreadable(rows.path, error)) from error
+        raise KDError(_unreadable(path, error)) from error
 
 
 _READERS: dict[str, Callable[[Rows, str], Iterator[Any]]] = {
@@ -258,4 +294,5 @@ _READERS: dict[str, Callable[[Rows, str], Iterator[Any]]] = {
     ".tsv": _delimited("\t", csv.QUOTE_NONE),
     ".jsonl": _jsonl,
     ".parquet": _parquet,
+    ".arrow": _arrow,
 }

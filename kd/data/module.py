@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import lightning
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
-from kd.data.batching import EncodedSplit, LengthBucketSampler
+from kd.data.batching import EncodedSplit
+from kd.data.streaming import StreamedSplit
 
 
 class TextDataModule(lightning.LightningDataModule):
@@ -25,7 +26,7 @@ class TextDataModule(lightning.LightningDataModule):
 
     def __init__(
         self,
-        train: EncodedSplit,
+        train: EncodedSplit | StreamedSplit,
         validation: EncodedSplit,
         batch_size: int,
         seed: int = 0,
@@ -37,25 +38,26 @@ class TextDataModule(lightning.LightningDataModule):
         self.batch_size, self.seed = batch_size, seed
         self.evaluation_batch_size, self.num_workers = evaluation_batch_size, num_workers
 
-    def train_sampler(self, rank: int = 0, world_size: int = 1) -> LengthBucketSampler:
+    def train_sampler(self, rank: int = 0, world_size: int = 1) -> Sampler:
         """The order of the training batches for one rank."""
-        return LengthBucketSampler(
-            self.train.tokens.lengths, self.batch_size, True, self.seed, rank=rank, world_size=world_size
-        )
+        return self.train.sampler(self.batch_size, True, self.seed, rank, world_size)
+
+    def padding_share(self) -> float:
+        """The share of padding among the training tokens."""
+        return self.train.padding_share(self.train_sampler())
 
     def train_dataloader(self) -> DataLoader:
         return self._loader(self.train, self.train_sampler(*self._ranks()))
 
     def val_dataloader(self) -> DataLoader:
         rank, world_size = self._ranks()
-        lengths = self.validation.tokens.lengths
-        sampler = LengthBucketSampler(lengths, self.evaluation_batch_size, rank=rank, world_size=world_size)
+        sampler = self.validation.sampler(self.evaluation_batch_size, rank=rank, world_size=world_size)
         return self._loader(self.validation, sampler)
 
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def _loader(self, split: EncodedSplit, sampler: LengthBucketSampler) -> DataLoader:
+    def _loader(self, split: EncodedSplit | StreamedSplit, sampler: Sampler) -> DataLoader:
         # The split batches by itself: one call a batch instead of one a row. A generator of its own, because
         # the loader draws a seed when an epoch begins, which would shift dropout in a resumed run.
         generator = torch.Generator().manual_seed(self.seed)

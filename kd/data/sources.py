@@ -42,8 +42,9 @@ def from_files(
     test_share: float = 0.1,
     limit: int | None = None,
     deduplicate: bool = True,
+    stream: bool = False,
 ) -> Splits:
-    """Rows of CSV, TSV, JSONL or Parquet files as train, validation and test.
+    """Rows of CSV, TSV, JSONL, Parquet or Arrow files as train, validation and test.
 
     What is not given is cut out of train by a hash of the normalised text; see `splits.normalise`.
 
@@ -61,6 +62,7 @@ def from_files(
         validation_share, test_share: parts of the rows to cut, where no file is given.
         limit: of each split's file, use only so many rows, chosen by hash; for quick tries.
         deduplicate: within a split, keep the first row of each text.
+        stream: leave ``unlabelled`` to `kd.data.shards`, which reads it at flat memory.
 
     Raises:
         KDError: a file or column that is not there, text in another encoding, a label outside the label
@@ -84,6 +86,9 @@ def from_files(
             teachable = role == "train" and {"validation", "test"} <= roles.keys()
             _add_file(builder, role, roles[role], text, label, dict(where or {}), encoding, label_optional=teachable)
     for place in [unlabelled] if isinstance(unlabelled, str) else unlabelled or ():
+        if stream:
+            read_rows(resolve(place), encoding).require(text, "data.text")
+            continue
         _add_file(builder, "unlabelled", Path(resolve(place)), text, None, {}, encoding)
     return builder.finish()
 

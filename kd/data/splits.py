@@ -69,6 +69,24 @@ def _digest(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()[:KEY_BYTES]
 
 
+def unusable(text: Any) -> str | None:
+    """Why nothing can be learnt from what stands in the text column, as one of `FATES`; None where something can."""
+    if text is None:
+        return "empty"
+    if not isinstance(text, str):
+        return "malformed"
+    if "\0" in text:
+        return "nul"
+    if not text or text.isspace():
+        return "empty"
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # half of a surrogate pair, from a JSON escape
+            return "malformed"
+    return None
+
+
 @dataclass
 class Splits:
     """Three data sets with columns ``text``, ``label`` (-100 where there is none) and ``line``.
@@ -165,18 +183,9 @@ class SplitBuilder:
 
     def _place(self, role: str, file: int, line: int, text: Any, value: Any) -> str | None:
         """Store a row, or say why not."""
-        if text is None:
-            return "empty"
-        if not isinstance(text, str):
-            return "malformed"
-        if "\0" in text:
-            return "nul"
-        if not text.strip():
-            return "empty"
-        try:
-            key, side = text_keys(text)
-        except UnicodeEncodeError:  # half of a surrogate pair, from a JSON escape
-            return "malformed"
+        if fault := unusable(text):
+            return fault
+        key, side = text_keys(text)
         label = IGNORED_LABEL
         if role != "unlabelled":
             label = self._labels.read(value, self._files[file], line)

@@ -1,0 +1,109 @@
+"""``kd cache build``: cut and label the rows of a run before it trains, shard by shard, by several processes."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from kd import ranks, single_run
+from kd.configuration import configuration_folder, one_sentence
+from kd.errors import KDError
+from kd.training import assembled
+
+WORKER = "KD_CACHE_WORKER"
+"""The number of a process that another ``kd cache build`` has started."""
+LAUNCHED = ("LOCAL_RANK", "SLURM_LOCALID")
+"""Where a launcher that starts several processes, such as torchrun or srun, says which this one is on its machine."""
+
+
+def main(arguments: list[str]) -> int:
+    """Label all that a training run would ask for, with ``trainer.devices`` processes that take pieces in turn."""
+    parser = argparse.ArgumentParser(
+        prog="kd cache build",
+        description="Cut and label the rows of a run before it trains. What is whole is kept: the same command goes on "
+        "where it was interrupted, and several of them at once, on one machine or many that share the outputs, divide "
+        "the work.",
+    )
+    parser.add_argument("--config-dir", type=Path, help="your own conf/, as for kd train")
+    parser.add_argument("overrides", nargs="*", help="as for kd train; trainer.devices: how many processes")
+    options = parser.parse_args(arguments)
+    own = [] if options.config_dir is None else [f"hydra.searchpath=[file://{options.config_dir.resolve()}]"]
+    config = composed([*own, *options.overrides])
+    number = next((int(os.environ[name]) for name in (WORKER, *LAUNCHED) if name in os.environ), None)
+    if WORKER in os.environ:
+        ranks.die_with_parent()
+    others = [] if number is not None else [_worker(arguments, n) for n in range(1, config.trainer.devices)]
+    try:
+        with told():
+            label(config, number or 0)
+    except BaseException:
+        for other in others:
+            other.terminate()
+        raise
+    return max((other.wait() for other in others), default=0)
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Print what is logged, for a while, as kd train does it."""
+    handler, root = logging.StreamHandler(sys.stdout), logging.getLogger()
+    handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", "%H:%M:%S"))
+    before = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(before)
+
+
+def composed(overrides: list[str]) -> DictConfig:
+    """The configuration of a run, from the overrides of ``kd train``."""
+    try:
+        with initialize_config_dir(str(configuration_folder()), version_base="1.3"):
+            config = compose("config", overrides, return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise KDError(one_sentence(error)) from error
+    HydraConfig.instance().set_config(config)
+    with open_dict(config):
+        del config["hydra"]
+    OmegaConf.set_struct(config, True)
+    return config
+
+
+def _worker(arguments: list[str], number: int) -> subprocess.Popen:
+    command = [sys.executable, "-m", "kd", "cache", "build", *arguments]
+    return subprocess.Popen(command, env={**os.environ, WORKER: str(number)})
+
+
+def label(config: DictConfig, number: int) -> None:
+    """What a run does before it trains, and what it asks the teacher afterwards.
+
+    Args:
+        number: of this process among those on this machine.
+    """
+    single_run.quiet()
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(number % torch.cuda.device_count())
+    _, splits = single_run.prepared(config)
+    assembly, _, data = assembled(config, splits)
+    if config.cache.use and assembly.answers.teacher:
+        for name in ("validation", "test"):
+            assembly.teacher_logits(name)
+    print(f"labelled: {len(data.train):,} training rows")

@@ -1,0 +1,212 @@
+"""Reading a transfer set that is larger than memory: a slice of its files at a time, each usable text once.
+
+Of each slice the usable texts and their keys are kept on disk, and counted when they are whole, so that an interrupted
+reading goes on where it was. Then the keys are compared, a part of their range at a time. Memory holds one slice, or
+the keys of one part, and one bit for every row read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from kd.data.files import LINES_KEPT, Rows, read_rows
+from kd.data.splits import text_keys, unusable
+
+FORMAT = 1
+KEYS_AT_ONCE = 1_000_000
+COLUMNS = pa.schema([("text", pa.large_string()), ("file", pa.int32()), ("line", pa.int64())])
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a transfer set is made of, and what may not be in it.
+
+    Args:
+        files: in the order in which they are read.
+        fingerprint: of their content.
+        column: with the texts.
+        encoding: of text files.
+        held_out: sides of the texts that measure, see `kd.data.splits.text_keys`.
+        known: keys of the texts that are in the training split already.
+        deduplicate: keep the first row of each text.
+        slice_rows: rows that are read at a time.
+    """
+
+    files: Sequence[Path]
+    fingerprint: str
+    column: str
+    encoding: str
+    held_out: frozenset[bytes]
+    known: frozenset[bytes]
+    deduplicate: bool
+    slice_rows: int
+
+    @property
+    def key(self) -> str:
+        """Names what comes of it: the hash of all that decides it."""
+        sets = [hashlib.sha256(b"".join(sorted(keys))).hexdigest() for keys in (self.held_out, self.known)]
+        parts = [FORMAT, self.fingerprint, self.column, self.encoding, *sets, self.deduplicate, self.slice_rows]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
+
+    def fate(self, key: bytes, side: bytes) -> str | None:
+        """Why a text with these keys is not used, as far as the splits decide it."""
+        if side in self.held_out:
+            return "removed_from_train"
+        return "duplicates" if self.deduplicate and key in self.known else None
+
+    def places(self, files: Sequence[int], lines: Sequence[int]) -> list[str]:
+        """Where rows stand, for people."""
+        return [f"{self.files[file].name}:{line}" for file, line in zip(files, lines, strict=True)]
+
+
+@dataclass
+class Counts:
+    """Rows read, and why some are not used: a number for each fate, and where the first of them stand."""
+
+    read: int = 0
+    fates: dict[str, int] = field(default_factory=dict)
+    lines: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, fate: str, count: int, lines: Sequence[str]) -> None:
+        """Count rows; ``lines`` may be the first of them only."""
+        self.fates[fate] = self.fates.get(fate, 0) + count
+        known = self.lines.setdefault(fate, [])
+        known += lines[: LINES_KEPT - len(known)]
+
+    def merge(self, other: Counts) -> None:
+        """Add what another counted after this."""
+        self.read += other.read
+        for fate, count in other.fates.items():
+            self.add(fate, count, other.lines[fate])
+
+
+class Reader:
+    """The rows of all files; ``opened`` are those read so far."""
+
+    def __init__(self, source: Source):
+        self.opened: list[Rows] = []
+        self._rows = self._all(source)
+
+    def __iter__(self) -> Iterator[tuple[int, int, Any]]:
+        """``(number of the file, line, text)``."""
+        return self._rows
+
+    def _all(self, source: Source) -> Iterator[tuple[int, int, Any]]:
+        for number, path in enumerate(source.files):
+            rows = read_rows(path, source.encoding).only(source.column)
+            rows.require(source.column, "data.text")
+            self.opened.append(rows)
+            for line, row in rows:
+                yield number, line, row.get(source.column)
+
+    def skip(self, rows: int) -> int:
+        """Read over so many rows; gives how many there were."""
+        return sum(1 for _ in zip(range(rows), self._rows, strict=False))
+
+
+def read_slices(folder: Path, source: Source) -> tuple[list[Path], Counts]:
+    """Read all files; slices that are whole in the folder already are read over.
+
+    Returns:
+        the Arrow files of the slices that have usable rows, and what was counted.
+    """
+    counts, reader, number, read = Counts(), Reader(source), 0, source.slice_rows
+    while read == source.slice_rows:
+        place = folder / f"{number:06}"
+        number += 1
+        counted = place.with_suffix(".json")
+        if counted.exists():
+            found = Counts(**json.loads(counted.read_text()))
+            read = reader.skip(source.slice_rows)
+        else:
+            found = _write_slice(place, reader, source)
+            write_whole(counted, json.dumps(asdict(found)).encode())
+            read = found.read
+        counts.merge(found)
+    for rows in reader.opened:
+        for fate, tally in (("malformed", rows.malformed), ("empty", rows.blank)):
+            if tally.count:
+                counts.read += tally.count
+                counts.add(fate, tally.count, [f"{rows.path.name}:{line}" for line in tally.lines])
+    return sorted(folder.glob("*.arrow")), counts
+
+
+def _write_slice(place: Path, reader: Reader, source: Source) -> Counts:
+    """Write the usable rows among the next ones, if there are any, and count all."""
+    counts, keys = Counts(), bytearray()
+    columns: tuple[list, list, list] = ([], [], [])
+    for file, line, text in reader:
+        counts.read += 1
+        fate = unusable(text)
+        if fate is None:
+            key, side = text_keys(text)
+            fate = source.fate(key, side)
+        if fate is None:
+            keys += key
+            for column, value in zip(columns, (text, file, line), strict=True):
+                column.append(value)
+        else:
+            counts.add(fate, 1, source.places([file], [line]))
+        if counts.read == source.slice_rows:
+            break
+    if keys:
+        found = np.frombuffer(bytes(keys), dtype="<u8").reshape(-1, 2)
+        order = np.argsort(found[:, 0], kind="stable")
+        np.save(place.with_suffix(".keys.npy"), found[order])
+        np.save(place.with_suffix(".rows.npy"), order.astype(np.int32))
+        write_table(place.with_suffix(".arrow"), pa.table(list(columns), schema=COLUMNS))
+    return counts
+
+
+def repeated(slices: Sequence[Path], slice_rows: int) -> np.ndarray:
+    """Which rows of the slices have the key of a row before them, as bits ``[slices, ceil(slice_rows / 8)]``."""
+    bits = np.zeros((len(slices), -(-slice_rows // 8)), dtype=np.uint8)
+    total = sum(len(_array(path, "rows")) for path in slices)
+    parts = -(-total // KEYS_AT_ONCE)
+    for part in range(parts):
+        keys, numbers, rows = [], [], []
+        for number, path in enumerate(slices):
+            found = _array(path, "keys")
+            start, stop = (_border(found[:, 0], side, parts) for side in (part, part + 1))
+            keys.append(np.array(found[start:stop]))
+            rows.append(np.array(_array(path, "rows")[start:stop]))
+            numbers.append(np.full(stop - start, number))
+        key, number, row = map(np.concatenate, (keys, numbers, rows))
+        order = np.lexsort((row, number, key[:, 1], key[:, 0]))
+        same = order[1:][(key[order][1:] == key[order][:-1]).all(axis=1)]
+        np.bitwise_or.at(bits, (number[same], row[same] >> 3), (1 << (row[same] & 7)).astype(np.uint8))
+    return bits
+
+
+def _border(sorted_keys: np.ndarray, part: int, parts: int) -> int:
+    """Where a part of the range of keys begins."""
+    return len(sorted_keys) if part == parts else int(np.searchsorted(sorted_keys, np.uint64(part * 2**64 // parts)))
+
+
+def _array(path: Path, name: str) -> np.ndarray:
+    return np.load(path.with_suffix(f".{name}.npy"), mmap_mode="r", allow_pickle=False)
+
+
+def write_table(path: Path, table: pa.Table) -> bytes:
+    """Write an Arrow file, whole or not at all; gives its content."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    content = sink.getvalue().to_pybytes()
+    write_whole(path, content)
+    return content
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file beside its place and rename it."""
+    temporary = path.with_name(f".{path.name}.building")
+    temporary.write_bytes(content)
+    temporary.replace(path)

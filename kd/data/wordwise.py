@@ -1,0 +1,99 @@
+"""BERT's way to cut texts, once a distinct word instead of once an occurrence: the same ids in a fraction of the time.
+
+Such a tokenizer normalises character by character, parts words at white space and cuts each word by itself. What
+stands between two spaces is therefore cut alike in every text, and a few thousand texts share most of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import chain
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+WORDS_KEPT = 100_000
+Pieces = tuple[np.ndarray, np.ndarray]
+"""Ids of all rows one after the other, int32, and the number of ids in each row."""
+
+
+class WordCutter:
+    """Cuts texts word by word.
+
+    Args:
+        backend: of a tokenizer whose words do not depend on their neighbours; see `word_cutter`. Neither truncates
+            nor pads.
+        start, end: ids that stand before and after every text.
+    """
+
+    def __init__(self, backend: Tokenizer, start: Sequence[int], end: Sequence[int]):
+        self.backend, self.known = backend, {}
+        self.start, self.end = np.array(start, dtype=np.int32), np.array(end, dtype=np.int32)
+
+    def __call__(self, texts: Sequence[str], max_length: int) -> Pieces:
+        """Ids of texts, those at both ends included, cut at ``max_length``."""
+        words = pc.split_pattern(pa.array(texts, pa.large_string()), " ")
+        distinct = words.values.dictionary_encode()
+        cut = self._cut(distinct.dictionary.to_pylist())
+        pieces = np.fromiter(chain.from_iterable(cut), dtype=np.int32)
+        sizes = np.fromiter(map(len, cut), dtype=np.int64)
+        occurring = distinct.indices.to_numpy()
+        counts = sizes[occurring]  # pieces of each occurrence
+        ends = np.concatenate([[0], np.cumsum(counts)])
+        borders = ends[words.offsets.to_numpy()]  # pieces before each row
+        kept = np.minimum(np.diff(borders), max_length - len(self.start) - len(self.end))
+        starts = (np.cumsum(sizes) - sizes)[occurring]
+        flat = pieces[np.repeat(starts - ends[:-1], counts) + np.arange(ends[-1])]
+        within = np.arange(len(flat)) - np.repeat(borders[:-1], np.diff(borders))
+        return self._between_ends(flat[within < np.repeat(kept, np.diff(borders))], kept)
+
+    def _cut(self, words: list[str]) -> list[list[int]]:
+        """The pieces of each word; those of words met before are remembered."""
+        if len(self.known) > WORDS_KEPT:
+            self.known = {}
+        new = [word for word in words if word not in self.known]
+        found = self.backend.encode_batch_fast(new, add_special_tokens=False)
+        self.known |= {word: encoding.ids for word, encoding in zip(new, found, strict=True)}
+        return [self.known[word] for word in words]
+
+    def _between_ends(self, pieces: np.ndarray, kept: np.ndarray) -> Pieces:
+        lengths = kept + len(self.start) + len(self.end)
+        last = np.cumsum(lengths)
+        ids = np.empty(int(lengths.sum()), dtype=np.int32)
+        inner = np.ones(len(ids), dtype=bool)
+        for place, special in enumerate(self.start):
+            inner[last - lengths + place], ids[last - lengths + place] = False, special
+        for place, special in enumerate(self.end):
+            inner[last - len(self.end) + place], ids[last - len(self.end) + place] = False, special
+        ids[inner] = pieces
+        return ids, lengths
+
+
+@lru_cache(maxsize=8)
+def word_cutter(tokenizer: PreTrainedTokenizerBase) -> WordCutter | None:
+    """Cuts as the tokenizer does; None where a word's pieces may depend on its neighbours.
+
+    Args:
+        tokenizer: BERT's normalizer and words, cut at the right where too long; what stands at both ends must not
+            depend on the text.
+    """
+    if not isinstance(tokenizer, PreTrainedTokenizerFast) or tokenizer.truncation_side != "right":
+        return None
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    parts = [backend.normalizer, backend.pre_tokenizer]
+    if [type(part).__name__ for part in parts] != ["BertNormalizer", "BertPreTokenizer"]:
+        return None
+    added = backend.get_added_tokens_decoder().values()
+    if type(backend.model).__name__ not in ("WordPiece", "WordLevel") or any(" " in token.content for token in added):
+        return None
+    whole, inner = (backend.encode("a", add_special_tokens=special).ids for special in (True, False))
+    if len(inner) != 1 or whole.count(inner[0]) != 1:
+        return None
+    place = whole.index(inner[0])
+    return WordCutter(backend, whole[:place], whole[place + 1 :])

@@ -1,0 +1,119 @@
+"""Cutting word by word gives what the tokenizer gives, whatever stands in the text."""
+
+import random
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers.processors import BertProcessing, TemplateProcessing
+from transformers import PreTrainedTokenizerFast
+
+from kd.data import batching, wordwise
+from kd.data.batching import tokenize
+from kd.data.tokenizers import TeacherTokenizer, WordTokenizer
+from kd.data.wordwise import word_cutter
+
+ALPHABET = [
+    *"abcxyzABC019.,!?'-_[]#$",
+    *(
+        "é",
+        "e\u0301",
+        "\u0301",
+        "ß",
+        "İ",
+        "ı",
+        "Σ",
+        "ς",
+        "ﬁ",
+        "電",
+        "影",
+        "한",
+        "क्ष",
+        "🙂",
+        "👩‍👩‍👧",
+        "\ufffd",
+        "\u200b",
+    ),
+    *("\t", "\n", "\r", "\x0b", "\x0c", "\x1f", "\x85", "\xa0", "\u2028", "\u3000", " ", " ", " ", " "),
+    *("film", "films", "wonderful", "[MASK]", "[SEP]", "[CLS]", "##s", "movie", "unbelievably"),
+]
+
+
+def texts(rows: int = 3000) -> list[str]:
+    generator = random.Random(0)
+    return ["".join(generator.choices(ALPHABET, k=generator.randint(0, 40))) for _ in range(rows)]
+
+
+def word_pieces(lowercase: bool = True, single: str = "[CLS] $A [SEP]") -> PreTrainedTokenizerFast:
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    letters = [chr(code) for code in range(33, 127) if not chr(code).isupper() or not lowercase]
+    pieces = [*specials, *letters, *(f"##{letter}" for letter in letters), "é", "影", "film", "##s", "wonder", "##ful"]
+    vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
+    backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = TemplateProcessing(single, special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), specials, strict=True))
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **names)
+
+
+def with_bert_ends() -> PreTrainedTokenizerFast:
+    tokenizer = word_pieces()
+    tokenizer.backend_tokenizer.post_processor = BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    return tokenizer
+
+
+TOKENIZERS = {
+    "uncased": word_pieces,
+    "cased": lambda: word_pieces(lowercase=False),
+    "one_end": lambda: word_pieces(single="[CLS] $A"),
+    "bert_ends": with_bert_ends,
+    "restricted": lambda: TeacherTokenizer(restrict=True)(texts(50), word_pieces()),
+    "words": lambda: WordTokenizer()(texts(500)),
+}
+
+
+@pytest.mark.parametrize("max_length", [2, 3, 9, 64])
+@pytest.mark.parametrize("make", TOKENIZERS.values(), ids=TOKENIZERS)
+def test_the_same_ids_as_the_tokenizer_gives(make, max_length, monkeypatch):
+    monkeypatch.setattr(batching, "CUT_CHUNK", 700)
+    monkeypatch.setattr(wordwise, "WORDS_KEPT", 900)
+    tokenizer, rows = make(), texts()
+    assert word_cutter(tokenizer) is not None
+    found = tokenize(tokenizer, rows, max_length)
+    expected = tokenizer(rows, truncation=True, max_length=max_length)["input_ids"]
+    assert [found[row].tolist() for row in range(len(rows))] == expected
+    assert found.values.dtype == np.int32
+
+
+def test_nothing_gives_nothing():
+    found = tokenize(word_pieces(), [], 8)
+    assert len(found) == 0 and len(found.values) == 0
+    assert [tokenize(word_pieces(), ["", " "], 8)[row].tolist() for row in range(2)] == [[2, 3], [2, 3]]
+
+
+def test_words_that_may_lean_on_their_neighbours_are_left_to_the_tokenizer():
+    def of(change) -> PreTrainedTokenizerFast:
+        tokenizer = word_pieces()
+        change(tokenizer)
+        return tokenizer
+
+    def pre_tokenizer(tokenizer):
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+
+    def normalizer(tokenizer):
+        tokenizer.backend_tokenizer.normalizer = normalizers.Replace(" ", "_")
+
+    def two_words(tokenizer):
+        tokenizer.add_tokens(["film film"])
+
+    def from_the_left(tokenizer):
+        tokenizer.truncation_side = "left"
+
+    for change in (pre_tokenizer, normalizer, two_words, from_the_left):
+        tokenizer = of(change)
+        assert word_cutter(tokenizer) is None
+        rows = [*texts(100), "a film film a", "film film"]
+        expected = tokenizer(rows, truncation=True, max_length=9)["input_ids"]
+        found = tokenize(tokenizer, rows, 9)
+        assert [found[row].tolist() for row in range(len(rows))] == expected
