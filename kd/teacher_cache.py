@@ -20,9 +20,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 
 from kd.errors import KDError
+from kd.locks import lock, mark
 
 log = logging.getLogger(__name__)
 
@@ -94,9 +94,9 @@ def obtain(
     Path(folder).mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         for place in sorted(places.values()):  # one order for all, so that two processes never wait for each other
-            stack.enter_context(FileLock(place.with_suffix(".lock")))
+            stack.enter_context(lock(place))
         missing = [key for key in keys if not _whole(places[key.column])]
-        building = {key.column: places[key.column].with_suffix(f".building-{os.getpid()}") for key in missing}
+        building = {key.column: places[key.column].with_suffix(f".building-{mark()}") for key in missing}
         try:
             if missing:
                 for place in building.values():
@@ -149,10 +149,8 @@ def entries(folder: Path) -> list[Path]:
 
 def remove(place: Path) -> None:
     """Delete one cache, not while another process builds or opens it."""
-    lock = FileLock(place.with_suffix(".lock"))
-    with lock:
+    with lock(place):
         shutil.rmtree(place)
-    Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def _whole(place: Path) -> bool:

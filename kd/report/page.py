@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 
 from kd.errors import KDError
+from kd.locks import mark
 from kd.report.document import Block, Document, Section
 from kd.report.drawing import drawn, inline
 
@@ -28,7 +28,7 @@ def write(document: Document, place: Path) -> Path:
             f"expected an empty folder or an earlier report at '{place}', found something else; give another --out"
         )
     place.parent.mkdir(parents=True, exist_ok=True)
-    made = place.with_name(f".{place.name}.{os.getpid()}")
+    made = place.with_name(f".{place.name}.{mark()}")
     shutil.rmtree(made, ignore_errors=True)
     try:
         for folder in ("tables", "figures"):
