@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig
 from transformers import PreTrainedModel
 
-from kd import build
+from kd import build, ranks
 from kd.assembly import Assembly, assemble
 from kd.data.batching import LengthBucketSampler, padding_share
 from kd.data.module import TextDataModule
@@ -111,6 +111,7 @@ def fit(
     if checkpoint and curves.exists():
         curves.rename(run.path / f"metrics.before-{time.time_ns()}.csv")  # the logger would delete it
     trainer = build.trainer(config, run.path)
+    ranks.say_ready()
     meter = EnergyMeter.of_this_machine(gpus=isinstance(trainer.accelerator, CUDAAccelerator))
     run_fit(trainer, method, data, ckpt_path=checkpoint, weights_only=True)
     energy = meter.stop()

@@ -21,9 +21,9 @@ FLOORS = [
             "mapper",
             "recording",
         ),
-        *("identity", "ranks"),
+        *("identity", "launch", "locks", "ranks"),
     ],
-    ["features", "sweep", "report"],
+    ["features", "sweep", "report", "requeue"],
     ["pruning"],
     ["inference"],
     ["losses", "models", "methods", "data", "teacher_cache"],
@@ -39,7 +39,7 @@ FLOORS = [
     ["__main__"],
 ]
 # Floor 1 tools that others on floor 1 may use, lowest first.
-FOUNDATION = ["errors", "contract"]
+FOUNDATION = ["errors", "launch", "locks", "contract"]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS, start=1) for room in rooms}
 TORCH_FREE = [
     "cli.py",
@@ -51,10 +51,12 @@ TORCH_FREE = [
     "commands/cache.py",
     "teacher_cache.py",
     "identity.py",
+    "launch.py",
+    "locks.py",
     "ranks.py",
     *(
         f"sweep/{name}.py"
-        for name in ("__init__", "sweep", "jobs", "slots", "client", "server", "record", "progress", "search")
+        for name in ("__init__", "sweep", "jobs", "slots", "client", "server", "record", "progress", "search", "slurm")
     ),
     *(f"report/{path.name}" for path in sorted((PACKAGE / "report").glob("*.py"))),
 ]

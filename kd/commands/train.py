@@ -19,8 +19,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from kd import sweep
+from kd import ranks, sweep
 from kd.errors import KDError, Pruned
+from kd.requeue import requeue_when_told
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +30,13 @@ def main(arguments: list[str]) -> int:
     """Run Hydra on the arguments; a sweep's jobs are single runs of this command."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as they are; kd.cli decides what to show
     before = sys.argv
-    sys.argv = [before[0], *arguments]
     own = len(sweep.OPENED)
+    if name := ranks.default_name():
+        os.environ["KD_RUN"] = name  # conf/config.yaml
     try:
-        with mode_as_said(arguments):
+        requeue_when_told()
+        with ranks.met(arguments) as arguments, mode_as_said(arguments):
+            sys.argv = [before[0], *arguments]
             application = hydra.main(version_base="1.3", config_path=str(configuration_folder()), config_name="config")
             application(job)()
     except (HydraException, OmegaConfBaseException) as error:

@@ -7,15 +7,16 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from filelock import FileLock, Timeout
 from hydra.core.config_loader import ConfigLoader
 from omegaconf import DictConfig, OmegaConf
 
 from kd.errors import KDError
+from kd.locks import lock_or_refuse, look_again
 from kd.ranks import told_failure
 from kd.sweep.client import ForkServer
 from kd.sweep.jobs import Job, known_runs, plan
@@ -40,7 +41,7 @@ class Running:
 
     job: Job
     slot: Slot
-    begun: float
+    before: bytes | None  # its status file as it was
     start: float = math.inf  # until it is forked, which the first job's waits for the imports
     asked_to_end: str | None = None
 
@@ -55,6 +56,8 @@ class Sweep:
         flags: of the command line that are no overrides.
         slots: how many jobs run side by side; see `kd.sweep.slots.slots_for`.
         timeout_min: minutes after which a job counts as hanging; None: never.
+        queue: (the sweep's directory, its jobs) -> what starts them elsewhere, as `kd.sweep.slurm.SlurmQueue`; None:
+            they are forked here.
 
     Raises:
         KDError: another process runs this sweep.
@@ -68,6 +71,7 @@ class Sweep:
         flags: list[str],
         slots: int | None,
         timeout_min: float | None,
+        queue: Callable[[Path, Sequence[Job]], Any] | None = None,
     ):
         if slots is not None and not (isinstance(slots, int) and slots > 0):
             raise KDError(f"hydra.launcher.slots: expected a whole number of at least 1, or null, got {slots!r}")
@@ -77,16 +81,13 @@ class Sweep:
         self.place = Path(str(master.hydra.sweep.dir)).absolute()
         self.asked, self.timeout = slots, None if timeout_min is None else 60 * timeout_min
         self.place.mkdir(parents=True, exist_ok=True)
-        self.lock = FileLock(self.place / ".lock")
-        try:
-            self.lock.acquire(timeout=0)
-        except Timeout:
-            raise KDError(
-                f"another process runs the sweep in '{self.place}'; wait for it, or give another name: sweep=NAME"
-            ) from None
+        self.lock = lock_or_refuse(
+            self.place / ".sweep", f"runs the sweep in '{self.place}'; wait for it, or give another name: sweep=NAME"
+        )
         self.record = Record(self.place, command)
         self.known = known_runs(self.place)
-        self.server: ForkServer | None = None
+        self.queue = queue
+        self.server: Any = None  # a ForkServer, or what the queue gives
         self.slots: list[Slot] = []
         OPENED.append(self)
 
@@ -103,14 +104,22 @@ class Sweep:
         waiting = [job for job in mine.values() if job.state == "waiting"]
         self._settle(jobs, mine)
         if waiting:
-            self.slots = slots_for(waiting, self.asked, visible_gpus(), usable_cores())
-            if self.server is None:
-                self.server = ForkServer(ENTRY, PRELOAD, self.place / "launcher.log")
-                self.server.warm(WARM, waiting[0].data)
+            self._open(waiting)
             with Progress(self.record.jobs, self.place, len(self.slots)) as progress, terminated_as_interrupted():
                 self._run(waiting, progress)
         self._settle(jobs, mine)
         return jobs
+
+    def _open(self, waiting: Sequence[Job]) -> None:
+        """Ready to start these jobs: in slots of this machine, or all at once in a queue that shares out its own."""
+        if self.queue:
+            self.slots = [Slot((), 1)] * len(waiting)
+            self.server = self.server or self.queue(self.place, self.record.jobs)
+            return
+        self.slots = slots_for(waiting, self.asked, visible_gpus(), usable_cores())
+        if self.server is None:
+            self.server = ForkServer(ENTRY, PRELOAD, self.place / "launcher.log")
+            self.server.warm(WARM, waiting[0].data)
 
     def close(self) -> None:
         """The sweep is over: nothing runs any more, and the record says so."""
@@ -163,6 +172,7 @@ class Sweep:
                     if "ended" in message:
                         one = running.pop(message["ended"])
                         free.append(one.slot)
+                        one.asked_to_end = one.asked_to_end or message.get("why")
                         self._end(one, message["code"], progress)
                 self._end_hanging(running)
         except BaseException as error:
@@ -171,18 +181,19 @@ class Sweep:
 
     def _start(self, job: Job, slot: Slot, progress: Progress) -> Running:
         job.state, job.attempts = "running", job.attempts + 1
+        before = status_bytes(job)
         job.directory.mkdir(parents=True, exist_ok=True)
         with job.log.open("a") as log:
             log.write(f"== attempt {job.attempts}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
         self.server.start(job.number, job.arguments(self.flags), job.log, slot.environment(), slot.threads_for(job))
         progress.started(job)
         self.record.write()
-        return Running(job, slot, time.time())
+        return Running(job, slot, before)
 
     def _end(self, one: Running, code: int, progress: Progress) -> None:
         job = one.job
         job.seconds = round(max(0.0, time.monotonic() - one.start), 2)
-        state, said = status_since(job, one.begun)
+        state, said = status_since(job, one.before)
         if state in ("done", "pruned"):  # said last, whatever ended the process afterwards
             job.state, job.reason = state, said
         else:
@@ -231,13 +242,25 @@ OPENED: list[Sweep] = []
 """The sweeps of this process, for whoever closes them: Hydra tells a launcher of its beginning, not of its end."""
 
 
-def status_since(job: Job, begun: float) -> tuple[str | None, str | None]:
-    """State and reason that a run wrote after it was started; None where it wrote nothing."""
+def status_bytes(job: Job) -> bytes | None:
+    """What the run's status file holds, whichever machine wrote it; None where there is none."""
+    look_again(job.directory)
     try:
-        if job.run.status_file.stat().st_mtime < begun - 1:
-            return None, None
+        return job.run.status_file.read_bytes()
+    except OSError:
+        return None
+
+
+def status_since(job: Job, before: bytes | None) -> tuple[str | None, str | None]:
+    """State and reason that a run wrote after it was started; None where it wrote nothing.
+
+    Times of files are not compared: they are the file server's, or another machine's.
+    """
+    if status_bytes(job) in (None, before):
+        return None, None
+    try:
         status = job.run.status()
-    except (OSError, KDError):
+    except KDError:
         return None, None
     return status["state"], status.get("reason")
 
