@@ -56,7 +56,19 @@ TORCH_FREE = [
     "ranks.py",
     *(
         f"sweep/{name}.py"
-        for name in ("__init__", "sweep", "jobs", "slots", "client", "server", "record", "progress", "search", "slurm")
+        for name in (
+            "__init__",
+            "sweep",
+            "jobs",
+            "slots",
+            "client",
+            "server",
+            "record",
+            "progress",
+            "search",
+            "slurm",
+            "ray",
+        )
     ),
     *(f"report/{path.name}" for path in sorted((PACKAGE / "report").glob("*.py"))),
 ]

@@ -81,6 +81,12 @@ def require_same(one: Path, other: Path) -> None:
     pandas.testing.assert_frame_equal(*curves, check_like=True, check_exact=False, rtol=1e-6)
 
 
+def undisturbed(options: list[str]) -> None:
+    """The same run without SLURM, in a process of its own: kd starts the second rank as it was started itself."""
+    command = [sys.executable, "-m", "kd", "train", *options, "hydra.run.dir=undisturbed"]
+    subprocess.run(command, check=True, capture_output=True)
+
+
 def test_a_sweep_is_one_array_and_ends_as_here(slurm, options, capsys, monkeypatch):
     monkeypatch.setattr("kd.sweep.slurm.POLL", 0.5)
     sweep = [*options, "student=dan", "method=supervised,distillation", "seed=0,1"]
@@ -126,7 +132,7 @@ def test_a_preempted_job_of_a_sweep_ends_as_if_undisturbed(slow_options, ranks):
         sweep.wait()
     assert "resuming the interrupted run" in (run / "job.log").read_text()
     assert facts_of(job)["NumTasks"] == str(ranks)
-    assert run_kd("train", *common, "hydra.run.dir=undisturbed") == 0
+    undisturbed(common)
     require_same(run, Path("undisturbed"))
 
 
@@ -145,5 +151,5 @@ def test_a_batch_job_of_two_ranks_requeues_itself(slow_options):
     until(lambda: facts_of(job).get("JobState") in ("COMPLETED", "FAILED"))
     said = Path("out").read_text()
     assert facts_of(job)["JobState"] == "COMPLETED" and "resuming the interrupted run" in said, said
-    assert run_kd("train", *options, "hydra.run.dir=undisturbed") == 0
+    undisturbed(options)
     require_same(run, Path("undisturbed"))
