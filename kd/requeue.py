@@ -1,8 +1,9 @@
 """A run in a SLURM job that is about to be ended: it puts its job back into the queue, and goes on there.
 
 ``sbatch --signal=USR1@90`` has SLURM send the signal before the time is over, and a preempting cluster sends it with
-``PreemptParameters=send_user_signal``. Lightning answers it by saving a checkpoint on the spot, in the midst of a step,
-from which an epoch is not repeated as it was; kd takes the signal in its place, and the requeued run goes on from
+``PreemptParameters=send_user_signal``. Lightning 2.6 answers it by saving a checkpoint on the spot and resuming in the
+midst of the epoch, with its step's number but with the first rows of the epoch's order: some rows are seen twice and
+others not at all (docs/clusters.md). So kd takes the signal in its place, and the requeued run goes on from
 ``last.ckpt``, the end of its last whole epoch, as every interrupted run does: with the metrics of an undisturbed one.
 """
 

@@ -16,6 +16,7 @@ import torch
 from kd import ranks
 from kd.errors import KDError
 from kd.launch import Launch, Meeting
+from kd.locks import lock
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "mine", "RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4"}
 SRUN = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_PROCID": "1", "SLURM_NTASKS": "2", "SLURM_JOB_NAME": "kd"}
@@ -145,10 +146,11 @@ def test_two_nodes_train_as_two_ranks_of_one(fresh_options):
 
 @pytest.mark.slow
 def test_ranks_end_with_the_reason_of_rank_0(fresh_options):
-    (code, first), (other, second) = torchrun(2, *fresh_options, "trainer.num_nodes=2", "data.path=missing.csv")
+    shared = [*fresh_options, "student=dan", "method=supervised", "teacher.epochs=1", "hydra.run.dir=run"]
+    Path("run").mkdir()
+    with lock(Path("run/.run")):  # which only rank 0 asks for
+        (code, first), (other, second) = torchrun(2, *shared, "trainer.num_nodes=2")
     assert code and other
-    assert "missing.csv" in first and "kd train: rank 0:" in second and "missing.csv" in second
-    (code, first), (other, second) = torchrun(2, *fresh_options, "trainer.devices=2")
-    assert code == 0 and other == 0, first + second
-    (code, first), _ = torchrun(2, *fresh_options, "trainer.devices=3")
+    assert "is training in" in first and "kd train: rank 0: another process" in second
+    (code, first), _ = torchrun(2, *shared, "trainer.devices=3")
     assert code and "torchrun started 2 processes, and trainer.devices=3 on trainer.num_nodes=1 are 3" in first
