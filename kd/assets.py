@@ -20,10 +20,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from filelock import FileLock
-
 from kd.checksum import file_sha256
 from kd.errors import KDError
+from kd.locks import lock
 
 PREFIX = "asset:"
 LARGEST_LICENCE = 1 << 16
@@ -145,7 +144,7 @@ def fetch(name: str) -> Path:
         return _place(asset, folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.parent / f".{name}.lock"):
+        with lock(folder.parent / f".{name}"):
             # Another process may have fetched it while this one waited.
             if (fault := _fault(asset, folder)) is not None:
                 _download(name, asset, folder, fault)

@@ -32,6 +32,7 @@ from typing import Any
 import yaml
 
 from kd.errors import KDError
+from kd.locks import mark
 
 PACKAGES = (
     "kd",
@@ -230,7 +231,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def write_text(path: Path, content: str) -> None:
     """Replace a text file in one step."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{mark()}")
     temporary.write_text(content)
     os.replace(temporary, path)
 

@@ -6,13 +6,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
+
+from kd.locks import lock
 
 
 def share(folder: Path, pieces: int, done: Callable[[int], bool], build: Callable[[int], None]) -> None:
     """Build pieces, together with whatever other processes are at it: who claims one first builds it.
 
-    A claim is a lock of the operating system, which ends with its process: the others take over what it left.
+    A claim is a lock (`kd.locks`), which ends with its process: the others take over what it left.
 
     Args:
         folder: where the claims stand; one for all processes.
@@ -25,7 +27,7 @@ def share(folder: Path, pieces: int, done: Callable[[int], bool], build: Callabl
         left = []
         for piece in waiting:
             try:
-                with FileLock(Path(folder) / f"{piece:06}.claim", timeout=0):
+                with lock(Path(folder) / f"{piece:06}", timeout=0):
                     if not done(piece):
                         build(piece)
             except Timeout:

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 import transformers
 import yaml
-from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
@@ -23,6 +22,7 @@ from kd.check import check
 from kd.data.sources import Splits
 from kd.errors import KDError, Pruned
 from kd.identity import identity
+from kd.locks import lock_or_refuse
 from kd.run import RunDirectory, write_text
 from kd.training import row_checksums, train_rank, train_student
 
@@ -57,6 +57,8 @@ def train(config: DictConfig, place: Path) -> float | list[float] | None:
     """
     quiet()
     run, rank = RunDirectory(place), ranks.rank()
+    ranks.require_size(config.trainer.devices, config.trainer.num_nodes)
+    ranks.say_place(place)
     if rank:
         return help_to_train(run, config, rank)
     try:
@@ -65,13 +67,8 @@ def train(config: DictConfig, place: Path) -> float | list[float] | None:
         if not run.status_file.exists():
             run.set_status("failed", reason=str(error))
         raise
-    try:
-        with FileLock(run.path / ".lock", timeout=0):
-            return train_in(run, config, resolved, splits)
-    except Timeout:
-        raise KDError(
-            f"another process is training in '{run.path}'; wait for it, or give another hydra.run.dir"
-        ) from None
+    with lock_or_refuse(run.path / ".run", f"is training in '{run.path}'; wait for it, or give another hydra.run.dir"):
+        return train_in(run, config, resolved, splits)
 
 
 def remember(config: dict[str, Any]) -> None:
@@ -119,6 +116,7 @@ def train_in(run: RunDirectory, config: DictConfig, resolved: dict[str, Any], sp
     checkpoint = starting_point(run, resolved, splits, config)
     if checkpoint == "done":
         log.info("already done: %s (rerun=true trains it again)", run.path)
+        ranks.say_ready(train=False)
         return run.objective(config.objective)
     run.set_status("running", identity=name)
     ranks.forget_failures(run.path)
@@ -130,7 +128,7 @@ def train_in(run: RunDirectory, config: DictConfig, resolved: dict[str, Any], sp
         run.set_status("pruned", identity=name, reason=str(pruned))
         raise
     except BaseException as error:
-        alone = config.trainer.devices == 1
+        alone = config.trainer.devices * config.trainer.num_nodes == 1
         reason = None if alone else ranks.told_failure(run.path, wait=2.0)  # what this one died of may be the echo
         run.set_status("failed", identity=name, reason=reason or f"{type(error).__name__}: {error}")
         raise
@@ -143,10 +141,12 @@ def train_in(run: RunDirectory, config: DictConfig, resolved: dict[str, Any], sp
 
 
 def help_to_train(run: RunDirectory, config: DictConfig, rank: int) -> None:
-    """What a rank that rank 0 started does: the same training, and nothing that is written."""
+    """What a rank other than the first does: the same training, and nothing that is written."""
     ranks.die_with_parent()
     try:
         _, splits = prepared(config)
+        if not ranks.hear_ready():
+            return
         last = run.checkpoints / "last.ckpt"  # rank 0 has moved away what is not to be gone on with
         train_rank(config, run, splits, last if last.is_file() else None)
     except BaseException as error:

@@ -18,17 +18,17 @@ import lightning
 import numpy as np
 import torch
 from datasets import Dataset
-from filelock import FileLock
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from kd import teacher_cache
+from kd import ranks, teacher_cache
 from kd.assets import resolve
 from kd.data.batching import EncodedSplit, Ragged, in_slices, labels_of, tokenize
 from kd.data.module import TextDataModule
 from kd.data.sources import Splits
 from kd.errors import KDError
+from kd.locks import lock, mark
 from kd.losses.label import LabelLoss
 from kd.methods.base import Method, run_fit
 from kd.methods.schedule import warm_up_and_decay
@@ -212,6 +212,7 @@ class TrainingRecipe(Protocol):
     gradient_clip: float
 
 
+@ranks.alone()
 def fit_teacher(
     method: Method,
     data: TextDataModule,
@@ -221,7 +222,7 @@ def fit_teacher(
     accelerator: str,
     recipe: TrainingRecipe,
 ) -> None:
-    """Train a model that will teach, and leave it in ``folder/model`` with its facts beside it."""
+    """Train a model that will teach, on one device, and leave it in ``folder/model`` with its facts beside it."""
     trainer = lightning.Trainer(
         accelerator=accelerator,
         devices=1,
@@ -260,7 +261,7 @@ def stored(folder: Path, key: str, train: Callable[[Path], None]) -> Path:
     """
     place = folder / key
     place.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(place.with_suffix(".lock")):
+    with lock(place):
         for leftover in folder.glob(f"{place.name}.building-*"):
             shutil.rmtree(leftover)
         if _damaged(place):
@@ -269,7 +270,7 @@ def stored(folder: Path, key: str, train: Callable[[Path], None]) -> Path:
         if place.exists():
             log.info("teacher: found %s in %s", read_json(place / "teacher.json")["name"], place)
             return place
-        building = place.with_suffix(f".building-{os.getpid()}")
+        building = place.with_suffix(f".building-{mark()}")
         building.mkdir()
         try:
             train(building)

@@ -16,16 +16,18 @@ import json
 import logging
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
 from kd.errors import KDError
+from kd.locks import lock, mark
 
 log = logging.getLogger(__name__)
 
@@ -99,9 +101,9 @@ def obtain(
     Path(folder).mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         for place in sorted(places.values()):  # one order for all, so that two processes never wait for each other
-            stack.enter_context(FileLock(place.with_suffix(".lock")))
+            stack.enter_context(lock(place))
         missing = [key for key in keys if not _whole(places[key.column])]
-        building = {key.column: places[key.column].with_suffix(f".building-{os.getpid()}") for key in missing}
+        building = {key.column: places[key.column].with_suffix(f".building-{mark()}") for key in missing}
         try:
             if missing:
                 for key in missing:
@@ -137,7 +139,7 @@ def join(
     """
     for column, key in enumerate(keys):
         place = Path(folder) / key.digest
-        with FileLock(place.with_suffix(".lock")):
+        with lock(place):
             if place.exists():
                 continue
             sources = [Path(pieces) / part[column].digest for part in parts]
@@ -158,10 +160,24 @@ def _begun(place: Path) -> Path:
     return building
 
 
+def _table(file: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap:
+    """A file of this array to write into, with its room on the disk taken.
+
+    Raises:
+        OSError: the disk is full; without the room taken, the first write to a page of it would kill the process.
+    """
+    table = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
+    with file.open("r+b") as opened:
+        size = os.fstat(opened.fileno()).st_size
+        if size and sys.platform == "linux":
+            os.posix_fallocate(opened.fileno(), 0, size)
+    return table
+
+
 def _join(place: Path, key: CacheKey, pieces: Sequence[Path], note: Mapping) -> None:
     metas = [json.loads((piece / "meta.json").read_text()) for piece in pieces]
     shape = [sum(meta["shape"][0] for meta in metas), *metas[0]["shape"][1:]]
-    table = np.lib.format.open_memmap(place / "values.npy", mode="w+", dtype=metas[0]["dtype"], shape=tuple(shape))
+    table = _table(place / "values.npy", metas[0]["dtype"], tuple(shape))
     row, counts = 0, []
     for piece in pieces:
         found = _open(piece)
@@ -213,10 +229,8 @@ def entries(folder: Path) -> list[Path]:
 
 def remove(place: Path) -> None:
     """Delete one cache, not while another process builds or opens it."""
-    lock = FileLock(place.with_suffix(".lock"))
-    with lock:
+    with lock(place):
         shutil.rmtree(place)
-    Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def _whole(place: Path) -> bool:
@@ -245,7 +259,7 @@ def _write(
                 rows = offsets[-1] if name in by_token else len(lengths)
                 shape = (int(rows), *value.shape[2 if name in by_token else 1 :])
                 file = places[name] / "values.npy"
-                tables[name] = np.lib.format.open_memmap(file, mode="w+", dtype=value.dtype, shape=shape)
+                tables[name] = _table(file, value.dtype, shape)
             real = value
             if name in by_token:  # padded positions may hold anything, nan too
                 real = np.where((np.arange(value.shape[1]) < lengths[index][:, None])[..., None], value, 0)

@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig
 from transformers import PreTrainedModel
 
-from kd import build, hub
+from kd import build, hub, ranks
 from kd.assembly import Assembly, assemble
 from kd.data.batching import LengthBucketSampler
 from kd.data.module import TextDataModule
@@ -94,13 +94,13 @@ def learn(
 
     What is cut over the ranks or compiled is a copy: the method stays what every other part of the program can read.
     """
-    batches, ranks = trainer.accumulate_grad_batches, trainer.world_size
+    batches, devices = trainer.accumulate_grad_batches, trainer.world_size
     log.info(
         "global batch: %d rows an optimizer step (%d a device x %d accumulated x %d devices)",
-        *(data.batch_size * batches * ranks, data.batch_size, batches, ranks),
+        *(data.batch_size * batches * devices, data.batch_size, batches, devices),
     )
     transfer = method.objective.transfer if isinstance(method, (TaughtMethod, Joint)) else {}
-    if apart := [name for name, loss in transfer.items() if batches * ranks > 1 and not loss.is_mean_over_rows]:
+    if apart := [name for name, loss in transfer.items() if batches * devices > 1 and not loss.is_mean_over_rows]:
         log.info("computed on the %d rows of each batch, and then averaged: %s", data.batch_size, ", ".join(apart))
     learner = copy.deepcopy(method) if compiled or isinstance(trainer.strategy, FullySharded) else method
     if compiled:
@@ -148,6 +148,7 @@ def fit(
             *(build.optimizer(config).keywords["lr"], global_batch(config), config.optim.scale),
             *(config.optim.optimizer.lr, config.optim.reference_batch),
         )
+    ranks.say_ready()
     meter = EnergyMeter.of_this_machine(gpus=isinstance(trainer.accelerator, CUDAAccelerator))
     learn(trainer, method, data, checkpoint, config.compile)
     energy = meter.stop()

@@ -24,9 +24,9 @@ FLOORS = [
             "mapper",
             "recording",
         ),
-        *("identity", "ranks", "memory", "targets", "devices", "configuration", "sharing"),
+        *("identity", "launch", "locks", "ranks", "memory", "targets", "devices", "configuration", "sharing"),
     ],
-    ["features", "sweep", "report"],
+    ["features", "sweep", "report", "requeue"],
     ["pruning"],
     ["inference"],
     ["losses", "models", "methods", "data", "teacher_cache"],
@@ -42,7 +42,7 @@ FLOORS = [
     ["__main__"],
 ]
 # Floor 1 tools that others on floor 1 may use, lowest first.
-FOUNDATION = ["errors", "contract", "checksum", "hub", "paths"]
+FOUNDATION = ["errors", "launch", "locks", "contract", "checksum", "hub", "paths"]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS, start=1) for room in rooms}
 TORCH_FREE = [
     "cli.py",
@@ -58,6 +58,8 @@ TORCH_FREE = [
     "hub.py",
     "targets.py",
     "identity.py",
+    "launch.py",
+    "locks.py",
     "memory.py",
     "configuration.py",
     "sharing.py",

@@ -284,12 +284,12 @@ def test_settings_of_the_launcher_are_checked(options, setting, capsys):
 
 
 def test_a_second_command_in_a_sweep_is_refused(options, capsys):
-    from filelock import FileLock
+    from kd.locks import lock
 
     SWEEP.mkdir(parents=True)
-    with FileLock(SWEEP / ".lock"):
+    with lock(SWEEP / ".sweep"):
         assert run_kd("train", "-m", *options) == 2
-    assert "another process runs the sweep in" in capsys.readouterr().err
+    assert ") runs the sweep in" in capsys.readouterr().err
 
 
 def test_the_sweep_itself_needs_no_torch():

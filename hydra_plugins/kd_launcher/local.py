@@ -53,10 +53,12 @@ class LocalLauncher(Launcher):
 
         if self.sweep is None:
             command = ["kd", "train", *sys.argv[1:]]
-            self.sweep = Sweep(
-                self.config, self.context.config_loader, command, self.flags(), self.slots, self.timeout_min
-            )
+            loader = self.context.config_loader
+            self.sweep = Sweep(self.config, loader, command, self.flags(), self.slots, self.timeout_min, self.queue)
         return self.sweep
+
+    queue = None
+    """What starts the jobs in place of the sweep's fork server; see `kd.sweep.Sweep`."""
 
     def flags(self) -> list[str]:
         """The command line's options that decide how a job is composed."""

@@ -19,6 +19,7 @@ import pyarrow.parquet
 
 from kd.data.files import Row, file_format, read_rows
 from kd.errors import KDError
+from kd.locks import mark
 from kd.predictor import Predictor
 
 CHUNK = 4096
@@ -119,7 +120,7 @@ def writer(path: Path | None, columns: list[str]) -> Iterator[Write]:
     kind = file_format(path)
     if path.suffix == ".gz":
         raise KDError(f"--out {path}: expected .csv, .tsv, .jsonl or .parquet without .gz")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{mark()}")
     try:
         with _WRITERS[kind](temporary, columns) as write:
             yield write

@@ -19,10 +19,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from kd import sweep, targets
+from kd import ranks, sweep, targets
 from kd.configuration import configuration_folder, one_sentence
 from kd.errors import KDError, Pruned
 from kd.paths import plain_name
+from kd.requeue import requeue_when_told
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +32,13 @@ def main(arguments: list[str]) -> int:
     """Run Hydra on the arguments; a sweep's jobs are single runs of this command."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as they are; kd.cli decides what to show
     before = sys.argv
-    sys.argv = [before[0], *arguments]
     own = len(sweep.OPENED)
+    if name := ranks.default_name():
+        os.environ["KD_RUN"] = name  # conf/config.yaml
     try:
-        with mode_as_said(arguments), checked_compositions():
+        requeue_when_told()
+        with ranks.met(arguments) as arguments, mode_as_said(arguments), checked_compositions():
+            sys.argv = [before[0], *arguments]
             application = hydra.main(version_base="1.3", config_path=str(configuration_folder()), config_name="config")
             application(job)()
     except (HydraException, OmegaConfBaseException) as error:

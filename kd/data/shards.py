@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from filelock import FileLock
+from filelock import SoftFileLease
 
 from kd.data.files import LINES_KEPT
 from kd.data.slices import Counts, Source, read_slices, repeated, write_table, write_whole
 from kd.data.splits import FATES
 from kd.errors import KDError
+from kd.locks import lock
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +81,8 @@ class TextShards:
     def _manifest(self) -> Path:
         return self.place / "manifest.json"
 
-    def _lock(self) -> FileLock:
-        return FileLock(self.place.with_suffix(".lock"))
+    def _lock(self) -> SoftFileLease:
+        return lock(self.place)
 
     def texts(self, number: int) -> list[str]:
         """The texts of a shard; where it is damaged, all are taken out of the files again.

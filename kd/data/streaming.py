@@ -92,6 +92,9 @@ class PoolSampler(Sampler[Place]):
     def __len__(self) -> int:
         return batch_count(len(self.split), self.batch_size, self.world_size)
 
+    def global_batches(self) -> None:
+        """Not known before the shards are read: all batches of an epoch count alike."""
+
     def __iter__(self) -> Iterator[Place]:
         generator = np.random.default_rng([self.seed, self.epoch])
         shards = generator.permutation(len(self.split.sizes))

@@ -108,9 +108,12 @@ class Method(lightning.LightningModule, ABC):
         accumulate = trainer.accumulate_grad_batches
         if trainer.world_size * accumulate == 1:
             return None
-        sampler, labels = trainer.train_dataloader.sampler, trainer.datamodule.train.labels
-        batches = sampler.global_batches()[: int(trainer.num_training_batches)]
-        return batch_shares([(rows, sampler.own(rows)) for rows in batches], labels, accumulate, trainer.world_size)
+        sampler, count = trainer.train_dataloader.sampler, int(trainer.num_training_batches)
+        batches = sampler.global_batches()
+        if batches is None:
+            return np.ones((count, 2))
+        pairs = [(rows, sampler.own(rows)) for rows in batches[:count]]
+        return batch_shares(pairs, trainer.datamodule.train.labels, accumulate, trainer.world_size)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         share, self.label_share = (1.0, 1.0) if self.shares is None else self.shares[batch_index]

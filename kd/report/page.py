@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import glob
 import os
-import platform
 import shutil
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 
 from kd.errors import KDError
+from kd.locks import mark
 from kd.report.document import Block, Document, Section
 from kd.report.drawing import drawn, inline
 from kd.report.tables import code, marked_down
@@ -33,7 +33,7 @@ def write(document: Document, place: Path) -> Path:
         )
     place.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(place)
-    made = place.with_name(f".{place.name}.{platform.node()}.{os.getpid()}")
+    made = place.with_name(f".{place.name}.{mark()}")
     try:
         for folder in ("tables", "figures"):
             (made / folder).mkdir(parents=True)
@@ -51,10 +51,10 @@ def write(document: Document, place: Path) -> Path:
 
 def remove_abandoned(place: Path) -> None:
     """What processes of this machine left half-written that were killed; those that still write are left alone."""
-    prefix = f".{place.name}.{platform.node()}."
-    for folder in place.parent.glob(f"{glob.escape(prefix)}*"):
-        number = folder.name.removeprefix(prefix)
-        if number.isdigit() and not alive(int(number)):
+    mine, own = f".{place.name}.{mark()}", str(os.getpid())
+    for folder in place.parent.glob(f"{glob.escape(mine.removesuffix(own))}*"):
+        number = folder.name.removeprefix(mine.removesuffix(own))
+        if number.isdigit() and (number == own or not alive(int(number))):
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -65,8 +65,8 @@ def alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
-    return pid != os.getpid()  # ours has not begun to write
+        pass
+    return True
 
 
 def blocks(document: Document) -> Iterable[tuple[str, Section | None, Block]]:

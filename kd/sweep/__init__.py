@@ -6,6 +6,7 @@ job are paid by a fork server, once.
     jobs.py     what each job is, where it stands, which of them are one
     slots.py    how many run side by side, and on what
     server.py   the process that forks them            client.py   the sweep's side of it
+    slurm.py    in their place: SLURM's queue          ray.py      a Ray cluster
     record.py   sweep.json and the table               progress.py  done, running, failed, best, time left
     interrupts.py  Ctrl-C, kill, a closed terminal  sweep.py   all of it together
 """

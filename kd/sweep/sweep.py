@@ -7,15 +7,16 @@ import math
 import signal
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from filelock import FileLock, Timeout
 from hydra.core.config_loader import ConfigLoader
 from omegaconf import DictConfig, OmegaConf
 
 from kd.errors import KDError
+from kd.locks import lock_or_refuse, look_again
 from kd.ranks import told_failure
 from kd.sweep.client import ForkServer
 from kd.sweep.interrupts import Interrupts
@@ -41,7 +42,7 @@ class Running:
 
     job: Job
     slot: Slot
-    begun: float
+    before: bytes | None  # its status file as it was
     start: float = math.inf  # until it is forked, which the first job's waits for the imports
     asked_to_end: str | None = None
 
@@ -56,6 +57,8 @@ class Sweep:
         flags: of the command line that are no overrides.
         slots: how many jobs run side by side; see `kd.sweep.slots.slots_for`.
         timeout_min: minutes after which a job counts as hanging; None: never.
+        queue: (the sweep's directory, its jobs) -> what starts them elsewhere, as `kd.sweep.slurm.SlurmQueue`; None:
+            they are forked here.
 
     Raises:
         KDError: another process runs this sweep.
@@ -69,6 +72,7 @@ class Sweep:
         flags: list[str],
         slots: int | None,
         timeout_min: float | None,
+        queue: Callable[[Path, Sequence[Job]], Any] | None = None,
     ):
         if slots is not None and not (isinstance(slots, int) and slots > 0):
             raise KDError(f"hydra.launcher.slots: expected a whole number of at least 1, or null, got {slots!r}")
@@ -78,16 +82,13 @@ class Sweep:
         self.place = Path(str(master.hydra.sweep.dir)).absolute()
         self.asked, self.timeout = slots, None if timeout_min is None else 60 * timeout_min
         self.place.mkdir(parents=True, exist_ok=True)
-        self.lock = FileLock(self.place / ".lock")
-        try:
-            self.lock.acquire(timeout=0)
-        except Timeout:
-            raise KDError(
-                f"another process runs the sweep in '{self.place}'; wait for it, or give another name: sweep=NAME"
-            ) from None
+        self.lock = lock_or_refuse(
+            self.place / ".sweep", f"runs the sweep in '{self.place}'; wait for it, or give another name: sweep=NAME"
+        )
         self.record = Record(self.place, command)
         self.known = known_runs(self.place)
-        self.server: ForkServer | None = None
+        self.queue = queue
+        self.server: Any = None  # a ForkServer, or what the queue gives
         self.slots: list[Slot] = []
         self.remembered: set[str] = set()
         """What the fork server holds in memory, by `Job.reads`."""
@@ -106,13 +107,21 @@ class Sweep:
         waiting = [job for job in mine.values() if job.state == "waiting"]
         self._settle(jobs, mine)
         if waiting:
-            self.slots = slots_for(waiting, self.asked, visible_gpus(), usable_cores())
-            if self.server is None:
-                self.server = ForkServer(ENTRY, PRELOAD, self.place / "launcher.log")
+            self._open(waiting)
             with Progress(self.record.jobs, self.place, len(self.slots)) as progress, Interrupts() as interrupts:
                 self._run(waiting, progress, interrupts)
         self._settle(jobs, mine)
         return jobs
+
+    def _open(self, waiting: Sequence[Job]) -> None:
+        """Ready to start these jobs: in slots of this machine, or all at once in a queue that shares out its own."""
+        if self.queue:
+            self.slots = [Slot((), 1)] * len(waiting)
+            self.server = self.server or self.queue(self.place, self.record.jobs)
+            return
+        self.slots = slots_for(waiting, self.asked, visible_gpus(), usable_cores())
+        if self.server is None:
+            self.server = ForkServer(ENTRY, PRELOAD, self.place / "launcher.log")
 
     def close(self) -> None:
         """The sweep is over: nothing runs any more, and the record says so."""
@@ -157,11 +166,12 @@ class Sweep:
         try:
             while todo or running:
                 while todo and free:
-                    one = Running(todo.pop(0), free.pop(0), time.time())
-                    running[one.job.number] = one
-                    if one.job.reads not in self.remembered and (readers[one.job.reads] > 1 or len(waiting) == 1):
-                        self.remembered.add(one.job.reads)
-                        self.server.warm(WARM, one.job.task)
+                    job = todo.pop(0)
+                    one = Running(job, free.pop(0), status_bytes(job))
+                    running[job.number] = one
+                    if job.reads not in self.remembered and (readers[job.reads] > 1 or len(waiting) == 1):
+                        self.remembered.add(job.reads)
+                        self.server.warm(WARM, job.task)
                     self._start(one, progress)
                 with interrupts.heeded():
                     self.server.wait(self._patience(running))
@@ -172,6 +182,7 @@ class Sweep:
                     if "ended" in message:
                         one = running.pop(message["ended"])
                         free.append(one.slot)
+                        one.asked_to_end = one.asked_to_end or message.get("why")
                         self._end(one, message["code"], progress)
                 self._end_hanging(running)
         except BaseException as error:
@@ -191,7 +202,7 @@ class Sweep:
     def _end(self, one: Running, code: int, progress: Progress) -> None:
         job = one.job
         job.seconds = round(max(0.0, time.monotonic() - one.start), 2)
-        state, said = status_since(job, one.begun)
+        state, said = status_since(job, one.before)
         if state in ("done", "pruned"):  # said last, whatever ended the process afterwards
             job.state, job.reason = state, said
         else:
@@ -247,13 +258,25 @@ OPENED: list[Sweep] = []
 """The sweeps of this process, for whoever closes them: Hydra tells a launcher of its beginning, not of its end."""
 
 
-def status_since(job: Job, begun: float) -> tuple[str | None, str | None]:
-    """State and reason that a run wrote after it was started; None where it wrote nothing."""
+def status_bytes(job: Job) -> bytes | None:
+    """What the run's status file holds, whichever machine wrote it; None where there is none."""
+    look_again(job.directory)
     try:
-        if job.run.status_file.stat().st_mtime < begun - 1:
-            return None, None
+        return job.run.status_file.read_bytes()
+    except OSError:
+        return None
+
+
+def status_since(job: Job, before: bytes | None) -> tuple[str | None, str | None]:
+    """State and reason that a run wrote after it was started; None where it wrote nothing.
+
+    Times of files are not compared: they are the file server's, or another machine's.
+    """
+    if status_bytes(job) in (None, before):
+        return None, None
+    try:
         status = job.run.status()
-    except (OSError, KDError):
+    except KDError:
         return None, None
     return status.get("state"), status.get("reason")
 
