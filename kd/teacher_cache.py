@@ -155,7 +155,7 @@ def _begun(place: Path) -> Path:
     """The folder in which a cache is built, behind its lock; what a killed process left of it goes."""
     for leftover in place.parent.glob(f"{place.stem}.building-*"):
         shutil.rmtree(leftover)
-    building = place.with_suffix(f".building-{os.getpid()}")
+    building = place.with_suffix(f".building-{mark()}")
     building.mkdir()
     return building
 
