@@ -57,7 +57,7 @@ def train(config: DictConfig, place: Path) -> float | list[float] | None:
     """
     quiet()
     run, rank = RunDirectory(place), ranks.rank()
-    ranks.require_size(config.trainer.devices, config.trainer.num_nodes)
+    ranks.require_size(*(OmegaConf.select(config, f"trainer.{key}", default=1) for key in ("devices", "num_nodes")))
     ranks.say_place(place)
     if rank:
         return help_to_train(run, config, rank)

@@ -19,7 +19,7 @@ from kd.identity import identity
 from kd.run import RunDirectory
 from tests.conftest import run_kd
 from tests.test_config import composed
-from tests.test_sweep import tests_are_found, trouble  # noqa: F401  the first is a fixture
+from tests.test_sweep import OWN, tests_are_found, trouble  # noqa: F401  the first is a fixture
 
 TO_STUDENT = ["method=feature_mapping", "method.direction=to_student", "loss=[]"]
 TWO = ["data.batch_size=8", "trainer.devices=2"]
@@ -39,7 +39,7 @@ def start(*arguments: str) -> subprocess.CompletedProcess:
 
 def test_a_run_goes_on_on_other_devices(command):
     """Two ranks by DDP, killed, then one process; one process, broken, then two ranks by FSDP."""
-    kill, broken = [*command, trouble("0:kill"), "hydra.run.dir=two"], [*command, trouble("0:raise")]
+    kill, broken = [*command, OWN, trouble("0:kill"), "hydra.run.dir=two"], [*command, OWN, trouble("0:raise")]
     killed = start(*kill, *TWO)
     assert killed.returncode == -9, killed.stdout
     said = r"global batch: 16 rows an optimizer step \(8 a device x 1 accumulated x 2 devices\)"
@@ -56,7 +56,7 @@ def test_a_run_goes_on_on_other_devices(command):
     for place in ("one", "two"):
         assert before[place]["epoch"] == 0 and not Path(place, "previous").exists(), "it went on"
         assert_same_run(Path(place), Path("undisturbed"))
-        assert files(place) - files("undisturbed") == {Path("train_ddp_process_1.log")}, "rank 1 writes its log only"
+        assert files(place) <= files("undisturbed"), "rank 1 writes nothing"
 
 
 def files(place: str) -> set[Path]:
@@ -116,8 +116,7 @@ def bare(*overrides: str):
 )
 def test_what_cannot_go_together_is_refused(overrides, said):
     with pytest.raises(KDError, match=said):
-        config = composed(*overrides)
-        OmegaConf.set_struct(config, False)
+        config = bare(*overrides)
         config.choices = {"method": "chosen", "embeddings": "pca"}  # which Hydra fills in inside a run only
         check(config)
 

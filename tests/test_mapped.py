@@ -409,9 +409,13 @@ def test_a_folder_decides_nothing_but_sizes(part, tmp_path):
     expected = load_classifier(tmp_path)
     path = tmp_path / "config.json"
     config = json.loads(path.read_text())
-    hostile = {"auto_map": {"AutoModel": "code--x.Y", "AutoModelForSequenceClassification": "code--x.Y"}}
-    hostile |= {"name_or_path": "somebody/model", "_name_or_path": "somebody/model", "dtype": "float64"}
-    hostile |= {"attn_implementation": "somebody/kernel", "_attn_implementation": "somebody/kernel"}
+    code = {"auto_map": {"AutoModel": "code--x.Y"}}
+    kernels = ({"attn_implementation": "somebody/kernel"}, {"_attn_implementation": "somebody/kernel"})
+    for asked in (code, *kernels):
+        path.write_text(json.dumps(config | {part: config[part] | asked}))
+        with pytest.raises(KDError, match="asks for code of its own to be run"):
+            load_classifier(tmp_path)
+    hostile = {"name_or_path": "somebody/model", "_name_or_path": "somebody/model", "dtype": "float64"}
     config[part] |= hostile | {"output_attentions": True, "output_hidden_states": True, "return_dict": False}
     path.write_text(json.dumps(config))
     model = load_classifier(tmp_path)

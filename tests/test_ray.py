@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import run_kd
-from tests.test_sweep import trouble
+from tests.test_sweep import OWN, trouble
 
 pytestmark = [
     pytest.mark.slow,
@@ -24,7 +24,7 @@ def cluster(monkeypatch):
 
 
 def test_a_sweep_ends_as_here_and_tells_of_failures(cluster, options, capsys):
-    sweep = [*options, "student=dan", "method=supervised,distillation", "seed=0,1", trouble("1:raise")]
+    sweep = [*options, "student=dan", "method=supervised,distillation", "seed=0,1", trouble("1:raise"), OWN]
     Path("flag").touch()
     there = ["hydra/launcher=ray", "hydra.launcher.report=false", "sweep=there"]
     assert run_kd("train", "-m", *sweep, *there) == 2

@@ -286,8 +286,9 @@ def test_nothing_is_imported_before_it_is_refused(tmp_path, monkeypatch):
     assert "evil" not in sys.modules
 
 
-def test_of_allowed_packages_only_what_they_define_is_called(tmp_path):
+def test_of_allowed_packages_only_what_they_define_is_called(tmp_path, monkeypatch):
     """A function of ours that would remove a folder, and a module that a class of ours has at hand."""
+    monkeypatch.setenv(targets.MODULES, "pathlib")  # for the argument's sake
     precious = tmp_path / "precious"
     precious.mkdir()
     folder = {"_target_": "pathlib.Path", "_args_": [str(tmp_path)]}

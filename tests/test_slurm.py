@@ -55,7 +55,8 @@ def slow_options(slurm, options) -> list[str]:
     """Runs that last long enough to be preempted."""
     Path("flag").touch()
     trouble = "+callbacks.trouble={_target_:tests.trouble.Trouble,flag:%s,seed:${seed},plan:{0:slow}}"
-    return [*options, "student=dan", f"trainer.max_epochs={EPOCHS}", trouble % Path("flag").absolute()]
+    own = ["modules=[tests.trouble]", trouble % Path("flag").absolute()]
+    return [*options, "student=dan", f"trainer.max_epochs={EPOCHS}", *own]
 
 
 def until(condition, seconds: float = 120):

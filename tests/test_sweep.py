@@ -229,7 +229,7 @@ def test_a_rank_that_breaks_ends_its_job_only(options):
 def test_a_daemon_ends_with_its_job_and_not_before(options):
     """It is in a session of its own, and what started it is gone: one job's end tells nothing of another's daemon."""
     command = ["train", "-m", *options, "student=dan", "method=supervised", "hydra.launcher.slots=2", "seed=0,1"]
-    assert run_kd(*command, trouble("0:daemon,1:daemon")) == 0
+    assert run_kd(*command, trouble("0:daemon,1:daemon"), OWN) == 0
     assert nothing_left(2)
 
 

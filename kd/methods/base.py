@@ -172,6 +172,8 @@ class Method(lightning.LightningModule, ABC):
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         for name in [name for name in checkpoint["state_dict"] if name.startswith(self.unsaved)]:
             del checkpoint["state_dict"][name]
+        for logger in self.trainer.loggers:  # a run that goes on from this checkpoint does not log these epochs again
+            logger.save()
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False):
         """As torch's, but what is `unsaved` may be absent.
