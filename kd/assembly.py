@@ -98,7 +98,7 @@ class Assembly(ABC):
         return build.once(
             "encoded",
             self.config,
-            (*build.WORDS, "data.max_length"),
+            build.WORDS,
             lambda: build.encoded(split, self.tokenizer, self.config.data.max_length),
             facts,
         )

@@ -116,7 +116,7 @@ def tokenizer(config: DictConfig, data: Splits, teacher: Teacher | None) -> PreT
     return once("tokenizer", config, WORDS, lambda: _tokenizer(config, data, teacher))
 
 
-WORDS = ("data.source", "teacher", "tokenizer")
+WORDS = ("data", "teacher", "tokenizer")
 """What decides the student's words."""
 
 

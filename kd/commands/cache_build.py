@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from kd import ranks, single_run
+from kd import ranks, single_run, targets
 from kd.configuration import configuration_folder, one_sentence
 from kd.errors import KDError
 from kd.training import assembled
@@ -78,6 +78,7 @@ def composed(overrides: list[str]) -> DictConfig:
             config = compose("config", overrides, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise KDError(one_sentence(error)) from error
+    targets.check_composed(config, multirun=False)
     HydraConfig.instance().set_config(config)
     with open_dict(config):
         del config["hydra"]
