@@ -14,6 +14,7 @@ import transformers
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
+from tqdm import tqdm
 
 import kd.models  # noqa: F401  registers the students
 from kd import build, memory, ranks
@@ -85,6 +86,7 @@ def remember(config: dict[str, Any]) -> None:
     parallel = os.environ.get("TOKENIZERS_PARALLELISM")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(1)
+    tqdm.monitor_interval = 0  # a thread that watches bars
     try:
         with memory.keeping():
             make_absolute(config)

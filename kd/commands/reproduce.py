@@ -44,7 +44,8 @@ def main(arguments: list[str]) -> int:
         config["outputs"] = str(place / "outputs")
     # As it was, whatever the default is here: sums depend on the number of threads in their last bits.
     config |= {"rerun": True, "threads": environment.get("threads", config["threads"])}
-    train(config, place)
+    if train(config, place) is None:  # a rank that only helped
+        return 0
     repeated = RunDirectory.finished(place)
     return show(comparisons(original, repeated), differences(environment, repeated.environment()), Console())
 
@@ -76,14 +77,14 @@ def require_apart(run: Path, place: Path) -> None:
         raise KDError(f"expected --into apart from the run '{run}', got '{place}'; give a folder of its own")
 
 
-def train(config: dict[str, Any], place: Path) -> None:
-    """One run of this configuration, in a folder of its own."""
+def train(config: dict[str, Any], place: Path) -> float | list[float] | None:
+    """One run of this configuration, in a folder of its own; None in a rank other than the first."""
     from omegaconf import OmegaConf
 
     from kd import single_run
 
     place.mkdir(parents=True, exist_ok=True)
-    single_run.train(OmegaConf.create(config), place)
+    return single_run.train(OmegaConf.create(config), place)
 
 
 @dataclass(frozen=True)
