@@ -248,7 +248,8 @@ def _parquet(rows: Rows, encoding: str) -> Iterator[Any]:
     # Without a read-ahead of whole row groups, memory does not depend on how large they are.
     with _columnar(rows.path), parquet.ParquetFile(rows.path, pre_buffer=False, buffer_size=1 << 20) as file:
         yield _named_once(rows.path, file.schema_arrow.names)
-        yield from _numbered(file.iter_batches(batch_size=1000, columns=rows.wanted))
+        # No threads: a sweep's fork server reads too, and theirs would stay in it.
+        yield from _numbered(file.iter_batches(batch_size=1000, columns=rows.wanted, use_threads=False))
 
 
 def _arrow(rows: Rows, encoding: str) -> Iterator[Any]:
