@@ -158,10 +158,14 @@ def help_to_train(run: RunDirectory, config: DictConfig, rank: int) -> None:
 
 def make_absolute(config: DictConfig) -> None:
     """Paths of data files as seen from anywhere, so that `kd evaluate` finds them from another folder."""
-    for key in ("path", "train", "validation", "test"):
+
+    def absolute(place: Any) -> Any:
+        return str(Path(place).resolve()) if isinstance(place, str) and Path(place).exists() else place
+
+    for key in ("path", "train", "validation", "test", "unlabelled"):
         place = config.data.get(key)
-        if isinstance(place, str) and Path(place).exists():
-            config.data[key] = str(Path(place).resolve())
+        if place:
+            config.data[key] = [absolute(part) for part in place] if OmegaConf.is_list(place) else absolute(place)
 
 
 def starting_point(

@@ -24,7 +24,7 @@ FLOORS = [
             "mapper",
             "recording",
         ),
-        *("identity", "launch", "locks", "ranks", "memory", "targets", "devices", "configuration", "sharing"),
+        *("identity", "launch", "locks", "ranks", "memory", "targets", "devices", "configuration", "sharing", "shares"),
     ],
     ["features", "sweep", "report", "requeue"],
     ["pruning"],
@@ -65,6 +65,7 @@ TORCH_FREE = [
     "sharing.py",
     "ranks.py",
     "devices.py",
+    "shares.py",
     *(f"sweep/{path.name}" for path in sorted((PACKAGE / "sweep").glob("*.py"))),
     *(f"report/{path.name}" for path in sorted((PACKAGE / "report").glob("*.py"))),
 ]

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from omegaconf import OmegaConf
 from pyarrow import parquet
 
 from kd import teacher_cache
+from kd.contract import IGNORED_LABEL
 from kd.data import slices
 from kd.data.batching import EncodedSplit, Ragged, tokenize
 from kd.data.slices import Source, read_slices
@@ -215,6 +217,37 @@ def test_the_order_is_that_of_seed_and_epoch_and_mixes_in_the_rows_in_memory():
     resident = np.flatnonzero(np.array(order(0, 0)) < 200)
     quarters = np.histogram(resident, bins=4, range=(0, 2200))[0]
     assert quarters.min() > 20, "the rows with labels are spread over the epoch"
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_each_batch_counts_by_its_share_of_the_step(accumulate):
+    """Means over batches and ranks are means over the step's rows, and over its labelled rows."""
+    unlabelled = small_split(31, [20] * 20)
+    value = np.random.default_rng(0).normal(size=len(unlabelled))  # what a loss says of a row, by its index
+    resident = replace(unlabelled.resident, labels=np.arange(31) % 2)
+
+    def load(shard: int) -> EncodedSplit:
+        return replace(unlabelled.load(shard), labels=np.full(20, IGNORED_LABEL))
+
+    split = StreamedSplit(resident, unlabelled.sizes, load)
+    samplers = [split.sampler(8, seed=1, rank=rank, world_size=2) for rank in (0, 1)]
+    for sampler in samplers:
+        sampler.accumulate = accumulate
+    steps: dict[int, list] = {}
+    for number, places in enumerate(zip(*samplers, strict=True)):
+        for sampler, place in zip(samplers, places, strict=True):
+            batch = split[place]
+            steps.setdefault(number // accumulate, []).append((batch, *sampler.shares[number]))
+    assert len({len(step) for step in steps.values()}) == (1 if accumulate == 1 else 2), "the last one has fewer"
+    for step in steps.values():
+        index, labels = (np.concatenate([batch[key].numpy() for batch, _, _ in step]) for key in ("index", "labels"))
+        rows = label = 0.0
+        for batch, share, label_share in step:
+            own, labelled = value[batch["index"]], batch["labels"].numpy() >= 0
+            rows += own.mean() * share / (2 * accumulate)
+            label += (own[labelled].mean() if labelled.any() else 0.0) * label_share * share / (2 * accumulate)
+        assert rows == pytest.approx(value[index].mean())
+        assert label == pytest.approx(value[index][labels >= 0].mean() if (labels >= 0).any() else 0.0)
 
 
 def test_memory_holds_one_pool_of_shards():
@@ -440,6 +473,30 @@ def test_a_run_streams_what_kd_cache_build_has_labelled(options, files, tmp_path
     metrics = taught.metrics()
     assert metrics["teacher_cost"]["labelling_seconds"] > 0 and 0 <= metrics["padding_share"] < 0.5
     assert (taught.model / "tokenizer.json").read_bytes() == (alone.model / "tokenizer.json").read_bytes()
+
+
+THREADS = """
+import os, sys, yaml
+from kd import single_run
+config = yaml.safe_load(open(sys.argv[1]))
+single_run.remember(config)
+threads = [open(f"/proc/self/task/{name}/comm").read().strip() for name in os.listdir("/proc/self/task")]
+print("threads:", *(name for name in threads if name != "jemalloc_bg_thd"))
+"""
+"""Those of a process that has read; jemalloc's own, which may start at any time, minds forks by itself."""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells of threads that Python did not start")
+def test_a_sweep_may_fork_after_it_has_read_and_a_run_is_found_from_elsewhere(options, tmp_path, monkeypatch, capsys):
+    write_rows(tmp_path / "more.parquet", [text for text, _ in make_reviews(300, seed=7)])
+    stream = ["data.unlabelled=[more.parquet]", "data.stream=true", "data.shard_rows=100", "trainer.max_epochs=1"]
+    assert run_kd("train", *options, "student=dan", *stream, "hydra.run.dir=run") == 0
+    shutil.rmtree("outputs/transfer")
+    command = [sys.executable, "-c", THREADS, "run/config.yaml"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1].split()
+    assert Path("outputs/transfer").is_dir() and said[0] == "threads:" and len(said) == 2, said
+    monkeypatch.chdir("/")
+    assert run_kd("evaluate", tmp_path / "run") == 0, capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

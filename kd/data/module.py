@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from kd.data.batching import EncodedSplit
-from kd.data.streaming import StreamedSplit
+from kd.data.streaming import PoolSampler, StreamedSplit
 
 
 class TextDataModule(lightning.LightningDataModule):
@@ -47,7 +47,10 @@ class TextDataModule(lightning.LightningDataModule):
         return self.train.padding_share(self.train_sampler())
 
     def train_dataloader(self) -> DataLoader:
-        return self._loader(self.train, self.train_sampler(*self._ranks()))
+        sampler = self.train_sampler(*self._ranks())
+        if isinstance(sampler, PoolSampler) and self.trainer:
+            sampler.accumulate = self.trainer.accumulate_grad_batches
+        return self._loader(self.train, sampler)
 
     def val_dataloader(self) -> DataLoader:
         rank, world_size = self._ranks()

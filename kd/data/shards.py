@@ -123,7 +123,8 @@ class TextShards:
         bits = repeated(slices, self.source.slice_rows) if self.source.deduplicate else None
         shards = []
         for number, path in enumerate(slices):
-            table = pa.ipc.open_file(pa.BufferReader(path.read_bytes())).read_all()  # a file would start Arrow's threads
+            content = path.read_bytes()  # from a file Arrow reads with threads, which a fork server shall not have
+            table = pa.ipc.open_file(pa.BufferReader(content)).read_all()
             if bits is not None:
                 twice = np.unpackbits(bits[number], count=len(table), bitorder="little").astype(bool)
                 table = self._once(table, twice, counts)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
 from kd.contract import Batch
 from kd.data.batching import EncodedSplit, LengthBucketSampler, Ragged, batch_count, padding_share
+from kd.shares import batch_shares, row_counts
 
 POOL_SHARDS = 8
 """Shards that are mixed with one another; more mix better and hold more in memory."""
@@ -78,12 +80,17 @@ class PoolSampler(Sampler[Place]):
         batch_size: rows a batch and rank.
         seed: of the permutations.
         rank, world_size: this process among those that share the rows.
+
+    Attributes:
+        accumulate: batches an optimizer step.
+        shares: ``[batches, 2]`` of `kd.shares.batch_shares`, of the batches given out so far in this epoch.
     """
 
     def __init__(self, split: StreamedSplit, batch_size: int, seed: int = 0, rank: int = 0, world_size: int = 1):
         self.split, self.batch_size, self.seed = split, batch_size, seed
         self.rank, self.world_size = rank, world_size
-        self.epoch = 0
+        self.epoch, self.accumulate = 0, 1
+        self.shares = np.ones((len(self), 2))
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this before each epoch."""
@@ -93,9 +100,23 @@ class PoolSampler(Sampler[Place]):
         return batch_count(len(self.split), self.batch_size, self.world_size)
 
     def global_batches(self) -> None:
-        """Not known before the shards are read: all batches of an epoch count alike."""
+        """Not known before the shards are read; see ``shares``."""
+
+    def own(self, rows: np.ndarray) -> np.ndarray:
+        """This rank's part of a batch."""
+        return np.array_split(rows, self.world_size)[self.rank]
 
     def __iter__(self) -> Iterator[Place]:
+        batches, given = self._batches(), 0
+        while step := list(islice(batches, self.accumulate)):
+            counts = [row_counts(pool.labels[rows], pool.labels[self.own(rows)]) for pool, rows in step]
+            self.shares[given : given + len(step)] = batch_shares(counts, self.accumulate, self.world_size)
+            given += len(step)
+            for pool, rows in step:
+                yield pool, self.own(rows)
+
+    def _batches(self) -> Iterator[Place]:
+        """The batches over all ranks."""
         generator = np.random.default_rng([self.seed, self.epoch])
         shards = generator.permutation(len(self.split.sizes))
         pools = [shards[start : start + POOL_SHARDS] for start in range(0, len(shards), POOL_SHARDS)]
@@ -110,7 +131,8 @@ class PoolSampler(Sampler[Place]):
             rest = [pool.take(rows[used:])]
             if used:
                 lengths = pool.tokens.lengths[rows[:used]]
-                for batch in LengthBucketSampler(lengths, self.batch_size, True, seed, self.rank, self.world_size):
+                cut = LengthBucketSampler(lengths, self.batch_size, True, seed, self.rank, self.world_size)
+                for batch in cut.global_batches():
                     yield pool, rows[batch]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import ClassVar
 
@@ -22,6 +22,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from kd.contract import IGNORED_LABEL, Batch
 from kd.errors import KDError
 from kd.methods.sharding import FullySharded, shard
+from kd.shares import batch_shares, row_counts
 
 
 class Method(lightning.LightningModule, ABC):
@@ -110,10 +111,11 @@ class Method(lightning.LightningModule, ABC):
             return None
         sampler, count = trainer.train_dataloader.sampler, int(trainer.num_training_batches)
         batches = sampler.global_batches()
-        if batches is None:
-            return np.ones((count, 2))
-        pairs = [(rows, sampler.own(rows)) for rows in batches[:count]]
-        return batch_shares(pairs, trainer.datamodule.train.labels, accumulate, trainer.world_size)
+        if batches is None:  # the rows are not known yet: the sampler says it while it makes the batches
+            return sampler.shares
+        labels = trainer.datamodule.train.labels
+        counts = [row_counts(labels[rows], labels[sampler.own(rows)]) for rows in batches[:count]]
+        return batch_shares(counts, accumulate, trainer.world_size)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         share, self.label_share = (1.0, 1.0) if self.shares is None else self.shares[batch_index]
@@ -194,33 +196,6 @@ class Method(lightning.LightningModule, ABC):
                 "train anew with rerun=true"
             )
         return found
-
-
-def batch_shares(
-    batches: Sequence[tuple[np.ndarray, np.ndarray]], labels: np.ndarray, accumulate: int, world_size: int
-) -> np.ndarray:
-    """What each batch of an epoch counts, so that all batches of an optimizer step on all ranks are one large batch.
-
-    Lightning and DDP average over batches and ranks, which may hold unequal numbers of rows, and the last step of an
-    epoch may have fewer batches. The first factor makes of this mean the mean over rows; the second, within the label
-    loss, that over labelled rows.
-
-    Args:
-        batches: the row numbers of each batch, over all ranks and of this one.
-        labels: ``[N]``, -100 where there is none.
-        accumulate: batches a step.
-        world_size: ranks.
-
-    Returns:
-        ``[batches, 2]``; all 1 where all batches are alike.
-
-    >>> batch_shares([(np.array([0, 1, 2]), np.array([0, 1]))], np.array([1, 1, -100]), 1, 2).round(3).tolist()
-    [[1.333, 1.5]]
-    """
-    counts = np.array([[[len(part), np.count_nonzero(labels[part] >= 0)] for part in pair] for pair in batches])
-    steps = np.add.reduceat(counts[:, 0], np.arange(0, len(batches), accumulate)).repeat(accumulate, axis=0)
-    rows, labelled = (counts[:, 1] / np.maximum(steps[: len(batches)], 1)).T
-    return np.stack([rows * world_size * accumulate, labelled / rows], axis=1)
 
 
 def run_fit(trainer: lightning.Trainer, method: Method, data: lightning.LightningDataModule, **options) -> None:
