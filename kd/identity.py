@@ -91,11 +91,21 @@ def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
         and not key.endswith(SPEED)
         and not (key in LATER and value == LATER[key])
     }
-    factors = {key: found[key] for key in GLOBAL_BATCH if key in found}
-    terms = [value for key, value in found.items() if key.startswith("loss.") and key.endswith("._target_")]
-    if any(type(value) is not int for value in factors.values()) or any(term.startswith(OF_A_BATCH) for term in terms):
+    if compares_rows(config) or (batch := global_batch(found)) is None:
         return found
-    return {key: value for key, value in found.items() if key not in factors} | {"batch": math.prod(factors.values())}
+    return {key: value for key, value in found.items() if key not in GLOBAL_BATCH} | {"batch": batch}
+
+
+def global_batch(found: Mapping[str, Any]) -> int | None:
+    """Rows of an optimizer step, from flat keys; None where a number is not known before the run, as with ``auto``."""
+    factors = [found[key] for key in GLOBAL_BATCH if key in found]
+    return math.prod(factors) if all(type(value) is int for value in factors) else None
+
+
+def compares_rows(config: Mapping[str, Any]) -> bool:
+    """Whether a term of the run compares the rows of a batch, so that the size of each counts."""
+    terms = (value for key, value in flat(config.get("loss") or {}) if key.endswith("._target_"))
+    return "loss" not in unread(config) and any(term.startswith(OF_A_BATCH) for term in terms)
 
 
 def unread(config: Mapping[str, Any]) -> tuple[str, ...]:

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from kd import build
 from kd.cli import main
+from kd.commands.cache_build import composed
+from kd.report.settings import settings
 from kd.run import RunDirectory, write_json
 
 
@@ -85,3 +88,18 @@ def test_training_again_keeps_the_count_of_readings(said, tmp_path, monkeypatch)
     assert main(["evaluate", "one", "--split", "test"]) == 0
     assert main(["train", *options, "rerun=true"]) == 0
     assert RunDirectory(Path("one")).test_reads() == 3, "two trainings and one look in between"
+
+
+def test_runs_of_one_global_batch_are_not_told_apart(said):
+    def told(*more: str) -> dict:
+        config = build.resolved(composed([*said, *more]))
+        return settings(config, config["choices"]["method"])
+
+    halves = "data.batch_size=8"
+    assert told("method=distillation") == told("method=distillation", halves, "trainer=ddp")
+    assert told("method=distillation") == told("method=distillation", halves, "trainer.accumulate_grad_batches=2")
+    assert told("method=distillation") != told("method=distillation", halves)
+    compares = ("method=distillation", "loss=[rkd]")
+    assert told(*compares) != told(*compares, halves, "trainer=ddp")
+    alone, distilled = told("method=supervised"), told(*compares)
+    assert alone["global_batch"] == distilled["global_batch"] == 16

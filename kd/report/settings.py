@@ -34,6 +34,12 @@ def settings(config: dict[str, Any], method: str) -> dict[str, Any]:
         if key in ("balance.alpha.value", "balance.temperature.value"):
             continue  # so here
         found[key] = value
+    rows = found.get("data.batch_size")
+    if (batch := identity.global_batch(found)) is not None:  # its factors may differ between equals
+        found = {key: value for key, value in found.items() if key not in identity.GLOBAL_BATCH}
+        found["global_batch"] = batch
+        if identity.compares_rows(config):
+            found["loss.batch_size"] = rows
     if method != "supervised":
         found["loss"] = "+".join(config["loss"]) or "none"
     if found.get("method.direction") == "to_student":
