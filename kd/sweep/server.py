@@ -9,9 +9,10 @@ It reads requests from a socket, one JSON object a line, and answers in the same
     <- {"started": 3, "pid": 4711}
     <- {"ended": 3, "code": 0}                          the exit code; minus the signal for a job that was killed
 
-It is one thread and has never touched CUDA, or its children could use neither. Each job is a session of its own, so
-that what it starts (DDP ranks, loaders) ends with it. When the other end of the socket closes, because the sweep is
-over or was killed, it kills every job and ends. Should it be killed itself, the kernel kills the jobs.
+It is one thread (where it reads Arrow files Arrow keeps some of its own, which mind forks) and has never touched CUDA,
+or its children could use neither. Each job is a session of its own, so that what it starts (DDP ranks, loaders) ends
+with it. When the other end of the socket closes, because the sweep is over or was killed, it kills every job and ends.
+Should it be killed itself, the kernel kills the jobs.
 """
 
 from __future__ import annotations
