@@ -6,6 +6,8 @@ import logging
 import os
 import warnings
 import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,9 @@ from kd.run import RunDirectory, write_text
 from kd.training import row_checksums, train_rank, train_student
 
 log = logging.getLogger(__name__)
+
+ONE_THREAD = {"TOKENIZERS_PARALLELISM": "false", "HF_DEACTIVATE_ASYNC_LOAD": "1"}
+"""What keeps tokenizers and transformers from starting threads, the latter to read weights."""
 
 
 def quiet() -> None:
@@ -83,22 +88,29 @@ def remember(config: dict[str, Any]) -> None:
     """
     quiet()
     config = OmegaConf.create(config)
-    parallel = os.environ.get("TOKENIZERS_PARALLELISM")
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(1)
     tqdm.monitor_interval = 0  # a thread that watches bars
+    with environment(ONE_THREAD), memory.keeping():
+        make_absolute(config)
+        assembly = assemble(config, build.splits(config), build.teacher(config))
+        for name in ("train", "validation", "test"):
+            assembly.encoded(name)
+        if not isinstance(assembly, Composed):  # which has no word table
+            _ = assembly.student
+
+
+@contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables that hold for a while."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
-        with memory.keeping():
-            make_absolute(config)
-            assembly = assemble(config, build.splits(config), build.teacher(config))
-            for name in ("train", "validation", "test"):
-                assembly.encoded(name)
-            if not isinstance(assembly, Composed):  # which has no word table
-                _ = assembly.student
+        yield
     finally:
-        os.environ.pop("TOKENIZERS_PARALLELISM")
-        if parallel is not None:
-            os.environ["TOKENIZERS_PARALLELISM"] = parallel
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def prepared(config: DictConfig) -> tuple[dict[str, Any], Splits]:
