@@ -55,10 +55,10 @@ class Assembly(ABC):
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Of the student; learnt from all rows, so that a baseline has its counterpart's words."""
-        if self.transfer is None:
-            return build.tokenizer(self.config, self.splits, self.teacher)
-        texts = chain(in_slices(self.splits.train["text"]), self.transfer.sample())
-        return build.make(self.config.tokenizer)(texts, self.teacher.tokenizer if self.teacher else None)
+        texts = in_slices(self.splits.train["text"])
+        if self.transfer is not None:
+            texts = chain(texts, self.transfer.sample())
+        return build.tokenizer(self.config, texts, self.teacher)
 
     @cached_property
     def transfer(self) -> Transfer | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from kd import memory, targets
 from kd.contract import FeatureLoss, Loss
-from kd.data.batching import EncodedSplit, in_slices, labels_of, tokenize
+from kd.data.batching import EncodedSplit, labels_of, tokenize
 from kd.data.sources import Splits
 from kd.devices import global_batch
 from kd.errors import KDError, OptionError
@@ -111,17 +111,14 @@ def method_class(config: DictConfig) -> type[Method]:
     return targets.find(config.method._target_, "method._target_")
 
 
-def tokenizer(config: DictConfig, data: Splits, teacher: Teacher | None) -> PreTrainedTokenizerBase:
-    """The student's tokenizer, learnt from or restricted to the training texts where the choice says so."""
-    return once("tokenizer", config, WORDS, lambda: _tokenizer(config, data, teacher))
+def tokenizer(config: DictConfig, texts: Iterable[str], teacher: Teacher | None) -> PreTrainedTokenizerBase:
+    """The student's tokenizer; where the choice says so, learnt from or restricted to the run's texts."""
+    words = teacher.tokenizer if teacher else None
+    return once("tokenizer", config, WORDS, lambda: make(config.tokenizer)(texts, words))
 
 
 WORDS = ("data", "teacher", "tokenizer")
 """What decides the student's words."""
-
-
-def _tokenizer(config: DictConfig, data: Splits, teacher: Teacher | None) -> PreTrainedTokenizerBase:
-    return make(config.tokenizer)(in_slices(data.train["text"]), teacher.tokenizer if teacher else None)
 
 
 def encoded(split, tokenizer: PreTrainedTokenizerBase, max_length: int, **columns: np.ndarray) -> EncodedSplit:

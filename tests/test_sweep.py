@@ -17,11 +17,13 @@ from safetensors.torch import load_file
 from kd.errors import KDError
 from kd.identity import identity
 from kd.run import RunDirectory
+from kd.sweep.client import ForkServer
 from kd.sweep.interrupts import Interrupts
 from kd.sweep.jobs import Job
 from kd.sweep.progress import Progress, duration
+from kd.sweep.server import GROUP, running
 from kd.sweep.slots import Slot, slots_for, visible_gpus
-from tests.conftest import run_kd
+from tests.conftest import make_reviews, run_kd
 
 ROOT = Path(__file__).parents[1]
 SWEEP = Path("outputs/sweeps/files")
@@ -197,6 +199,32 @@ def test_ended_while_its_server_imports(options, sent):
         assert states() == ["waiting"] * 2 and not list(SWEEP.glob("*/status.json"))
 
 
+def test_jobs_are_attended_to_while_the_server_reads(tmp_path):
+    """What takes long is read for later jobs: meanwhile one is stopped and heard of, and the sweep may end."""
+    server = ForkServer("tests.trouble:wait", [], tmp_path / "server.log")
+    heard = []
+
+    def until(word: str) -> None:
+        deadline = time.monotonic() + 30
+        while not any(word in message for message in heard):
+            assert time.monotonic() < deadline, f"expected {word}, heard {heard}"
+            server.wait(1.0)
+            heard.extend(server.heard())
+
+    for job in (1, 2):
+        server.start(job, [], tmp_path / f"{job}.log", {}, 1)
+    server.warm("tests.trouble:wait", {})
+    server.start(3, [], tmp_path / "3.log", {}, 1)
+    server.stop(1, signal.SIGKILL)
+    until("ended")
+    assert [message for message in heard if "ended" in message] == [{"ended": 1, "code": -signal.SIGKILL}]
+    assert set(server.groups) == {2}, "the third has not begun"
+    other = server.groups[2]
+    server.connection.close()
+    assert server.process.wait(timeout=10) == 0
+    assert not running(GROUP, other)
+
+
 def test_an_interrupt_is_heeded_where_the_sweep_waits():
     """Not while it writes down a job's end, where half of it would be lost."""
     with pytest.raises(SystemExit) as ended, Interrupts() as interrupts:
@@ -278,7 +306,7 @@ def test_under_nohup_it_goes_on_when_the_terminal_is_closed(options):
     assert process.returncode == 0 and states() == ["done"], printed
 
 
-@pytest.mark.parametrize("setting", ["slots=0", "slots=two", "timeout_min=-1"])
+@pytest.mark.parametrize("setting", ["slots=0", "slots=true", "slots=two", "timeout_min=-1"])
 def test_settings_of_the_launcher_are_checked(options, setting, capsys):
     assert run_kd("train", "-m", *options, f"hydra.launcher.{setting}") == 2
     assert f"hydra.launcher.{setting.split('=')[0]}: expected" in capsys.readouterr().err
@@ -371,19 +399,28 @@ def test_the_time_left_is_told_in_words(tmp_path):
     assert [duration(seconds) for seconds in (4.2, 600, 7300)] == ["4 s", "10 min", "2.0 h"]
 
 
-@pytest.mark.parametrize("method", ["distillation", "supervised"])
-def test_what_a_run_reads_is_made_once_for_all_jobs(options, monkeypatch, method):
+@pytest.mark.parametrize("settings", ["method=supervised", "method=distillation", "data.stream=true"])
+def test_what_a_run_reads_is_made_once_for_all_jobs(options, monkeypatch, settings):
     """Words, texts in numbers and the start of the word table: a job that finds them makes none, and ends the same."""
     from kd import build, memory, single_run
+    from kd.data.tokenizers import WordTokenizer
     from kd.models.embeddings import TeacherEmbeddings
 
-    command = ["train", *options, "student=dan", f"method={method}", "embeddings=pca"]
+    command = ["train", *options, "student=dan", settings, "embeddings=pca", "tokenizer=words"]
+    if settings == "data.stream=true":
+        Path("more.jsonl").write_text(
+            "".join(json.dumps({"text": text}) + "\n" for text, _ in make_reviews(60, seed=7))
+        )
+        command += ["data.unlabelled=[more.jsonl]", "data.shard_rows=20", "trainer.max_epochs=1"]
     assert run_kd(*command, "hydra.run.dir=alone") == 0
     try:
+        started, start, before = [], threading.Thread.start, set(threading.enumerate())
         with monkeypatch.context() as patched:  # nor one that ends by itself a moment later
-            patched.setattr(threading.Thread, "start", lambda _: pytest.fail("a process with threads was to be forked"))
+            patched.setattr(threading.Thread, "start", lambda thread: (started.append(thread), start(thread)))
             single_run.remember(RunDirectory(Path("alone")).config())
-        for place, name in ((build, "tokenize"), (build, "_tokenizer"), (TeacherEmbeddings, "known")):
+        others = [thread for thread in started if not thread.name.startswith("filelock-lease")]
+        assert not others and set(threading.enumerate()) <= before, "a process with threads must not be forked"
+        for place, name in ((build, "tokenize"), (WordTokenizer, "__call__"), (TeacherEmbeddings, "known")):
             monkeypatch.setattr(place, name, lambda *_, name=name: pytest.fail(f"{name} was called"))
         assert run_kd(*command, "hydra.run.dir=job") == 0
         assert run_kd(*command, "seed=1", "hydra.run.dir=other") == 0

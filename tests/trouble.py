@@ -9,6 +9,13 @@ from pathlib import Path
 import lightning
 
 
+def wait(*_) -> int:
+    """A job, or what is read for jobs, that takes long."""
+    for _ in range(6000):
+        time.sleep(0.1)
+    return 0
+
+
 class Trouble(lightning.Callback):
     """At the beginning of an epoch, as long as a file is there, do what the plan has for the run's seed.
 

@@ -30,7 +30,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,8 @@ from kd.ranks import OF_RANKS, die_with_parent, outlive_parent
 PR_SET_CHILD_SUBREAPER = 36
 PARENT, GROUP = 1, 2
 """Fields of ``/proc/PID/stat`` after the name: its parent, its process group."""
+ATTENTION = 0.2
+"""Seconds between two looks at the sweep while something is warmed up."""
 BEFORE_IMPORTS = {
     "OMP_NUM_THREADS": "1",  # no worker thread may exist before a fork
     "OPENBLAS_NUM_THREADS": "1",
@@ -93,6 +95,7 @@ class Server:
     function: Callable[[list[str]], int]
     jobs: dict[int, int] = field(default_factory=dict)
     unread: bytes = b""
+    requests: list[dict[str, Any]] = field(default_factory=list)
 
     def serve(self) -> None:
         """Until the sweep is over."""
@@ -112,31 +115,65 @@ class Server:
                 self.reap()
                 if self.connection in ready and not self.read():
                     return
+                while self.requests:
+                    self.obey(self.requests.pop(0))
         except (ConnectionError, BrokenPipeError):
             return
         finally:
-            for pid in self.jobs:
-                end_group(pid)
-            self.end_orphans(jobs=())
+            self.end_all()
+
+    def end_all(self) -> None:
+        """Kill every job, and all that they have started."""
+        for pid in self.jobs:
+            end_group(pid)
+        self.end_orphans(jobs=())
 
     def say(self, **message: Any) -> None:
         """One line to the other end."""
         self.connection.sendall(json.dumps(message).encode() + b"\n")
 
     def read(self) -> bool:
-        """Do what is asked; False when the other end is closed."""
+        """Take in what is asked; False when the other end is closed."""
         found = self.connection.recv(1 << 16)
         *lines, self.unread = (self.unread + found).split(b"\n")
-        for line in lines:
-            request = json.loads(line)
-            if "start" in request:
-                self.start(request)
-            elif "warm" in request:
-                with contextlib.suppress(Exception):  # a job that needs it does it itself, and says what is wrong
-                    load(request["warm"])(request["with"])
-            else:
-                self.stop(request["stop"], request["signal"])
+        self.requests += [json.loads(line) for line in lines]
         return bool(found)
+
+    def obey(self, request: dict[str, Any]) -> None:
+        """Do what is asked."""
+        if "start" in request:
+            self.start(request)
+        elif "warm" in request:
+            with (
+                self.attentive(),
+                contextlib.suppress(Exception),
+            ):  # a job that needs it says what is wrong
+                load(request["warm"])(request["with"])
+        else:
+            self.stop(request["stop"], request["signal"])
+
+    @contextlib.contextmanager
+    def attentive(self) -> Iterator[None]:
+        """What takes long: meanwhile jobs end and are stopped as ever, and the end of the sweep ends it."""
+
+        def attend(*_: Any) -> None:
+            self.reap()
+            if select.select([self.connection], [], [], 0)[0] and not self.read():
+                self.end_all()
+                os._exit(0)
+            for request in list(self.requests):
+                if request.get("stop") in self.jobs.values():
+                    self.requests.remove(request)
+                    self.obey(request)
+
+        signal.signal(signal.SIGALRM, attend)
+        signal.siginterrupt(signal.SIGALRM, False)
+        signal.setitimer(signal.ITIMER_REAL, ATTENTION, ATTENTION)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
     def start(self, request: dict[str, Any]) -> None:
         """Fork a job."""

@@ -74,7 +74,7 @@ class Sweep:
         timeout_min: float | None,
         queue: Callable[[Path, Sequence[Job]], Any] | None = None,
     ):
-        if slots is not None and not (isinstance(slots, int) and slots > 0):
+        if slots is not None and not (type(slots) is int and slots > 0):
             raise KDError(f"hydra.launcher.slots: expected a whole number of at least 1, or null, got {slots!r}")
         if timeout_min is not None and not (isinstance(timeout_min, (int, float)) and timeout_min > 0):
             raise KDError(f"hydra.launcher.timeout_min: expected minutes above 0, or null, got {timeout_min!r}")
@@ -230,10 +230,11 @@ class Sweep:
     ) -> None:
         """End what runs, in order where there is time; what has not begun stays waiting."""
         word = f"the sweep was interrupted ({interrupts.said(error)})"
-        if all(one.start == math.inf for one in running.values()):  # the server is at its imports
+        for number in [number for number, one in running.items() if one.start == math.inf]:
+            job = running.pop(number).job  # it waits until the server has imported or read
+            job.state, job.attempts = "waiting", job.attempts - 1
+        if not running:
             self.server.kill()
-            for one in running.values():
-                one.job.state, one.job.attempts = "waiting", one.job.attempts - 1
             return
         deadline = time.monotonic() + GRACE
         with contextlib.suppress(KDError):
@@ -245,7 +246,7 @@ class Sweep:
                         self.server.stop(job, signal.SIGKILL)
                 self.server.wait(0.2)
                 for message in self.server.heard():
-                    if "ended" in message:
+                    if message.get("ended") in running:
                         one = running.pop(message["ended"])
                         one.asked_to_end = None if message["code"] == 0 else word
                         self._end(one, message["code"], progress)
