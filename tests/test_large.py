@@ -13,6 +13,7 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
+import lightning
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -23,6 +24,7 @@ from kd import teacher_cache
 from kd.contract import IGNORED_LABEL
 from kd.data import slices
 from kd.data.batching import EncodedSplit, Ragged, tokenize
+from kd.data.module import TextDataModule
 from kd.data.slices import Source, read_slices
 from kd.data.sources import from_files
 from kd.data.streaming import POOL_SHARDS, StreamedSplit
@@ -33,6 +35,7 @@ from kd.ready_teacher import Answers, ReadyTeacher
 from kd.run import RunDirectory
 from kd.transfer import ShardTexts, Transfer
 from tests.conftest import make_reviews, run_kd
+from tests.test_strategies import supervised
 
 NAMES = ["negative", "positive"]
 SHARD_ROWS = 100
@@ -219,8 +222,8 @@ def test_the_order_is_that_of_seed_and_epoch_and_mixes_in_the_rows_in_memory():
     assert quarters.min() > 20, "the rows with labels are spread over the epoch"
 
 
-@pytest.mark.parametrize("accumulate", [1, 4])
-def test_each_batch_counts_by_its_share_of_the_step(accumulate):
+@pytest.mark.parametrize(("accumulate", "count"), [(1, 27), (4, 27), (4, 5)])
+def test_each_batch_counts_by_its_share_of_the_step(accumulate, count):
     """Means over batches and ranks are means over the step's rows, and over its labelled rows."""
     unlabelled = small_split(31, [20] * 20)
     value = np.random.default_rng(0).normal(size=len(unlabelled))  # what a loss says of a row, by its index
@@ -232,7 +235,7 @@ def test_each_batch_counts_by_its_share_of_the_step(accumulate):
     split = StreamedSplit(resident, unlabelled.sizes, load)
     samplers = [split.sampler(8, seed=1, rank=rank, world_size=2) for rank in (0, 1)]
     for sampler in samplers:
-        sampler.accumulate = accumulate
+        sampler.follow(accumulate, count)
     steps: dict[int, list] = {}
     for number, places in enumerate(zip(*samplers, strict=True)):
         for sampler, place in zip(samplers, places, strict=True):
@@ -248,6 +251,31 @@ def test_each_batch_counts_by_its_share_of_the_step(accumulate):
             label += (own[labelled].mean() if labelled.any() else 0.0) * label_share * share / (2 * accumulate)
         assert rows == pytest.approx(value[index].mean())
         assert label == pytest.approx(value[index][labels >= 0].mean() if (labels >= 0).any() else 0.0)
+
+
+def test_the_step_that_ends_a_limited_epoch_counts_whole():
+    numbered = small_split(24, [20] * 8)
+    split = StreamedSplit(two_labels(numbered.resident), numbered.sizes, lambda shard: two_labels(numbered.load(shard)))
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        limit_train_batches=5,
+        limit_val_batches=0,
+        accumulate_grad_batches=4,
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+        **options,
+    )
+    method = supervised()
+    trainer.fit(method, TextDataModule(split, split.resident, 8))
+    assert trainer.global_step == 2
+    assert method.shares[:, 0] == pytest.approx([1, 1, 1, 1, 4])
+
+
+def two_labels(split: EncodedSplit) -> EncodedSplit:
+    """Two labels, and words of a small vocabulary."""
+    return replace(split, labels=split.labels % 2, tokens=replace(split.tokens, values=split.tokens.values % 50))
 
 
 def test_memory_holds_one_pool_of_shards():
@@ -473,6 +501,16 @@ def test_a_run_streams_what_kd_cache_build_has_labelled(options, files, tmp_path
     metrics = taught.metrics()
     assert metrics["teacher_cost"]["labelling_seconds"] > 0 and 0 <= metrics["padding_share"] < 0.5
     assert (taught.model / "tokenizer.json").read_bytes() == (alone.model / "tokenizer.json").read_bytes()
+
+
+@pytest.mark.parametrize(("step", "processes"), [({"SLURM_STEP_ID": "0", "SLURM_PROCID": "1"}, 1), ({}, 2)])
+def test_labelling_in_a_slurm_job(fresh_options, monkeypatch, capfd, step, processes):
+    """A task of ``srun --ntasks=2`` is one of two that share the work; a script without srun starts them itself."""
+    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "kd", "SLURM_NTASKS": "2", "SLURM_NODEID": "0", "SLURM_LOCALID": "0"}
+    for name, value in (job | step).items():
+        monkeypatch.setenv(name, value)
+    assert run_kd("cache", "build", *fresh_options, "student=dan", "trainer.devices=2") == 0, capfd.readouterr().err
+    assert capfd.readouterr().out.count("labelled: ") == processes
 
 
 THREADS = """

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from kd.data.batching import EncodedSplit
-from kd.data.streaming import PoolSampler, StreamedSplit
+from kd.data.streaming import StreamedSplit
 
 
 class TextDataModule(lightning.LightningDataModule):
@@ -21,7 +21,6 @@ class TextDataModule(lightning.LightningDataModule):
         batch_size: training rows a batch and rank.
         seed: of the order of the batches.
         evaluation_batch_size: rows a batch and rank where nothing is learnt.
-        num_workers: loader processes; 0 batches in the training process, which is fastest for short texts.
     """
 
     def __init__(
@@ -31,12 +30,11 @@ class TextDataModule(lightning.LightningDataModule):
         batch_size: int,
         seed: int = 0,
         evaluation_batch_size: int = 256,
-        num_workers: int = 0,
     ):
         super().__init__()
         self.train, self.validation = train, validation
         self.batch_size, self.seed = batch_size, seed
-        self.evaluation_batch_size, self.num_workers = evaluation_batch_size, num_workers
+        self.evaluation_batch_size = evaluation_batch_size
 
     def train_sampler(self, rank: int = 0, world_size: int = 1) -> Sampler:
         """The order of the training batches for one rank."""
@@ -47,10 +45,7 @@ class TextDataModule(lightning.LightningDataModule):
         return self.train.padding_share(self.train_sampler())
 
     def train_dataloader(self) -> DataLoader:
-        sampler = self.train_sampler(*self._ranks())
-        if isinstance(sampler, PoolSampler) and self.trainer:
-            sampler.accumulate = self.trainer.accumulate_grad_batches
-        return self._loader(self.train, sampler)
+        return self._loader(self.train, self.train_sampler(*self._ranks()))
 
     def val_dataloader(self) -> DataLoader:
         rank, world_size = self._ranks()
@@ -62,6 +57,7 @@ class TextDataModule(lightning.LightningDataModule):
 
     def _loader(self, split: EncodedSplit | StreamedSplit, sampler: Sampler) -> DataLoader:
         # The split batches by itself: one call a batch instead of one a row. A generator of its own, because
-        # the loader draws a seed when an epoch begins, which would shift dropout in a resumed run.
+        # the loader draws a seed when an epoch begins, which would shift dropout in a resumed run. No worker
+        # processes, which ask for batches before Lightning has told the sampler of the epoch that is resumed.
         generator = torch.Generator().manual_seed(self.seed)
-        return DataLoader(split, sampler=sampler, batch_size=None, num_workers=self.num_workers, generator=generator)
+        return DataLoader(split, sampler=sampler, batch_size=None, generator=generator)

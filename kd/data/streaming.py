@@ -81,16 +81,13 @@ class PoolSampler(Sampler[Place]):
         seed: of the permutations.
         rank, world_size: this process among those that share the rows.
 
-    Attributes:
-        accumulate: batches an optimizer step.
-        shares: ``[batches, 2]`` of `kd.shares.batch_shares`, of the batches given out so far in this epoch.
     """
 
     def __init__(self, split: StreamedSplit, batch_size: int, seed: int = 0, rank: int = 0, world_size: int = 1):
         self.split, self.batch_size, self.seed = split, batch_size, seed
         self.rank, self.world_size = rank, world_size
-        self.epoch, self.accumulate = 0, 1
-        self.shares = np.ones((len(self), 2))
+        self.epoch = 0
+        self.follow(1, len(self))
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this before each epoch."""
@@ -100,7 +97,20 @@ class PoolSampler(Sampler[Place]):
         return batch_count(len(self.split), self.batch_size, self.world_size)
 
     def global_batches(self) -> None:
-        """Not known before the shards are read; see ``shares``."""
+        """Not known before the shards are read; see `follow`."""
+
+    def follow(self, accumulate: int, count: int) -> np.ndarray:
+        """Say what each batch counts, from the next epoch that is begun.
+
+        Args:
+            accumulate: batches an optimizer step.
+            count: batches that are trained on an epoch.
+
+        Returns:
+            ``[count, 2]`` of `kd.shares.batch_shares`, filled in while the batches are given out.
+        """
+        self.accumulate, self.shares = accumulate, np.ones((count, 2))
+        return self.shares
 
     def own(self, rows: np.ndarray) -> np.ndarray:
         """This rank's part of a batch."""
@@ -108,7 +118,7 @@ class PoolSampler(Sampler[Place]):
 
     def __iter__(self) -> Iterator[Place]:
         batches, given = self._batches(), 0
-        while step := list(islice(batches, self.accumulate)):
+        while step := list(islice(batches, min(self.accumulate, len(self.shares) - given))):
             counts = [row_counts(pool.labels[rows], pool.labels[self.own(rows)]) for pool, rows in step]
             self.shares[given : given + len(step)] = batch_shares(counts, self.accumulate, self.world_size)
             given += len(step)

@@ -112,7 +112,7 @@ class Method(lightning.LightningModule, ABC):
         sampler, count = trainer.train_dataloader.sampler, int(trainer.num_training_batches)
         batches = sampler.global_batches()
         if batches is None:  # the rows are not known yet: the sampler says it while it makes the batches
-            return sampler.shares
+            return sampler.follow(accumulate, count)
         labels = trainer.datamodule.train.labels
         counts = [row_counts(labels[rows], labels[sampler.own(rows)]) for rows in batches[:count]]
         return batch_shares(counts, accumulate, trainer.world_size)
