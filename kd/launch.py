@@ -57,6 +57,27 @@ class Launch:
         return found
 
 
+def tasks_per_node(counts: str) -> str:
+    """How many ranks each node has, which Lightning wants to be told, however ``srun`` was.
+
+    Args:
+        counts: of a step's nodes, as SLURM writes them: 4, or 4(x2) for two nodes.
+
+    Raises:
+        KDError: they differ.
+
+    >>> tasks_per_node("4(x2)")
+    '4'
+    """
+    count, _, times = counts.partition("(x")
+    if not (count.isdecimal() and (not times or times.rstrip(")").isdecimal())):
+        raise KDError(
+            f"expected as many tasks on every node, as trainer.devices has them, found {counts or 'no'} tasks; set "
+            "srun --nodes and --ntasks-per-node"
+        )
+    return count
+
+
 class Meeting:
     """Words from rank 0 to the others, each heard once, in order; they outlive no process of the run.
 
@@ -72,6 +93,7 @@ class Meeting:
         if launch.by == "srun":
             from lightning.fabric.plugins.environments import SLURMEnvironment
 
+            os.environ["SLURM_NTASKS_PER_NODE"] = tasks_per_node(os.environ.get("SLURM_STEP_TASKS_PER_NODE", ""))
             environment = SLURMEnvironment()
             _ = environment.main_address, environment.main_port  # which put them where torch looks
         opened = next(rendezvous("env://", launch.rank, launch.size, timeout=JOINING))

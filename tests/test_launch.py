@@ -15,7 +15,7 @@ import torch
 
 from kd import ranks
 from kd.errors import KDError
-from kd.launch import Launch, Meeting
+from kd.launch import Launch, Meeting, tasks_per_node
 from kd.locks import lock
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "mine", "RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4"}
@@ -67,6 +67,13 @@ def test_sizes_that_do_not_agree_are_refused(environment):
         ranks.met(["-m"]),
     ):
         pass
+
+
+def test_nodes_of_unequal_size_are_refused():
+    assert [tasks_per_node(counts) for counts in ("2", "8(x16)")] == ["2", "8"]
+    for counts in ("2,1", "2(x2),1", ""):
+        with pytest.raises(KDError, match="expected as many tasks on every node"):
+            tasks_per_node(counts)
 
 
 def free_port() -> str:

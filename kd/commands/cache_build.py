@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from kd import ranks, single_run, targets
 from kd.configuration import configuration_folder, one_sentence
 from kd.errors import KDError
+from kd.launch import Launch
 from kd.training import assembled
 
 WORKER = "KD_CACHE_WORKER"
@@ -42,12 +43,14 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     own = [] if options.config_dir is None else [f"hydra.searchpath=[file://{options.config_dir.resolve()}]"]
     config = composed([*own, *options.overrides])
-    number = next((int(os.environ[name]) for name in (WORKER, *LAUNCHED) if name in os.environ), None)
+    launch = Launch.found()
+    names = (WORKER, *LAUNCHED) if launch and launch.size > 1 else (WORKER,)
+    number = next((int(os.environ[name]) for name in names if name in os.environ), None)
     if WORKER in os.environ:
         ranks.die_with_parent()
     others = [] if number is not None else [_worker(arguments, n) for n in range(1, config.trainer.devices)]
     try:
-        with told():
+        with told(), ranks.alone():  # the processes share the work, and are no ranks of a Trainer
             label(config, number or 0)
     except BaseException:
         for other in others:
