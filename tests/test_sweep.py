@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 from kd.errors import KDError
 from kd.identity import identity
 from kd.run import RunDirectory
+from kd.sweep import server
 from kd.sweep.client import ForkServer
 from kd.sweep.interrupts import Interrupts
 from kd.sweep.jobs import Job
@@ -223,6 +225,44 @@ def test_jobs_are_attended_to_while_the_server_reads(tmp_path):
     server.connection.close()
     assert server.process.wait(timeout=10) == 0
     assert not running(GROUP, other)
+
+
+def test_a_job_that_waits_for_the_reading_is_not_begun_once_it_is_stopped(tmp_path):
+    client = ForkServer("tests.trouble:wait", [], tmp_path / "server.log")
+    client.start(1, [], tmp_path / "1.log", {}, 1)
+    client.warm("time:sleep", 2.0)
+    for job in (2, 3):
+        client.start(job, [], tmp_path / f"{job}.log", {}, 1)
+    client.stop(2, signal.SIGKILL)
+    started = set()
+    while not started & {2, 3}:
+        client.wait(30.0)
+        started |= {message["started"] for message in client.heard() if "started" in message}
+    client.close()
+    assert started == {1, 3}
+
+
+def test_ending_a_job_that_takes_long_is_not_begun_twice(monkeypatch):
+    """Its memory is given back for longer than the server waits between two looks."""
+    ours, theirs = socket.socketpair()
+    served, inside, times = server.Server(theirs, lambda _: 0), [], []
+
+    def slowly() -> None:
+        assert not inside, "a look began within another"
+        inside.append(True)
+        deadline = time.monotonic() + 0.1
+        while time.monotonic() < deadline:
+            time.sleep(0.001)
+        times.append(inside.pop())
+
+    monkeypatch.setattr(server, "ATTENTION", 0.02)
+    monkeypatch.setattr(served, "reap", slowly)
+    with served.attentive():
+        deadline = time.monotonic() + 5
+        while len(times) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    ours.close()
+    assert len(times) >= 3
 
 
 def test_an_interrupt_is_heeded_where_the_sweep_waits():

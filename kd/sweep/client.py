@@ -60,7 +60,7 @@ class ForkServer:
         self._say(**{"warm": function, "with": argument})
 
     def stop(self, job: int, number: int) -> None:
-        """Send a job a signal; SIGKILL ends all that it has started."""
+        """Send a job a signal; SIGKILL ends all that it has started. One that waits to be forked is not forked."""
         self._say(stop=job, signal=number)
 
     def wait(self, timeout: float) -> None:

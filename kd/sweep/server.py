@@ -157,18 +157,22 @@ class Server:
         """What takes long: meanwhile jobs end and are stopped as ever, and the end of the sweep ends it."""
 
         def attend(*_: Any) -> None:
-            self.reap()
-            if select.select([self.connection], [], [], 0)[0] and not self.read():
-                self.end_all()
-                os._exit(0)
-            for request in list(self.requests):
-                if request.get("stop") in self.jobs.values():
+            try:
+                self.reap()
+                open_ = not select.select([self.connection], [], [], 0)[0] or self.read()
+                for request in [one for one in self.requests if "stop" in one]:
                     self.requests.remove(request)
                     self.obey(request)
+            except ConnectionError:
+                open_ = False
+            if not open_:
+                self.end_all()
+                os._exit(0)
+            signal.setitimer(signal.ITIMER_REAL, ATTENTION)  # not before: ending a large job takes longer
 
         signal.signal(signal.SIGALRM, attend)
         signal.siginterrupt(signal.SIGALRM, False)
-        signal.setitimer(signal.ITIMER_REAL, ATTENTION, ATTENTION)
+        signal.setitimer(signal.ITIMER_REAL, ATTENTION)
         try:
             yield
         finally:
@@ -188,7 +192,8 @@ class Server:
         self.say(started=request["start"], pid=pid)
 
     def stop(self, job: int, number: int) -> None:
-        """Signal a job that may have ended meanwhile."""
+        """Signal a job that may have ended meanwhile; one that was to be started is not."""
+        self.requests = [request for request in self.requests if request.get("start") != job]
         for pid, name in self.jobs.items():
             if name == job and number == signal.SIGKILL:
                 end_group(pid)

@@ -63,6 +63,7 @@ class SlurmQueue:
         self.todo: list[tuple[Job, list[str]]] = []
         self.running: dict[int, str] = {}
         self.seen: set[int] = set()
+        self.stopping: list[str] = []
         self.news: list[dict[str, Any]] = []
 
     def warm(self, *_: Any) -> None:
@@ -76,6 +77,8 @@ class SlurmQueue:
         """Until there is something to be heard, at most so many seconds."""
         if self.todo:
             self._submit()
+        if self.stopping:
+            self._cancel()
         deadline = time.monotonic() + timeout
         while True:
             for message in self._news():
@@ -90,9 +93,13 @@ class SlurmQueue:
             yield self.news.pop(0)
 
     def stop(self, job: int, number: int) -> None:
-        """End a job, whatever the signal: SLURM asks it to end, and kills it when it does not."""
+        """End a job, whatever the signal: SLURM asks it to end, and kills it when it does not.
+
+        It is cancelled together with those that are stopped before the next `wait`.
+        """
+        self.todo = [one for one in self.todo if one[0].number != job]
         if job in self.running:
-            subprocess.run(["scancel", self.running[job]], check=False)
+            self.stopping.append(self.running[job])
 
     def kill(self) -> None:
         """End jobs of which none runs yet."""
@@ -100,8 +107,15 @@ class SlurmQueue:
 
     def close(self) -> None:
         """Nothing of this sweep stays in the queue."""
-        for job in self.running:
-            self.stop(job, 0)
+        self.stopping = list(self.running.values())
+        if self.stopping:
+            self._cancel()
+
+    def _cancel(self) -> None:
+        command, self.stopping = ["scancel", *self.stopping], []
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            log.warning("%s; what stays in the queue is ended by: %s", done.stderr.strip(), " ".join(command))
 
     def _news(self) -> Iterator[dict[str, Any]]:
         states = queued()

@@ -230,18 +230,23 @@ class Sweep:
     ) -> None:
         """End what runs, in order where there is time; what has not begun stays waiting."""
         word = f"the sweep was interrupted ({interrupts.said(error)})"
-        for number in [number for number, one in running.items() if one.start == math.inf]:
-            job = running.pop(number).job  # it waits until the server has imported or read
+        pending = [number for number, one in running.items() if one.start == math.inf]
+        for number in pending:  # until the server has imported or read, or the queue has room
+            job = running.pop(number).job
             job.state, job.attempts = "waiting", job.attempts - 1
         if not running:
             self.server.kill()
             return
         deadline = time.monotonic() + GRACE
         with contextlib.suppress(KDError):
+            for job in pending:
+                self.server.stop(job, signal.SIGKILL)
             for job in running:
                 self.server.stop(job, signal.SIGINT)
-            while running:
-                if time.monotonic() > deadline or len(interrupts.sent) > 1:
+            while running and time.monotonic() < deadline + GRACE:
+                if len(interrupts.sent) > 1:
+                    deadline = min(deadline, time.monotonic())
+                if time.monotonic() >= deadline:
                     for job in running:
                         self.server.stop(job, signal.SIGKILL)
                 self.server.wait(0.2)
