@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -154,3 +155,46 @@ def test_a_batch_job_of_two_ranks_requeues_itself(slow_options):
     assert facts_of(job)["JobState"] == "COMPLETED" and "resuming the interrupted run" in said, said
     undisturbed(options)
     require_same(run, Path("undisturbed"))
+
+
+def test_tasks_without_their_number_a_node(slow_options):
+    """``srun --ntasks``, which sets no SLURM_NTASKS_PER_NODE: a run of two ranks, and two that label."""
+    kd = ["srun", "--ntasks=2", "--job-name=mine", sys.executable, "-m", "kd"]
+    train = [*kd, "train", *slow_options, "trainer.devices=2", "hydra.run.dir=run"]
+    done = subprocess.run(train, capture_output=True, text=True)
+    assert done.returncode == 0 and Path("run/metrics.json").is_file(), done.stderr
+    build = [*kd, "cache", "build", *slow_options, "outputs=others"]
+    done = subprocess.run(build, capture_output=True, text=True)
+    assert done.stdout.count("labelled: ") == 2, done.stderr
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_an_interrupted_sweep_leaves_nothing_in_the_queue(slurm, slow_options, silent):
+    """One job runs and one waits for its place; the second time while SLURM's controller says nothing."""
+    place = Path(f"outputs/sweeps/interrupted-{silent}")
+    there = ["hydra/launcher=slurm", "hydra.launcher.array_parallelism=1", f"sweep={place.name}"]
+    arguments = ["-m", *slow_options, *there, "seed=0,1", "trainer.max_epochs=1000"]
+    controller = int((slurm / "slurmctld.pid").read_text())
+    with Path("printed").open("w") as printed:
+        command = [sys.executable, "-m", "kd", "train", *arguments]
+        sweep = subprocess.Popen(command, stdout=printed, stderr=printed)
+    try:
+        until(lambda: list(place.glob("seed-0*/checkpoints/last.ckpt")))
+        (run,) = place.glob("seed-0*/")
+        job = (run / ".slurm").read_text()
+        time.sleep(6)  # until the sweep has heard that it runs
+        if silent:
+            os.kill(controller, signal.SIGSTOP)
+        sweep.send_signal(signal.SIGINT)
+        assert sweep.wait(timeout=150) == 130
+    finally:
+        os.kill(controller, signal.SIGCONT)
+        sweep.kill()
+        sweep.wait()
+    states = {one["number"]: one["state"] for one in json.loads((place / "sweep.json").read_text())["jobs"]}
+    assert states == {0: "failed", 1: "waiting"}
+    if silent:
+        said = Path("printed").read_text()
+        assert "ended by: scancel" in said and job in said.rpartition("ended by:")[2]
+        subprocess.run(["scancel", job.split("_")[0]], check=False)
+    until(lambda: not subprocess.check_output(["squeue", "--me", "--noheader"]))
