@@ -17,7 +17,7 @@ from kd.check import check
 from kd.errors import KDError
 from kd.identity import identity
 from kd.run import RunDirectory
-from tests.conftest import run_kd
+from tests.conftest import make_reviews, run_kd
 from tests.test_config import composed
 from tests.test_sweep import OWN, tests_are_found, trouble  # noqa: F401  the first is a fixture
 
@@ -119,6 +119,18 @@ def test_what_cannot_go_together_is_refused(overrides, said):
         config = bare(*overrides)
         config.choices = {"method": "chosen", "embeddings": "pca"}  # which Hydra fills in inside a run only
         check(config)
+
+
+@pytest.mark.parametrize(("name", "rows"), [("training", [3, 9]), ("validation", [9, 3])])
+def test_fewer_rows_than_ranks_are_refused(fresh_options, capsys, name, rows):
+    for file, count, seed in zip(("train", "validation", "test"), [*rows, 9], (0, 1, 2), strict=True):
+        lines = [f"{text},{('negative', 'positive')[label]}" for text, label in make_reviews(count, seed)]
+        Path(f"{file}.csv").write_text("\n".join(["text,label", *lines]) + "\n")
+    own = [option for option in fresh_options if not option.startswith(("data.path", "teacher"))]
+    files = [f"data.{file}={file}.csv" for file in ("train", "validation", "test")]
+    alone = ["method=supervised", "teacher=none", "embeddings=random", "tokenizer=words", "student=dan"]
+    assert run_kd("train", *own, *files, *alone, "trainer.devices=4") == 2
+    assert f"expected a {name} row for each of the 4 devices, found 3 rows" in capsys.readouterr().err
 
 
 def test_the_learning_rate_follows_the_global_batch():
