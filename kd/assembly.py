@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kd import build
+from kd.answers import Answers, check_members
 from kd.data.batching import EncodedSplit, LengthBucketSampler, in_slices, labels_of
 from kd.data.sources import Splits
 from kd.data.streaming import StreamedSplit
@@ -32,7 +33,7 @@ from kd.metrics import label_metrics
 from kd.model_folder import load_classifier
 from kd.models.mapped import compose, mapped_config, teacher_share
 from kd.models.pretrained import freeze_lowest, require_depth, upper_part
-from kd.ready_teacher import Answers, ReadyTeacher, check_members, require_room
+from kd.ready_teacher import ReadyTeacher, require_room
 from kd.teacher import Teacher, labelled_rows
 from kd.transfer import Transfer
 

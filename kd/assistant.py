@@ -16,6 +16,7 @@ import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from kd import teacher_cache
+from kd.answers import Answers, check_members
 from kd.data.batching import EncodedSplit, Ragged, in_slices, labels_of
 from kd.data.module import TextDataModule
 from kd.data.sources import Splits
@@ -28,7 +29,7 @@ from kd.methods.objective import Objective
 from kd.methods.schedule import warm_up_and_decay
 from kd.model_folder import require_length
 from kd.models.pretrained import new_student
-from kd.ready_teacher import Answers, ReadyTeacher, check_members
+from kd.ready_teacher import ReadyTeacher
 from kd.run import read_json
 from kd.teacher import Teacher, fit_teacher, stored
 

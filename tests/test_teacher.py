@@ -11,6 +11,7 @@ import torch
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
 
+from kd.answers import Answers, check_label_order
 from kd.commands import cache
 from kd.data.batching import EncodedSplit, labels_of
 from kd.data.sources import Splits
@@ -18,7 +19,7 @@ from kd.errors import KDError
 from kd.features import Feature
 from kd.inference import latency, parameter_counts
 from kd.methods.distillation import cached_teacher
-from kd.ready_teacher import Answers, ReadyTeacher, check_label_order
+from kd.ready_teacher import ReadyTeacher
 from kd.teacher import Teacher, labelled_rows
 from tests.conftest import make_reviews, make_teacher
 
