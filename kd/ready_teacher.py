@@ -24,6 +24,7 @@ from kd.data.tokenizers import tokenizer_fingerprint
 from kd.errors import KDError
 from kd.features import Feature, bytes_a_row
 from kd.inference import all_logits, latency, outputs_by_row, parameter_counts
+from kd.memory import WithoutCaches
 from kd.methods.distillation import FrozenTeacher
 from kd.model_folder import folder_checksum, load_classifier, load_config, load_tokenizer
 from kd.sharing import share
@@ -36,7 +37,7 @@ CACHE = "teacher_cache"
 
 
 @dataclass(frozen=True)
-class ReadyTeacher:
+class ReadyTeacher(WithoutCaches):
     """A teacher that can answer.
 
     Args:

@@ -17,6 +17,7 @@ from kd.answers import Answers, check_members
 from kd.data.batching import EncodedSplit, in_slices
 from kd.data.sources import Splits
 from kd.data.streaming import StreamedSplit
+from kd.devices import Devices
 from kd.methods.base import Method
 from kd.ready_teacher import ReadyTeacher
 from kd.teacher import Teacher
@@ -62,8 +63,8 @@ class Assembly(ABC):
         """
         if self.teacher is None:
             return None
-        splits, accelerator = self.splits, self.config.trainer.accelerator
-        ready = self.teacher.ready(splits, Path(self.config.outputs), accelerator)
+        splits = self.splits
+        ready = self.teacher.ready(splits, Path(self.config.outputs), Devices.of(self.config))
         check_members(ready, self.answers, splits)
         return ready
 

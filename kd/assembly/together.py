@@ -13,6 +13,7 @@ from kd import build
 from kd.assembly.base import Assembly
 from kd.data.batching import EncodedSplit, LengthBucketSampler, labels_of
 from kd.data.sources import Splits
+from kd.devices import Devices
 from kd.features import Feature
 from kd.inference import all_logits, parameter_counts
 from kd.methods.base import Method
@@ -45,7 +46,7 @@ class Together(Assembly):
     def ready_teacher(self) -> ReadyTeacher | None:
         if self.teacher is None or self.config.method.teacher_start == "warm":
             return super().ready_teacher()
-        return self.teacher.untrained(self.config.trainer.accelerator)
+        return self.teacher.untrained(Devices.of(self.config))
 
     def method(self) -> Method:
         ready = self.answers.teacher
