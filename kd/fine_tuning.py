@@ -74,7 +74,8 @@ def train_teacher(make: Callable[[int], Trainee], folder: Path, recipe: Training
     Raises:
         KDError: training failed in one of the processes.
     """
-    count = max(number for number in range(1, on.count + 1) if recipe.batch_size % number == 0)
+    on_gpu = on.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    count = sharers(recipe.batch_size, on.count, torch.cuda.device_count() if on_gpu else on.count)
     if on.count > 1:
         log.info("teacher: trained by %d of %d devices, %d rows each", count, on.count, recipe.batch_size // count)
     work = partial(_train, make, folder, recipe, on._replace(count=count))
@@ -85,6 +86,20 @@ def train_teacher(make: Callable[[int], Trainee], folder: Path, recipe: Training
             _in_processes(work, count, folder)
     facts = read_json(folder / "teacher.json")
     log.info("teacher: validation accuracy %.3f after %.0f s", facts["validation_accuracy"], facts["training_seconds"])
+
+
+def sharers(rows: int, wanted: int, found: int) -> int:
+    """How many devices share the rows of a step evenly.
+
+    Args:
+        rows: of a step.
+        wanted: devices.
+        found: those that this process may use; a scheduler may give each rank one only.
+
+    >>> sharers(32, 3, 8), sharers(32, 8, 8), sharers(32, 8, 1)
+    (2, 8, 1)
+    """
+    return max(number for number in range(1, min(wanted, found) + 1) if rows % number == 0)
 
 
 def _in_processes(work: Callable[[], None], count: int, folder: Path) -> None:
