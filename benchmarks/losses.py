@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kd import build
+from kd.answers import Answers
 from kd.commands.train import configuration_folder
 from kd.contract import FeatureLoss
 from kd.data.batching import EncodedSplit, LengthBucketSampler
@@ -32,7 +33,7 @@ from kd.features import bytes_a_row
 from kd.methods.base import Method
 from kd.methods.distillation import cached_teacher
 from kd.model_folder import load_classifier
-from kd.ready_teacher import Answers, ReadyTeacher
+from kd.ready_teacher import ReadyTeacher
 from kd.single_run import quiet
 
 BATCH_SIZE = 64

@@ -2,4 +2,5 @@ import sys
 
 from kd.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":  # processes that are spawned import it
+    sys.exit(main())

@@ -16,21 +16,25 @@ import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from kd import teacher_cache
+from kd.answers import Answers, check_members
 from kd.data.batching import EncodedSplit, Ragged, in_slices, labels_of
 from kd.data.module import TextDataModule
 from kd.data.sources import Splits
+from kd.devices import ONE_CPU, Devices
 from kd.errors import KDError
+from kd.fine_tuning import Trainee, stored, train_teacher
 from kd.losses.label import LabelLoss
 from kd.losses.logits import SoftTarget
+from kd.memory import WithoutCaches
 from kd.methods.balance import Constant
 from kd.methods.distillation import Distillation
 from kd.methods.objective import Objective
 from kd.methods.schedule import warm_up_and_decay
 from kd.model_folder import require_length
 from kd.models.pretrained import new_student
-from kd.ready_teacher import Answers, ReadyTeacher, check_members
+from kd.ready_teacher import ReadyTeacher
 from kd.run import read_json
-from kd.teacher import Teacher, fit_teacher, stored
+from kd.teacher import Teacher
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +46,7 @@ RECIPE = (
 
 
 @dataclass(frozen=True)
-class Assistant:
+class Assistant(WithoutCaches):
     """A model between teacher and student, distilled on demand and kept by content beside the teachers.
 
     It reads the teacher's tokens. Its own teacher may be an assistant or an ensemble again: that makes a longer chain.
@@ -110,19 +114,17 @@ class Assistant:
             )
         return {"": self}
 
-    def ready(self, splits: Splits, outputs: Path, accelerator: str = "cpu") -> ReadyTeacher:
+    def ready(self, splits: Splits, outputs: Path, on: Devices = ONE_CPU) -> ReadyTeacher:
         """The assistant that answers; distilled first if nobody has done it.
 
         Raises:
             KDError: no such model can be made, or it has no positions for the teacher's texts; or as the teacher's.
         """
         self._require_model(len(splits.label_names))  # before the teacher trains
-        above = self.teacher.ready(splits, outputs, accelerator)
+        above = self.teacher.ready(splits, outputs, on)
         check_members(above, Answers(above, Path(outputs), cache=True), splits)
         key = self._key(above.checksum, splits)
-        place = stored(
-            Path(outputs) / "teachers", key, lambda folder: self._train(above, splits, outputs, folder, accelerator)
-        )
+        place = stored(Path(outputs) / "teachers", key, lambda folder: self._train(above, splits, outputs, folder, on))
         device = above.members[0].device
         facts = read_json(place / "teacher.json")
         batch_size = self.labelling_batch_size
@@ -150,15 +152,19 @@ class Assistant:
         except KDError as error:
             raise KDError(f"teacher.model of teacher=assistant cannot be made: {error}") from error
 
-    def _train(self, above: ReadyTeacher, splits: Splits, outputs: Path, folder: Path, accelerator: str) -> None:
+    def _train(self, above: ReadyTeacher, splits: Splits, outputs: Path, folder: Path, on: Devices) -> None:
         log.info("assistant: distilling it from %s on %d rows (once)", above.name, len(splits.train))
+        above.cached(splits.train["text"], "train", outputs, labels=labels_of(splits.train))  # by this process alone
+        train_teacher(partial(self._trainee, above, splits, outputs), folder, self, on)
+
+    def _trainee(self, above: ReadyTeacher, splits: Splits, outputs: Path, batch_size: int) -> Trainee:
         lightning.seed_everything(self.seed, verbose=False)
         config = self._config(len(splits.label_names))
         config.id2label = dict(enumerate(splits.label_names))
         config.label2id = {name: number for number, name in enumerate(splits.label_names)}
         answers = Answers(above, outputs, cache=True, max_gb=math.inf)
         train = answers.attached_to(self._encoded(splits.train), splits.train, "train")
-        data = TextDataModule(train, self._encoded(splits.validation), self.batch_size, self.seed)
+        data = TextDataModule(train, self._encoded(splits.validation), batch_size, self.seed)
         method = Distillation(
             new_student(config),
             LabelLoss(),
@@ -168,7 +174,7 @@ class Assistant:
             seed=self.seed,
         )
         facts = {"name": self.name_or_path, "rows": len(train), **{name: getattr(self, name) for name in RECIPE}}
-        fit_teacher(method, data, self.tokenizer, folder, facts, accelerator, self)
+        return Trainee(method, data, self.tokenizer, facts)
 
     def _encoded(self, split) -> EncodedSplit:
         return EncodedSplit(self.tokens(split["text"]), labels_of(split), self.tokenizer.pad_token_id)

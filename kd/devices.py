@@ -2,9 +2,39 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from omegaconf import DictConfig, OmegaConf
 
 COMPARES_GRADIENTS = ("kd.methods.weighting.GradNorm", "kd.methods.weighting.PCGrad")
+
+
+class Devices(NamedTuple):
+    """What of this machine trains teachers and answers for them.
+
+    Args:
+        accelerator: as for ``lightning.Trainer``.
+        count: of them.
+        sharded: a model is cut over them, where each would hold a whole copy otherwise.
+    """
+
+    accelerator: str = "cpu"
+    count: int = 1
+    sharded: bool = False
+
+    @classmethod
+    def of(cls, config: DictConfig) -> Devices:
+        """Those of a run."""
+        return cls(config.trainer.accelerator, config.trainer.devices, is_sharded(config))
+
+
+ONE_CPU = Devices()
+
+
+def is_sharded(config: DictConfig) -> bool:
+    """Whether the run cuts its models over the devices."""
+    strategy = config.trainer.strategy
+    return OmegaConf.is_dict(strategy) and strategy.get("_target_", "").endswith("FullySharded")
 
 
 def global_batch(config: DictConfig) -> int:
@@ -19,7 +49,7 @@ def contradictions(config: DictConfig) -> list[str]:
     name = strategy.get("_target_", "") if OmegaConf.is_dict(strategy) else str(strategy)
     kinds = [node.get("_target_", "").rpartition(".")[2] for node in config.callbacks.values()]
     mistakes = []
-    if name.endswith("FullySharded"):
+    if is_sharded(config):
         if any(kind.endswith("WeightAveraging") for kind in kinds):
             mistakes.append("trainer=fsdp holds no whole model to average; leave out callbacks ema, or use trainer=ddp")
         if config.compile:

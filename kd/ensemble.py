@@ -18,8 +18,10 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from kd.contract import IGNORED_LABEL
 from kd.data.batching import Ragged
 from kd.data.sources import Splits
+from kd.devices import ONE_CPU, Devices
 from kd.errors import KDError
 from kd.features import Feature
+from kd.memory import WithoutCaches
 from kd.ready_teacher import ReadyTeacher
 from kd.teacher import Teacher
 
@@ -114,7 +116,7 @@ def _log_mean(logits: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Ensemble:
+class Ensemble(WithoutCaches):
     """Teachers by name that answer as one.
 
     The first is the one whose tokenizer and word table the student starts from.
@@ -179,14 +181,14 @@ class Ensemble:
             raise KDError(f"method.features_from: expected all or one of {', '.join(self.members)}, got '{name}'")
         return {name: self.members[name]}
 
-    def ready(self, splits: Splits, outputs: Path, accelerator: str = "cpu") -> ReadyEnsemble:
+    def ready(self, splits: Splits, outputs: Path, on: Devices = ONE_CPU) -> ReadyEnsemble:
         """All members, each fine-tuned if it has to be."""
-        ready = {name: member.ready(splits, outputs, accelerator) for name, member in self.members.items()}
+        ready = {name: member.ready(splits, outputs, on) for name, member in self.members.items()}
         return ReadyEnsemble(ready, self.combine)
 
 
 @dataclass(frozen=True)
-class ReadyEnsemble:
+class ReadyEnsemble(WithoutCaches):
     """Teachers that can answer, as one that can.
 
     Args:

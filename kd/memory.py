@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any, TypeVar
 
 Made = TypeVar("Made")
@@ -48,3 +49,10 @@ def once(kind: str, key: Callable[[], str], make: Callable[[], Made]) -> Made:
 def forget() -> None:
     """Keep nothing any longer."""
     _KEPT.clear()
+
+
+class WithoutCaches:
+    """A dataclass that is pickled without what its ``cached_property`` hold: another process makes it anew."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}

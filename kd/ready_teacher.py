@@ -1,37 +1,32 @@
-"""A teacher that can answer: its logits and features for whole splits, from the cache or live."""
+"""A teacher that can answer: its logits and features for texts, kept in the cache or live."""
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import logging
 import math
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
 from rich.progress import track
-from scipy.optimize import linear_sum_assignment
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from kd import recording, teacher_cache
 from kd.contract import ATTENTION_OUTPUTS
-from kd.data.batching import EncodedSplit, LengthBucketSampler, Ragged, StoredTexts, in_slices, labels_of, tokenize
-from kd.data.sources import Splits
+from kd.data.batching import EncodedSplit, LengthBucketSampler, Ragged, StoredTexts, in_slices, tokenize
 from kd.data.tokenizers import tokenizer_fingerprint
 from kd.errors import KDError
 from kd.features import Feature, bytes_a_row
 from kd.inference import all_logits, latency, outputs_by_row, parameter_counts
-from kd.methods.distillation import FrozenTeacher, cached_teacher
+from kd.memory import WithoutCaches
+from kd.methods.distillation import FrozenTeacher
 from kd.model_folder import folder_checksum, load_classifier, load_config, load_tokenizer
-from kd.run import processor, read_json, write_json
 from kd.sharing import share
 
 log = logging.getLogger(__name__)
@@ -42,7 +37,7 @@ CACHE = "teacher_cache"
 
 
 @dataclass(frozen=True)
-class ReadyTeacher:
+class ReadyTeacher(WithoutCaches):
     """A teacher that can answer.
 
     Args:
@@ -280,124 +275,3 @@ def prepare(model: PreTrainedModel, features: Collection[Feature]) -> None:
     """Let a model record its attention where a feature asks for it."""
     if any(feature.output in ATTENTION_OUTPUTS for feature in features):
         recording.prepare(model)
-
-
-@dataclass
-class Answers:
-    """The teacher's logits and features for whole splits, from the cache or live, and the time that labelling took.
-
-    Args:
-        teacher: None for a run without one.
-        outputs: where the cache lives.
-        cache: read from it; False asks the live model.
-        max_gb: see `ReadyTeacher.cached`.
-    """
-
-    teacher: ReadyTeacher | None
-    outputs: Path
-    cache: bool
-    max_gb: float = math.inf
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def of(self, split: Dataset, name: str) -> np.ndarray | None:
-        """Logits ``[N, C]`` for every row of a split; None without a teacher."""
-        if self.teacher is None:
-            return None
-        if not self.cache:
-            return self.teacher.live_logits(split["text"])
-        return self._columns(split, name)["logits"]
-
-    def attached_to(
-        self, encoded: EncodedSplit, split: Dataset, name: str, features: Collection[Feature] = ()
-    ) -> EncodedSplit:
-        """A split with what the teacher's side needs: its outputs, or the tokens that a live teacher reads."""
-        if self.cache:
-            return _beside(encoded, self._columns(split, name, features))
-        return self.with_tokens(encoded, split)
-
-    def with_features(
-        self, encoded: EncodedSplit, split: Dataset, name: str, features: Collection[Feature]
-    ) -> EncodedSplit:
-        """A split with features from the cache and no logits, for a teacher whose head will move."""
-        found, self.seconds[name] = self.teacher.cached_features(
-            split["text"], name, self.outputs, features, self.max_gb
-        )
-        return _beside(encoded, found)
-
-    def with_tokens(self, encoded: EncodedSplit, split: Dataset) -> EncodedSplit:
-        """A split with the tokens that a live teacher reads."""
-        tokens = self.teacher.tokens(split["text"])
-        return replace(encoded, teacher_tokens=tokens, teacher_padding=self.teacher.tokenizer.pad_token_id)
-
-    def cost(self, texts: Sequence[str]) -> dict[str, Any]:
-        """What the teacher takes, measured once for these texts on this machine with so many threads."""
-        facts = {
-            "teachers": [[member.checksum, member.max_length] for member in self.teacher.members],
-            "texts": teacher_cache.texts_hash(in_slices(texts)),
-            "processor": processor(),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-        }
-        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
-        place = Path(self.outputs) / "teacher_cost" / f"{digest}.json"
-        if place.is_file():
-            try:
-                return read_json(place)["cost"]
-            except (KDError, KeyError):
-                log.warning("the teacher's cost in %s is damaged: it is measured anew", place)
-        cost = self.teacher.cost(texts)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_json(place, {**facts, "cost": cost})
-        return cost
-
-    def source(self, features: Collection[Feature] = ()) -> Callable:
-        """The teacher that a method asks."""
-        return cached_teacher if self.cache else self.teacher.live(features)
-
-    def _columns(self, split: Dataset, name: str, features: Collection[Feature] = ()) -> dict[str, np.ndarray | Ragged]:
-        labels = labels_of(split) if name == "train" else None  # what is measured must not be known
-        columns, self.seconds[name] = self.teacher.cached(
-            split["text"], name, self.outputs, features, self.max_gb, labels
-        )
-        return columns
-
-
-def _beside(encoded: EncodedSplit, found: Mapping[str, np.ndarray | Ragged]) -> EncodedSplit:
-    """A split with a teacher's columns beside its own."""
-    columns = {f"teacher_{column}": values for column, values in found.items()}
-    return replace(encoded, columns={**encoded.columns, **columns})
-
-
-def check_members(teacher: ReadyTeacher, answers: Answers, splits: Splits) -> None:
-    """Check the label order of those that were not trained here; see `check_label_order`."""
-    for member in teacher.members:
-        if not member.facts:
-            logits = replace(answers, teacher=member).of(splits.validation, "validation")
-            accuracy = check_label_order(member.name, logits, labels_of(splits.validation), splits.label_names)
-            log.info("teacher: %s is right on %.1f %% of the validation rows", member.name, 100 * accuracy)
-
-
-def check_label_order(name: str, logits: np.ndarray, labels: np.ndarray, label_names: list[str]) -> float:
-    """The accuracy of a teacher on labelled rows, refused where its labels stand in another order.
-
-    Args:
-        logits: ``[N, C]``.
-        labels: ``[N]``, all of them valid.
-
-    Raises:
-        KDError: if another order of the labels fits clearly better.
-    """
-    classes = len(label_names)
-    counts = np.zeros((classes, classes))
-    np.add.at(counts, (logits.argmax(axis=1), labels), 1)
-    accuracy = float(np.trace(counts) / len(labels))
-    order = linear_sum_assignment(counts, maximize=True)[1]
-    best = counts[range(classes), order].sum() / len(labels)
-    if best > accuracy + 2 / np.sqrt(len(labels)):  # beyond what chance does to so few rows
-        names = ", ".join(label_names[label] for label in order)
-        raise KDError(
-            f"teacher '{name}' is right on {accuracy:.1%} of the validation rows, and would be on {best:.1%} "
-            f"with its labels in the order [{names}]; where the data names its labels, set "
-            f"data.label_names=[{names}]; where it numbers them, reorder the teacher's head or fine-tune it"
-        )
-    return accuracy

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
@@ -26,6 +24,7 @@ from kd.data.sources import Splits
 from kd.errors import KDError, Pruned
 from kd.identity import identity
 from kd.locks import lock_or_refuse
+from kd.quiet import quiet
 from kd.run import RunDirectory, write_text
 from kd.training import row_checksums, train_rank, train_student
 
@@ -33,22 +32,6 @@ log = logging.getLogger(__name__)
 
 ONE_THREAD = {"TOKENIZERS_PARALLELISM": "false", "HF_DEACTIVATE_ASYNC_LOAD": "1"}
 """What keeps tokenizers and transformers from starting threads, the latter to read weights."""
-
-
-def quiet() -> None:
-    """Silence what libraries say about things that are as they should be."""
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
-    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # a frozen encoder
-    warnings.filterwarnings("ignore", message=".*Experiment logs directory.*exists and is not empty.*")
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
-    warnings.filterwarnings("ignore", message=".*`srun` command is available on your system but is not used.*")
-    warnings.filterwarnings("ignore", message=".*doesn't support sharding model layers.*")  # nor is any sharded there
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    transformers.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
 
 
 def train(config: DictConfig, place: Path) -> float | list[float] | None:

@@ -5,32 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import shutil
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Protocol
 
 import lightning
 import numpy as np
 import torch
 from datasets import Dataset
-from lightning.pytorch.callbacks import RichProgressBar
-from lightning.pytorch.loggers import CSVLogger
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from kd import ranks, teacher_cache
+from kd import teacher_cache
 from kd.assets import resolve
 from kd.data.batching import EncodedSplit, Ragged, in_slices, labels_of, tokenize
 from kd.data.module import TextDataModule
 from kd.data.sources import Splits
+from kd.devices import ONE_CPU, Devices
 from kd.errors import KDError
-from kd.locks import lock, mark
+from kd.fine_tuning import Trainee, stored, train_teacher
 from kd.losses.label import LabelLoss
-from kd.methods.base import Method, run_fit
+from kd.memory import WithoutCaches
 from kd.methods.schedule import warm_up_and_decay
 from kd.methods.supervised import Supervised
 from kd.model_folder import (
@@ -42,7 +37,7 @@ from kd.model_folder import (
     require_length,
 )
 from kd.ready_teacher import ReadyTeacher
-from kd.run import read_json, write_json
+from kd.run import read_json
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +45,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Teacher:
+class Teacher(WithoutCaches):
     """A teacher by name, fine-tuned on demand.
 
     The fine-tuned model lives under ``<outputs>/teachers/<key>/``, where the key is a hash of the
@@ -108,9 +103,9 @@ class Teacher:
         """The texts as the teacher reads them."""
         return tokenize(self.tokenizer, texts, self.max_length)
 
-    def untrained(self, accelerator: str = "cpu") -> ReadyTeacher:
+    def untrained(self, on: Devices = ONE_CPU) -> ReadyTeacher:
         """The backbone as it is, with no head or one of another task."""
-        return replace(self._ready(self.backbone, {}, accelerator), has_head=False)
+        return replace(self._ready(self.backbone, {}, on), has_head=False)
 
     @cached_property
     def word_table(self) -> torch.Tensor:
@@ -118,13 +113,13 @@ class Teacher:
         model = load_classifier(self.backbone, new_head=True)
         return model.get_input_embeddings().weight.detach().clone()
 
-    def ready(self, splits: Splits, outputs: Path, accelerator: str = "cpu") -> ReadyTeacher:
+    def ready(self, splits: Splits, outputs: Path, on: Devices = ONE_CPU) -> ReadyTeacher:
         """The teacher that answers: fine-tuned on the training split if it has to be, and checked.
 
         Args:
             splits: the rows of the run.
             outputs: where fine-tuned teachers are kept.
-            accelerator: as for ``lightning.Trainer``; what it trains and answers on.
+            on: what it trains and answers on.
 
         Raises:
             KDError: another number of labels than the data has, or texts longer than the teacher's positions.
@@ -132,7 +127,7 @@ class Teacher:
         config = load_config(self.backbone)
         require_length(self.name_or_path, config, self.max_length, "teacher.max_length")
         if self.fine_tune:
-            return self._fine_tuned(splits, Path(outputs) / "teachers", accelerator)
+            return self._fine_tuned(splits, Path(outputs) / "teachers", on)
         found = config.num_labels
         expected = len(splits.label_names)
         if found != expected:
@@ -140,10 +135,10 @@ class Teacher:
                 f"teacher '{self.name_or_path}' has {found} labels, the data has {expected} "
                 f"({', '.join(splits.label_names)}); choose a teacher for this task or teacher.fine_tune=true"
             )
-        return self._ready(self.backbone, {}, accelerator)
+        return self._ready(self.backbone, {}, on)
 
-    def _ready(self, folder: Path, facts: dict, accelerator: str) -> ReadyTeacher:
-        on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    def _ready(self, folder: Path, facts: dict, on: Devices) -> ReadyTeacher:
+        on_gpu = on.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
         device = self.answer_device or ("cuda" if on_gpu else "cpu")
         batch_size, precision = self.labelling_batch_size, self.answer_precision
         return ReadyTeacher(self.name_or_path, folder, self.max_length, batch_size, facts, device, precision=precision)
@@ -161,12 +156,15 @@ class Teacher:
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
 
-    def _fine_tuned(self, splits: Splits, folder: Path, accelerator: str) -> ReadyTeacher:
-        place = stored(folder, self.key(splits), lambda building: self._train(splits, building, accelerator))
-        return self._ready(place / "model", read_json(place / "teacher.json"), accelerator)
+    def _fine_tuned(self, splits: Splits, folder: Path, on: Devices) -> ReadyTeacher:
+        place = stored(folder, self.key(splits), lambda building: self._train(splits, building, on))
+        return self._ready(place / "model", read_json(place / "teacher.json"), on)
 
-    def _train(self, splits: Splits, folder: Path, accelerator: str) -> None:
+    def _train(self, splits: Splits, folder: Path, on: Devices) -> None:
         log.info("teacher: fine-tuning %s on %d rows (once)", self.name_or_path, len(splits.train))
+        train_teacher(partial(self._trainee, splits), folder, self, on)
+
+    def _trainee(self, splits: Splits, batch_size: int) -> Trainee:
         lightning.seed_everything(self.seed, verbose=False)
         model = load_classifier(
             self.backbone,
@@ -175,7 +173,7 @@ class Teacher:
             label2id={name: i for i, name in enumerate(splits.label_names)},
         )
         train = labelled_rows(splits.train)
-        data = TextDataModule(self._encoded(train), self._encoded(splits.validation), self.batch_size, self.seed)
+        data = TextDataModule(self._encoded(train), self._encoded(splits.validation), batch_size, self.seed)
         method = Supervised(
             model,
             LabelLoss(),
@@ -184,7 +182,7 @@ class Teacher:
             self.seed,
         )
         facts = {"name": self.name_or_path, "rows": len(train), **{name: getattr(self, name) for name in RECIPE}}
-        fit_teacher(method, data, self.tokenizer, folder, facts, accelerator, self)
+        return Trainee(method, data, self.tokenizer, facts)
 
     def _encoded(self, split: Dataset) -> EncodedSplit:
         tokens = tokenize(self.tokenizer, split["text"], self.max_length)
@@ -202,92 +200,6 @@ RECIPE = (
     "precision",
     "seed",
 )
-
-
-class TrainingRecipe(Protocol):
-    """What a trainer of teachers is told."""
-
-    epochs: int
-    precision: str
-    gradient_clip: float
-
-
-@ranks.alone()
-def fit_teacher(
-    method: Method,
-    data: TextDataModule,
-    tokenizer: PreTrainedTokenizerBase,
-    folder: Path,
-    facts: dict,
-    accelerator: str,
-    recipe: TrainingRecipe,
-) -> None:
-    """Train a model that will teach, on one device, and leave it in ``folder/model`` with its facts beside it."""
-    trainer = lightning.Trainer(
-        accelerator=accelerator,
-        devices=1,
-        max_epochs=recipe.epochs,
-        precision=recipe.precision,
-        gradient_clip_val=recipe.gradient_clip,
-        use_distributed_sampler=False,
-        logger=CSVLogger(folder, name="", version=""),
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=10,
-        callbacks=[RichProgressBar()],
-    )
-    start = time.perf_counter()
-    run_fit(trainer, method, data)
-    seconds = time.perf_counter() - start
-    method.student.to("cpu").eval().save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
-    measured = {
-        "checksum": folder_checksum(folder / "model"),
-        "validation_accuracy": float(trainer.callback_metrics["val/accuracy"]),
-        "training_seconds": round(seconds, 2),
-    }
-    write_json(folder / "teacher.json", facts | measured)
-    log.info("teacher: validation accuracy %.3f after %.0f s", measured["validation_accuracy"], seconds)
-
-
-def stored(folder: Path, key: str, train: Callable[[Path], None]) -> Path:
-    """The teacher of this key: found in the folder, or trained by whoever asks first while the others wait.
-
-    Args:
-        folder: where trained teachers are kept.
-        key: names all that decides the weights.
-        train: leaves the teacher in the folder that it is given.
-    """
-    place = folder / key
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with lock(place):
-        for leftover in folder.glob(f"{place.name}.building-*"):
-            shutil.rmtree(leftover)
-        if _damaged(place):
-            log.warning("the teacher in %s is damaged: it is trained anew", place)
-            shutil.rmtree(place)
-        if place.exists():
-            log.info("teacher: found %s in %s", read_json(place / "teacher.json")["name"], place)
-            return place
-        building = place.with_suffix(f".building-{mark()}")
-        building.mkdir()
-        try:
-            train(building)
-            os.replace(building, place)
-        except BaseException:
-            shutil.rmtree(building, ignore_errors=True)
-            raise
-    return place
-
-
-def _damaged(place: Path) -> bool:
-    if not place.exists():
-        return False
-    try:
-        return read_json(place / "teacher.json")["checksum"] != folder_checksum(place / "model")
-    except (KDError, OSError, KeyError):
-        return True
 
 
 def labelled_rows(split: Dataset) -> Dataset:

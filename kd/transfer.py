@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from transformers import PreTrainedTokenizerBase
 
 from kd import teacher_cache
+from kd.answers import Answers
 from kd.assets import resolve
 from kd.contract import IGNORED_LABEL
 from kd.data.batching import EncodedSplit, Ragged, StoredTexts, in_slices, tokenize
@@ -28,7 +29,7 @@ from kd.data.splits import text_keys
 from kd.data.streaming import StreamedSplit
 from kd.data.tokenizers import tokenizer_fingerprint
 from kd.identity import fingerprint
-from kd.ready_teacher import CACHE, Answers
+from kd.ready_teacher import CACHE
 from kd.sharing import share
 
 log = logging.getLogger(__name__)

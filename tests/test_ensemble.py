@@ -10,12 +10,13 @@ import torch
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
 
+from kd.answers import Answers
 from kd.data.batching import EncodedSplit, labels_of
 from kd.data.sources import Splits
 from kd.ensemble import COMBINATIONS, Ensemble, ReadyEnsemble
 from kd.errors import KDError
 from kd.features import Feature
-from kd.ready_teacher import Answers, ReadyTeacher
+from kd.ready_teacher import ReadyTeacher
 from kd.teacher import Teacher
 from tests.conftest import make_reviews, make_teacher
 

@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 from pyarrow import parquet
 
 from kd import teacher_cache
+from kd.answers import Answers
 from kd.contract import IGNORED_LABEL
 from kd.data import slices
 from kd.data.batching import EncodedSplit, Ragged, tokenize
@@ -31,7 +32,7 @@ from kd.data.streaming import POOL_SHARDS, StreamedSplit
 from kd.errors import KDError
 from kd.features import Feature
 from kd.identity import identity
-from kd.ready_teacher import Answers, ReadyTeacher
+from kd.ready_teacher import ReadyTeacher
 from kd.run import RunDirectory
 from kd.transfer import ShardTexts, Transfer
 from tests.conftest import make_reviews, run_kd

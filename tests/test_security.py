@@ -263,7 +263,7 @@ EVIL = [
     *("hydra.utils.get_method", "hydra.utils.get_class", "hydra.utils.instantiate", "hydra.utils.call"),
     *("kd.run.write_text", "kd.teacher.stored", "kd.teacher.shutil.rmtree", "kd.teacher.partial", "kd.cli.main"),
     *("kd.sweep.server.load", "kd.sweep.client.ForkServer", "kd.assets.fetch", "kd.losses.logits.torch.hub.load"),
-    *("kd.models.bow.Path", "kd.mapper.importlib", "kd.losses.nothing.Here", "kd.teacher.fit_teacher"),
+    *("kd.models.bow.Path", "kd.mapper.importlib", "kd.losses.nothing.Here", "kd.teacher.labelled_rows"),
     *("optuna.samplers.TPESampler.sample_relative", "optuna.create_study", "torchmetrics.utilities.imports.os.system"),
 ]
 

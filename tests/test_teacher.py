@@ -11,14 +11,16 @@ import torch
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
 
+from kd.answers import Answers, check_label_order
 from kd.commands import cache
 from kd.data.batching import EncodedSplit, labels_of
 from kd.data.sources import Splits
+from kd.devices import Devices
 from kd.errors import KDError
 from kd.features import Feature
 from kd.inference import latency, parameter_counts
 from kd.methods.distillation import cached_teacher
-from kd.ready_teacher import Answers, ReadyTeacher, check_label_order
+from kd.ready_teacher import ReadyTeacher
 from kd.teacher import Teacher, labelled_rows
 from tests.conftest import make_reviews, make_teacher
 
@@ -97,6 +99,46 @@ def test_a_damaged_teacher_is_trained_anew(teacher, splits, tmp_path, caplog):
     assert all(torch.equal(before[name], after[name]) for name in before), (
         "the recipe and the seed give the same weights"
     )
+
+
+@pytest.fixture(scope="module")
+def steady(teacher_folder, tmp_path_factory) -> Path:
+    """A backbone without dropout, which every rank draws for itself."""
+    folder = Path(shutil.copytree(teacher_folder, tmp_path_factory.mktemp("steady") / "backbone"))
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize("sharded", [False, True], ids=["ddp", "fsdp"])
+def test_two_devices_fine_tune_as_one_does(teacher, steady, splits, tmp_path, sharded, caplog):
+    """The same steps of as many rows, whoever holds them; 60 rows leave the last step with 12."""
+    caplog.set_level("INFO")
+    teacher = dataclasses.replace(teacher, name_or_path=str(steady), epochs=2, gradient_clip=0.5)
+    one = teacher.ready(splits, tmp_path / "one")
+    two = teacher.ready(splits, tmp_path / "two", Devices("cpu", 2, sharded))
+    assert "trained by 2 of 2 devices, 8 rows each" in caplog.text
+    assert two.folder.parent.name == one.folder.parent.name, "the name is that of the recipe"
+    assert two.facts["rows"] == 60 and two.facts["validation_accuracy"] == one.facts["validation_accuracy"]
+    weights, whole = (load_file(ready.folder / "model.safetensors") for ready in (two, one))
+    assert weights.keys() == whole.keys()
+    assert all(torch.allclose(weights[name], whole[name], atol=1e-4) for name in whole)
+    before = load_file(steady / "model.safetensors")
+    assert any(not torch.allclose(whole[name], before[name], atol=1e-3) for name in before if name in whole)
+
+
+def test_as_many_devices_train_as_share_a_step_evenly(teacher, splits, tmp_path, caplog):
+    caplog.set_level("INFO")
+    dataclasses.replace(teacher, batch_size=9).ready(splits, tmp_path, Devices("cpu", 2))
+    assert "trained by 1 of 2 devices, 9 rows each" in caplog.text
+
+
+def test_a_device_that_fails_is_told_and_leaves_no_teacher(teacher, splits, tmp_path):
+    teacher = dataclasses.replace(teacher, learning_rate=1e30, gradient_clip=0.0)
+    with pytest.raises(KDError, match=r"over 2 devices failed: rank .* is not finite at step"):
+        teacher.ready(splits, tmp_path, Devices("cpu", 2))
+    assert not list((tmp_path / "teachers").glob("*/"))
 
 
 def test_teacher_tokenizer_texts_and_length_change_the_cache_key(ready, splits, tmp_path):

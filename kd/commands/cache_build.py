@@ -22,6 +22,7 @@ from kd import ranks, single_run, targets
 from kd.configuration import configuration_folder, one_sentence
 from kd.errors import KDError
 from kd.launch import Launch
+from kd.quiet import quiet
 from kd.training import assembled
 
 WORKER = "KD_CACHE_WORKER"
@@ -100,7 +101,7 @@ def label(config: DictConfig, number: int) -> None:
     Args:
         number: of this process among those on this machine.
     """
-    single_run.quiet()
+    quiet()
     if config.threads:
         torch.set_num_threads(config.threads)
     if torch.cuda.is_available():
