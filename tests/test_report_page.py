@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import yaml
+from PIL import Image
 
 from benchmarks.report import CONFIG, ROWS, answers, write_run
 from kd.cli import main
@@ -140,6 +142,33 @@ def test_validation_alone_chooses(runs):
     with (runs.folder / "report" / "figures" / "heat-map-1.csv").open() as file:
         (best,) = [row["temperature"] for row in csv.DictReader(file) if row["best"] == "True"]
     assert best == "2.0"
+
+
+def test_one_seed_says_nothing_of_others(runs):
+    for seed in (0, 1):
+        runs.write(f"alone-{seed}", "supervised", 0.62, seed=seed)
+        runs.write(f"taught-{seed}", "distillation", 0.80, seed=seed)
+        text = words(page(runs.folder))
+        assert ("decided: other test rows would be expected to show it too. One seed tells nothing" in text) == (
+            not seed
+        )
+    assert "decided: other test rows and other seeds would be expected to show it too." in text
+
+
+def test_a_student_that_is_slower_or_larger_than_its_teacher_is_not_called_faster_or_smaller(runs):
+    paths = [runs.write("alone", "supervised", 0.72), runs.write("taught", "distillation", 0.80)]
+    assert "faster than the teacher, one text on the CPU" in words(page(runs.folder))
+    for path in paths:
+        metrics = json.loads((path / "metrics.json").read_text())
+        latency = {name: metrics["latency"][name] / 1.25 for name in ("p50_ms", "p95_ms")}
+        total = metrics["parameters"]["total"] / 2
+        metrics["teacher_cost"] |= {"latency": latency, "parameters": {"total": total, "without_embeddings": total}}
+        write_json(path / "metrics.json", metrics)
+    text = words(page(runs.folder))
+    assert (
+        "slower than the teacher, one text on the CPU 1.25×" in text and "more parameters than the teacher 2×" in text
+    )
+    assert "faster than" not in text and "fewer parameters" not in text
 
 
 def test_readings_of_the_test_split_are_counted(runs):
@@ -437,17 +466,44 @@ def test_nothing_runs_over_the_edge(opened, width):
     assert wide and max(wide) <= width
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_table_that_goes_on_beyond_the_edge_shows_it(opened, scheme):
+    """A shadow at its right edge, until it is scrolled to the end; none where all of it is seen."""
+    shown = opened(390, scheme)
+    sheet = shown.locator(".sheet").first
+    sheet.scroll_into_view_if_needed()
+    assert edge(shown, sheet) != ground(shown)
+    sheet.evaluate("e => e.scrollLeft = e.scrollWidth")
+    assert edge(shown, sheet) == ground(shown)
+    shown.set_viewport_size({"width": 1280, "height": 900})
+    assert edge(shown, sheet) == ground(shown)
+
+
+def edge(shown, sheet) -> tuple[int, ...]:
+    """The commonest colour along the last pixels of an element on the right."""
+    box = sheet.bounding_box()
+    strip = {"x": box["x"] + box["width"] - 1, "y": box["y"], "width": 1, "height": box["height"]}
+    pixels = Image.open(BytesIO(shown.screenshot(clip=strip))).convert("RGB")
+    return max(pixels.getcolors())[1]
+
+
 def test_light_and_dark(opened):
     grounds, inks = zip(*(colours(opened(scheme=scheme)) for scheme in ("light", "dark")), strict=True)
     assert sum(grounds[0]) > 700 and sum(grounds[1]) < 120
     assert sum(inks[0]) < 200 and sum(inks[1]) > 600, "the letters in a figure follow"
 
 
-def colours(shown) -> tuple[list[int], list[int]]:
+def colours(shown) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """RGB of the ground and of a figure's letters."""
-    ground = shown.evaluate("getComputedStyle(document.body).backgroundColor")
-    ink = shown.evaluate("getComputedStyle(document.querySelector('figure svg text')).fill")
-    return tuple([int(part) for part in re.findall(r"\d+", colour)[:3]] for colour in (ground, ink))
+    return ground(shown), rgb(shown.evaluate("getComputedStyle(document.querySelector('figure svg text')).fill"))
+
+
+def ground(shown) -> tuple[int, ...]:
+    return rgb(shown.evaluate("getComputedStyle(document.body).backgroundColor"))
+
+
+def rgb(colour: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", colour)[:3])
 
 
 def test_headings_do_not_skip_a_level_and_figures_are_told(opened):
@@ -465,8 +521,8 @@ def test_it_prints(opened):
     """Black on white whatever the screen, and no table wider than the paper: A4 less its margins is 688 px wide."""
     shown = opened(688, scheme="dark")
     shown.emulate_media(media="print")
-    ground, ink = colours(shown)
-    assert sum(ground) > 700 and sum(ink) < 200
+    paper, ink = colours(shown)
+    assert sum(paper) > 700 and sum(ink) < 200
     assert (
         max(shown.evaluate("[...document.querySelectorAll('table')].map(e => e.getBoundingClientRect().right)")) <= 688
     )

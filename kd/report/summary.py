@@ -59,12 +59,16 @@ def over(arm: Arm) -> str:
 def difference(brought: Comparison) -> list[str]:
     """What transfer brought, and the verdict."""
     low, high, gained = (signed(value) for value in (*brought.interval, brought.difference))
-    few = "" if len(brought.pair.seeds) > 1 else " One seed tells nothing of the luck of a start."
+    several = len(brought.pair.seeds) > 1
     if low == high:
         return ["The student alone is right and wrong on the same test rows: nothing can be said of a difference."]
+    verdict = DECIDED[brought.verdict]
+    if not several:
+        verdict = verdict.replace("other test rows and other seeds", "other test rows")
+        verdict += " One seed tells nothing of the luck of a start."
     return [
-        f"Over the same student trained alone on the same data, budget and {'seeds' if not few else 'seed'} that is "
-        f"{gained} points (interval {low} to {high}). {DECIDED[brought.verdict]}{few}"
+        f"Over the same student trained alone on the same data, budget and {'seeds' if several else 'seed'} that is "
+        f"{gained} points (interval {low} to {high}). {verdict}"
     ]
 
 
@@ -109,6 +113,11 @@ def facts(study: Study) -> list[Fact]:
         cost = study.teacher_cost(taught.first)
         smaller = cost["parameters"]["total"] / taught.first.metrics["parameters"]["total"]
         faster = cost["latency"]["p50_ms"] / taught.over_seeds(lambda run: run.metrics["latency"]["p50_ms"]).mean()
-        found.append(Fact(f"{smaller:.3g}×", "fewer parameters than the teacher"))
-        found.append(Fact(f"{faster:.3g}×", "faster than the teacher, one text on the CPU"))
+        found.append(times(smaller, "fewer parameters than the teacher", "more parameters than the teacher"))
+        found.append(times(faster, *(f"{how} than the teacher, one text on the CPU" for how in ("faster", "slower"))))
     return found
+
+
+def times(ratio: float, above: str, below: str) -> Fact:
+    """A ratio as a factor of 1 or more, in the words for its side of 1."""
+    return Fact(f"{ratio:.3g}×", above) if ratio >= 1 else Fact(f"{1 / ratio:.3g}×", below)
