@@ -547,6 +547,9 @@ def test_cache_commands(options, capsys):
     (places[0] / "values.npy").write_bytes(content)
     assert run_kd("cache", "verify") == 1
     assert f"{places[0].name}  values.npy does not match its checksum" in capsys.readouterr().out
+    assert run_kd("cache", "ls") == 0
+    listed = capsys.readouterr().out
+    assert f"{places[0].name} damaged: values.npy does not match its checksum" in listed and places[1].name in listed
     assert run_kd("cache", "rm") == 2 and run_kd("cache", "rm", "zzz") == 2
     assert run_kd("cache", "rm", places[0].name[:12]) == 0
     assert not places[0].exists() and places[1].exists()

@@ -334,11 +334,16 @@ def test_features_beyond_half_precision_are_refused(teacher_folder, splits, tmp_
     assert set(stored(tmp_path)) == {"logits", "hidden_states-0-mean"}
 
 
-def test_cache_ls_shows_the_columns(cached, capsys):
+def test_cache_ls_shows_the_columns(cached, capsys, monkeypatch):
+    """At 80 columns, with no figure and no name cut off."""
+    monkeypatch.setenv("COLUMNS", "80")
     _, outputs = cached
     assert cache.main(["ls", "--outputs", str(outputs)]) == 0
     printed = capsys.readouterr().out
-    assert max(map(len, printed.splitlines())) <= 80
+    assert max(map(len, printed.splitlines())) <= 80 and "…" not in printed
+    assert printed.splitlines()[1].split() == ["key", "split", "column", "rows", "MB", "s"]
+    meta = json.loads(next((outputs / "teacher_cache").glob("*/meta.json")).read_text())
+    assert printed.startswith(f"teacher {meta['teacher']}\n")
     for column in ("logits", *(feature.column for feature in FEATURES)):
         assert f" {column} " in printed, printed
 

@@ -59,33 +59,36 @@ def choose(folder: Path, keys: list[str]) -> list[Path]:
 
 
 def ls(places: list[Path]) -> int:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, side in (
-        ("key", "left"),
-        ("teacher", "left"),
-        ("split", "left"),
-        ("column", "left"),
-        ("rows", "right"),
-        ("kB", "right"),
-        ("s", "right"),
-    ):
-        table.add_column(name, justify=side, no_wrap=name in ("key", "column"))
+    """A table for each teacher, of figures that are not cut off at 80 columns; what is damaged is named below."""
+    console, tables, damaged = Console(), {}, {}
     for place in places:
         if problem := teacher_cache.damage(place):
-            table.add_row(place.name, f"damaged: {problem}")
+            damaged[place.name] = problem
             continue
         meta = read_json(place / "meta.json")
         size = sum(path.stat().st_size for path in place.iterdir())
-        table.add_row(
-            place.name,
-            str(meta.get("teacher", "")),
-            str(meta.get("split", "")),
-            meta["key"]["column"],
-            str(meta["rows"]),
-            f"{size / 1e3:.0f}",
-            f"{meta['seconds']:.1f}",
+        tables.setdefault(str(meta.get("teacher", "")), []).append(
+            (
+                place.name,
+                str(meta.get("split", "")),
+                meta["key"]["column"],
+                str(meta["rows"]),
+                f"{size / 1e6:.2f}",
+                f"{meta['seconds']:.1f}",
+            )
         )
-    Console().print(table if places else "no teacher cache here yet")
+    for teacher, rows in tables.items():
+        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+        for number, name in enumerate(("key", "split", "column", "rows", "MB", "s")):
+            table.add_column(name, justify="left" if number < 3 else "right", no_wrap=True)
+        for row in rows:
+            table.add_row(*row)
+        console.print(f"teacher {teacher}", markup=False, highlight=False, soft_wrap=True)
+        console.print(table)
+    for name, problem in damaged.items():
+        console.print(f"{name} damaged: {problem}", markup=False, highlight=False, soft_wrap=True)
+    if not places:
+        console.print("no teacher cache here yet")
     return 0
 
 
