@@ -46,6 +46,10 @@ that older runs keep their names."""
 SPEED = ("labelling_batch_size", "answer_device")
 """Of a teacher, wherever it stands: its answers do not depend on them."""
 
+NUMBERS = ("alpha", "temperature", "label_smoothing", "loss", "balance")
+"""Groups of keys in which 2 is 2.0: a default of 2.0 and ``temperature=2`` are one run. Not so under ``trainer``, where
+``limit_val_batches=1`` is one batch and 1.0 all of them."""
+
 OF_TRANSFER = ("alpha", "temperature", "loss", "balance", "mapper", "peers")
 """What only a method that learns from another model reads."""
 
@@ -85,7 +89,7 @@ def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
     """Flat keys of what decides a run's result, with the content of files and folders in place of their names."""
     absent = NO_DIFFERENCE + unread(config)
     found = {
-        key: _content(value) if key.split(".")[-1] in PLACES else value
+        key: _content(value) if key.split(".")[-1] in PLACES else number(key, value)
         for key, value in flat(config)
         if not any(key == prefix or key.startswith(f"{prefix}.") for prefix in absent)
         and not key.endswith(SPEED)
@@ -94,6 +98,11 @@ def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
     if compares_rows(config) or (batch := global_batch(found)) is None:
         return found
     return {key: value for key, value in found.items() if key not in GLOBAL_BATCH} | {"batch": batch}
+
+
+def number(key: str, value: Any) -> Any:
+    """The value, a whole number of `NUMBERS` as a float."""
+    return float(value) if type(value) is int and key.split(".")[0] in NUMBERS else value
 
 
 def global_batch(found: Mapping[str, Any]) -> int | None:

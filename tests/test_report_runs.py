@@ -10,6 +10,7 @@ import pytest
 from kd import build
 from kd.cli import main
 from kd.commands.cache_build import composed
+from kd.identity import identity
 from kd.report.settings import settings
 from kd.run import RunDirectory, write_json
 
@@ -103,3 +104,11 @@ def test_runs_of_one_global_batch_are_not_told_apart(said):
     assert told(*compares) != told(*compares, halves, "trainer=ddp")
     alone, distilled = told("method=supervised"), told(*compares)
     assert alone["global_batch"] == distilled["global_batch"] == 16
+
+
+def test_two_is_two_however_it_is_written(said):
+    """The defaults are floats, and a command line says temperature=2."""
+    configs = [build.resolved(composed([*said, *more])) for more in ([], ["temperature=2"], ["temperature=2.0"])]
+    one, *others = [settings(config, "distillation") for config in configs]
+    assert all(repr(sorted(other.items())) == repr(sorted(one.items())) for other in others)
+    assert {identity(config) for config in configs} == {identity(configs[0])}

@@ -33,7 +33,7 @@ def settings(config: dict[str, Any], method: str) -> dict[str, Any]:
             continue  # the top-level key says it
         if key in ("balance.alpha.value", "balance.temperature.value"):
             continue  # so here
-        found[key] = value
+        found[key] = as_written(value) if root in identity.NUMBERS else value
     rows = found.get("data.batch_size")
     if (batch := identity.global_batch(found)) is not None:  # its factors may differ between equals
         found = {key: value for key, value in found.items() if key not in identity.GLOBAL_BATCH}
@@ -46,6 +46,15 @@ def settings(config: dict[str, Any], method: str) -> dict[str, Any]:
         towards_words = config["mapper"]["_target_"] in identity.TOWARDS_WORDS
         found = {key: value for key, value in found.items() if not of_own_words(key, towards_words)}
     return found
+
+
+def as_written(value: Any) -> Any:
+    """A whole number as most people write it, so that 2.0 and 2 are one.
+
+    >>> as_written(2.0), as_written(0.5)
+    (2, 0.5)
+    """
+    return int(value) if type(value) is float and value.is_integer() else value
 
 
 def of_own_words(key: str, towards_words: bool = False) -> bool:
