@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
     """Run Hydra on the arguments; a sweep's jobs are single runs of this command."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as they are; kd.cli decides what to show
     before = sys.argv
-    own = len(sweep.OPENED)
+    own, mistakes = len(sweep.OPENED), []
     if name := ranks.default_name():
         os.environ["KD_RUN"] = name  # conf/config.yaml
     try:
@@ -40,7 +40,9 @@ def main(arguments: list[str]) -> int:
         with ranks.met(arguments) as arguments, mode_as_said(arguments), checked_compositions():
             sys.argv = [before[0], *arguments]
             application = hydra.main(version_base="1.3", config_path=str(configuration_folder()), config_name="config")
-            application(job)()
+            application(kept_apart(mistakes))()
+            if mistakes:  # within the meeting, whose other ranks hear the reason
+                raise mistakes[0]
     except (HydraException, OmegaConfBaseException) as error:
         if "optuna" in str(error) and not find_spec("optuna"):
             raise KDError("hydra/sweeper=optuna needs Optuna; pip install 'kd[optuna]'") from error
@@ -96,6 +98,21 @@ def checked_compositions() -> Iterator[None]:
         yield
     finally:
         ConfigLoaderImpl.load_configuration = compose
+
+
+def kept_apart(mistakes: list[KDError]) -> Callable[[DictConfig], float | list[float] | None]:
+    """`job`, with a single run's mistake kept for later: Hydra would print a line of its own above its sentence."""
+
+    def one(config: DictConfig) -> float | list[float] | None:  # no partial: Hydra names logs after where it is written
+        try:
+            return job(config)
+        except KDError as error:
+            if HydraConfig.get().mode != RunMode.RUN:
+                raise
+            mistakes.append(error)
+            return None
+
+    return one
 
 
 def job(config: DictConfig) -> float | list[float] | None:
