@@ -155,6 +155,7 @@ def _train(make: Callable[[int], Trainee], folder: Path, recipe: TrainingRecipe,
         inference_mode=not sharded,
         callbacks=[RichProgressBar()],
     )
+    trainee.data.require_rows(on.count)
     start = time.perf_counter()
     run_fit(trainer, trainee.method, trainee.data)
     seconds = time.perf_counter() - start

@@ -26,7 +26,7 @@ from kd.data.module import TextDataModule
 from kd.data.sources import Splits
 from kd.devices import global_batch
 from kd.energy import EnergyMeter
-from kd.errors import KDError, Pruned
+from kd.errors import Pruned
 from kd.identity import flat
 from kd.inference import all_logits, latency, parameter_counts
 from kd.methods.base import Method, run_fit
@@ -98,12 +98,7 @@ def learn(
         KDError: fewer rows than ranks, of which some would have an empty batch.
     """
     batches, devices = trainer.accumulate_grad_batches, trainer.world_size
-    for name, split in (("training", data.train), ("validation", data.validation)):
-        if len(split) < devices:
-            raise KDError(
-                f"expected a {name} row for each of the {devices} devices, found {len(split)} rows; lower "
-                "trainer.devices or give more rows"
-            )
+    data.require_rows(devices)
     log.info(
         "global batch: %d rows an optimizer step (%d a device x %d accumulated x %d devices)",
         *(data.batch_size * batches * devices, data.batch_size, batches, devices),

@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from kd.data.batching import EncodedSplit
 from kd.data.streaming import StreamedSplit
+from kd.errors import KDError
 
 
 class TextDataModule(lightning.LightningDataModule):
@@ -43,6 +44,19 @@ class TextDataModule(lightning.LightningDataModule):
     def padding_share(self) -> float:
         """The share of padding among the training tokens."""
         return self.train.padding_share(self.train_sampler())
+
+    def require_rows(self, devices: int) -> None:
+        """Refuse more devices than there are rows: some would have none.
+
+        Raises:
+            KDError: so it is.
+        """
+        for name, split in (("training", self.train), ("validation", self.validation)):
+            if len(split) < devices:
+                raise KDError(
+                    f"expected a {name} row for each of the {devices} devices, found {len(split)} rows; lower "
+                    "trainer.devices or give more rows"
+                )
 
     def train_dataloader(self) -> DataLoader:
         return self._loader(self.train, self.train_sampler(*self._ranks()))
