@@ -557,6 +557,13 @@ def test_cache_commands(options, capsys):
     assert not any(place.exists() for place in places)
 
 
+@pytest.mark.parametrize("command", ["report", "evaluate", "reproduce", "predict", "cache"])
+def test_help_is_written_for_a_terminal(command, capsys):
+    with pytest.raises(SystemExit):
+        run_kd(command, "--help")
+    assert "``" not in capsys.readouterr().out
+
+
 def test_unknown_command(capsys):
     assert run_kd("distil") == 2
     assert "there is no command 'distil'; the commands are train" in capsys.readouterr().err

@@ -24,7 +24,7 @@ SPLITS = ("validation", "test")
 
 def main(arguments: list[str]) -> int:
     """Train the run again and print what is the same; exit code 1 where something that counts is not."""
-    parser = argparse.ArgumentParser(prog="kd reproduce", description=__doc__)
+    parser = argparse.ArgumentParser(prog="kd reproduce", description=__doc__.partition(": ")[2])
     parser.add_argument("run", type=Path, help="directory of a finished run")
     parser.add_argument("--into", type=Path, help="where to train; by default <outputs>/reproduced/<name of the run>")
     parser.add_argument(
