@@ -14,7 +14,6 @@ from typing import NamedTuple, Protocol
 import lightning
 import torch
 from lightning.fabric.plugins.environments.lightning import find_free_network_port
-from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, start_processes
@@ -28,6 +27,7 @@ from kd.locks import lock, mark
 from kd.methods.base import Method, run_fit
 from kd.methods.sharding import FullySharded, whole_state
 from kd.model_folder import folder_checksum
+from kd.progress_bar import ProgressBar
 from kd.quiet import quiet
 from kd.run import read_json, write_json
 
@@ -153,7 +153,7 @@ def _train(make: Callable[[int], Trainee], folder: Path, recipe: TrainingRecipe,
         num_sanity_val_steps=0,
         log_every_n_steps=10,
         inference_mode=not sharded,
-        callbacks=[RichProgressBar()],
+        callbacks=[ProgressBar()],
     )
     trainee.data.require_rows(on.count)
     start = time.perf_counter()

@@ -25,7 +25,7 @@ from kd.errors import KDError
 
 CLASSES = (
     *("kd.assistant.*", "kd.data.tokenizers.*", "kd.ensemble.*", "kd.losses.*", "kd.mapper.*", "kd.methods.*"),
-    *("kd.models.*", "kd.pruning.*", "kd.teacher.*"),
+    *("kd.models.*", "kd.progress_bar.*", "kd.pruning.*", "kd.teacher.*"),
     *("torch.nn.*", "torch.optim.*"),
     *("lightning.pytorch.callbacks.*", "lightning.pytorch.loggers.*", "lightning.pytorch.plugins.*"),
     *("lightning.pytorch.profilers.*", "lightning.pytorch.strategies.*", "lightning.pytorch.trainer.*"),

@@ -23,6 +23,7 @@ FLOORS = [
             "model_folder",
             "mapper",
             "recording",
+            "progress_bar",
         ),
         *(
             "identity",

@@ -557,6 +557,14 @@ def test_cache_commands(options, capsys):
     assert not any(place.exists() for place in places)
 
 
+def test_the_progress_bar_is_one_line_of_80_columns(options, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    kept = [option for option in options if not option.startswith(("data.batch_size", "callbacks"))]
+    assert run_kd("train", *kept, "method=supervised", "student=dan", "data.batch_size=1") == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Epoch")]
+    assert re.search(r" (\d\d+)/\1 .* val/accuracy: \d\.\d{3}$", line), line
+
+
 @pytest.mark.parametrize("command", ["report", "evaluate", "reproduce", "predict", "cache"])
 def test_help_is_written_for_a_terminal(command, capsys):
     with pytest.raises(SystemExit):
