@@ -262,11 +262,21 @@ def optimizer(config: DictConfig) -> partial:
 
 
 def trainer(config: DictConfig, run: Path) -> lightning.Trainer:
-    """The Trainer, with loggers and callbacks that write into the run directory."""
+    """The Trainer, with loggers and callbacks that write into the run directory.
+
+    Raises:
+        KDError: a GPU is wanted where there is none; or an option is wrong.
+    """
     for group in ("callbacks", "logger", "trainer"):
         _require_names(config[group], run, group)
     callbacks = [make(node, **_place(node, run)) for node in config.callbacks.values()]
     node, known = config.trainer, {}
+    wanted = str(node.get("accelerator"))
+    if wanted in ("gpu", "cuda") and not (torch.cuda.is_available() or (wanted == "gpu" and torch.mps.is_available())):
+        raise KDError(
+            f"trainer.accelerator={wanted}: expected a GPU that torch {torch.__version__} can use, found none; "
+            "take trainer=cpu or trainer.accelerator=auto"
+        )
     if node.strategy in ("auto", "ddp") and node.devices * node.num_nodes > 1:
         # A part that rests at a step, such as a head in the feature stage, has no gradient for DDP to wait for.
         known["strategy"] = "ddp_find_unused_parameters_true"

@@ -38,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         arguments.remove("--debug")
         os.environ["KD_DEBUG"] = "1"
     command, *rest = arguments or ["--help"]
+    module = command
     if command in ("-h", "--help", "help"):
         print(usage())
         return 0
@@ -45,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"kd {__version__}")
         return 0
     if [command, *rest[:1]] == ["cache", "build"]:  # which trains nothing, and yet needs all that training needs
-        command, rest = "cache_build", rest[1:]
+        command, module, rest = "cache build", "cache_build", rest[1:]
     elif command not in COMMANDS:
         print(f"kd: there is no command '{command}'; the commands are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
@@ -54,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported, which is later
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns where every parameter is used, which is no fault
     try:
-        return importlib.import_module(f"kd.commands.{command}").main(rest) or 0
+        return importlib.import_module(f"kd.commands.{module}").main(rest) or 0
     except KeyboardInterrupt:
         print(f"kd {command}: interrupted; the same command goes on where it can", file=sys.stderr)
         return 130

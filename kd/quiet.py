@@ -20,5 +20,8 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*doesn't support sharding model layers.*")  # nor is any sharded there
     for name in ("pytorch.utilities.rank_zero", "fabric.utilities.seed", "fabric.utilities.distributed"):
         logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
+    if logging.getLogger().handlers:  # which say it, and these would say it once more
+        for name in ("lightning", "datasets", "huggingface_hub"):
+            logging.getLogger(name).handlers.clear()
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

@@ -257,12 +257,15 @@ MISTAKES = {
     "checkpoint of another kind": (["student=hf", "student.name_or_path=nowhere"], "student.name_or_path"),
     "not a number": (["data.batch_size=many"], "data.batch_size"),
     "batch size": (["data.batch_size=0"], "data.batch_size: expected a whole number of at least 1, got 0"),
+    "no GPU": (["trainer.accelerator=cuda"], "expected a GPU that torch .* can use, found none; take trainer=cpu"),
     "several at once": (["data.batch_size=0", "seed=-1"], "seed: .*; data.batch_size: "),
 }
 
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_mistakes_get_one_sentence(options, name, capsys, monkeypatch):
+    if name == "no GPU" and torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
     monkeypatch.delenv("KD_DEBUG", raising=False)
     changes, message = MISTAKES[name]
     keys = {change.split("=")[0] for change in changes}
@@ -570,6 +573,11 @@ def test_help_is_written_for_a_terminal(command, capsys):
     with pytest.raises(SystemExit):
         run_kd(command, "--help")
     assert "``" not in capsys.readouterr().out
+
+
+def test_a_mistake_names_the_command_as_it_was_typed(options, capsys):
+    assert run_kd("cache", "build", *options, "data.limit=0") == 2
+    assert capsys.readouterr().err.startswith("kd cache build: ")
 
 
 def test_unknown_command(capsys):
