@@ -43,7 +43,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     config = configuration("dan")
     splits, teacher = build.splits(config), build.teacher(config)
-    tokenizer = build.tokenizer(config, splits, teacher)
+    tokenizer = build.tokenizer(config, splits.train["text"], teacher)
     train = splits.train.select(range(options.rows))
     logits = np.random.default_rng(0).normal(size=(options.rows, 2)).astype(np.float32)
     rows = build.encoded(train, tokenizer, config.data.max_length, teacher_logits=logits)

@@ -71,7 +71,7 @@ class Kit:
     def __init__(self, rows: int):
         config = configuration("dan")
         self.splits, self.teacher = build.splits(config), build.teacher(config)
-        self.tokenizer = build.tokenizer(config, self.splits, self.teacher)
+        self.tokenizer = build.tokenizer(config, self.splits.train["text"], self.teacher)
         texts = self.splits.train["text"][:]
         of_teacher = repeated(self.teacher.tokens(texts), rows)
         self.teacher_rows = EncodedSplit(of_teacher, np.full(rows, -100), self.teacher.tokenizer.pad_token_id)

@@ -94,7 +94,7 @@ class Kit:
         self.teacher.tokenizer.save_pretrained(folder / "teacher")
         ready = ReadyTeacher("minilm", folder / "teacher", config.data.max_length, 128, {})
         self.answers = Answers(ready, folder, cache=True)
-        self.tokenizer = build.tokenizer(config, splits, self.teacher)
+        self.tokenizer = build.tokenizer(config, splits.train["text"], self.teacher)
         self.encoded = build.encoded(self.train, self.tokenizer, config.data.max_length)
 
     def method(self, loss: str) -> tuple[Method, EncodedSplit, float]:

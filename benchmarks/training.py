@@ -72,7 +72,7 @@ def main() -> None:
     start = time.perf_counter()
     logits = ready.live_logits(splits.train["text"])
     labelling = time.perf_counter() - start
-    tokenizer = build.tokenizer(config, splits, teacher)
+    tokenizer = build.tokenizer(config, splits.train["text"], teacher)
     cached = build.encoded(splits.train, tokenizer, config.data.max_length, teacher_logits=logits)
     live = replace(
         build.encoded(splits.train, tokenizer, config.data.max_length),

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,3 +34,23 @@ def test_the_demo_on_a_tiny_slice(tmp_path, monkeypatch, capsys):
     assert main(["predict", "outputs/quickstart/distillation-pca-seed0", "a charming film"]) == 0
     assert "a charming film," in capsys.readouterr().out
     assert len(list(Path("outputs/teachers").glob("*/teacher.json"))) == 1
+
+
+@pytest.mark.demo
+@pytest.mark.parametrize(
+    "command",
+    [
+        "training.py --rows 128 --repeats 1 --students dan",
+        "losses.py --rows 128 --repeats 1 --losses hint tinybert_attention",
+        "compiling.py --rows 128 --repeats 1 --students dan",
+    ],
+)
+def test_a_benchmark_that_the_readme_quotes_runs(command, tmp_path):
+    """`sweep.py`, `ranks.py` and `large.py` call ``kd`` as anyone does; these call its parts."""
+    if not (home() / "assets" / "all-minilm-l6-v2").is_dir():
+        pytest.skip("the teacher's weights are not here: make install fetches them")
+    script, *options = command.split()
+    command = [sys.executable, MAKEFILE.parent / "benchmarks" / script, *options, "--threads", "2"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"\bsteps? of 64\b", done.stdout), done.stdout
