@@ -12,7 +12,10 @@ __version__ = "0.1.0"
 
 def _started_as_command() -> bool:
     """True under ``kd ...`` and ``python -m kd ...``, where ``--help`` must not wait for torch."""
-    return Path(sys.argv[0]).stem == "kd" or sys.orig_argv[1:3] in (["-m", "kd"], ["-m", "kd.assets"])
+    if sys.argv[0] != "-m":  # as it is while Python looks for what -m names, whatever stands before: torchrun says -u
+        return Path(sys.argv[0]).stem == "kd"
+    named = sys.orig_argv[sys.orig_argv.index("-m") + 1 :] if "-m" in sys.orig_argv else []
+    return named[:1] in (["kd"], ["kd.assets"])
 
 
 if not _started_as_command():

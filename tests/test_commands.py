@@ -228,6 +228,13 @@ def test_predict_keeps_columns_and_streams(options, tmp_path, capsys, monkeypatc
     assert stored["prediction"].to_pylist() == again
 
 
+@pytest.mark.parametrize("before", [["-m"], ["-u", "-m"]], ids=["by hand", "by torchrun"])
+def test_torch_is_imported_by_a_command_that_has_set_its_environment(before):
+    command = [sys.executable, "-X", "importtime", *before, "kd", "--version"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert said.stdout.startswith("kd ") and not re.search(r"\| +torch$", said.stderr, re.MULTILINE)
+
+
 def test_help_is_quick_and_needs_no_torch():
     probe = "import sys, kd.cli; kd.cli.main(['--help']); sys.exit('torch' in sys.modules)"
     command = [sys.executable, "-c", f"import sys; sys.argv = ['kd']; {probe}"]
