@@ -396,6 +396,25 @@ def test_a_place_that_holds_something_else_is_left_alone(runs, capsys):
     assert (mine / "thesis.txt").read_text() == "years of work"
 
 
+def test_killed_while_the_earlier_report_goes_it_is_written_again(runs, monkeypatch):
+    """A folder that is removed in any order is no report at some moment, and may not stand in the report's place."""
+    runs.write("one", "supervised")
+    place = runs.folder.parent / "report"
+    write_report([runs.folder], place)
+
+    def half_removed(folder, ignore_errors=False):
+        for mark in Path(folder).rglob(".kd-report"):
+            mark.unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed:
+        killed.setattr("kd.report.page.shutil.rmtree", half_removed)
+        with pytest.raises(KeyboardInterrupt):
+            write_report([runs.folder], place)
+    assert write_report([runs.folder], place).is_file()
+    assert [path.name for path in place.parent.glob(".report*")] == []
+
+
 @pytest.fixture(scope="module")
 def browser():
     path = next(filter(None, map(shutil.which, BROWSERS)), None)

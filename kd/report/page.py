@@ -33,7 +33,8 @@ def write(document: Document, place: Path) -> Path:
         )
     place.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(place)
-    made = place.with_name(f".{place.name}.{mark()}")
+    aside = place.with_name(f".{place.name}.{mark()}")
+    made = aside / "new"
     try:
         for folder in ("tables", "figures"):
             (made / folder).mkdir(parents=True)
@@ -41,11 +42,11 @@ def write(document: Document, place: Path) -> Path:
         pictures = save_parts(document, made)
         (made / "index.html").write_text(html(document, pictures), encoding="utf-8")
         (made / "report.md").write_text(markdown(document), encoding="utf-8")
-        if place.exists():
-            shutil.rmtree(place)
+        if place.exists():  # moved first: one that is half removed would not be known as a report
+            place.rename(aside / "old")
         made.rename(place)
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
     return place / "index.html"
 
 
