@@ -113,8 +113,9 @@ def method_class(config: DictConfig) -> type[Method]:
 
 def tokenizer(config: DictConfig, texts: Iterable[str], teacher: Teacher | None) -> PreTrainedTokenizerBase:
     """The student's tokenizer; where the choice says so, learnt from or restricted to the run's texts."""
-    words = teacher.tokenizer if teacher else None
-    return once("tokenizer", config, WORDS, lambda: make(config.tokenizer)(texts, words))
+    return once(
+        "tokenizer", config, WORDS, lambda: make(config.tokenizer)(texts, teacher.tokenizer if teacher else None)
+    )
 
 
 WORDS = ("data", "teacher", "tokenizer")

@@ -22,6 +22,11 @@ class Devices(NamedTuple):
     count: int = 1
     sharded: bool = False
 
+    @property
+    def wants_gpu(self) -> bool:
+        """Whether they are GPUs where there are some."""
+        return wants_gpu(self.accelerator)
+
     @classmethod
     def of(cls, config: DictConfig) -> Devices:
         """Those of a run."""
@@ -31,10 +36,20 @@ class Devices(NamedTuple):
 ONE_CPU = Devices()
 
 
+def wants_gpu(accelerator: str | None) -> bool:
+    """Whether this ``accelerator`` of ``lightning.Trainer`` takes a GPU where there is one."""
+    return accelerator in ("auto", "gpu", "cuda")
+
+
 def is_sharded(config: DictConfig) -> bool:
     """Whether the run cuts its models over the devices."""
+    return _strategy(config).endswith("FullySharded")
+
+
+def _strategy(config: DictConfig) -> str:
+    """By name, or by the name of its class."""
     strategy = config.trainer.strategy
-    return OmegaConf.is_dict(strategy) and strategy.get("_target_", "").endswith("FullySharded")
+    return strategy.get("_target_", "") if OmegaConf.is_dict(strategy) else str(strategy)
 
 
 def global_batch(config: DictConfig) -> int:
@@ -45,8 +60,6 @@ def global_batch(config: DictConfig) -> int:
 
 def contradictions(config: DictConfig) -> list[str]:
     """What the strategy of the run cannot do, a sentence each."""
-    strategy = config.trainer.strategy
-    name = strategy.get("_target_", "") if OmegaConf.is_dict(strategy) else str(strategy)
     kinds = [node.get("_target_", "").rpartition(".")[2] for node in config.callbacks.values()]
     mistakes = []
     if is_sharded(config):
@@ -59,7 +72,7 @@ def contradictions(config: DictConfig) -> list[str]:
                 "this balance/weighting compares gradients of whole models, and trainer=fsdp has none; use "
                 "balance/weighting=constant or uncertainty, or trainer=ddp"
             )
-    if "deepspeed" in name.lower() and "ModelCheckpoint" in kinds:
+    if "deepspeed" in _strategy(config).lower() and "ModelCheckpoint" in kinds:
         mistakes.append(
             "DeepSpeed writes folders that kd neither resumes from nor takes the best epoch from; set "
             "callbacks=[progress] to keep the weights of the last step, or use trainer=fsdp"

@@ -74,8 +74,7 @@ def train_teacher(make: Callable[[int], Trainee], folder: Path, recipe: Training
     Raises:
         KDError: training failed in one of the processes.
     """
-    on_gpu = on.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    count = sharers(recipe.batch_size, on.count, torch.cuda.device_count() if on_gpu else on.count)
+    count = sharers(recipe.batch_size, on.count, torch.cuda.device_count() if on_cuda(on) else on.count)
     if on.count > 1:
         log.info("teacher: trained by %d of %d devices, %d rows each", count, on.count, recipe.batch_size // count)
     work = partial(_train, make, folder, recipe, on._replace(count=count))
@@ -86,6 +85,11 @@ def train_teacher(make: Callable[[int], Trainee], folder: Path, recipe: Training
             _in_processes(work, count, folder)
     facts = read_json(folder / "teacher.json")
     log.info("teacher: validation accuracy %.3f after %.0f s", facts["validation_accuracy"], facts["training_seconds"])
+
+
+def on_cuda(on: Devices) -> bool:
+    """Whether it happens on GPUs of CUDA."""
+    return on.wants_gpu and torch.cuda.is_available()
 
 
 def sharers(rows: int, wanted: int, found: int) -> int:

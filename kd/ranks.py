@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from kd.errors import KDError
@@ -154,14 +154,27 @@ def hear_ready() -> bool:
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
-    """Hide the other ranks from a Trainer of rank 0 that trains something by itself."""
-    kept = {name: os.environ.pop(name) for name in OF_RANKS if name in os.environ}
+def environment(variables: Mapping[str, str | None]) -> Iterator[None]:
+    """Environment variables that hold for a while; None: that are not set for a while."""
+    before = {name: os.environ.get(name) for name in variables}
+    _set(variables)
     try:
         yield
     finally:
-        forget_ranks()
-        os.environ.update(kept)
+        _set(before)
+
+
+def _set(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def alone() -> contextlib.AbstractContextManager[None]:
+    """Hide the other ranks from a Trainer of rank 0 that trains something by itself."""
+    return environment(dict.fromkeys(OF_RANKS))
 
 
 def announce(run: Path) -> None:
@@ -171,8 +184,7 @@ def announce(run: Path) -> None:
 
 def forget_ranks() -> None:
     """After training: what Lightning leaves in the environment would make a later Trainer wait for ranks."""
-    for name in OF_RANKS:
-        os.environ.pop(name, None)
+    _set(dict.fromkeys(OF_RANKS))
 
 
 def die_with_parent(parent: int | None = None) -> None:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,27 +70,13 @@ def remember(config: dict[str, Any]) -> None:
     config = OmegaConf.create(config)
     torch.set_num_threads(1)
     tqdm.monitor_interval = 0  # a thread that watches bars
-    with environment(ONE_THREAD), memory.keeping():
+    with ranks.environment(ONE_THREAD), memory.keeping():
         make_absolute(config)
         assembly = assemble(config, build.splits(config), build.teacher(config))
         for name in ("train", "validation", "test"):
             assembly.encoded(name)
         if not isinstance(assembly, Composed):  # which has no word table
             _ = assembly.student
-
-
-@contextmanager
-def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables that hold for a while."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
 
 
 def prepared(config: DictConfig) -> tuple[dict[str, Any], Splits]:

@@ -23,7 +23,7 @@ from kd.data.module import TextDataModule
 from kd.data.sources import Splits
 from kd.devices import ONE_CPU, Devices
 from kd.errors import KDError
-from kd.fine_tuning import Trainee, stored, train_teacher
+from kd.fine_tuning import Trainee, on_cuda, stored, train_teacher
 from kd.losses.label import LabelLoss
 from kd.memory import WithoutCaches
 from kd.methods.schedule import warm_up_and_decay
@@ -138,8 +138,7 @@ class Teacher(WithoutCaches):
         return self._ready(self.backbone, {}, on)
 
     def _ready(self, folder: Path, facts: dict, on: Devices) -> ReadyTeacher:
-        on_gpu = on.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-        device = self.answer_device or ("cuda" if on_gpu else "cpu")
+        device = self.answer_device or ("cuda" if on_cuda(on) else "cpu")
         batch_size, precision = self.labelling_batch_size, self.answer_precision
         return ReadyTeacher(self.name_or_path, folder, self.max_length, batch_size, facts, device, precision=precision)
 

@@ -78,6 +78,22 @@ def teacher_folder(tmp_path_factory) -> Path:
     return make_teacher(tmp_path_factory.mktemp("teacher"))
 
 
+def bare_trainer(**options):
+    """A Trainer on the CPU that does nothing beside training; options are its own, or in place of these."""
+    import lightning
+
+    defaults = {
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "use_distributed_sampler": False,
+    }
+    return lightning.Trainer(**defaults | options)
+
+
 def run_kd(*arguments: str) -> int:
     from kd.cli import main
 

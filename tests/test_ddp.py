@@ -28,6 +28,7 @@ from kd.methods.joint import Joint
 from kd.methods.matching import Matching
 from kd.methods.objective import Objective
 from kd.methods.weighting import UncertaintyWeighting
+from tests.conftest import bare_trainer
 from tests.test_joint import accuracy, make_dan
 from tests.test_methods import RECIPE, make_student, make_teacher
 
@@ -98,17 +99,10 @@ def trained(method: Method) -> dict:
     before = [accuracy(model, VALIDATION) for model in partners.values()]
     start = {name: value.clone() for name, value in method.named_parameters()}
     watch = Watch()
-    trainer = lightning.Trainer(
-        accelerator="cpu",
+    trainer = bare_trainer(
         devices=RANKS,
         strategy="ddp_find_unused_parameters_true",
         max_epochs=EPOCHS,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
         log_every_n_steps=1,
         callbacks=[watch],
     )

@@ -25,6 +25,7 @@ from kd.methods.joint import Joint
 from kd.methods.objective import Objective
 from kd.methods.schedule import warm_up_and_decay
 from kd.models.bow import DAN, DANConfig
+from tests.conftest import bare_trainer
 from tests.test_methods import (
     RECIPE,
     ROWS,
@@ -449,9 +450,7 @@ def test_accumulated_gradients_are_the_mean_for_both():
 
 def train(method: Joint, split, validation, **options) -> lightning.Trainer:
     """`fit` with a validation split of its own."""
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    quiet |= {"enable_model_summary": False, "num_sanity_val_steps": 0, "use_distributed_sampler": False}
-    trainer = lightning.Trainer(accelerator="cpu", **quiet, **options)
+    trainer = bare_trainer(**options)
     trainer.fit(method, TextDataModule(split, validation, batch_size=16))
     return trainer
 

@@ -13,7 +13,6 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-import lightning
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -35,7 +34,7 @@ from kd.identity import identity
 from kd.ready_teacher import ReadyTeacher
 from kd.run import RunDirectory
 from kd.transfer import ShardTexts, Transfer
-from tests.conftest import make_reviews, run_kd
+from tests.conftest import bare_trainer, make_reviews, run_kd
 from tests.test_strategies import supervised
 
 NAMES = ["negative", "positive"]
@@ -257,17 +256,7 @@ def test_each_batch_counts_by_its_share_of_the_step(accumulate, count):
 def test_the_step_that_ends_a_limited_epoch_counts_whole():
     numbered = small_split(24, [20] * 8)
     split = StreamedSplit(two_labels(numbered.resident), numbered.sizes, lambda shard: two_labels(numbered.load(shard)))
-    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        limit_train_batches=5,
-        limit_val_batches=0,
-        accumulate_grad_batches=4,
-        use_distributed_sampler=False,
-        enable_model_summary=False,
-        **options,
-    )
+    trainer = bare_trainer(max_epochs=1, limit_train_batches=5, limit_val_batches=0, accumulate_grad_batches=4)
     method = supervised()
     trainer.fit(method, TextDataModule(split, split.resident, 8))
     assert trainer.global_step == 2

@@ -24,6 +24,7 @@ from kd.methods.objective import Objective
 from kd.methods.schedule import warm_up_and_decay
 from kd.methods.supervised import Supervised
 from kd.models.bilstm import BiLSTM, BiLSTMConfig
+from tests.conftest import bare_trainer
 
 ROWS = 48
 
@@ -76,16 +77,10 @@ def fit(method, split=None, epochs=2, path=None, checkpoint=None, callbacks=(), 
     split = split or make_split()
     validation = make_split()
     curve = Curve()
-    trainer = lightning.Trainer(
-        accelerator="cpu",
+    trainer = bare_trainer(
         max_epochs=epochs,
-        logger=False,
         enable_checkpointing=bool(path),
         default_root_dir=path,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
         callbacks=[curve, *callbacks],
         **options,
     )

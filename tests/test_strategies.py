@@ -43,6 +43,7 @@ from kd.methods.weighting import UncertaintyWeighting
 from kd.models.bilstm import BiLSTM, BiLSTMConfig
 from kd.models.bow import DANConfig
 from kd.models.mapped import compose
+from tests.conftest import bare_trainer
 from tests.test_ddp import split_of
 from tests.test_joint import make_dan
 from tests.test_methods import RECIPE
@@ -163,19 +164,13 @@ class Watch(lightning.Callback):
 def trained(make, ranks=1, strategy="auto", accumulate=1, start=None, save=None) -> dict:
     """Train, and say what came of it; at the end of the first epoch the checkpoint `save` is written."""
     watch, method = Watch(), make()
-    trainer = lightning.Trainer(
-        accelerator="cpu",
+    trainer = bare_trainer(
         devices=ranks,
         strategy=strategy,
         max_epochs=EPOCHS,
         accumulate_grad_batches=accumulate,
         gradient_clip_val=1.0,
-        logger=False,
         enable_checkpointing=save is not None,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
         log_every_n_steps=1,
         callbacks=[watch, *([First(save)] if save else [])],
     )
@@ -337,18 +332,12 @@ def test_accumulated_batches_are_one_large_batch():
             schedule.step()
             expected.append(loss.item())
     watch, other = Watch(), supervised()
-    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = lightning.Trainer(
-        accelerator="cpu",
+    trainer = bare_trainer(
         max_epochs=EPOCHS,
         accumulate_grad_batches=2,
         gradient_clip_val=1.0,
         log_every_n_steps=1,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        enable_model_summary=False,
         callbacks=[watch],
-        **options,
     )
     trainer.fit(other, TextDataModule(TRAIN, VALIDATION, 10))
     assert len(batches) == 5 and len(expected) == trainer.global_step == EPOCHS * 3

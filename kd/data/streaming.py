@@ -80,14 +80,13 @@ class PoolSampler(Sampler[Place]):
         batch_size: rows a batch and rank.
         seed: of the permutations.
         rank, world_size: this process among those that share the rows.
-
     """
 
     def __init__(self, split: StreamedSplit, batch_size: int, seed: int = 0, rank: int = 0, world_size: int = 1):
         self.split, self.batch_size, self.seed = split, batch_size, seed
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
-        self.follow(1, len(self))
+        self.shares: np.ndarray | None = None
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this before each epoch."""
@@ -118,6 +117,10 @@ class PoolSampler(Sampler[Place]):
 
     def __iter__(self) -> Iterator[Place]:
         batches, given = self._batches(), 0
+        if self.shares is None:
+            for pool, rows in batches:
+                yield pool, self.own(rows)
+            return
         while step := list(islice(batches, min(self.accumulate, len(self.shares) - given))):
             counts = [row_counts(pool.labels[rows], pool.labels[self.own(rows)]) for pool, rows in step]
             self.shares[given : given + len(step)] = batch_shares(counts, self.accumulate, self.world_size)

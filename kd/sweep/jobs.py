@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from kd.devices import wants_gpu
 from kd.errors import KDError
 from kd.identity import identity, unread
 from kd.run import RunDirectory
@@ -68,7 +69,7 @@ class Job:
     @property
     def on_gpu(self) -> bool:
         """Whether it takes a GPU where there is one."""
-        return OmegaConf.select(self.config, "trainer.accelerator") in ("auto", "gpu", "cuda")
+        return wants_gpu(OmegaConf.select(self.config, "trainer.accelerator"))
 
     @cached_property
     def task(self) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from kd.ranks import OF_RANKS, die_with_parent, outlive_parent
+from kd.ranks import die_with_parent, environment, forget_ranks, outlive_parent
 
 PR_SET_CHILD_SUBREAPER = 36
 PARENT, GROUP = 1, 2
@@ -56,17 +56,11 @@ def main(descriptor: int, entry: str, preload: list[str]) -> None:
         entry: ``module:function`` that a job calls with its arguments.
         preload: modules to import before the first fork.
     """
-    given = {name: os.environ.get(name) for name in BEFORE_IMPORTS}
-    os.environ.update(BEFORE_IMPORTS)
-    for name in OF_RANKS:
-        os.environ.pop(name, None)
-    function = load(entry)
-    for module in preload:
-        importlib.import_module(module)
-    for name, value in given.items():
-        os.environ.pop(name)
-        if value is not None:
-            os.environ[name] = value
+    forget_ranks()
+    with environment(BEFORE_IMPORTS):
+        function = load(entry)
+        for module in preload:
+            importlib.import_module(module)
     adopt_orphans()
     Server(socket.socket(fileno=descriptor), function).serve()
     os._exit(0)  # there is nothing to put in order, and taking down what was imported takes a second
@@ -144,10 +138,8 @@ class Server:
         if "start" in request:
             self.start(request)
         elif "warm" in request:
-            with (
-                self.attentive(),
-                contextlib.suppress(Exception),
-            ):  # a job that needs it says what is wrong
+            # Whatever goes wrong here, a job that needs it says so.
+            with self.attentive(), contextlib.suppress(Exception):
                 load(request["warm"])(request["with"])
         else:
             self.stop(request["stop"], request["signal"])
