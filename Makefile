@@ -7,7 +7,7 @@ export TOKENIZERS_PARALLELISM ?= true
 
 .PHONY: install demo test check format
 install: .venv/installed
-	$(BIN)/python -m kd.assets
+	$(BIN)/python -m kd.storage.assets
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -22,11 +22,11 @@ from rich.table import Table
 from torch._dynamo.utils import counters
 from training import configuration
 
-from kd import build
+from kd.config import build
 from kd.data.batching import EncodedSplit, LengthBucketSampler
 from kd.methods.base import Method
 from kd.methods.distillation import cached_teacher
-from kd.single_run import quiet
+from kd.training.single_run import quiet
 
 BATCH_SIZE = 64
 

@@ -32,15 +32,17 @@ from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 from training import configuration
 
-from kd import build
+from kd.config import build
+from kd.config.trainer import make_trainer
 from kd.data.batching import EncodedSplit, LengthBucketSampler, Ragged
 from kd.data.module import TextDataModule
-from kd.inference import outputs_by_row, parameter_counts
+from kd.measure.cost import parameter_counts
+from kd.measure.inference import outputs_by_row
 from kd.methods.base import Method
 from kd.methods.distillation import cached_teacher
-from kd.model_folder import load_classifier
-from kd.ready_teacher import PRECISIONS
-from kd.single_run import quiet
+from kd.storage.model_folder import load_classifier
+from kd.teacher.ready import PRECISIONS
+from kd.training.single_run import quiet
 
 BATCH_SIZE, LABELLING_BATCH = 64, 512
 ACTIVITIES = [ProfilerActivity.CUDA]
@@ -177,7 +179,7 @@ def epochs(method: Method, kit: Kit, compiled: dict | None, accelerator: str) ->
         precision = "bf16-mixed" if accelerator == "gpu" else "32-true"
         few = {"max_epochs": 3, "accelerator": accelerator, "precision": precision, "limit_val_batches": 1}
         config.trainer.update({**few, "enable_progress_bar": False})
-        trainer = build.trainer(config, Path(folder))
+        trainer = make_trainer(config, Path(folder))
         trainer.callbacks.append(clock)
         trainer.fit(method, TextDataModule(kit.train, kit.validation, BATCH_SIZE))
     return clock.seconds[0], clock.seconds[1], clock.busy / clock.seconds[2]

@@ -127,8 +127,8 @@ def mark(rows: int) -> list[float]:
 
 def sentences() -> list[list[str]]:
     """The words of the labelled sentences that train."""
-    from kd import build
     from kd.commands.cache_build import composed
+    from kd.config import build
 
     return [text.split() for text in build.splits(composed([])).train["text"]]
 
@@ -183,11 +183,11 @@ def read(folder: Path, rows: int) -> None:
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
-    from kd import build
-    from kd.assets import resolve
+    from kd.config import build
     from kd.data import slices
-    from kd.model_folder import load_tokenizer
-    from kd.transfer import Transfer
+    from kd.storage.assets import resolve
+    from kd.storage.model_folder import load_tokenizer
+    from kd.teacher.transfer_set import Transfer
 
     tokenizer = load_tokenizer(Path(resolve("asset:all-minilm-l6-v2")))
     torch.manual_seed(0)
@@ -258,7 +258,8 @@ def train(folder: Path, rows: int) -> None:
     """One epoch, with a mark every ten batches."""
     import lightning
 
-    from kd import build, single_run
+    from kd.training import single_run
+    from kd.training import train as training
 
     marks = []
 
@@ -270,14 +271,14 @@ def train(folder: Path, rows: int) -> None:
             if batch_index % 10 == 9:
                 marks.append(mark((batch_index + 1) * BATCH_SIZE))
 
-    trainer = build.trainer
+    make_trainer = training.make_trainer
 
     def timed(config, run):
-        made = trainer(config, run)
+        made = make_trainer(config, run)
         made.callbacks.append(Clock())
         return made
 
-    build.trainer = timed
+    training.make_trainer = timed
     (folder / "run").mkdir(exist_ok=True)
     single_run.train(configuration(folder), folder / "run")
     (folder / "train.json").write_text(json.dumps(marks))

@@ -24,17 +24,18 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from kd import build
-from kd.answers import Answers
 from kd.commands.train import configuration_folder
+from kd.config import build
+from kd.config.make import make
 from kd.contract import FeatureLoss
 from kd.data.batching import EncodedSplit, LengthBucketSampler
-from kd.features import bytes_a_row
+from kd.features.feature import bytes_a_row
 from kd.methods.base import Method
 from kd.methods.distillation import cached_teacher
-from kd.model_folder import load_classifier
-from kd.ready_teacher import ReadyTeacher
-from kd.single_run import quiet
+from kd.storage.model_folder import load_classifier
+from kd.teacher.outputs import Answers
+from kd.teacher.ready import ReadyTeacher
+from kd.training.single_run import quiet
 
 BATCH_SIZE = 64
 STUDENT = (
@@ -117,7 +118,7 @@ class Kit:
 def configuration(loss: str) -> DictConfig:
     """As ``kd train`` composes it."""
     with initialize_config_dir(str(configuration_folder()), version_base="1.3"):
-        term = build.make(compose("config", [f"loss=[{loss}]", *STUDENT]).loss[loss])
+        term = make(compose("config", [f"loss=[{loss}]", *STUDENT]).loss[loss])
         chosen = "feature_mapping" if isinstance(term, FeatureLoss) else "distillation"
         config = compose("config", [f"method={chosen}", f"loss=[{loss}]", *STUDENT])
     OmegaConf.set_struct(config, False)

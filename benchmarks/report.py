@@ -21,7 +21,7 @@ import pyarrow
 import pyarrow.parquet
 import yaml
 
-from kd.run import RunDirectory
+from kd.run.directory import RunDirectory
 
 ROWS = {"validation": 1066, "test": 889}
 CONFIG = yaml.safe_load("""
@@ -32,9 +32,9 @@ label_smoothing: 0.0
 cache: {use: true, max_gb: 20}
 balance:
   calibrate: false
-  alpha: {_target_: kd.methods.balance.Constant, value: 0.5}
-  temperature: {_target_: kd.methods.balance.Constant, value: 1}
-  confidence: {_target_: kd.methods.balance.EveryRow}
+  alpha: {_target_: kd.methods.schedules.Constant, value: 0.5}
+  temperature: {_target_: kd.methods.schedules.Constant, value: 1}
+  confidence: {_target_: kd.methods.confidence.EveryRow}
   weighting: {_target_: kd.methods.weighting.ConstantWeighting, _partial_: true}
 resume: true
 rerun: false
@@ -53,16 +53,16 @@ tokenizer: {_target_: kd.data.tokenizers.TeacherTokenizer, restrict: true, min_c
 embeddings: {_target_: kd.models.embeddings.TeacherEmbeddings, std: 0.1}
 student: {_target_: kd.models.bow.DANConfig, embedding_size: 128, hidden_size: 128, num_layers: 2, dropout: 0.3}
 teacher:
-  {_target_: kd.teacher.Teacher, name_or_path: 'asset:all-minilm-l6-v2', fine_tune: true, max_length: 64, epochs: 2,
-   batch_size: 32, learning_rate: 0.0001, weight_decay: 0.01, warm_up: 0.1, gradient_clip: 1.0, seed: 0}
+  {_target_: kd.teacher.teacher.Teacher, name_or_path: 'asset:all-minilm-l6-v2', fine_tune: true, max_length: 64,
+   epochs: 2, batch_size: 32, learning_rate: 0.0001, weight_decay: 0.01, warm_up: 0.1, gradient_clip: 1.0, seed: 0}
 data:
   {name: reviews, path: reviews.csv, train: null, validation: null, test: null, text: text, label: label,
    label_names: [negative, positive], validation_share: 0.1, test_share: 0.1, limit: null, batch_size: 64,
    source: {_target_: kd.data.sources.from_files, path: reviews.csv, text: text, label: label}}
-mapper: {_target_: kd.mapper.Linear, _partial_: true, bias: true}
+mapper: {_target_: kd.features.mapper.Linear, _partial_: true, bias: true}
 optim:
   optimizer: {_target_: torch.optim.AdamW, _partial_: true, lr: 0.001, betas: [0.9, 0.999], eps: 1.0e-08}
-  schedule: {_target_: kd.methods.schedule.warm_up_and_decay, _partial_: true, decay: linear, warm_up: 0.1}
+  schedule: {_target_: kd.methods.learning_rate.warm_up_and_decay, _partial_: true, decay: linear, warm_up: 0.1}
 trainer: {_target_: lightning.Trainer, accelerator: cpu, devices: 1, max_epochs: 10, deterministic: true}
 method: {_target_: kd.methods.distillation.Distillation}
 """)

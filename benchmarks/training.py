@@ -33,15 +33,16 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn import functional
 
-from kd import build
 from kd.commands.train import configuration_folder
+from kd.config import build
+from kd.config.trainer import make_trainer
 from kd.data.batching import EncodedSplit, LengthBucketSampler
 from kd.data.module import TextDataModule
 from kd.methods.base import Method, decay_groups
 from kd.methods.distillation import FrozenTeacher, cached_teacher
-from kd.model_folder import load_classifier
-from kd.ready_teacher import ReadyTeacher
-from kd.single_run import quiet
+from kd.storage.model_folder import load_classifier
+from kd.teacher.ready import ReadyTeacher
+from kd.training.single_run import quiet
 
 BATCH_SIZE = 64
 TEMPERATURE, ALPHA = 2.0, 0.5
@@ -131,7 +132,7 @@ def kd_epoch(method: Method, train: EncodedSplit, validation: EncodedSplit) -> f
         config = configuration("bilstm")
         config.callbacks = {}
         config.trainer.update({"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False})
-        trainer = build.trainer(config, Path(folder))
+        trainer = make_trainer(config, Path(folder))
         trainer.callbacks.append(clock)
         trainer.fit(method, TextDataModule(train, validation, BATCH_SIZE))
     return clock.seconds

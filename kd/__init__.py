@@ -15,7 +15,7 @@ def _started_as_command() -> bool:
     if sys.argv[0] != "-m":  # as it is while Python looks for what -m names, whatever stands before: torchrun says -u
         return Path(sys.argv[0]).stem == "kd"
     named = sys.orig_argv[sys.orig_argv.index("-m") + 1 :] if "-m" in sys.orig_argv else []
-    return named[:1] in (["kd"], ["kd.assets"])
+    return named[:1] in (["kd"], ["kd.storage.assets"])
 
 
 if not _started_as_command():

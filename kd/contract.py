@@ -3,7 +3,7 @@
 A *batch* is a dict of tensors: ``input_ids`` and ``attention_mask`` ``[B, L]``, ``labels`` ``[B]``
 (-100 where there is none), ``index`` ``[B]`` (row number in its split); ``teacher_input_ids`` and
 ``teacher_attention_mask`` where a live teacher reads another tokenizer; ``teacher_logits`` ``[B, C]`` and
-the columns of `kd.features` where the cache answers; ``row_weights`` ``[B]`` where some rows shall count more.
+the columns of `kd.features.feature` where the cache answers; ``row_weights`` ``[B]`` where some rows shall count more.
 
 A *model*, teacher or student, is a ``transformers.PreTrainedModel`` that returns a
 ``SequenceClassifierOutput(logits, hidden_states, attentions)``.

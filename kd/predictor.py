@@ -17,9 +17,9 @@ from transformers import (
 import kd.models  # noqa: F401  registers the students
 from kd.data.batching import EncodedSplit, LengthBucketSampler, tokenize
 from kd.errors import KDError
-from kd.inference import all_logits
-from kd.model_folder import load_classifier, load_tokenizer, longest_text
-from kd.run import RunDirectory
+from kd.measure.inference import all_logits
+from kd.run.directory import RunDirectory
+from kd.storage.model_folder import load_classifier, load_tokenizer, longest_text
 
 LONGEST = 4096
 """Tokens of a text, for models that set no limit."""

@@ -1,4 +1,4 @@
-"""The floors of docs and design hold: imports go down only, and rooms on one floor do not know each other."""
+"""The rows of the house hold: imports go down only, and rooms of one row do not know each other."""
 
 import ast
 from pathlib import Path
@@ -7,144 +7,115 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "kd"
 
-FLOORS = [
-    [
-        *(
-            "errors",
-            "contract",
-            "checksum",
-            "paths",
-            "hub",
-            "run",
-            "metrics",
-            "statistics",
-            "energy",
-            "assets",
-            "model_folder",
-            "mapper",
-            "recording",
-            "progress_bar",
-        ),
-        *(
-            "identity",
-            "launch",
-            "locks",
-            "ranks",
-            "memory",
-            "targets",
-            "devices",
-            "configuration",
-            "sharing",
-            "shares",
-            "quiet",
-        ),
-    ],
-    ["features", "sweep", "report", "requeue"],
-    ["pruning"],
-    ["inference"],
-    ["losses", "models", "methods", "data", "teacher_cache"],
-    ["ready_teacher", "predictor"],
-    ["answers", "fine_tuning"],
-    ["teacher"],
-    ["transfer"],
-    ["ensemble", "assistant"],
-    ["build"],
-    ["limits", "contradictions", "assembly"],
-    ["check"],
+ROWS = [
+    ["errors"],
+    ["storage", "runtime", "contract"],
+    ["losses", "data", "features", "run"],
+    ["sweep", "measure"],
+    ["methods", "models"],
+    ["teacher", "predictor"],
+    ["config", "report"],
+    ["assembly"],
     ["training"],
-    ["single_run"],
     ["commands"],
     ["cli"],
     ["__main__"],
 ]
-# Floor 1 tools that others on floor 1 may use, lowest first.
-FOUNDATION = ["errors", "launch", "locks", "contract", "checksum", "hub", "paths"]
-FLOOR = {room: number for number, rooms in enumerate(FLOORS, start=1) for room in rooms}
+"""From the lowest to the highest."""
+ROW = {room: number for number, rooms in enumerate(ROWS) for room in rooms}
+ROOT_FILES = 8
+FILE_LINES, FUNCTION_LINES = 350, 50
 TORCH_FREE = [
-    "cli.py",
-    "run.py",
-    "errors.py",
-    "statistics.py",
-    "energy.py",
-    "commands/report.py",
-    "commands/cache.py",
-    "teacher_cache.py",
-    "checksum.py",
-    "paths.py",
-    "hub.py",
-    "targets.py",
-    "identity.py",
-    "launch.py",
-    "locks.py",
-    "memory.py",
-    "configuration.py",
-    "sharing.py",
-    "ranks.py",
-    "devices.py",
-    "shares.py",
-    *(f"sweep/{path.name}" for path in sorted((PACKAGE / "sweep").glob("*.py"))),
-    *(f"report/{path.name}" for path in sorted((PACKAGE / "report").glob("*.py"))),
+    *("cli.py", "errors.py", "measure/significance.py", "measure/energy.py", "commands/report.py", "commands/cache.py"),
+    *("teacher/cache.py", "config/targets.py", "config/folder.py", "data/batch_weights.py"),
+    *(f"storage/{name}.py" for name in ("checksum", "files", "hub", "locks", "paths", "pieces")),
+    *(f"runtime/{name}.py" for name in ("devices", "fork_memory", "launch", "ranks", "requeue")),
+    *(f"{wing}/{path.name}" for wing in ("run", "sweep", "report") for path in sorted((PACKAGE / wing).glob("*.py"))),
 ]
-MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.name != "__init__.py")
+"""What reads a run, or starts a sweep, must not wait for torch."""
+HEAVY = {"torch", "transformers", "lightning", "datasets", "torchmetrics"}
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 
-def imported(path: Path) -> set[str]:
-    """The rooms of kd that a module imports."""
-    rooms = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+def name_of(path: Path) -> str:
+    return ".".join(["kd", *path.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__")
+
+
+NAMES = {name_of(path): path for path in MODULES}
+
+
+def imports(path: Path, at_head: bool = False) -> list[str]:
+    """The full names of what a module imports.
+
+    Args:
+        at_head: leave out what is imported within functions.
+    """
+    tree, found = ast.parse(path.read_text()), []
+    for node in tree.body if at_head else ast.walk(tree):
         if isinstance(node, ast.Import):
-            rooms |= {name.name.split(".")[1] for name in node.names if name.name.startswith("kd.")}
-        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "kd":
-            parts = node.module.split(".")
-            rooms |= {parts[1]} if len(parts) > 1 else {name.name for name in node.names if name.name[0] != "_"}
-    return rooms
+            found += [name.name for name in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found += [f"{node.module}.{name.name}" for name in node.names]
+    return found
 
 
-def room_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def modules_of_kd(path: Path, at_head: bool = False) -> set[str]:
+    """The modules of kd that a module imports."""
+    names = (name for name in imports(path, at_head) if name.startswith("kd."))
+    return {name if name in NAMES else name.rpartition(".")[0] for name in names} & set(NAMES)
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_go_down_only(path):
-    room = room_of(path)
-    assert room in FLOOR, f"kd/{room} has no floor: add it to FLOORS"
-    for other in imported(path) - {room}:
-        below = FLOOR[other] < FLOOR[room]
-        foundation = other in FOUNDATION and (
-            room not in FOUNDATION or FOUNDATION.index(other) < FOUNDATION.index(room)
-        )
-        assert below or foundation, f"{path.relative_to(PACKAGE)} imports kd.{other}"
+    room = room_of(name_of(path))
+    assert room in ROW, f"kd/{room} has no row: add it to ROWS"
+    for other in modules_of_kd(path):
+        below = ROW[room_of(other)] < ROW[room]
+        assert below or room_of(other) == room, f"{path.relative_to(PACKAGE)} imports {other}"
+
+
+def test_within_a_room_no_imports_run_in_a_circle():
+    arrows = {name: modules_of_kd(path) - {name} for name, path in NAMES.items()}
+    while ends := [name for name, others in arrows.items() if not others & set(arrows)]:
+        for name in ends:
+            del arrows[name]
+    assert not arrows, f"these import each other: {', '.join(arrows)}"
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "commands").glob("[a-z]*.py")), ids=lambda path: path.stem)
 def test_commands_do_not_import_each_other(path):
-    assert "commands" not in imported(path)
+    assert not any(room_of(name) == "commands" for name in modules_of_kd(path))
 
 
 @pytest.mark.parametrize("name", TORCH_FREE)
 def test_reading_runs_needs_no_torch(name):
     """Neither the module nor what it imports from kd names a heavy library at its head."""
-    heavy = {"torch", "transformers", "lightning", "datasets", "torchmetrics"}
     todo, seen = [PACKAGE / name], set()
     while todo:
         path = todo.pop()
         seen.add(path)
-        tree = ast.parse(path.read_text())
-        for node in tree.body:
-            names = (
-                [n.name for n in node.names]
-                if isinstance(node, ast.Import)
-                else [node.module]
-                if isinstance(node, ast.ImportFrom)
-                else []
-            )
-            assert not heavy & {n.split(".")[0] for n in names}, f"{path} imports {names}"
-        for room in imported(path):
-            if (PACKAGE / f"{room}.py").is_file() and PACKAGE / f"{room}.py" not in seen:
-                todo.append(PACKAGE / f"{room}.py")
+        assert not HEAVY & {found.split(".")[0] for found in imports(path, at_head=True)}, path
+        todo += [NAMES[other] for other in modules_of_kd(path, at_head=True) if NAMES[other] not in seen]
 
 
-def test_only_build_instantiates():
+def test_only_make_instantiates():
     for path in MODULES:
-        if path.name != "build.py":
+        if path != PACKAGE / "config" / "make.py":
             assert "hydra.utils" not in path.read_text(), path
+
+
+def test_the_root_holds_few_files():
+    assert len(list(PACKAGE.glob("*.py"))) <= ROOT_FILES
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_and_functions_can_be_read_in_one_sitting(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= FILE_LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            assert node.end_lineno - node.lineno < FUNCTION_LINES, f"{path.relative_to(PACKAGE)}: {node.name}"

@@ -52,7 +52,7 @@ class OptunaSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Search."""
         from kd.errors import KDError
-        from kd.run import OBJECTIVES
+        from kd.run.directory import OBJECTIVES
         from kd.sweep.search import Search, Space
 
         if not isinstance(self.launcher, LocalLauncher):

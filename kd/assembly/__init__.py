@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from kd import build
-from kd.assembly.alone import Alone
 from kd.assembly.base import Assembly
-from kd.assembly.composed import Composed
-from kd.assembly.distilled import Distilled
-from kd.assembly.hinted import Hinted
-from kd.assembly.together import Together
+from kd.assembly.distillation import Distilled
+from kd.assembly.joint import Together
+from kd.assembly.supervised import Alone
+from kd.assembly.to_student import Composed
+from kd.assembly.to_teacher import Hinted
+from kd.config import build
 from kd.data.sources import Splits
 from kd.methods.base import Method
 from kd.methods.distillation import Distillation
 from kd.methods.feature_mapping import ToStudent, ToTeacher
 from kd.methods.joint import Joint
 from kd.methods.supervised import Supervised
-from kd.teacher import Teacher
+from kd.teacher.teacher import Teacher
 
 __all__ = ["ASSEMBLIES", "Assembly", "Composed", "assemble"]
 

@@ -12,16 +12,18 @@ import numpy as np
 from omegaconf import DictConfig
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kd import build
-from kd.answers import Answers, check_members
+from kd.config import build
+from kd.config.make import once
 from kd.data.batching import EncodedSplit, in_slices
 from kd.data.sources import Splits
 from kd.data.streaming import StreamedSplit
-from kd.devices import Devices
 from kd.methods.base import Method
-from kd.ready_teacher import ReadyTeacher
-from kd.teacher import Teacher
-from kd.transfer import Transfer
+from kd.runtime.devices import Devices
+from kd.teacher.label_order import check_members
+from kd.teacher.outputs import Answers
+from kd.teacher.ready import ReadyTeacher
+from kd.teacher.teacher import Teacher
+from kd.teacher.transfer_set import Transfer
 
 
 class Assembly(ABC):
@@ -80,7 +82,7 @@ class Assembly(ABC):
             own = type(self).tokenizer is Assembly.tokenizer
             return {"split": name, "rows": len(split), "own": own}  # supervised runs leave out rows without a label
 
-        return build.once(
+        return once(
             "encoded",
             self.config,
             build.WORDS,

@@ -9,9 +9,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from kd import teacher_cache
 from kd.errors import KDError
-from kd.run import read_json
+from kd.storage.files import read_json
+from kd.teacher import cache as teacher_cache
 
 
 def main(arguments: list[str]) -> int:

@@ -18,12 +18,14 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from kd import ranks, single_run, targets
-from kd.configuration import configuration_folder, one_sentence
+from kd.config import targets
+from kd.config.folder import configuration_folder, one_sentence
 from kd.errors import KDError
-from kd.launch import Launch
-from kd.quiet import quiet
-from kd.training import assembled
+from kd.runtime import ranks
+from kd.runtime.launch import Launch
+from kd.runtime.silence import quiet
+from kd.training import single_run
+from kd.training.train import assembled
 
 WORKER = "KD_CACHE_WORKER"
 """The number of a process that another ``kd cache build`` has started."""

@@ -12,16 +12,16 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from kd import build, targets
+from kd.config import build, targets
 from kd.contract import IGNORED_LABEL
 from kd.data.batching import labels_of
 from kd.data.files import read_rows
 from kd.data.labels import LabelReader
 from kd.errors import KDError
-from kd.metrics import label_metrics
+from kd.measure.metrics import label_metrics
+from kd.measure.significance import accuracy_interval
 from kd.predictor import Predictor
-from kd.run import RunDirectory
-from kd.statistics import accuracy_interval
+from kd.run.directory import RunDirectory
 
 
 def main(arguments: list[str]) -> int:

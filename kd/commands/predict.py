@@ -19,8 +19,8 @@ import pyarrow.parquet
 
 from kd.data.files import Row, file_format, read_rows
 from kd.errors import KDError
-from kd.locks import mark
 from kd.predictor import Predictor
+from kd.storage.locks import mark
 
 CHUNK = 4096
 """Rows in memory at a time; within a chunk rows are batched by length."""

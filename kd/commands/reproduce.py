@@ -14,10 +14,10 @@ import pyarrow.parquet
 from rich.console import Console
 from rich.table import Table
 
-from kd import targets
-from kd.checksum import file_sha256
+from kd.config import targets
 from kd.errors import KDError
-from kd.run import RunDirectory
+from kd.run.directory import RunDirectory
+from kd.storage.checksum import file_sha256
 
 SPLITS = ("validation", "test")
 
@@ -81,7 +81,7 @@ def train(config: dict[str, Any], place: Path) -> float | list[float] | None:
     """One run of this configuration, in a folder of its own; None in a rank other than the first."""
     from omegaconf import OmegaConf
 
-    from kd import single_run
+    from kd.training import single_run
 
     place.mkdir(parents=True, exist_ok=True)
     return single_run.train(OmegaConf.create(config), place)

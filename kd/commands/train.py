@@ -19,11 +19,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from kd import ranks, sweep, targets
-from kd.configuration import configuration_folder, one_sentence
+from kd import sweep
+from kd.config import targets
+from kd.config.folder import configuration_folder, one_sentence
 from kd.errors import KDError, Pruned
-from kd.paths import plain_name
-from kd.requeue import requeue_when_told
+from kd.runtime import ranks
+from kd.runtime.requeue import requeue_when_told
+from kd.storage.paths import plain_name
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +79,7 @@ def mode_as_said(arguments: list[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def checked_compositions() -> Iterator[None]:
-    """Look at what Hydra composes before it calls anything that stands in it; see `kd.targets`."""
+    """Look at what Hydra composes before it calls anything that stands in it; see `kd.config.targets`."""
     compose, refused = ConfigLoaderImpl.load_configuration, []
 
     def load_configuration(self, *arguments, run_mode: RunMode, **options) -> DictConfig:
@@ -128,8 +130,8 @@ def job(config: DictConfig) -> float | list[float] | None:
 
 
 def train(config: DictConfig) -> float | list[float] | None:
-    """Train one student in Hydra's output directory; see `kd.single_run.train`."""
-    from kd import single_run
+    """Train one student in Hydra's output directory; see `kd.training.single_run.train`."""
+    from kd.training import single_run
 
     return single_run.train(config, Path(HydraConfig.get().runtime.output_dir))
 

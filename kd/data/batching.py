@@ -91,7 +91,7 @@ class StoredTexts(Sequence[str], ABC):
     """Texts on disk, of which most is known without reading them."""
 
     hash: str
-    """As `kd.teacher_cache.texts_hash` gives it."""
+    """As `kd.teacher.cache.texts_hash` gives it."""
 
     @abstractmethod
     def tokens(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Ragged:

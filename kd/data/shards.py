@@ -19,7 +19,7 @@ from kd.data.files import LINES_KEPT
 from kd.data.slices import Counts, Source, read_slices, repeated, write_table, write_whole
 from kd.data.splits import FATES
 from kd.errors import KDError
-from kd.locks import lock
+from kd.storage.locks import lock
 
 log = logging.getLogger(__name__)
 

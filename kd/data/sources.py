@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 
 import datasets
 
-from kd import hub
-from kd.assets import resolve
 from kd.data.files import SUFFIXES, Rows, Tally, file_format, read_rows
 from kd.data.labels import LabelReader, require_label_names
 from kd.data.splits import SplitBuilder, Splits, require_shares
 from kd.errors import KDError
+from kd.storage import hub
+from kd.storage.assets import resolve
 
 __all__ = ["Splits", "from_files", "from_files_or_hub", "from_hub", "read_rows"]
 

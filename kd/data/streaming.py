@@ -10,8 +10,8 @@ import numpy as np
 from torch.utils.data import Dataset, Sampler
 
 from kd.contract import Batch
+from kd.data.batch_weights import batch_shares, row_counts
 from kd.data.batching import EncodedSplit, LengthBucketSampler, Ragged, batch_count, padding_share
-from kd.shares import batch_shares, row_counts
 
 POOL_SHARDS = 8
 """Shards that are mixed with one another; more mix better and hold more in memory."""
@@ -106,7 +106,7 @@ class PoolSampler(Sampler[Place]):
             count: batches that are trained on an epoch.
 
         Returns:
-            ``[count, 2]`` of `kd.shares.batch_shares`, filled in while the batches are given out.
+            ``[count, 2]`` of `kd.data.batch_weights.batch_shares`, filled in while the batches are given out.
         """
         self.accumulate, self.shares = accumulate, np.ones((count, 2))
         return self.shares

@@ -24,9 +24,9 @@ from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import WordLevelTrainer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from kd.assets import resolve
 from kd.errors import KDError
-from kd.model_folder import load_tokenizer, local_model
+from kd.storage.assets import resolve
+from kd.storage.model_folder import load_tokenizer, local_model
 
 READ = ["input_ids", "attention_mask"]
 TEXTS_AT_ONCE = 1024

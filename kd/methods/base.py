@@ -20,9 +20,9 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from kd.contract import IGNORED_LABEL, Batch
+from kd.data.batch_weights import batch_shares, row_counts
 from kd.errors import KDError
 from kd.methods.sharding import FullySharded, shard
-from kd.shares import batch_shares, row_counts
 
 
 class Method(lightning.LightningModule, ABC):

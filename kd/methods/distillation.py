@@ -15,7 +15,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from kd.contract import ATTENTION_OUTPUTS, Answer, Batch, supported_outputs
 from kd.errors import KDError
-from kd.features import Feature, read
+from kd.features.feature import Feature, read
 from kd.methods.base import Method
 from kd.methods.objective import Objective
 from kd.methods.sharding import FullySharded, sharded_copy

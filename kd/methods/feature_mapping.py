@@ -17,13 +17,13 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from kd import recording
 from kd.contract import ATTENTION_OUTPUTS, Answer, Batch
 from kd.errors import KDError
-from kd.features import Feature, inner
+from kd.features import attention as recording
+from kd.features.feature import Feature, inner
+from kd.features.matching import Matching
 from kd.methods.base import decay_groups, factors, student_output
 from kd.methods.distillation import LogitMethod, Source, TaughtMethod, cached_teacher, require_losses, trained
-from kd.methods.matching import Matching
 from kd.methods.objective import Objective
 from kd.methods.weighting import ConstantWeighting
 

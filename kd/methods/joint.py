@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from kd.contract import IGNORED_LABEL, Answer, Batch, Loss, detached
 from kd.errors import KDError
-from kd.inference import evaluating
+from kd.measure.inference import evaluating
 from kd.methods.base import Method, decay_groups, factors, student_output
 from kd.methods.distillation import needs_in_words, require_losses, teacher_inputs, trained
 from kd.methods.objective import Objective

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from kd.contract import Answer, Batch, Loss
 from kd.errors import KDError
-from kd.methods.balance import Confidence, Constant, EveryRow, LearnedTemperature, Schedule, effective_rows
+from kd.methods.confidence import Confidence, EveryRow, effective_rows
+from kd.methods.schedules import Constant, LearnedTemperature, Schedule
 from kd.methods.weighting import ConstantWeighting, Weighting, mean_over_ranks
 
 log = logging.getLogger(__name__)

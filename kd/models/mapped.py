@@ -17,10 +17,11 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from kd.errors import KDError
-from kd.mapper import Mapper, new_mapper
-from kd.model_folder import longest_text
+from kd.features.mapper import Mapper
+from kd.features.mappers import new_mapper
 from kd.models.base import label_loss
 from kd.models.pretrained import new_student
+from kd.storage.model_folder import longest_text
 
 DROPPED = ("attn_implementation", "auto_map", "dtype", "experts_implementation", "id2label", "label2id", "name_or_path")
 DROPPED += ("output_attentions", "output_hidden_states", "quantization_config", "return_dict", "torch_dtype")
@@ -34,7 +35,7 @@ class MappedConfig(PreTrainedConfig):
     Args:
         encoder: the cut encoder's configuration as a dict, with its ``model_type``.
         layer: layers of the teacher that are left; 0 is its embeddings alone.
-        mapper: as `kd.mapper.Mapper.spec` says it.
+        mapper: as `kd.features.mapper.Mapper.spec` says it.
         student: the body's configuration as a dict; its labels are those of this config.
         pad_token_id: the encoder's.
         max_position_embeddings: tokens that encoder and body have positions for; None without a limit.

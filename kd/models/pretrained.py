@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
-from kd.assets import resolve
 from kd.errors import KDError
-from kd.inference import evaluating
-from kd.model_folder import load_config, local_model
+from kd.measure.inference import evaluating
+from kd.storage.assets import resolve
+from kd.storage.model_folder import load_config, local_model
 
 
 def pretrained_config(name_or_path: str, vocab_size: int, num_labels: int, pad_token_id: int) -> PreTrainedConfig:

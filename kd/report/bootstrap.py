@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-from kd.statistics import SMALLEST_P
+from kd.measure.significance import SMALLEST_P
 
 RESAMPLES = 10_000
 TAIL = 0.005

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kd.measure.significance import accuracy_interval
 from kd.report.arms import TITLES, Arm, deviation
 from kd.report.calibration import calibration, fit_temperature
 from kd.report.runs import Run, Split
@@ -14,7 +15,6 @@ from kd.report.study import Study
 from kd.report.tables import EMPTY, Cell, Table, number, percent, points, probability
 from kd.report.verdicts import Comparison
 from kd.report.words import millions, plural
-from kd.statistics import accuracy_interval
 
 NAMES = dict(zip(TITLES, ("brought", "ways", "word-table", "peers"), strict=True))
 """Files of the comparisons, by title."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from kd.run import RunDirectory
+from kd.run.directory import RunDirectory
 
 OF_A_JOB = "hydra.mode=RUN"
 """In the command of every job of a sweep: see `kd.sweep.jobs.Job.arguments`."""

@@ -10,11 +10,11 @@ from importlib.resources import files
 from pathlib import Path
 
 from kd.errors import KDError
-from kd.locks import mark
 from kd.report.document import Block, Document, Section
 from kd.report.drawing import drawn, inline
 from kd.report.tables import code, marked_down
 from kd.report.words import plain
+from kd.storage.locks import mark
 
 MARK = ".kd-report"
 MOST_COMMANDS = 30

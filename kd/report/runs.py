@@ -19,7 +19,7 @@ from kd.errors import KDError
 from kd.report.origin import command_of
 from kd.report.settings import settings
 from kd.report.words import listed, plural
-from kd.run import RunDirectory
+from kd.run.directory import RunDirectory
 
 FIGURES = (
     *("method", "student", "embeddings", "data", "seed", "test", "parameters", "model_bytes", "latency"),

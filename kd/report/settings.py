@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kd import identity
+from kd.run import identity
 
 GROUPS = ("student", "embeddings", "tokenizer", "teacher", "data")
 """Groups of choices; two options of one group are told apart by name rather than key by key."""

@@ -15,7 +15,7 @@ from kd.errors import KDError
 from kd.report.arms import Arm
 from kd.report.origin import plain_command
 from kd.report.runs import Found, Run
-from kd.run import read_json
+from kd.storage.files import read_json
 
 STATES = {"failed": "failed", "running": "not finished", "waiting": "not started"}
 

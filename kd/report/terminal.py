@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kd.measure.significance import accuracy_interval
 from kd.report.arms import TITLES, Arm, deviation, usual_seeds
 from kd.report.runs import Run
 from kd.report.study import Study
 from kd.report.verdicts import Comparison
 from kd.report.words import millions, plain
-from kd.statistics import accuracy_interval
 
 UNKNOWN = "method=supervised with the same student, data and budget (the runs do not tell their command)"
 

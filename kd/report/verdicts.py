@@ -7,9 +7,9 @@ from functools import cached_property
 
 import numpy as np
 
+from kd.measure.significance import PairedTest, accuracy_interval, holm
 from kd.report.arms import Arm, Pair, deviation
 from kd.report.bootstrap import Bootstrap, Spread
-from kd.statistics import PairedTest, accuracy_interval, holm
 
 LEVEL = 0.05
 

@@ -18,7 +18,7 @@ from kd.errors import KDError
 
 START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); sys.argv[0] = 'kd'; "  # for which kd imports nothing yet
-    "from kd.ranks import die_with_parent; die_with_parent(int(sys.argv[2])); "  # while it imports the rest
+    "from kd.runtime.ranks import die_with_parent; die_with_parent(int(sys.argv[2])); "  # while it imports the rest
     "from kd.sweep.server import main; main(int(sys.argv[3]), sys.argv[4], sys.argv[5:])"
 )
 

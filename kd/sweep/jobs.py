@@ -15,10 +15,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from kd.devices import wants_gpu
 from kd.errors import KDError
-from kd.identity import identity, unread
-from kd.run import RunDirectory
+from kd.run.directory import RunDirectory
+from kd.run.identity import identity, unread
+from kd.runtime.devices import wants_gpu
 
 SLUG = 80
 LOG = "job.log"
@@ -32,7 +32,7 @@ class Job:
         number: in the sweeper's order.
         overrides: as the sweeper gives them.
         config: composed, with Hydra's own keys.
-        identity: of the run; see `kd.identity`.
+        identity: of the run; see `kd.run.identity`.
         directory: of the run.
         state: waiting, running, done, pruned or failed.
         reason: why it failed or was pruned.

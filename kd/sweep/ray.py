@@ -17,7 +17,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from kd.errors import KDError
-from kd.ranks import die_with_parent
+from kd.runtime.ranks import die_with_parent
 from kd.sweep.jobs import Job
 
 PASSED_ON = ("PYTHONPATH", "KD_HOME", "HF_HOME", "HF_HUB_OFFLINE")

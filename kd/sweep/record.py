@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from kd.errors import KDError
-from kd.run import RunDirectory, read_json, write_json
+from kd.run.directory import RunDirectory
+from kd.storage.files import read_json, write_json
 from kd.sweep.jobs import Job, facts
 
 FORMAT = 1

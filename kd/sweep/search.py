@@ -1,7 +1,7 @@
 """A search of Optuna over runs: what is searched, what became of the trials, and how a study goes on.
 
 The trials' states are kept in ``study.journal`` in the sweep's folder, a file that several processes may write: the
-sweep, and the jobs that report how they go (`kd.pruning`). Optuna is imported where it is used.
+sweep, and the jobs that report how they go (`kd.training.pruning`). Optuna is imported where it is used.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from kd.errors import KDError, Pruned
-from kd.identity import NO_DIFFERENCE
-from kd.run import write_text
+from kd.run.identity import NO_DIFFERENCE
+from kd.storage.files import write_text
 from kd.sweep.jobs import quoted
 
 TRIAL = "KD_OPTUNA_TRIAL"
@@ -85,7 +85,7 @@ class Search:
     Args:
         root: the sweep's folder.
         name: of the study.
-        objectives: names of what is compared; see `kd.run.OBJECTIVES`.
+        objectives: names of what is compared; see `kd.run.directory.OBJECTIVES`.
         space: what is searched.
         sampler: Optuna's.
         n_trials: how many the study shall have in all, those of earlier commands too.

@@ -34,7 +34,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from kd.ranks import die_with_parent, environment, forget_ranks, outlive_parent
+from kd.runtime.ranks import die_with_parent, environment, forget_ranks, outlive_parent
 
 PR_SET_CHILD_SUBREAPER = 36
 PARENT, GROUP = 1, 2

@@ -16,8 +16,8 @@ from hydra.core.config_loader import ConfigLoader
 from omegaconf import DictConfig, OmegaConf
 
 from kd.errors import KDError
-from kd.locks import lock_or_refuse, look_again
-from kd.ranks import told_failure
+from kd.runtime.ranks import told_failure
+from kd.storage.locks import lock_or_refuse, look_again
 from kd.sweep.client import ForkServer
 from kd.sweep.interrupts import Interrupts
 from kd.sweep.jobs import Job, known_runs, plan
@@ -27,11 +27,11 @@ from kd.sweep.slots import Slot, slots_for, usable_cores, visible_gpus
 
 ENTRY = "kd.cli:main"
 PRELOAD = [
-    *("kd.single_run", "kd.losses.logits", "kd.losses.label", "hydra._internal.logging_config"),
+    *("kd.training.single_run", "kd.losses.logits", "kd.losses.label", "hydra._internal.logging_config"),
     *("transformers.models.bert.modeling_bert", "transformers.models.bert.tokenization_bert"),
 ]
 """What a job imports: all of it at once, or late, as transformers does with a teacher's architecture."""
-WARM = "kd.single_run:remember"
+WARM = "kd.training.single_run:remember"
 GRACE = 10.0
 """Seconds that a job has to end in order after Ctrl-C; none after the second."""
 

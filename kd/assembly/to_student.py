@@ -1,0 +1,108 @@
+"""Feature mapping into the student: the teacher's lower layers, a mapper and the student's body in one model."""
+
+from __future__ import annotations
+
+import logging
+from functools import cached_property
+from typing import Any, final
+
+import torch
+from omegaconf import DictConfig
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from kd.assembly.base import Assembly
+from kd.config import build
+from kd.config.make import make
+from kd.data.batching import EncodedSplit
+from kd.data.sources import Splits
+from kd.errors import KDError
+from kd.features.feature import Feature, depth_of
+from kd.features.fitted_mapper import FittedMapper
+from kd.measure.cost import latencies
+from kd.methods.base import Method
+from kd.methods.feature_mapping import fitting_batches
+from kd.models.mapped import compose, mapped_config, teacher_share
+from kd.teacher.ready import require_room
+from kd.teacher.teacher import Teacher
+
+log = logging.getLogger(__name__)
+
+
+@final
+class Composed(Assembly):
+    """The teacher's vectors in place of the student's own embeddings; the teacher's tokenizer in place of its own."""
+
+    def __init__(self, config: DictConfig, splits: Splits, teacher: Teacher | None):
+        super().__init__(config, splits, teacher)
+        if teacher.max_length != config.data.max_length:
+            raise KDError(
+                f"method.direction=to_student reads the texts as the teacher does, found data.max_length="
+                f"{config.data.max_length} and teacher.max_length={teacher.max_length}; set both to one length"
+            )
+        log.info("to_student: the composition reads the teacher's tokens, whatever the tokenizer")
+        self.objective = self._objective()
+        depth = depth_of(teacher.config)
+        self.layer = depth if config.method.layer is None else config.method.layer
+        self.feature = Feature("hidden_states", self.layer)
+        body = build.student_config(config.student, config, 1, 0, splits.label_names)
+        mapped_config(teacher.config, self.layer, make(config.mapper), body)
+        if config.cache.use:
+            tokens = len(teacher.tokens(splits.train["text"]).values)
+            require_room(teacher.config, [self.feature], len(splits.train), tokens, "train", config.cache.max_gb)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self.teacher.tokenizer
+
+    @cached_property
+    def student(self) -> PreTrainedModel:
+        config, names = self.config, self.splits.label_names
+        body = build.student_config(config.student, config, 1, 0, names)
+        torch.manual_seed(config.seed)
+        return compose(self.answers.teacher.model, self.layer, make(config.mapper), body)
+
+    def method(self) -> Method:
+        self._fit_mapper()
+        return build.method(
+            self.config,
+            self.student,
+            objective=self.objective,
+            column=self.feature.column,
+            teacher=self.answers.source(),
+        )
+
+    def _fit_mapper(self) -> None:
+        """Fit a closed-form mapper: on the features alone, or towards the word table that the student would have."""
+        mapper = self.student.mapper
+        if not isinstance(mapper, FittedMapper):
+            return
+        features, ids = [], []
+        for batch in fitting_batches(self.train(), self.config.seed):
+            mask = batch["attention_mask"].bool()
+            found = batch.get(f"teacher_{self.feature.column}")
+            if found is None:
+                read = (batch[name].to(self.student.device) for name in ("input_ids", "attention_mask"))
+                found = self.student.features_of(*read).cpu()
+            features.append(found[mask].float())
+            ids.append(batch["input_ids"][mask])
+        if not mapper.needs_target:
+            mapper.fit(torch.cat(features))
+            return
+        own = torch.zeros(len(self.tokenizer), mapper.out_size)
+        table = build.word_table(self.config, own, self.tokenizer, self.teacher, self.config.seed)
+        mapper.fit(torch.cat(features), table[torch.cat(ids)])
+
+    def train(self) -> EncodedSplit:
+        return self._with_features("train")
+
+    def validation(self) -> EncodedSplit:
+        return self._with_features("validation")
+
+    def _with_features(self, name: str) -> EncodedSplit:
+        return self.answers.attached_to(self.encoded(name), getattr(self.splits, name), name, [self.feature])
+
+    def figures(self) -> dict[str, Any]:
+        texts, max_length = self.splits.validation["text"][:200], self.config.data.max_length
+        of_encoder, of_whole = latencies([self.student.encoder, self.student], self.tokenizer, texts, max_length)
+        times = {"encoder_ms": of_encoder["p50_ms"], "whole_ms": of_whole["p50_ms"]}
+        return {"teacher_inside": teacher_share(self.student) | {"layer": self.layer} | times}

@@ -1,0 +1,70 @@
+"""Feature mapping towards the teacher: pairs of layers, and the teacher's columns for them."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import numpy as np
+from omegaconf import DictConfig
+
+from kd.assembly.base import Assembly
+from kd.config import build
+from kd.data.batching import EncodedSplit
+from kd.data.sources import Splits
+from kd.errors import KDError
+from kd.methods.base import Method
+from kd.teacher.ready import require_room
+from kd.teacher.teacher import Teacher
+
+
+@final
+class Hinted(Assembly):
+    """The student's features against the teacher's, layer by layer."""
+
+    def __init__(self, config: DictConfig, splits: Splits, teacher: Teacher | None):
+        super().__init__(config, splits, teacher)
+        self.objective = self._objective()
+        sources = teacher.sources(config.method.features_from)
+        self.matchings = {
+            member or "teacher": build.matching(config, self.objective.transfer, self.student, source.config, member)
+            for member, source in sources.items()
+        }
+        self.features = frozenset().union(*(matching.features for matching in self.matchings.values()))
+        for matching, source in zip(self.matchings.values(), sources.values(), strict=True):
+            if matching.by_token:
+                self._require_same_tokens(matching.by_token[0], source)
+            if config.cache.use:
+                tokens = len(source.tokens(splits.train["text"]).values) if matching.by_token else 0
+                require_room(source.config, matching.features, len(splits.train), tokens, "train", config.cache.max_gb)
+
+    def _require_same_tokens(self, loss: str, source: Teacher) -> None:
+        """Refuse token-level terms between models that cut a text differently."""
+        own, other = self.encoded("train").tokens, source.tokens(self.splits.train["text"])
+        names = self.tokenizer.convert_ids_to_tokens(range(len(self.tokenizer)))
+        ids = np.array(source.tokenizer.convert_tokens_to_ids(names))
+        if not np.array_equal(own.offsets, other.offsets) or not np.array_equal(ids[own.values], other.values):
+            raise KDError(
+                f"loss '{loss}' compares token by token, and student and teacher cut the texts differently; use "
+                "tokenizer=teacher or tokenizer=restricted with one max_length for both, or a loss on one vector a "
+                "text, such as hint"
+            )
+
+    def method(self) -> Method:
+        return build.method(
+            self.config,
+            self.student,
+            objective=self.objective,
+            matchings=self.matchings,
+            teacher=self.answers.source(self.features),
+        )
+
+    def train(self) -> EncodedSplit:
+        return self.answers.attached_to(self.encoded("train"), self.splits.train, "train", self.features)
+
+    def figures(self) -> dict[str, Any]:
+        layers = {
+            f"{teacher}/{name}": [list(pair) for pair in pairs]
+            for teacher, matching in self.matchings.items()
+            for name, pairs in matching.possible.items()
+        }
+        return {"layers": layers}

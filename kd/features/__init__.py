@@ -1,0 +1,1 @@
+"""Inner outputs of models: which there are, how they are read, paired and mapped."""

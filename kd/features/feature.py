@@ -1,0 +1,134 @@
+"""Which inner outputs of a model are asked for, what their columns are called, and how they are computed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PretrainedConfig, PreTrainedModel
+
+from kd.contract import ATTENTION_OUTPUTS, Batch
+from kd.errors import KDError
+from kd.features import attention as recording
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One inner output of a model.
+
+    Args:
+        output: "hidden_states", "queries", "keys" or "values".
+        layer: 0 for the embeddings, 1 for the lowest layer; attention has no layer 0.
+        pooling: how a text's one vector is made of its tokens' ("mean" or "cls"); None for a vector a token.
+        member: whose it is, in an ensemble of teachers.
+    """
+
+    output: str
+    layer: int
+    pooling: str | None = None
+    member: str = ""
+
+    @property
+    def column(self) -> str:
+        """The feature's name in the cache; in a batch it is ``teacher_`` and this."""
+        owner = f"{self.member}." if self.member else ""
+        return f"{owner}{self.output}-{self.layer}-{self.pooling or 'tokens'}"
+
+
+def pooled(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
+    """One vector a text.
+
+    Args:
+        states: ``[B, L, d]``.
+        mask: ``[B, L]``, 1 for a token.
+        pooling: "mean" over the tokens, or "cls", the first token.
+
+    Returns:
+        ``[B, d]``; zero for a text without tokens.
+    """
+    return POOLINGS[pooling](states, mask.to(states.dtype))
+
+
+def _mean(states: Tensor, mask: Tensor) -> Tensor:
+    # where, not times: padding may hold anything
+    real = torch.where(mask.unsqueeze(-1) > 0, states, 0)
+    return real.sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def _first(states: Tensor, mask: Tensor) -> Tensor:
+    return states[:, 0] * mask[:, :1]
+
+
+POOLINGS = {"mean": _mean, "cls": _first}
+
+
+def width(config: PretrainedConfig, feature: Feature) -> int:
+    """Numbers in one vector of a transformer's feature."""
+    if feature.output != "hidden_states":
+        heads = config.num_attention_heads
+        return heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+    return config.hidden_size
+
+
+def bytes_a_row(config: PretrainedConfig, feature: Feature, tokens: float) -> float:
+    """What a row of so many tokens takes in the cache, in half precision."""
+    return 2 * width(config, feature) * (1 if feature.pooling else tokens)
+
+
+def read(model: PreTrainedModel, inputs: Batch, features: Collection[Feature]) -> tuple[Tensor, dict[Feature, Tensor]]:
+    """Run a transformer once.
+
+    Args:
+        model: a classifier; where attention is asked for, after `recording.prepare`.
+        inputs: ``input_ids`` and ``attention_mask`` ``[B, L]``.
+        features: what is wanted beyond the logits.
+
+    Returns:
+        logits ``[B, C]``, and each feature ``[B, d]`` or, without pooling, ``[B, L, d]``; heads side by side.
+    """
+    if not features:
+        return model(**inputs).logits, {}
+    output, triples = inner(model, inputs, {feature.output for feature in features})
+    found = {}
+    for feature in features:
+        if feature.output == "hidden_states":
+            states = output.hidden_states[feature.layer]
+        else:
+            states = joined(triples[feature.layer - 1][PLACES[feature.output]])
+        found[feature] = pooled(states, inputs["attention_mask"], feature.pooling) if feature.pooling else states
+    return output.logits, found
+
+
+def inner(model: PreTrainedModel, inputs: Batch, outputs: Collection[str]):
+    """The model's output, with hidden states if they are among the outputs, and one (query, key, value) a layer."""
+    hidden = {"output_hidden_states": True} if "hidden_states" in outputs else {}
+    if ATTENTION_OUTPUTS & set(outputs):
+        return recording.recorded(model, **inputs, **hidden)
+    return model(**inputs, **hidden), []
+
+
+PLACES = {"queries": 0, "keys": 1, "values": 2}
+
+
+def joined(heads: Tensor) -> Tensor:
+    """``[B, H, L, d_head]`` -> ``[B, L, H * d_head]``."""
+    return heads.transpose(1, 2).flatten(2)
+
+
+def split_heads(vectors: Tensor, heads: int) -> Tensor:
+    """``[B, L, H * d_head]`` -> ``[B, H, L, d_head]``."""
+    return vectors.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def depth_of(config: PretrainedConfig) -> int:
+    """Layers of a teacher.
+
+    Raises:
+        KDError: it has none.
+    """
+    depth = getattr(config, "num_hidden_layers", None)
+    if depth is None:
+        raise KDError(f"teacher '{config.model_type}' has no layers to match; use a transformer as the teacher")
+    return depth

@@ -1,0 +1,241 @@
+"""Mappers with a closed form: fitted once to features before training, constant after that."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, ClassVar, Self, final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kd.contract import number, option
+from kd.errors import KDError
+from kd.features.mapper import Features, Mapper
+
+CHUNK = 8192
+"""Feature vectors that are held in float64 at once while a mapper is fitted."""
+
+
+class FittedMapper(Mapper, ABC):
+    """A map with a closed form: `fit` it once, then it is constant. All it knows are buffers.
+
+    ``W (x - origin) + bias``, where origin is the mean of the source, and bias that of the target
+
+    Args:
+        in_size: width of what it reads, the source.
+        out_size: width of what it gives.
+        options: what else the concrete mapper was told.
+    """
+
+    needs_target: ClassVar[bool] = True
+    """Whether it is fitted on pairs of source and target; otherwise on the source alone."""
+
+    def __init__(self, in_size: int, out_size: int, **options: Any):
+        super().__init__(in_size, out_size, **options)
+        self.register_buffer("origin", torch.zeros(self.in_size))
+        self.register_buffer("weight", torch.zeros(self.out_size, self.in_size))
+        self.register_buffer("bias", torch.zeros(self.out_size))
+        self.register_buffer("fitted", torch.tensor(False))
+        self._known_as_fitted = False
+        self.register_load_state_dict_post_hook(_read_again)
+
+    @abstractmethod
+    def solve(self, source: Features, target: Features | None) -> Tensor:
+        """W, ``[out_size, in_size]``, in float64, from checked features."""
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether `fit` was called, on this object or on the one whose state it loaded."""
+        # A True is remembered: reading a buffer makes the host wait for the accelerator.
+        self._known_as_fitted = self._known_as_fitted or bool(self.fitted)
+        return self._known_as_fitted
+
+    @final
+    @torch.no_grad()
+    def fit(self, source: Features, target: Features | None = None) -> Self:
+        """Set the map from features, in float64 and in chunks.
+
+        Args:
+            source: ``[N, in_size]``.
+            target: ``[N, out_size]``, row by row what the source shall become; read where it `needs_target`.
+
+        Returns:
+            The mapper itself.
+
+        Raises:
+            KDError: a shape does not fit, a value is not finite, or there are too few rows.
+        """
+        origin = self._checked_mean("source", source, self.in_size)
+        bias = torch.zeros(self.out_size)
+        if self.needs_target:
+            if target is None or len(target) != len(source):
+                found = "none" if target is None else len(target)
+                raise KDError(
+                    f"mapper '{self.name}' is fitted on pairs and needs {len(source)} target rows, found {found}; "
+                    "give source and target features of the same texts in the same order"
+                )
+            bias = self._checked_mean("target", target, self.out_size)
+        weight = self.solve(source, target)
+        for buffer, value in ((self.origin, origin), (self.weight, weight), (self.bias, bias)):
+            buffer.copy_(value)
+        self.fitted.fill_(True)
+        return self
+
+    def _checked_mean(self, side: str, features: Features, width: int) -> Tensor:
+        if features.ndim != 2 or features.shape[1] != width or not len(features):
+            raise KDError(
+                f"the {side} features of mapper '{self.name}' must be [N, {width}] with N >= 1, "
+                f"found {list(features.shape)}; give one row a text or token"
+            )
+        means = mean(features)
+        if not means.isfinite().all():
+            raise KDError(
+                f"the {side} features of mapper '{self.name}' must be finite, found inf or nan; "
+                "check the weights and the precision of the model that gave them"
+            )
+        return means
+
+    @final
+    def map(self, states: Tensor, mask: Tensor) -> Tensor:
+        # A graph under capture cannot branch on a tensor.
+        if not (torch.compiler.is_compiling() or self.is_fitted):
+            raise KDError(
+                f"mapper '{self.name}' must be fitted before it maps, found it as new; call fit() with features, "
+                "or load the state of a fitted one"
+            )
+        with torch.autocast(states.device.type, enabled=False):  # what is matched is the teacher's, in full precision
+            return F.linear(states - self.origin, self.weight, self.bias)
+
+
+@final
+class PCA(FittedMapper):
+    """Principal components of the source: the out_size axes along which it varies most.
+
+    ``W (x - mean)``, the rows of W being orthonormal eigenvectors of the covariance, by falling eigenvalue; each
+    has its largest number positive, so that the same features give the same axes. Whitened: divided by the
+    standard deviation along each axis.
+
+    Args:
+        whiten: give all components variance 1.
+
+    Raises:
+        KDError: out_size is larger than in_size; in `fit`, fewer rows than out_size, or nothing to whiten.
+
+    Source: Jolliffe and Cadima 2016, https://doi.org/10.1098/rsta.2015.0202
+    """
+
+    name = "pca"
+    needs_target = False
+
+    def __init__(self, in_size: int, out_size: int, whiten: bool = False):
+        super().__init__(in_size, out_size, whiten=option("whiten", whiten, (True, False)))
+        self.whiten = whiten
+        if out_size > in_size:
+            raise KDError(
+                f"PCA gives at most as many numbers as it reads, found {in_size} -> {out_size}; "
+                f"use a width of at most {in_size}, or another mapper, such as mapper=linear"
+            )
+
+    def solve(self, source: Features, target: Features | None) -> Tensor:
+        if len(source) < self.out_size:
+            raise KDError(
+                f"PCA to width {self.out_size} needs at least as many rows, found {len(source)}; "
+                "give more features, or use a smaller width"
+            )
+        variances, axes = torch.linalg.eigh(covariance(source, source))
+        variances, axes = variances.flip(0)[: self.out_size], axes.flip(1)[:, : self.out_size].T
+        axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()
+        if not self.whiten:
+            return axes
+        rank = int((variances > variances[0] * self.in_size * torch.finfo(variances.dtype).eps).sum())
+        if rank < self.out_size:
+            raise KDError(
+                f"PCA with whiten=true needs features that vary along {self.out_size} axes, found {rank}; "
+                "give more features, use a smaller width, or set whiten=false"
+            )
+        return axes / variances.sqrt().unsqueeze(1)
+
+
+@final
+class LeastSquares(FittedMapper):
+    """The affine map with the least squared error from source to target, held back by a ridge.
+
+    ``W = C_ts (C_ss + ridge mean(diag C_ss) I)^-1``, C the covariances of target t and source s
+
+    Args:
+        ridge: >= 0, relative to the mean variance of the source; at 0 the solution of least norm.
+
+    Source: Hoerl and Kennard 1970, https://doi.org/10.1080/00401706.1970.10488634; between embedding spaces:
+    Mikolov, Le and Sutskever 2013, https://arxiv.org/abs/1309.4168
+    """
+
+    name = "least_squares"
+
+    def __init__(self, in_size: int, out_size: int, ridge: float = 1e-3):
+        super().__init__(in_size, out_size, ridge=ridge)
+        self.ridge = number("ridge", ridge, "a number >= 0", lambda value: value >= 0)
+
+    def solve(self, source: Features, target: Features | None) -> Tensor:
+        spread = covariance(source, source)
+        held = spread + self.ridge * spread.diagonal().mean() * torch.eye(self.in_size, dtype=spread.dtype)
+        return covariance(target, source) @ torch.linalg.pinv(held, hermitian=True)
+
+
+@final
+class Procrustes(FittedMapper):
+    """The rotation that brings the centred source to the centred target: no distance is bent.
+
+    ``W = scale V U^T``, where ``U S V^T`` is the singular value decomposition of ``C_st``, the covariance of
+    source s and target t. W has orthonormal rows or columns, whichever are fewer. It is the nearest such map in
+    the squared error where ``in_size <= out_size``; from wider to narrower it is the one of largest inner
+    product with the target, as there is no closed form for the error. Fewer than ``min(in_size, out_size) + 1``
+    rows leave part of the rotation open.
+
+    Args:
+        scale: fit one factor as well, ``sum(S) / trace(R C_ss R^T)`` with ``R = V U^T``; otherwise 1.
+
+    Source: Schönemann 1966, https://doi.org/10.1007/BF02289451; between embedding spaces: Smith et al. 2017,
+    https://arxiv.org/abs/1702.03859
+    """
+
+    name = "procrustes"
+
+    def __init__(self, in_size: int, out_size: int, scale: bool = False):
+        super().__init__(in_size, out_size, scale=option("scale", scale, (True, False)))
+        self.scale = scale
+
+    def solve(self, source: Features, target: Features | None) -> Tensor:
+        left, strengths, right = torch.linalg.svd(covariance(target, source), full_matrices=False)
+        rotation = left @ right
+        if not self.scale:
+            return rotation
+        spread = ((rotation @ covariance(source, source)) * rotation).sum()
+        return rotation * strengths.sum() / spread.clamp_min(torch.finfo(spread.dtype).tiny)
+
+
+def mean(features: Features) -> Tensor:
+    """The mean vector ``[d]`` of features ``[N, d]``, in float64."""
+    return sum(chunk.sum(0) for chunk in _chunks(features)) / len(features)
+
+
+def covariance(first: Features, second: Features) -> Tensor:
+    """The covariances ``[d1, d2]`` of features ``[N, d1]`` with features ``[N, d2]``, in float64.
+
+    ``1/(N - 1) sum_n (first_n - mean(first)) (second_n - mean(second))^T``
+    """
+    first_mean, second_mean = mean(first), mean(second)
+    pairs = zip(_chunks(first), _chunks(second), strict=True)
+    return sum((a - first_mean).T @ (b - second_mean) for a, b in pairs) / max(len(first) - 1, 1)
+
+
+def _chunks(features: Features) -> Iterator[Tensor]:
+    for start in range(0, len(features), CHUNK):
+        rows = features[start : start + CHUNK]
+        yield rows.to("cpu", torch.float64) if isinstance(rows, Tensor) else torch.from_numpy(rows.astype(np.float64))
+
+
+def _read_again(mapper: FittedMapper, _: Any) -> None:
+    mapper._known_as_fitted = False

@@ -1,0 +1,1 @@
+"""Measure a model: predictions, metrics, cost, energy, significance."""

@@ -1,0 +1,51 @@
+"""Logits of a model for every row of a split, and what a model costs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from kd.contract import Batch
+from kd.features.feature import Feature, read
+
+
+@torch.inference_mode()
+def outputs_by_row(
+    model: PreTrainedModel, batches: Iterable[Batch], features: Collection[Feature] = ()
+) -> Iterator[tuple[np.ndarray, np.ndarray, dict[Feature, np.ndarray]]]:
+    """Run a model over batches in evaluation mode.
+
+    Yields:
+        row numbers ``[B]``, float32 logits ``[B, C]`` and the features of each batch, in the order of the batches.
+    """
+    with evaluating(model):
+        for batch in batches:
+            inputs = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
+            logits, found = read(model, inputs, features)
+            arrays = {feature: value.float().cpu().numpy() for feature, value in found.items()}
+            yield batch["index"].numpy(), logits.float().cpu().numpy(), arrays
+
+
+def all_logits(model: PreTrainedModel, batches: Iterable[Batch], rows: int) -> np.ndarray:
+    """The logits of all rows ``[rows, C]``, row i at i whatever the order of the batches."""
+    table = None
+    for index, logits, _ in outputs_by_row(model, batches):
+        if table is None:
+            table = np.full((rows, logits.shape[1]), np.nan, dtype=np.float32)
+        table[index] = logits
+    return table
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; the mode before is restored."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

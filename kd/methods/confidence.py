@@ -1,0 +1,135 @@
+"""Weigh the rows of a batch by how far the teacher's answer can be trusted."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import final
+
+import torch
+from torch import Tensor
+
+from kd.contract import IGNORED_LABEL, precise
+
+
+@torch.no_grad()
+def gold_probability(teacher_logits: Tensor, labels: Tensor) -> Tensor:
+    """How probable the teacher finds the gold label: ``p_t(y) / mean_b p_t(y)``, ``p_t = softmax(logits)``.
+
+    The mean is over the rows with a label; the others weigh 1.
+
+    Args:
+        teacher_logits: ``[B, C]``, untempered.
+        labels: ``[B]``, class numbers, -100 where there is none.
+
+    Returns:
+        ``[B]``, of mean 1.
+
+    Source: Furlanello et al. 2018 (equation 9), https://arxiv.org/abs/1805.04770
+    """
+    labelled = labels != IGNORED_LABEL
+    gold = precise(teacher_logits).softmax(-1).gather(-1, labels.clamp(min=0)[:, None])[:, 0]
+    return torch.where(labelled, gold / _positive((gold * labelled).sum() / labelled.sum()), 1.0)
+
+
+@torch.no_grad()
+def certainty(teacher_logits: Tensor) -> Tensor:
+    """How sure the teacher is, right or wrong: ``1 - H(p_t) / log C``, divided by its mean; reads no label.
+
+    Args:
+        teacher_logits: ``[B, C]``, untempered.
+
+    Returns:
+        ``[B]``, of mean 1; all 0 where no row says anything.
+
+    Source: Furlanello et al. 2018 (CWTM) with the entropy for the largest probability,
+    https://arxiv.org/abs/1805.04770
+    """
+    log_probabilities = precise(teacher_logits).log_softmax(-1)
+    entropy = torch.special.entr(log_probabilities.exp()).sum(-1)
+    return _of_mean_one((1 - entropy / math.log(max(teacher_logits.shape[-1], 2))).clamp(min=0))
+
+
+@torch.no_grad()
+def only_correct(teacher_logits: Tensor, labels: Tensor) -> Tensor:
+    """Only the rows where the teacher is right: ``1[argmax p_t = y]``, divided by its mean.
+
+    A row without a label counts as right.
+
+    Args:
+        teacher_logits: ``[B, C]``.
+        labels: ``[B]``, class numbers, -100 where there is none.
+
+    Returns:
+        ``[B]``, of mean 1; all 0 where no row is right.
+
+    Source: Meng et al. 2019, https://arxiv.org/abs/1904.12399
+    """
+    right = (teacher_logits.argmax(-1) == labels) | (labels == IGNORED_LABEL)
+    return _of_mean_one(right.to(precise(teacher_logits).dtype))
+
+
+def effective_rows(weights: Tensor) -> Tensor:
+    """How many rows are heard, as a share of all: ``(sum w)^2 / (B sum w^2)``, 1 where all weigh the same.
+
+    Args:
+        weights: ``[B]``, >= 0.
+
+    Returns:
+        Scalar in [0, 1]; 0 where all weigh nothing.
+
+    Source: Kish 1965, Survey Sampling, section 11.7
+
+    >>> effective_rows(torch.tensor([2.0, 2.0, 0.0, 0.0])).item()
+    0.5
+    """
+    return weights.sum().square() / _positive(len(weights) * weights.square().sum())
+
+
+class Confidence(ABC):
+    """How much each row counts in the transfer terms."""
+
+    @abstractmethod
+    def weights(self, teacher_logits: Tensor, labels: Tensor) -> Tensor | None:
+        """Weights ``[B]`` of mean 1, from ``[B, C]`` and ``[B]`` (-100: no label), without a graph; None: all equal."""
+
+
+@final
+class EveryRow(Confidence):
+    """All rows count the same."""
+
+    def weights(self, teacher_logits: Tensor, labels: Tensor) -> None:
+        return None
+
+
+@final
+class GoldProbability(Confidence):
+    """`gold_probability`: by the probability that the teacher gives the gold label."""
+
+    def weights(self, teacher_logits: Tensor, labels: Tensor) -> Tensor:
+        return gold_probability(teacher_logits, labels)
+
+
+@final
+class Certainty(Confidence):
+    """`certainty`: by the teacher's entropy."""
+
+    def weights(self, teacher_logits: Tensor, labels: Tensor) -> Tensor:
+        return certainty(teacher_logits)
+
+
+@final
+class OnlyCorrect(Confidence):
+    """`only_correct`: the rows where the teacher is right."""
+
+    def weights(self, teacher_logits: Tensor, labels: Tensor) -> Tensor:
+        return only_correct(teacher_logits, labels)
+
+
+def _of_mean_one(rows: Tensor) -> Tensor:
+    return rows / _positive(rows.mean())
+
+
+def _positive(mean: Tensor) -> Tensor:
+    """So that 0 / 0 is 0."""
+    return mean.clamp(min=torch.finfo(mean.dtype).tiny)

@@ -1,0 +1,148 @@
+"""Which run a configuration describes: what two starts must have in common to be the same run.
+
+The one definition. `kd train` asks it whether a directory already holds this run, a sweep asks it which jobs are
+done, and whether two jobs are one. Needs no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from kd.storage.checksum import file_sha256
+
+FORMAT = 1
+
+NO_DIFFERENCE = (
+    *("resume", "rerun", "outputs", "sweep", "objective", "logger", "modules", "callbacks.progress", "cache.max_gb"),
+    *(
+        "callbacks.pruning",
+        "threads",
+        "trainer.accelerator",
+        "trainer.strategy",
+        "trainer.inference_mode",
+        "compile",
+        "trainer.enable_model_summary",
+        "trainer.enable_progress_bar",
+    ),
+)
+"""Keys that may differ between two starts of one run: where it stands, what shows it, what it computes on, and what may
+end it before it is done. Not among them: ``trainer.precision``."""
+
+GLOBAL_BATCH = ("data.batch_size", "trainer.accumulate_grad_batches", "trainer.devices", "trainer.num_nodes")
+"""What makes an optimizer step's rows: their product counts, so that one device may go on where two began."""
+
+OF_A_BATCH = ("kd.losses.relation.", "kd.losses.contrastive.", "kd.losses.structured.DIST")
+"""Terms that compare the rows of a batch, of which each device sees its own: with them each factor counts."""
+
+LATER = {"data.stream": False, "data.source.stream": False, "data.shard_rows": 32768}
+"""Keys that came later, with the value that says what was done before: with it they are not told from no such key, so
+that older runs keep their names."""
+
+SPEED = ("labelling_batch_size", "answer_device")
+"""Of a teacher, wherever it stands: its answers do not depend on them."""
+
+NUMBERS = ("alpha", "temperature", "label_smoothing", "loss", "balance")
+"""Groups of keys in which 2 is 2.0: a default of 2.0 and ``temperature=2`` are one run. Not so under ``trainer``, where
+``limit_val_batches=1`` is one batch and 1.0 all of them."""
+
+OF_TRANSFER = ("alpha", "temperature", "loss", "balance", "mapper", "peers")
+"""What only a method that learns from another model reads."""
+
+UNREAD: dict[str, tuple[str, ...]] = {
+    "kd.methods.supervised.Supervised": (*OF_TRANSFER, "cache"),
+    "kd.methods.distillation.Distillation": ("mapper", "peers"),
+    "kd.methods.feature_mapping.to_teacher": ("peers",),
+    "kd.methods.feature_mapping.to_student": ("peers", "tokenizer", "embeddings"),
+    "kd.methods.joint.Joint": ("mapper",),
+}
+"""Groups of keys that a method does not read, by its ``_target_``; a method that is not here reads all.
+
+The teacher is not among a supervised run's: its tokenizer and word table may be the student's start, and the run
+measures how far the student agrees with it.
+"""
+
+TOWARDS_WORDS = ("kd.features.fitted_mapper.LeastSquares", "kd.features.fitted_mapper.Procrustes")
+"""Mappers that are fitted to the word table which the student would have."""
+
+PLACES = ("path", "train", "validation", "test", "unlabelled", "name_or_path")
+"""Keys that may name a file or a folder: what is in it counts, not where it stands."""
+
+
+def identity(config: Mapping[str, Any]) -> str:
+    """The name of the run that a resolved configuration describes, the same wherever and on whatever it runs."""
+    parts = {"format": FORMAT, "config": decisive(config)}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:20]
+
+
+def fingerprint(node: Mapping[str, Any]) -> str:
+    """Of a part of a configuration, with the content of its files."""
+    parts = {key: _content(value) if key.split(".")[-1] in PLACES else value for key, value in flat(node)}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat keys of what decides a run's result, with the content of files and folders in place of their names."""
+    absent = NO_DIFFERENCE + unread(config)
+    found = {
+        key: _content(value) if key.split(".")[-1] in PLACES else number(key, value)
+        for key, value in flat(config)
+        if not any(key == prefix or key.startswith(f"{prefix}.") for prefix in absent)
+        and not key.endswith(SPEED)
+        and not (key in LATER and value == LATER[key])
+    }
+    if compares_rows(config) or (batch := global_batch(found)) is None:
+        return found
+    return {key: value for key, value in found.items() if key not in GLOBAL_BATCH} | {"batch": batch}
+
+
+def number(key: str, value: Any) -> Any:
+    """The value, a whole number of `NUMBERS` as a float."""
+    return float(value) if type(value) is int and key.split(".")[0] in NUMBERS else value
+
+
+def global_batch(found: Mapping[str, Any]) -> int | None:
+    """Rows of an optimizer step, from flat keys; None where a number is not known before the run, as with ``auto``."""
+    factors = [found[key] for key in GLOBAL_BATCH if key in found]
+    return math.prod(factors) if all(type(value) is int for value in factors) else None
+
+
+def compares_rows(config: Mapping[str, Any]) -> bool:
+    """Whether a term of the run compares the rows of a batch, so that the size of each counts."""
+    terms = (value for key, value in flat(config.get("loss") or {}) if key.endswith("._target_"))
+    return "loss" not in unread(config) and any(term.startswith(OF_A_BATCH) for term in terms)
+
+
+def unread(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The groups of keys that the run's method does not read, and what names the choices among them."""
+    found = UNREAD.get(config["method"]["_target_"], ())
+    if "embeddings" in found and config["mapper"]["_target_"] in TOWARDS_WORDS:
+        found = tuple(group for group in found if group != "embeddings")
+    return found + tuple(f"choices.{group}" for group in found)
+
+
+def flat(node: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
+    """Keys joined by dots, with the values at their ends; a group without keys is an end."""
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{place}{key}.")
+        else:
+            yield f"{place}{key}", value
+
+
+def _content(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_content(part) for part in value]
+    if not isinstance(value, str) or not Path(value).exists():
+        return value
+    path = Path(value).resolve()
+    files = [path] if path.is_file() else sorted(part for part in path.rglob("*") if part.is_file())
+    digest = hashlib.sha256()
+    for file in files:
+        name = "" if path.is_file() else file.relative_to(path).as_posix()
+        digest.update(f"{name}:{file_sha256(file)}\n".encode())
+    return f"sha256:{digest.hexdigest()}"

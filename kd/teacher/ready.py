@@ -1,0 +1,279 @@
+"""A teacher that can answer: its logits and features for texts, kept in the cache or live."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import shutil
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import track
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from kd.contract import ATTENTION_OUTPUTS
+from kd.data.batching import EncodedSplit, LengthBucketSampler, Ragged, StoredTexts, in_slices, tokenize
+from kd.data.tokenizers import tokenizer_fingerprint
+from kd.errors import KDError
+from kd.features import attention as recording
+from kd.features.feature import Feature, bytes_a_row
+from kd.measure.cost import latency, parameter_counts
+from kd.measure.inference import all_logits, outputs_by_row
+from kd.methods.distillation import FrozenTeacher
+from kd.storage.model_folder import folder_checksum, load_classifier, load_config, load_tokenizer
+from kd.storage.pieces import share
+from kd.teacher import cache as teacher_cache
+from kd.teacher.base import WithoutCaches
+
+log = logging.getLogger(__name__)
+
+PRECISIONS = {"32-true": torch.float32, "bf16-true": torch.bfloat16}
+"""What a teacher may answer in, as Lightning calls it."""
+CACHE = "teacher_cache"
+
+
+@dataclass(frozen=True)
+class ReadyTeacher(WithoutCaches):
+    """A teacher that can answer.
+
+    Args:
+        name: as the configuration calls it.
+        folder: its Hugging Face folder.
+        max_length: tokens after which texts are cut.
+        batch_size: rows a batch.
+        facts: what its fine-tuning recorded; empty for a model that was taken as it is.
+        device: where it answers.
+        has_head: False for a backbone, of which nothing but features may be asked.
+        precision: what it computes in, a key of `PRECISIONS`.
+    """
+
+    name: str
+    folder: Path
+    max_length: int
+    batch_size: int
+    facts: dict
+    device: str = "cpu"
+    has_head: bool = True
+    precision: str = "32-true"
+
+    @property
+    def members(self) -> list[ReadyTeacher]:
+        """The single teachers in it."""
+        return [self]
+
+    @cached_property
+    def checksum(self) -> str:
+        """Of its weights, and of the precision that it answers in where this is not the full one."""
+        weights = folder_checksum(self.folder)
+        return weights if self.precision == "32-true" else f"{weights}+{self.precision}"
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return load_tokenizer(self.folder)
+
+    @cached_property
+    def model(self) -> PreTrainedModel:
+        """The live model, in evaluation mode."""
+        return load_classifier(self.folder, new_head=not self.has_head).to(self.device, PRECISIONS[self.precision])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the tokenizer."""
+        return tokenizer_fingerprint(self.tokenizer)
+
+    def tokens(self, texts: Sequence[str]) -> Ragged:
+        """The texts as the teacher reads them."""
+        return tokenize(self.tokenizer, texts, self.max_length)
+
+    @cached_property
+    def config(self) -> PretrainedConfig:
+        return load_config(self.folder)
+
+    def key(self, texts: Sequence[str], column: str = "logits") -> teacher_cache.CacheKey:
+        """What a column of the teacher's outputs for these texts depends on."""
+        return teacher_cache.CacheKey(
+            teacher=self.checksum,
+            tokenizer=self.fingerprint,
+            max_length=self.max_length,
+            column=column,
+            texts=texts.hash if isinstance(texts, StoredTexts) else teacher_cache.texts_hash(in_slices(texts)),
+        )
+
+    def labelled_in(self, texts: Sequence[str], outputs: Path) -> float | None:
+        """The seconds that the logits for these texts took; None where they are not in the cache, or damaged there."""
+        try:
+            return teacher_cache.seconds(Path(outputs) / CACHE, self.key(texts))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def cached(
+        self,
+        texts: Sequence[str],
+        split: str,
+        outputs: Path,
+        features: Collection[Feature] = (),
+        max_gb: float = math.inf,
+        labels: np.ndarray | None = None,
+    ) -> tuple[dict[str, np.ndarray | Ragged], float]:
+        """Logits ``[N, C]`` and features from the cache, computed first if nobody has.
+
+        Args:
+            texts: N of them.
+            split: what they are called in the log.
+            outputs: the cache lives below it.
+            features: kept in half precision.
+            max_gb: refuse to store more than this, in 10^9 bytes.
+            labels: ``[N]`` of training rows; only an ensemble reads them.
+
+        Returns:
+            the columns by name, and the seconds that the logits once took.
+
+        Raises:
+            KDError: more than ``max_gb``, or a value that is not finite in half precision.
+        """
+        return self._stored(["logits"], texts, split, outputs, features, max_gb)
+
+    def cached_features(
+        self, texts: Sequence[str], split: str, outputs: Path, features: Collection[Feature], max_gb: float = math.inf
+    ) -> tuple[dict[str, np.ndarray | Ragged], float]:
+        """As `cached`, without the logits."""
+        return self._stored([], texts, split, outputs, features, max_gb)
+
+    def _stored(
+        self,
+        answers: list[str],
+        texts: Sequence[str],
+        split: str,
+        outputs: Path,
+        features: Collection[Feature],
+        max_gb: float,
+    ) -> tuple[dict[str, np.ndarray | Ragged], float]:
+        folder = Path(outputs) / CACHE
+        by_column = {feature.column: feature for feature in sorted(features, key=lambda feature: feature.column)}
+        base = self.key(texts)
+        keys = [replace(base, column=column) for column in (*answers, *by_column)]
+
+        @functools.cache
+        def tokens() -> Ragged:
+            return self.tokens(texts)
+
+        if absent := [by_column[name] for name in teacher_cache.absent(folder, keys) if name in by_column]:
+            needed = require_room(self.config, absent, len(texts), len(tokens().values), split, max_gb)
+            log.info("teacher: storing features of %d %s rows takes %.3g GB", len(texts), split, needed)
+        if len(texts) > teacher_cache.PIECE_ROWS and (lacking := teacher_cache.absent(folder, keys)):
+            self._in_pieces([key for key in keys if key.column in lacking], texts, split, folder, by_column)
+
+        def compute(missing: list[str]) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+            log.info("teacher: labelling %d %s rows (once): %s", len(texts), split, ", ".join(missing))
+            wanted = [by_column[name] for name in missing if name in by_column]
+            prepare(self.model, wanted)
+            for index, logits, found in outputs_by_row(
+                self.model, self._batches(tokens(), f"labelling {split}"), wanted
+            ):
+                with np.errstate(over="ignore"):  # the cache refuses what is not finite in half precision
+                    halves = {feature.column: value.astype(np.float16) for feature, value in found.items()}
+                values = {"logits": logits, **halves}
+                yield index, {name: values[name] for name in missing}
+
+        note = {"teacher": self.name, "split": split}
+        columns = teacher_cache.obtain(folder, keys, lambda: tokens().lengths, compute, note)
+        whole = {name: Ragged(*value) if isinstance(value, tuple) else value for name, value in columns.items()}
+        return whole, teacher_cache.seconds(folder, keys[0])
+
+    def _in_pieces(
+        self,
+        keys: Sequence[teacher_cache.CacheKey],
+        texts: Sequence[str],
+        split: str,
+        folder: Path,
+        by_column: Mapping[str, Feature],
+    ) -> None:
+        """Put columns of many texts into the cache, a piece at a time, with whoever else is at it."""
+        size, whole = teacher_cache.PIECE_ROWS, replace(keys[0], column="pieces").digest
+        starts = range(0, len(texts), size)
+        base = [self.key(texts[start : start + size]) for start in starts]
+        parts = [[replace(key, column=wanted.column) for wanted in keys] for key in base]
+        outputs = folder / f"{whole}.pieces"
+        pieces = outputs / CACHE
+
+        def done(piece: int) -> bool:
+            # In this order: the pieces go when the whole is there.
+            return not teacher_cache.absent(pieces, parts[piece]) or not teacher_cache.absent(folder, keys)
+
+        def build(piece: int) -> None:
+            start = starts[piece]
+            features = [by_column[key.column] for key in keys if key.column in by_column]
+            answers = [key.column for key in keys if key.column not in by_column]
+            name = f"{split} {start}-{min(start + size, len(texts))}"
+            self._stored(answers, texts[start : start + size], name, outputs, features, math.inf)
+
+        pieces.mkdir(parents=True, exist_ok=True)
+        share(outputs, len(parts), done, build)
+        while not teacher_cache.join(folder, keys, pieces, parts, {"split": split}):
+            share(outputs, len(parts), done, build)
+        shutil.rmtree(outputs, ignore_errors=True)
+
+    def live_logits(self, texts: Sequence[str]) -> np.ndarray:
+        """Logits ``[N, C]`` computed now and not kept."""
+        return all_logits(self.model, self._batches(self.tokens(texts), "teacher"), len(texts))
+
+    def live(self, features: Collection[Feature] = ()) -> FrozenTeacher:
+        """The model itself, asked at every step."""
+        prepare(self.model, features)
+        return FrozenTeacher(self.model)
+
+    def cost(self, texts: Sequence[str], model: PreTrainedModel | None = None) -> dict[str, Any]:
+        """What the teacher takes, for the table.
+
+        Args:
+            texts: for the latency.
+            model: in place of the one in the folder, with the same architecture.
+        """
+        model = self.model if model is None else model
+        return {
+            "name": self.name,
+            "training_seconds": self.facts.get("training_seconds"),
+            "parameters": parameter_counts(model),
+            "model_bytes": sum(f.stat().st_size for f in self.folder.iterdir() if f.suffix in (".safetensors", ".bin")),
+            "latency": latency(model, self.tokenizer, texts, self.max_length),
+        }
+
+    def _batches(self, tokens: Ragged, title: str) -> Iterator:
+        split = EncodedSplit(tokens, np.full(len(tokens), -100), self.tokenizer.pad_token_id)
+        sampler = LengthBucketSampler(tokens.lengths, self.batch_size)
+        for rows in track(sampler, description=title, total=len(sampler)):
+            yield split[rows]
+
+
+def require_room(
+    config: PretrainedConfig, features: Collection[Feature], rows: int, tokens: int, split: str, max_gb: float
+) -> float:
+    """What features of a split take in the cache, in 10^9 bytes.
+
+    Args:
+        tokens: of all rows together; only vectors a token depend on it.
+
+    Raises:
+        KDError: more than ``max_gb``.
+    """
+    needed = sum(bytes_a_row(config, feature, tokens / max(1, rows)) for feature in features) * rows / 1e9
+    if needed > max_gb:
+        columns = ", ".join(sorted(feature.column for feature in features))
+        raise KDError(
+            f"the teacher's features ({columns}) for {rows} {split} rows would take {needed:.3g} GB, and "
+            f"cache.max_gb={max_gb:g} is the limit; raise it, ask for fewer layers or sentence vectors, or set "
+            "cache.use=false"
+        )
+    return needed
+
+
+def prepare(model: PreTrainedModel, features: Collection[Feature]) -> None:
+    """Let a model record its attention where a feature asks for it."""
+    if any(feature.output in ATTENTION_OUTPUTS for feature in features):
+        recording.prepare(model)

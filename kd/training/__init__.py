@@ -1,0 +1,1 @@
+"""One run of ``kd train``, from a checked configuration to a finished run directory."""

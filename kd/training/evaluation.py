@@ -1,0 +1,44 @@
+"""Measure a trained student on the validation and test rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+from transformers import PreTrainedModel
+
+from kd.assembly import Assembly
+from kd.data.batching import LengthBucketSampler
+from kd.measure.inference import all_logits
+from kd.measure.metrics import fidelity_metrics, label_metrics
+from kd.run.directory import RunDirectory
+
+
+def evaluate(run: RunDirectory, student: PreTrainedModel, assembly: Assembly) -> dict[str, Any]:
+    """Figures of student and teacher on validation and test, and every prediction on disk.
+
+    The only place of a run that reads the test split, once.
+    """
+    figures, tables = {}, []
+    for name in ("validation", "test"):
+        encoded = assembly.encoded(name)
+        rows = LengthBucketSampler(encoded.tokens.lengths, 256)
+        logits = all_logits(student, (encoded[batch] for batch in rows), len(encoded))
+        teacher = assembly.teacher_logits(name)
+        figures[name] = {"rows": len(encoded), **label_metrics(logits, encoded.labels)}
+        columns = {
+            "split": [name] * len(encoded),
+            "index": np.arange(len(encoded)),
+            "line": np.asarray(getattr(assembly.splits, name)["line"]),
+            "label": encoded.labels,
+            "logits": list(logits),
+        }
+        if teacher is not None:
+            figures[name] |= fidelity_metrics(logits, teacher)
+            figures[name]["teacher"] = label_metrics(teacher, encoded.labels)
+            columns["teacher_logits"] = list(np.asarray(teacher))
+        tables.append(pyarrow.table(columns))
+    pyarrow.parquet.write_table(pyarrow.concat_tables(tables), run.predictions_file)
+    return figures

@@ -1,0 +1,41 @@
+"""Write the README of a saved model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omegaconf import DictConfig
+
+from kd.config import build
+
+
+def model_card(config: DictConfig, figures: dict[str, Any]) -> str:
+    """What a stranger who finds the model folder has to know."""
+    test, parameters = figures["test"], figures["parameters"]
+    name = figures["teacher_cost"]["name"] if "teacher_cost" in figures else "its peers"
+    teacher = f", taught by `{name}` (`loss={list(config.loss)}`)"
+    taught = teacher if build.method_class(config).reads_teacher else ""
+    return f"""---
+library_name: kd
+pipeline_tag: text-classification
+---
+# {figures["student"]}, {figures["method"]}, {figures["data"]}
+
+A `{figures["student"]}` text classifier with {parameters["total"]:,} parameters ({parameters["without_embeddings"]:,}
+without embeddings), trained by `kd` with `method={figures["method"]}`{taught}, seed {figures["seed"]}.
+
+| | validation | test |
+|---|---|---|
+| rows | {figures["validation"]["rows"]} | {test["rows"]} |
+| accuracy | {figures["validation"]["accuracy"]:.4f} | {test["accuracy"]:.4f} |
+| macro F1 | {figures["validation"]["macro_f1"]:.4f} | {test["macro_f1"]:.4f} |
+
+Weights: {figures["weights"]}. The test rows were read once, afterwards.
+
+```python
+import kd  # registers the architecture
+from transformers import pipeline
+
+classify = pipeline("text-classification", model="path/to/this/folder")
+```
+"""

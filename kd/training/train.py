@@ -1,0 +1,197 @@
+"""One run, from configuration to a finished run directory."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.accelerators import CUDAAccelerator
+from lightning.pytorch.callbacks import Timer
+from omegaconf import DictConfig
+
+from kd.assembly import Assembly, assemble
+from kd.config import build
+from kd.config.make import resolve
+from kd.config.trainer import make_trainer
+from kd.data.module import TextDataModule
+from kd.data.sources import Splits
+from kd.errors import Pruned
+from kd.measure.cost import latency, parameter_counts
+from kd.measure.energy import EnergyMeter
+from kd.methods.base import Method, run_fit
+from kd.methods.distillation import TaughtMethod
+from kd.methods.joint import Joint
+from kd.methods.sharding import FullySharded, whole_state
+from kd.run.curves import join_curves
+from kd.run.directory import RunDirectory
+from kd.run.environment import environment
+from kd.run.identity import flat
+from kd.runtime import ranks
+from kd.runtime.devices import global_batch
+from kd.storage import hub
+from kd.storage.files import write_json
+from kd.training.evaluation import evaluate
+from kd.training.model_card import model_card
+from kd.training.pruning import Pruning
+
+log = logging.getLogger(__name__)
+
+
+def train_student(config: DictConfig, run: RunDirectory, splits: Splits, checkpoint: Path | None) -> dict[str, Any]:
+    """From configuration to a finished run; returns what ``metrics.json`` holds."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    log.info("%s", splits.report())
+    assembly, method, data = assembled(config, splits)
+    write_json(run.path / "environment.json", environment() | facts(config, splits, assembly))
+    fitted = fit(config, run, method, data, checkpoint)
+
+    student, tokenizer, max_length = method.student.eval(), assembly.tokenizer, config.data.max_length
+    student.save_pretrained(run.model)
+    tokenizer.model_max_length = max_length
+    tokenizer.save_pretrained(run.model)
+    for name, parts in assembly.models_to_keep().items():
+        for part in parts:
+            part.save_pretrained(run.path / "partners" / name)
+    texts = splits.validation["text"][:200]
+    figures = {
+        **{name: config.choices[name] for name in config.choices},
+        "seed": config.seed,
+        "global_batch": global_batch(config),
+        **fitted,
+        "padding_share": round(data.padding_share(), 4),
+        "parameters": parameter_counts(student),
+        "model_bytes": (run.model / "model.safetensors").stat().st_size,
+        "latency": latency(student, tokenizer, texts, max_length),
+        **assembly.figures(),
+        **evaluate(run, student, assembly),
+    }
+    if cost := assembly.teacher_cost(texts):
+        labelling = round(assembly.answers.seconds.get("train", 0.0), 2) or None
+        figures["teacher_cost"] = cost | {"labelling_seconds": labelling}
+    (run.model / "README.md").write_text(model_card(config, figures))
+    write_json(run.metrics_file, figures)
+    return figures
+
+
+def train_rank(config: DictConfig, run: RunDirectory, splits: Splits, checkpoint: Path | None) -> None:
+    """What a rank other than the first does of `train_student`: it trains, and measures and writes nothing."""
+    logging.getLogger("kd").setLevel(logging.ERROR)  # rank 0 says the same
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    _, method, data = assembled(config, splits)
+    learn(make_trainer(config, run.path), method, data, checkpoint, config.compile)
+    part()
+
+
+def learn(
+    trainer: lightning.Trainer, method: Method, data: TextDataModule, checkpoint: Path | None, compiled: bool
+) -> None:
+    """Train, and leave the weights of the last step in the method; every rank does this.
+
+    What is cut over the ranks or compiled is a copy: the method stays what every other part of the program can read.
+
+    Raises:
+        KDError: fewer rows than ranks, of which some would have an empty batch.
+    """
+    batches, devices = trainer.accumulate_grad_batches, trainer.world_size
+    data.require_rows(devices)
+    log.info(
+        "global batch: %d rows an optimizer step (%d a device x %d accumulated x %d devices)",
+        *(data.batch_size * batches * devices, data.batch_size, batches, devices),
+    )
+    transfer = method.objective.transfer if isinstance(method, (TaughtMethod, Joint)) else {}
+    if apart := [name for name, loss in transfer.items() if batches * devices > 1 and not loss.is_mean_over_rows]:
+        log.info("computed on the %d rows of each batch, and then averaged: %s", data.batch_size, ", ".join(apart))
+    learner = copy.deepcopy(method) if compiled or isinstance(trainer.strategy, FullySharded) else method
+    if compiled:
+        learner.student.compile(dynamic=True)  # in place: the names of the weights stay
+    run_fit(trainer, learner, data, ckpt_path=checkpoint, weights_only=True)
+    if learner is not method:
+        method.load_state_dict(whole_state(learner))
+
+
+def part() -> None:
+    """The ranks have trained together, and rank 0 goes on alone."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def assembled(config: DictConfig, splits: Splits) -> tuple[Assembly, Method, TextDataModule]:
+    """All that training takes; the teacher is fine-tuned and has labelled the rows, if nobody had done so before."""
+    assembly = assemble(config, splits, build.teacher(config))
+    assembly.answers.teacher = assembly.ready_teacher()
+    method = assembly.method()
+    data = TextDataModule(assembly.train(), assembly.validation(), config.data.batch_size, config.seed)
+    return assembly, method, data
+
+
+def fit(
+    config: DictConfig, run: RunDirectory, method: Method, data: TextDataModule, checkpoint: Path | None
+) -> dict[str, Any]:
+    """Train, then put the weights of the best epoch into the student.
+
+    Returns:
+        ``training_seconds`` from the first to the last step, validation included, over all resumptions; whether
+        validation chose the ``weights`` or they are those of the last step; and the ``energy`` of the device from the
+        last start on, None where the hardware does not tell it.
+
+    Raises:
+        Pruned: a search has given the run up.
+    """
+    curves = run.path / "metrics.csv"
+    if checkpoint and curves.exists():
+        curves.rename(run.path / f"metrics.before-{time.time_ns()}.csv")  # the logger would delete it
+    trainer = make_trainer(config, run.path)
+    if config.optim.scale != "none":
+        log.info(
+            "learning rate: %.4g, for a global batch of %d rows (optim.scale=%s from %g at %d rows)",
+            *(build.optimizer(config).keywords["lr"], global_batch(config), config.optim.scale),
+            *(config.optim.optimizer.lr, config.optim.reference_batch),
+        )
+    ranks.say_ready()
+    meter = EnergyMeter.of_this_machine(gpus=isinstance(trainer.accelerator, CUDAAccelerator))
+    learn(trainer, method, data, checkpoint, config.compile)
+    energy = meter.stop()
+    part()
+    for callback in trainer.callbacks:
+        if isinstance(callback, Pruning) and callback.reason:
+            raise Pruned(callback.reason)
+    join_curves(curves, sorted(run.path.glob("metrics.before-*.csv")))
+    best = run.checkpoints / "best.ckpt"
+    if best.is_file():
+        method.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
+    timer = next(callback for callback in trainer.callbacks if isinstance(callback, Timer))
+    return {
+        "training_seconds": round(timer.time_elapsed("train"), 2),
+        "weights": "best on validation" if best.is_file() else "last step",
+        "energy": energy,
+    }
+
+
+def row_checksums(splits: Splits) -> dict[str, str]:
+    """What tells the rows of each split from others, texts and labels."""
+    return {name: splits.counts["splits"][name]["sha256"] for name in ("train", "validation", "test")}
+
+
+def facts(config: DictConfig, splits: Splits, assembly: Assembly) -> dict[str, Any]:
+    """What this run stood on beyond the software."""
+    teacher = assembly.answers.teacher
+    streamed = {"transfer": assembly.transfer.store.facts()} if assembly.transfer else {}
+    return {
+        "seed": config.seed,
+        "hub": hub.commits(value for _, value in flat(resolve(config))),
+        "threads": torch.get_num_threads(),
+        "data": {
+            "counts": splits.counts,
+            "label_names": splits.label_names,
+            **row_checksums(splits),
+            **streamed,
+        },
+        "teacher": {"name": teacher.name, "checksum": teacher.checksum, **teacher.facts} if teacher else None,
+    }

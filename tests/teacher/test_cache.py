@@ -1,0 +1,259 @@
+import dataclasses
+import multiprocessing
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kd.errors import KDError
+from kd.teacher import cache as teacher_cache
+from kd.teacher.cache import CacheKey
+
+KEY = CacheKey(teacher="t", tokenizer="p", max_length=64, column="logits", texts="x")
+LENGTHS = np.array([3, 1, 4, 1, 5, 2, 2, 6, 0, 3])
+LOGITS = np.random.default_rng(0).normal(size=(10, 2)).astype(np.float32)
+
+
+def compute(missing=("logits",), order=(3, 1, 2, 0, 4, 5, 6, 7, 8, 9), log: Path | None = None, pause: float = 0.0):
+    if log:
+        with log.open("a") as file:
+            file.write("computed\n")
+    for start in range(0, 10, 4):
+        rows = np.array(order[start : start + 4])
+        time.sleep(pause)
+        yield rows, {"logits": LOGITS[rows]}
+
+
+def test_rows_are_addressed_by_index_and_read_back(tmp_path):
+    first = teacher_cache.obtain(tmp_path, [KEY], lambda: LENGTHS, compute)
+    again = teacher_cache.obtain(
+        tmp_path, [KEY], lambda: pytest.fail("for nothing"), lambda missing: pytest.fail("not used")
+    )
+    np.testing.assert_array_equal(first["logits"], LOGITS)
+    np.testing.assert_array_equal(again["logits"], LOGITS)
+    assert isinstance(again["logits"], np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        again["logits"][0] = 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"teacher": "u"},
+        {"tokenizer": "q"},
+        {"max_length": 32},
+        {"texts": "y"},
+        {"column": "hidden_states-1-mean"},
+    ],
+)
+def test_whatever_decides_the_outputs_changes_the_key(change):
+    assert dataclasses.replace(KEY, **change).digest != KEY.digest
+
+
+def test_texts_hash_tells_lists_apart():
+    texts = ["a b", "c"]
+    assert teacher_cache.texts_hash(texts) == teacher_cache.texts_hash(iter(texts))
+    for other in (["a", "b c"], ["c", "a b"], ["a b"], ["a b", "c", ""]):
+        assert teacher_cache.texts_hash(texts) != teacher_cache.texts_hash(other)
+
+
+def flip_a_byte(path: Path, position: int = -1) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("harm", ["flip", "cut", "missing", "no meta"])
+def test_a_damaged_cache_is_noticed_and_built_anew(tmp_path, harm, caplog):
+    teacher_cache.obtain(tmp_path, [KEY], lambda: LENGTHS, compute)
+    place = tmp_path / KEY.digest
+    file = place / "values.npy"
+    match harm:
+        case "flip":
+            flip_a_byte(file)
+        case "cut":
+            file.write_bytes(file.read_bytes()[:-8])
+        case "missing":
+            file.unlink()
+        case "no meta":
+            (place / "meta.json").write_text("{")
+    assert teacher_cache.damage(place)
+    np.testing.assert_array_equal(teacher_cache.obtain(tmp_path, [KEY], lambda: LENGTHS, compute)["logits"], LOGITS)
+    assert "damaged" in caplog.text
+    assert teacher_cache.damage(place) is None
+
+
+def test_nothing_half_built_stays(tmp_path):
+    def broken(missing):
+        yield np.arange(4), {"logits": LOGITS[:4]}
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError):
+        teacher_cache.obtain(tmp_path, [KEY], lambda: LENGTHS, broken)
+    assert [path.name for path in tmp_path.iterdir()] == []
+
+
+def test_leftovers_of_a_killed_process_are_cleared(tmp_path):
+    (tmp_path / f"{KEY.digest}.building-1").mkdir()
+    teacher_cache.obtain(tmp_path, [KEY], lambda: LENGTHS, compute)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [KEY.digest]
+
+
+def test_missing_rows_and_nan_are_refused(tmp_path):
+    with pytest.raises(KDError, match="answered 4 of 10 rows"):
+        teacher_cache.obtain(tmp_path, [KEY], lambda: LENGTHS, lambda missing: [(np.arange(4), {"logits": LOGITS[:4]})])
+    bad = LOGITS.copy()
+    bad[7, 1] = np.nan
+    with pytest.raises(KDError, match=r"not finite for rows \[7\]"):
+        teacher_cache.obtain(tmp_path, [KEY], lambda: LENGTHS, lambda missing: [(np.arange(10), {"logits": bad})])
+
+
+def _obtain(folder: Path) -> None:
+    found = teacher_cache.obtain(folder, [KEY], lambda: LENGTHS, lambda missing: compute(log=folder / "log", pause=0.1))
+    np.testing.assert_array_equal(found["logits"], LOGITS)
+
+
+def test_of_several_processes_one_builds_and_the_others_wait(tmp_path):
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_obtain, args=(tmp_path,)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(30)
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert (tmp_path / "log").read_text() == "computed\n"
+
+
+def test_entries_and_removal(tmp_path):
+    teacher_cache.obtain(tmp_path, [KEY], lambda: LENGTHS, compute)
+    assert teacher_cache.entries(tmp_path) == [tmp_path / KEY.digest]
+    teacher_cache.remove(tmp_path / KEY.digest)
+    assert list(tmp_path.iterdir()) == []
+
+
+# Several columns at once.
+
+OFFSETS = np.concatenate([[0], np.cumsum(LENGTHS)])
+COLUMNS = {
+    "logits": LOGITS,
+    "mean": np.random.default_rng(1).normal(size=(10, 3)).astype(np.float16),
+    "tokens": np.random.default_rng(2).normal(size=(OFFSETS[-1], 3)).astype(np.float16),
+}
+KEYS = {name: dataclasses.replace(KEY, column=name) for name in COLUMNS}
+
+
+def token_vectors(rows: np.ndarray, width: int, filling: float) -> np.ndarray:
+    """``[B, width, 3]``, with the filling after the last token of each row."""
+    padded = np.full((len(rows), width, 3), filling, np.float16)
+    for place, row in enumerate(rows):
+        padded[place, : LENGTHS[row]] = COLUMNS["tokens"][OFFSETS[row] : OFFSETS[row + 1]]
+    return padded
+
+
+class Labeller:
+    """Computes columns, and keeps a list of those that it was asked for."""
+
+    def __init__(self, order=range(10), size=4, extra=0, filling=np.nan):
+        self.order, self.size, self.extra, self.filling = np.array(order), size, extra, filling
+        self.asked: list[list[str]] = []
+
+    def __call__(self, missing):
+        self.asked.append(list(missing))
+        for start in range(0, 10, self.size):
+            rows = self.order[start : start + self.size]
+            values = {name: COLUMNS[name][rows] for name in ("logits", "mean")}
+            values["tokens"] = token_vectors(rows, LENGTHS[rows].max() + self.extra, self.filling)
+            yield rows, {name: values[name] for name in missing}
+
+
+def obtained(folder: Path, names, compute) -> dict:
+    return teacher_cache.obtain(folder, [KEYS[name] for name in names], lambda: LENGTHS, compute)
+
+
+def stamp(name: str, folder: Path) -> tuple[int, int]:
+    """Changes when a column is written again."""
+    state = (folder / KEYS[name].digest / "values.npy").stat()
+    return state.st_ino, state.st_mtime_ns
+
+
+def assert_right(found: dict) -> None:
+    for name, column in found.items():
+        values = column[0] if name == "tokens" else column
+        np.testing.assert_array_equal(values, COLUMNS[name])
+    if "tokens" in found:
+        np.testing.assert_array_equal(found["tokens"][1], OFFSETS)
+
+
+def test_only_the_missing_columns_are_computed_in_one_pass(tmp_path):
+    labeller = Labeller()
+    obtained(tmp_path, ["logits"], labeller)
+    before = stamp("logits", tmp_path)
+    assert_right(obtained(tmp_path, ["logits", "mean", "tokens"], labeller))
+    assert_right(obtained(tmp_path, ["tokens", "logits"], labeller))
+    assert_right(obtained(tmp_path, ["logits"], labeller))
+    assert labeller.asked == [["logits"], ["mean", "tokens"]]
+    assert stamp("logits", tmp_path) == before
+    assert len(teacher_cache.entries(tmp_path)) == 3
+    assert teacher_cache.absent(tmp_path, [*KEYS.values(), dataclasses.replace(KEY, column="keys")]) == ["keys"]
+
+
+@pytest.mark.parametrize("filling", [np.nan, np.inf, 7.0])
+@pytest.mark.parametrize(("seed", "size", "extra"), [(0, 3, 0), (1, 4, 5), (2, 10, 1)])
+def test_token_columns_are_right_for_any_batches_and_padding(tmp_path, seed, size, extra, filling):
+    order = np.random.default_rng(seed).permutation(10)
+    obtained(tmp_path, ["tokens"], Labeller(order, size, extra, filling))
+    found = obtained(tmp_path, ["tokens"], lambda missing: pytest.fail("the cache was not used"))
+    assert_right(found)
+    values, offsets = found["tokens"]
+    assert isinstance(values, np.memmap) and values.dtype == np.float16
+    with pytest.raises(ValueError, match="read-only"):
+        values[0] = 0
+    assert offsets[9] == offsets[8], "a row without tokens takes no room"
+
+
+@pytest.mark.parametrize("file", ["values.npy", "offsets.npy"])
+def test_a_damaged_one_of_two_is_built_alone(tmp_path, file, caplog):
+    labeller = Labeller()
+    obtained(tmp_path, ["mean", "tokens"], labeller)
+    flip_a_byte(tmp_path / KEYS["tokens"].digest / file)
+    whole = stamp("mean", tmp_path)
+    assert_right(obtained(tmp_path, ["mean", "tokens"], labeller))
+    assert labeller.asked == [["mean", "tokens"], ["tokens"]]
+    assert stamp("mean", tmp_path) == whole
+    assert f"{file} does not match its checksum" in caplog.text
+
+
+@pytest.mark.parametrize(("name", "row"), [("mean", 6), ("tokens", 6), ("tokens", 2)])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_at_a_real_position_is_refused(tmp_path, name, row, bad, monkeypatch):
+    harmed = COLUMNS[name].copy()
+    harmed[OFFSETS[row + 1] - 1 if name == "tokens" else row, 1] = bad
+    monkeypatch.setitem(COLUMNS, name, harmed)
+    with pytest.raises(KDError, match=rf"the teacher's {name} are not finite for rows \[{row}\] in float16; check"):
+        obtained(tmp_path, ["logits", "mean", "tokens"], Labeller())
+    assert teacher_cache.entries(tmp_path) == [] and not list(tmp_path.glob("*.building-*"))
+
+
+def _obtain_some(folder: Path, names: list[str]) -> None:
+    def compute(missing):
+        with (folder / "log").open("a") as file:
+            file.write("".join(f"{name}\n" for name in missing))
+        for step in Labeller()(missing):
+            time.sleep(0.03)
+            yield step
+
+    assert_right(obtained(folder, names, compute))
+
+
+def test_processes_that_ask_for_overlapping_columns_neither_wait_for_ever_nor_compute_twice(tmp_path):
+    context = multiprocessing.get_context("fork")
+    wanted = [["logits", "mean"], ["mean", "tokens"], ["tokens", "logits"], ["tokens", "mean", "logits"]]
+    processes = [context.Process(target=_obtain_some, args=(tmp_path, names), daemon=True) for names in wanted]
+    for process in processes:
+        process.start()
+    deadline = time.monotonic() + 20
+    for process in processes:
+        process.join(max(0, deadline - time.monotonic()))
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert sorted((tmp_path / "log").read_text().split()) == ["logits", "mean", "tokens"]

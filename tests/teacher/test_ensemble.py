@@ -1,0 +1,272 @@
+"""Several teachers as one: what their answers are combined to, and that each is asked once."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
+
+from kd.data.batching import EncodedSplit, labels_of
+from kd.data.sources import Splits
+from kd.errors import KDError
+from kd.features.feature import Feature
+from kd.teacher.ensemble import COMBINATIONS, Ensemble, ReadyEnsemble
+from kd.teacher.outputs import Answers
+from kd.teacher.ready import ReadyTeacher
+from kd.teacher.teacher import Teacher
+from tests.conftest import make_reviews, make_teacher
+
+GENERATOR = np.random.default_rng(0)
+LOGITS = 2 * GENERATOR.normal(size=(3, 12, 4))
+LABELS = np.array([0, 1, 2, 3, 0, 1, 2, 3, -100, -100, 0, 1])
+RECIPE = {"epochs": 1, "batch_size": 16, "learning_rate": 1e-3, "weight_decay": 0.01, "warm_up": 0.1}
+RECIPE |= {"gradient_clip": 1.0, "precision": "32-true", "seed": 0, "labelling_batch_size": 8}
+
+
+def softmax(values: np.ndarray) -> np.ndarray:
+    exponentials = np.exp(values - values.max())
+    return exponentials / exponentials.sum()
+
+
+def by_hand(combine: str, logits: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+    """Probabilities ``[N, C]``, row by row and member by member."""
+    members, rows, _ = logits.shape
+    found = []
+    for row in range(rows):
+        probabilities = [softmax(logits[k, row]) for k in range(members)]
+        label = -100 if labels is None else labels[row]
+        weights = [1 / members] * members
+        if combine == "mean_logits":
+            found.append(softmax(sum(logits[k, row] for k in range(members)) / members))
+            continue
+        if combine == "confidence" and label >= 0 and members > 1:
+            losses = [np.exp(-np.log(p[label])) for p in probabilities]
+            weights = [(1 - loss / sum(losses)) / (members - 1) for loss in losses]
+        if combine == "correct" and label >= 0:
+            right = [float(p.argmax() == label) for p in probabilities]
+            weights = [r / sum(right) for r in right] if any(right) else weights
+        assert sum(weights) == pytest.approx(1)
+        found.append(sum(weight * p for weight, p in zip(weights, probabilities, strict=True)))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("known", ["labels", "some", "none"])
+@pytest.mark.parametrize("members", [1, 2, 3])
+@pytest.mark.parametrize("combine", COMBINATIONS)
+def test_combinations_are_their_formulas(combine, members, known):
+    labels = {"labels": np.where(LABELS < 0, 3, LABELS), "some": LABELS, "none": None}[known]
+    found = COMBINATIONS[combine](LOGITS[:members], labels)
+    assert found.shape == (12, 4)
+    probabilities = np.array([softmax(row) for row in found])
+    np.testing.assert_allclose(probabilities, by_hand(combine, LOGITS[:members], labels), atol=1e-6)
+
+
+def test_log_probabilities_can_be_tempered_as_logits_can():
+    """A member alone is left as it is but for a constant a row, which no softmax sees at any temperature."""
+    for combine in COMBINATIONS:
+        difference = COMBINATIONS[combine](LOGITS[:1], LABELS) - LOGITS[0]
+        np.testing.assert_allclose(difference, np.broadcast_to(difference[:, :1], difference.shape), atol=1e-5)
+
+
+def test_combinations_tell_the_rows_apart_on_which_members_disagree():
+    """Two of three are wrong: the mean follows them, what reads the label does not."""
+    logits = np.array([[[4.0, 0.0]], [[0.0, 4.0]], [[0.0, 4.0]]])
+    label = np.array([0])
+    answers = {combine: COMBINATIONS[combine](logits, label).argmax() for combine in COMBINATIONS}
+    assert answers["mean_probability"] == answers["mean_logits"] == 1 and answers["correct"] == 0
+    shares = [np.exp(COMBINATIONS[combine](logits, label))[0, 0] for combine in ("mean_probability", "confidence")]
+    assert shares[1] > shares[0] + 0.1
+    none_right = np.array([[[4.0, 0.0]], [[2.0, 0.0]]])
+    one, two = (COMBINATIONS[c](none_right, np.array([1])) for c in ("correct", "mean_probability"))
+    np.testing.assert_array_equal(one, two)
+
+
+def test_members_as_sure_as_can_be_stay_finite():
+    logits = np.array([[[1000.0, 0.0]], [[0.0, 1000.0]]])
+    for combine in COMBINATIONS:
+        for label in (0, 1, -100):
+            found = COMBINATIONS[combine](logits, np.array([label]))
+            assert not np.isnan(found).any() and np.isfinite(found.max())
+
+
+# On disk
+
+
+def split(rows) -> Dataset:
+    texts, labels = zip(*rows, strict=True)
+    return Dataset.from_dict({"text": list(texts), "label": list(labels), "line": list(range(len(texts)))})
+
+
+@pytest.fixture(scope="module")
+def splits() -> Splits:
+    rows = make_reviews(60)
+    train = [(text, -100 if place % 7 == 0 else label) for place, (text, label) in enumerate(rows[:40])]
+    return Splits(split(train), split(rows[40:50]), split(rows[50:]), ["negative", "positive"], {})
+
+
+def read_otherwise(folder: Path) -> None:
+    """The same words with a second separator at the end."""
+    file = folder / "tokenizer.json"
+    backend = json.loads(file.read_text())
+    backend["post_processor"]["single"].append({"SpecialToken": {"id": "[SEP]", "type_id": 0}})
+    file.write_text(json.dumps(backend))
+
+
+def leaning(folder: Path, bias: list[float]) -> Path:
+    """The same model with an opinion: a random one says nothing of any text."""
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        weights | {"classifier.bias": torch.tensor(bias)}, folder / "model.safetensors", metadata={"format": "pt"}
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def members(tmp_path_factory) -> dict[str, ReadyTeacher]:
+    """They lean to either side, and the second reads one token more a text."""
+    leanings = {"first": [1.5, 0.0], "second": [0.0, 2.0], "third": [0.5, 0.0]}
+    folders = {
+        name: leaning(make_teacher(tmp_path_factory.mktemp(name), seed=seed), bias)
+        for seed, (name, bias) in enumerate(leanings.items())
+    }
+    read_otherwise(folders["second"])
+    return {name: ReadyTeacher(f"tiny-{name}", folder, 24, 8, {}) for name, folder in folders.items()}
+
+
+def caches(outputs: Path) -> dict[str, int]:
+    return {meta.parent.name: meta.stat().st_mtime_ns for meta in outputs.glob("teacher_cache/*/meta.json")}
+
+
+def test_each_member_reads_its_own_tokens_and_a_further_one_relabels_nothing(members, splits, tmp_path, caplog):
+    texts = splits.train["text"]
+    lengths = [member.tokens(texts).lengths for member in members.values()]
+    np.testing.assert_array_equal(lengths[1], lengths[0] + 1)
+    two = ReadyEnsemble({name: members[name] for name in ("first", "second")}, "mean_logits")
+    found, seconds = two.cached(texts, "train", tmp_path)
+    alone = [member.live_logits(texts) for member in members.values()]
+    np.testing.assert_allclose(found["logits"], (alone[0] + alone[1]) / 2, atol=1e-5)
+    assert found["logits"].dtype == np.float32 and seconds > 0
+
+    before = caches(tmp_path)
+    assert len(before) == 2
+    caplog.clear()
+    with caplog.at_level("INFO", logger="kd"):
+        found, _ = ReadyEnsemble(members, "mean_logits").cached(texts, "train", tmp_path)
+    np.testing.assert_allclose(found["logits"], sum(alone) / 3, atol=1e-5)
+    assert len(caches(tmp_path)) == 3 and before.items() <= caches(tmp_path).items()
+    assert caplog.text.count("labelling 40 train rows") == 1
+    caplog.clear()
+    for combine in COMBINATIONS:
+        ReadyEnsemble(members, combine).cached(texts, "train", tmp_path, labels=labels_of(splits.train))
+    members["second"].cached(texts, "train", tmp_path)
+    assert len(caches(tmp_path)) == 3 and "labelling" not in caplog.text
+
+
+@pytest.mark.parametrize("combine", ["confidence", "correct"])
+def test_labels_are_read_for_the_training_rows_alone(members, splits, tmp_path, combine):
+    answers = Answers(ReadyEnsemble(members, combine), tmp_path, cache=True)
+    for name in ("train", "validation", "test"):
+        rows = getattr(splits, name)
+        logits = np.stack([member.live_logits(rows["text"]) for member in members.values()]).astype(np.float64)
+        without, by_label = (COMBINATIONS[combine](logits, labels) for labels in (None, labels_of(rows)))
+        np.testing.assert_allclose(without, COMBINATIONS["mean_probability"](logits))
+        expected, other = (by_label, without) if name == "train" else (without, by_label)
+        encoded = EncodedSplit(members["first"].tokens(rows["text"]), labels_of(rows), 0)
+        columns = [answers.of(rows, name), answers.attached_to(encoded, rows, name).columns["teacher_logits"]]
+        for column in columns:
+            np.testing.assert_allclose(column, expected, atol=1e-5)
+            assert abs(column - other).max() > 0.1
+    assert set(answers.seconds) == {"train", "validation", "test"}
+
+
+def test_features_come_from_the_member_that_they_name(members, splits, tmp_path):
+    ensemble, texts = ReadyEnsemble(members, "mean_probability"), splits.train["text"]
+    chosen = [Feature("hidden_states", 1, "mean", "second"), Feature("hidden_states", 2, None, "third")]
+    found, _ = ensemble.cached(texts, "train", tmp_path, chosen)
+    assert set(found) == {"logits", "second.hidden_states-1-mean", "third.hidden_states-2-tokens"}
+    own, _ = members["second"].cached(texts, "train", tmp_path, [Feature("hidden_states", 1, "mean")])
+    np.testing.assert_array_equal(found["second.hidden_states-1-mean"], own["hidden_states-1-mean"])
+    other, _ = members["third"].cached(texts, "train", tmp_path, [Feature("hidden_states", 2)])
+    np.testing.assert_array_equal(found["third.hidden_states-2-tokens"].values, other["hidden_states-2-tokens"].values)
+    assert len(caches(tmp_path)) == 5, "three times logits and two features: a member's name is no part of a key"
+
+    every = [Feature("hidden_states", 1, "mean", name) for name in members]
+    encoded = EncodedSplit(members["first"].tokens(texts), labels_of(splits.train), 0)
+    batch = Answers(ensemble, tmp_path, cache=True).attached_to(encoded, splits.train, "train", every)[[3, 1]]
+    vectors = [batch[f"teacher_{name}.hidden_states-1-mean"] for name in members]
+    assert all(vector.shape == (2, 32) for vector in vectors)
+    assert not any(np.allclose(vectors[0], vector) for vector in vectors[1:])
+
+
+def test_it_answers_from_the_cache_alone(members):
+    with pytest.raises(KDError, match=r"^teacher=ensemble answers from the cache.*; set cache\.use=true$"):
+        ReadyEnsemble(members, "mean_logits").live()
+
+
+def test_its_cost_is_that_of_all_members(members):
+    texts = ["the film is dull", "a warm story"]
+    timed = [replace(members["first"], facts={"training_seconds": seconds}) for seconds in (2.0, 3.0)]
+    costs = ReadyEnsemble(dict(zip("ab", timed, strict=True)), "mean_probability").cost(texts)
+    single = timed[0].cost(texts)
+    assert costs["parameters"] == {key: 2 * count for key, count in single["parameters"].items()}
+    assert costs["model_bytes"] == 2 * single["model_bytes"] and costs["training_seconds"] == 5.0
+    assert costs["latency"].keys() == single["latency"].keys() and costs["name"] == "tiny-first+tiny-first"
+
+
+def test_what_it_answers_changes_its_checksum(members):
+    ensemble = ReadyEnsemble(members, "mean_probability")
+    others = [ReadyEnsemble(members, "mean_logits"), ReadyEnsemble({"first": members["first"]}, "mean_probability")]
+    assert len({ensemble.checksum, *(other.checksum for other in others)}) == 3
+    assert ReadyEnsemble(dict(members), "mean_probability").checksum == ensemble.checksum
+
+
+# By configuration
+
+
+@pytest.fixture(scope="module")
+def teachers(members) -> dict[str, Teacher]:
+    return {name: Teacher(str(member.folder), False, 24, **RECIPE) for name, member in members.items()}
+
+
+def test_the_first_member_lends_tokenizer_and_words(teachers):
+    ensemble = Ensemble({name: teachers[name] for name in ("second", "first")})
+    assert ensemble.tokenizer is teachers["second"].tokenizer and ensemble.max_length == 24
+    np.testing.assert_array_equal(ensemble.word_table, teachers["second"].word_table)
+    assert ensemble.config is teachers["second"].config
+    np.testing.assert_array_equal(ensemble.tokens(["a film"]).values, teachers["second"].tokens(["a film"]).values)
+
+
+def test_whose_features_are_asked_for(teachers):
+    ensemble = Ensemble(teachers)
+    assert ensemble.sources() == {"first": teachers["first"]}
+    assert ensemble.sources("third") == {"third": teachers["third"]}
+    assert ensemble.sources("all") == teachers
+    with pytest.raises(KDError, match="expected all or one of first, second, third, got 'nobody'"):
+        ensemble.sources("nobody")
+
+
+def test_members_are_made_ready_one_by_one(teachers, splits, tmp_path):
+    tuned = replace(teachers["first"], fine_tune=True)
+    first = tuned.ready(splits, tmp_path)
+    stamp = (first.folder / "model.safetensors").stat().st_mtime_ns
+    ready = Ensemble({"old": tuned, "taken": teachers["second"]}, "correct").ready(splits, tmp_path)
+    assert (first.folder / "model.safetensors").stat().st_mtime_ns == stamp, "found, not trained again"
+    assert ready.members[0].folder == first.folder and ready.members[1].folder == teachers["second"].backbone
+    assert ready.facts["combine"] == "correct" and ready.facts["members"]["old"]["epochs"] == 1
+    assert ready.facts["members"]["taken"] == {}
+
+
+@pytest.mark.parametrize(
+    ("members_", "combine", "message"),
+    [
+        ({}, "mean_logits", r"needs members, got none; add one as in \+teacher@teacher\.members\.NAME=minilm"),
+        ({"one": None}, "best", "expected one of mean_probability, mean_logits, confidence, correct, got 'best'"),
+    ],
+)
+def test_what_makes_no_ensemble_is_refused(members_, combine, message):
+    with pytest.raises(KDError, match=message):
+        Ensemble(members_, combine)
