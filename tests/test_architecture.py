@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "kd"
 
 ROWS = [
     ["errors"],
+    ["options"],
     ["storage", "runtime", "contract"],
     ["losses", "data", "features", "run"],
     ["sweep", "measure"],
@@ -27,7 +28,7 @@ ROOT_FILES = 8
 FILE_LINES, FUNCTION_LINES = 350, 50
 TORCH_FREE = [
     *("cli.py", "errors.py", "measure/significance.py", "measure/energy.py", "commands/report.py", "commands/cache.py"),
-    *("teacher/cache.py", "config/targets.py", "config/folder.py", "data/batch_weights.py"),
+    *("options/declared.py", "teacher/cache.py", "config/targets.py", "config/folder.py", "data/batch_weights.py"),
     *(f"storage/{name}.py" for name in ("checksum", "files", "hub", "locks", "paths", "pieces")),
     *(f"runtime/{name}.py" for name in ("devices", "fork_memory", "launch", "ranks", "requeue")),
     *(f"{wing}/{path.name}" for wing in ("run", "sweep", "report") for path in sorted((PACKAGE / wing).glob("*.py"))),

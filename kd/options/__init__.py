@@ -1,0 +1,1 @@
+"""Options: what each one may be, declared once, as the annotation of the parameter that takes it."""
