@@ -15,11 +15,11 @@ install: .venv/installed
 	touch $@
 
 demo: install
-	$(BIN)/kd train experiment=quickstart method=feature_mapping 'loss=[soft_target,hint]' \
-		hydra.run.dir=outputs/quickstart/hinted
+	$(BIN)/kd train experiment=quickstart method=hints 'loss=[soft_target,hint]' \
+		hydra.run.dir=outputs/quickstart/hints
 	$(BIN)/kd train -m experiment=quickstart method=supervised,distillation
-	$(BIN)/kd train experiment=quickstart method=feature_mapping method.direction=to_student method.layer=5 \
-		hydra.run.dir=outputs/quickstart/mapped
+	$(BIN)/kd train experiment=quickstart method=composition method.layer=5 \
+		hydra.run.dir=outputs/quickstart/composition
 	$(BIN)/kd train experiment=quickstart method=joint method.frozen_layers=5 cache.use=true \
 		method.clean_targets=false hydra.run.dir=outputs/quickstart/joint
 	$(BIN)/kd report outputs/quickstart

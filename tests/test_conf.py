@@ -15,14 +15,12 @@ from kd.config import build
 from kd.config.make import make
 from kd.config.trainer import make_trainer
 from kd.contract import Loss
+from kd.options.methods import METHODS
+from kd.run import renames
 
 CONF = configuration_folder()
 FILES = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml"))
 GIVEN_AT_RUN_TIME = {
-    "method": {
-        *("student", "label_loss", "optimizer", "schedule", "seed"),
-        *("objective", "matchings", "column", "partners", "teacher"),
-    },
     "student": {"vocab_size", "num_labels", "pad_token_id"},
     "logger": {"save_dir"},
 }
@@ -30,7 +28,9 @@ GIVEN_AT_RUN_TIME = {
 
 def composed(*overrides: str) -> DictConfig:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", list(overrides), return_hydra_config=True)
+        config = compose("config", list(overrides), return_hydra_config=True)
+    renames.current(config)
+    return config
 
 
 def selection(path: Path) -> list[str]:
@@ -66,9 +66,8 @@ def test_composes_and_keys_fit_the_signature(path):
     found = dict(targets(config))
     assert {"method", "student", "embeddings", "tokenizer", "data.source", "trainer"} <= set(found)
     for place, node in found.items():
-        signature = inspect.signature(get_object(node._target_))
+        signature = inspect.signature(METHODS.get(node._target_) or get_object(node._target_))
         keys = {key for key in node if key not in ("_target_", "_partial_", "_convert_")}
-        keys -= build.ASSEMBLED if place == "method" else set()
         open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
         known = GIVEN_AT_RUN_TIME.get(place.split(".")[0], set())
         if not (open_ended and place == "data.source"):

@@ -1,32 +1,33 @@
-"""What each method needs around it: tokens, student, matched layers, partners, and the teacher's columns."""
+"""What each method needs around it: tokens, student, matched layers, partners and the teacher's outputs."""
 
 from __future__ import annotations
 
 from omegaconf import DictConfig
 
 from kd.assembly.base import Assembly
-from kd.assembly.distillation import Distilled
-from kd.assembly.joint import Together
-from kd.assembly.supervised import Alone
-from kd.assembly.to_student import Composed
-from kd.assembly.to_teacher import Hinted
+from kd.assembly.composition import CompositionAssembly
+from kd.assembly.distillation import DistillationAssembly
+from kd.assembly.hints import HintsAssembly
+from kd.assembly.joint import JointAssembly
+from kd.assembly.supervised import SupervisedAssembly
 from kd.config import build
 from kd.data.sources import Splits
 from kd.methods.base import Method
+from kd.methods.composition import Composition
 from kd.methods.distillation import Distillation
-from kd.methods.feature_mapping import ToStudent, ToTeacher
+from kd.methods.hints import Hints
 from kd.methods.joint import Joint
 from kd.methods.supervised import Supervised
 from kd.teacher.teacher import Teacher
 
-__all__ = ["ASSEMBLIES", "Assembly", "Composed", "assemble"]
+__all__ = ["ASSEMBLIES", "Assembly", "CompositionAssembly", "assemble"]
 
 ASSEMBLIES: dict[type[Method], type[Assembly]] = {
-    Supervised: Alone,
-    Distillation: Distilled,
-    ToTeacher: Hinted,
-    ToStudent: Composed,
-    Joint: Together,
+    Supervised: SupervisedAssembly,
+    Distillation: DistillationAssembly,
+    Hints: HintsAssembly,
+    Composition: CompositionAssembly,
+    Joint: JointAssembly,
 }
 
 

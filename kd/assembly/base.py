@@ -37,6 +37,7 @@ class Assembly(ABC):
 
     def __init__(self, config: DictConfig, splits: Splits, teacher: Teacher | None):
         self.config, self.splits, self.teacher = config, splits, teacher
+        self.options = build.method_options(config)
         self.answers = Answers(None, Path(config.outputs), config.cache.use, config.cache.max_gb)
 
     @cached_property

@@ -12,7 +12,7 @@ from kd.methods.base import Method
 
 
 @final
-class Distilled(Assembly):
+class DistillationAssembly(Assembly):
     """The teacher's logits beside the labels."""
 
     def method(self) -> Method:

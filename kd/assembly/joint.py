@@ -26,26 +26,26 @@ from kd.teacher.teacher import Teacher
 
 
 @final
-class Together(Assembly):
+class JointAssembly(Assembly):
     """Partners that learn beside the student: the teacher, or peers."""
 
     def __init__(self, config: DictConfig, splits: Splits, teacher: Teacher | None):
         super().__init__(config, splits, teacher)
         self.frozen = None
         if teacher is not None:
-            require_depth(teacher.config, config.method.frozen_layers)
+            require_depth(teacher.config, self.options.frozen_layers)
             if config.cache.use:
-                self.frozen = Feature("hidden_states", config.method.frozen_layers)
+                self.frozen = Feature("hidden_states", self.options.frozen_layers)
                 tokens = len(teacher.tokens(splits.train["text"]).values)
                 require_room(teacher.config, [self.frozen], len(splits.train), tokens, "train", config.cache.max_gb)
-        nodes = {**{f"copy_{n}": config.student for n in range(1, config.method.copies + 1)}, **config.peers}
+        nodes = {**{f"copy_{n}": config.student for n in range(1, self.options.copies + 1)}, **config.peers}
         self.partners = {
             name: build.student(config, self.tokenizer, splits.label_names, teacher, node, config.seed + 1000 * place)
             for place, (name, node) in enumerate(nodes.items(), start=1)
         }
 
     def ready_teacher(self) -> ReadyTeacher | None:
-        if self.teacher is None or self.config.method.teacher_start == "warm":
+        if self.teacher is None or self.options.teacher_start == "warm":
             return super().ready_teacher()
         return self.teacher.untrained(Devices.of(self.config))
 
@@ -55,14 +55,16 @@ class Together(Assembly):
             torch.manual_seed(self.config.seed)
             # a copy: the teacher of the store stays as it was
             teacher = load_classifier(ready.folder, new_head=True, **build.label_settings(self.splits.label_names))
-            freeze_lowest(teacher, self.config.method.frozen_layers)
+            freeze_lowest(teacher, self.options.frozen_layers)
             self.partners = {"teacher": teacher, **self.partners}
         learners, column = self.partners, None
         if self.frozen:
             learners = self.partners | {"teacher": upper_part(teacher, self.frozen.layer)}
             column = self.frozen.column
         objective = self._objective()
-        self.joint = build.method(self.config, self.student, objective=objective, partners=learners, column=column)
+        self.joint = build.method(
+            self.config, self.student, objective=objective, partners=learners, options=self.options, column=column
+        )
         return self.joint
 
     def train(self) -> EncodedSplit:
@@ -111,7 +113,7 @@ class Together(Assembly):
         return {"partners": found}
 
     def models_to_keep(self) -> dict[str, tuple[PreTrainedModel, PreTrainedTokenizerBase]]:
-        if not self.config.method.keep_partners:
+        if not self.options.keep_partners:
             return {}
         return {
             name: (model, self.answers.teacher.tokenizer if name == "teacher" else self.tokenizer)

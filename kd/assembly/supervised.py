@@ -15,7 +15,7 @@ from kd.teacher.teacher import Teacher, labelled_rows
 
 
 @final
-class Alone(Assembly):
+class SupervisedAssembly(Assembly):
     """Gold labels only: rows without one teach nothing here."""
 
     def __init__(self, config: DictConfig, splits: Splits, teacher: Teacher | None):

@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from kd.config import targets
 from kd.config.folder import configuration_folder, one_sentence
 from kd.errors import KDError
+from kd.run import renames
 from kd.runtime import ranks
 from kd.runtime.launch import Launch
 from kd.runtime.silence import quiet
@@ -84,6 +85,7 @@ def composed(overrides: list[str]) -> DictConfig:
             config = compose("config", overrides, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise KDError(one_sentence(error)) from error
+    renames.current(config, say=True)
     targets.check_composed(config, multirun=False)
     HydraConfig.instance().set_config(config)
     with open_dict(config):

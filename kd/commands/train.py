@@ -23,6 +23,7 @@ from kd import sweep
 from kd.config import targets
 from kd.config.folder import configuration_folder, one_sentence
 from kd.errors import KDError, Pruned
+from kd.run import renames
 from kd.runtime import ranks
 from kd.runtime.requeue import requeue_when_told
 from kd.storage.paths import plain_name
@@ -87,6 +88,7 @@ def checked_compositions() -> Iterator[None]:
             raise refused[0]
         config = compose(self, *arguments, run_mode=run_mode, **options)
         try:
+            renames.current(config, say=True)
             targets.check_composed(config, multirun=run_mode == RunMode.MULTIRUN)
             if "sweep" in config:
                 plain_name(config.sweep, "sweep")

@@ -16,19 +16,20 @@ from omegaconf import DictConfig, OmegaConf
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from kd.config import targets
-from kd.config.make import make, once
+from kd.config.make import make, once, plain
 from kd.contract import FeatureLoss, Loss
 from kd.data.batching import EncodedSplit, labels_of, tokenize
 from kd.data.sources import Splits
-from kd.errors import KDError
+from kd.errors import KDError, OptionError
 from kd.features.matching import Matching
 from kd.losses.label import LabelLoss
 from kd.methods.base import Method
-from kd.methods.feature_mapping import ToStudent
 from kd.methods.learning_rate import rate_factor
 from kd.methods.objective import Objective
 from kd.models.embeddings import KnownRows, TeacherTable
 from kd.models.pretrained import new_student
+from kd.options.declared import options_of
+from kd.options.methods import METHODS, HintsOptions, MethodOptions
 from kd.runtime.devices import global_batch
 from kd.storage.model_folder import require_length
 from kd.teacher.teacher import Teacher
@@ -47,15 +48,28 @@ def teacher(config: DictConfig) -> Teacher | None:
 
 
 def method_class(config: DictConfig) -> type[Method]:
-    """The method's class, for what it says before there is an object.
+    """Find the class of the method, for what it declares before there is an object."""
+    return targets.find(config.method._target_, "method._target_")
+
+
+def method_options(config: DictConfig) -> MethodOptions:
+    """Make the options of the method.
 
     Raises:
-        KDError: a direction that there is not.
+        KDError: an option that it does not have, or a value outside its range.
     """
-    direction = config.method.get("direction")
-    if direction not in (None, "to_student", "to_teacher"):
-        raise KDError(f"method.direction: expected to_student or to_teacher, got '{direction}'")
-    return targets.find(config.method._target_, "method._target_")
+    values = {
+        key: make(value) if OmegaConf.is_dict(value) else plain(value)
+        for key, value in config.method.items()
+        if key != "_target_"
+    }
+    kind = METHODS[config.method._target_]
+    if unknown := set(values) - set(options_of(kind)):
+        raise KDError(f"method: {config.choices.method} has no option {', '.join(sorted(unknown))}; leave it out")
+    try:
+        return kind(**values)
+    except OptionError as error:
+        raise error.at("method") from error
 
 
 def tokenizer(config: DictConfig, texts: Iterable[str], teacher: Teacher | None) -> PreTrainedTokenizerBase:
@@ -162,35 +176,23 @@ def objective(config: DictConfig, num_labels: int | None = None) -> Objective:
 
 
 def matching(
-    config: DictConfig, terms: Mapping[str, Loss], student: PreTrainedModel, teacher: PretrainedConfig, member: str = ""
+    config: DictConfig,
+    options: HintsOptions,
+    terms: Mapping[str, Loss],
+    student: PreTrainedModel,
+    teacher: PretrainedConfig,
+    member: str = "",
 ) -> Matching:
     """The pairs of layers and the mappers of the feature losses among the terms."""
-    node = config.method
-    layers = OmegaConf.to_container(node.layers) if OmegaConf.is_config(node.layers) else node.layers
     features = {name: term for name, term in terms.items() if isinstance(term, FeatureLoss)}
     torch.manual_seed(config.seed)
     mapper = make(config.mapper)
-    return Matching(features, student, teacher, layers, node.pooling, mapper, node.shared_mapper, member)
-
-
-ASSEMBLED = frozenset(
-    {
-        *("direction", "layer", "layers", "pooling", "shared_mapper", "features_from"),
-        *("teacher_start", "frozen_layers", "copies", "keep_partners"),
-    }
-)
-"""Keys of ``method`` that say what is assembled around it, and are no arguments of its class."""
-
-STAGES = frozenset({"feature_epochs", "keep_features"})
-"""Keys of ``method`` that only one direction of feature mapping reads; `kd.config.check` refuses them for the other."""
+    return Matching(features, student, teacher, options.layers, options.pooling, mapper, options.shared_mapper, member)
 
 
 def method(config: DictConfig, student: PreTrainedModel, **known: Any) -> Method:
-    """The LightningModule; ``known`` are the facts that only some methods take."""
-    unread = ASSEMBLED | (STAGES if method_class(config) is ToStudent else frozenset())
-    node = {key: config.method[key] for key in config.method if key not in unread}
-    return make(
-        OmegaConf.create(node),
+    """Make the LightningModule; ``known`` are the facts that only some methods take."""
+    return method_class(config)(
         student=student,
         label_loss=LabelLoss(config.label_smoothing),
         optimizer=optimizer(config),

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, found before anything is downloaded, trained or labelled."""
+"""Find what is wrong with a configuration before anything is downloaded, trained or labelled."""
 
 from __future__ import annotations
 
@@ -8,20 +8,41 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from transformers import PreTrainedModel
 
 from kd.config import build, contradictions, targets
+from kd.config.declarations import declarations, option_mistakes
 from kd.config.make import make
 from kd.config.trainer import make_trainer
-from kd.config.values import CHOICES, MAY_BE_NULL, NUMBERS, RECIPE
-from kd.contract import FeatureLoss
 from kd.errors import KDError
 from kd.methods.base import Method
-from kd.methods.distillation import Distillation, check_outputs
-from kd.methods.feature_mapping import ToStudent, ToTeacher, require_balance
+from kd.methods.distillation import check_outputs
 from kd.methods.joint import Joint
-from kd.models.bow import MLPConfig
-from kd.models.pretrained import new_student
+
+CHOICES = (
+    *("student", "embeddings", "tokenizer", "optim", "trainer", "mapper"),
+    *("balance.alpha", "balance.temperature", "balance.confidence", "balance.weighting"),
+)
+"""Groups that every run reads."""
+
+
+class Mistakes(list[str]):
+    """The mistakes found so far."""
+
+    def attempt(self, action: Callable[[], Any]) -> Any:
+        """Return what an action returns; note the mistake that it finds, and return None."""
+        try:
+            return action()
+        except KDError as error:
+            self.append(str(error))
+
+    def refuse(self) -> None:
+        """Raise all of them in one error, each once.
+
+        Raises:
+            KDError: if there are any.
+        """
+        if self:
+            raise KDError("; ".join(dict.fromkeys(self)))
 
 
 def check(config: DictConfig) -> None:
@@ -31,70 +52,37 @@ def check(config: DictConfig) -> None:
         KDError: with every mistake found.
     """
     targets.check(config)
-    if not OmegaConf.is_config(config.cache):
-        raise KDError(f"cache: expected cache.use and cache.max_gb, got {config.cache!r}; say cache.use=false")
-    teachers = dict(_teachers(config.teacher, "teacher")) if config.teacher else {}
-    recipes = {f"{place}.{key}": test for place in teachers for key, test in RECIPE.items()}
-    mistakes = [
-        f"{key}: expected {expected}, got {'null' if value is None else repr(value)}"
-        for key, (fits, expected) in (NUMBERS | recipes).items()
-        for value in _found(config, key)
-        if not (fits(value) or (value is None and key in MAY_BE_NULL))
-    ]
-
-    def attempt(action: Callable[[], Any]) -> Any:
-        try:
-            return action()
-        except KDError as error:
-            mistakes.append(str(error))
-
-    mistakes += [
-        f"{place}: expected a teacher, got {node}; teacher@{place}=hf makes it one, ~{place} takes one out"
-        for place, node in teachers.items()
-        if not (OmegaConf.is_dict(node) and "_target_" in node)
-    ]
-    for key in CHOICES:
-        if OmegaConf.select(config, key) is None:
-            mistakes.append(f"{key}: expected a choice, got null; kd train --help lists the choices")
-    if mistakes:
-        raise KDError("; ".join(mistakes))
-    student = attempt(lambda: make(config.student, vocab_size=1, num_labels=2, pad_token_id=0))
+    mistakes = Mistakes(option_mistakes(config, declarations(config)))
+    mistakes += _missing_choices(config)
+    mistakes.refuse()  # what follows makes objects of the options
+    mistakes.attempt(lambda: make_trainer(config, Path(config.outputs)))
     for node in (config.embeddings, config.tokenizer):
-        attempt(lambda node=node: make(node))
-    attempt(lambda: make_trainer(config, Path(config.outputs)))
-    mistakes += contradictions.contradictions(config)
-    for node in teachers.values():
-        if "precision" in node and node.get("fine_tune", True):
-            options = {"precision": node.precision, "logger": False, "callbacks": []}
-            attempt(lambda options=options: make(config.trainer, **options))
-    schedules = {"optim.schedule": config.optim.get("schedule")}
-    if "partner_schedule" in config.method:
-        schedules["method.partner_schedule"] = config.method.partner_schedule
-    for place, node in schedules.items():
-        attempt(lambda place=place, node=node: _check_schedule(config, place, node))
-    kind = attempt(lambda: build.method_class(config))
+        mistakes.attempt(lambda node=node: make(node))
+    mistakes += contradictions.of_trainer(config)
+    _check_recipes(config, mistakes)
+    _check_schedules(config, mistakes)
+    student = mistakes.attempt(lambda: make(config.student, vocab_size=1, num_labels=2, pad_token_id=0))
+    kind = mistakes.attempt(lambda: build.method_class(config))
     if kind and config.data.get("stream"):
         mistakes += contradictions.of_streaming(config, kind)
     if kind and kind.reads_teacher:
-        if config.teacher and "members" in config.teacher and not config.cache.use:
-            mistakes.append("teacher=ensemble answers from the cache, member by member; leave cache.use=true")
-        mistakes += attempt(lambda: contradictions.OF_METHOD[kind](config)) or []
-        for name, node in config.loss.items():
-            term = attempt(lambda node=node: make(node))
-            if term and student:
-                attempt(lambda name=name, term=term: check_outputs(name, term.needs, student, "student"))
-        objective = None if mistakes else attempt(lambda: build.objective(config))
-        if objective and kind is ToTeacher and config.method.feature_epochs:
-            features = {name for name, term in objective.transfer.items() if isinstance(term, FeatureLoss)}
-            attempt(lambda: require_balance(objective, features, config.method.keep_features))
-        if objective and kind in AROUND:
-            attempt(lambda: build.method(config, _any_student(), objective=objective, **AROUND[kind](config)))
-    if mistakes:
-        raise KDError("; ".join(dict.fromkeys(mistakes)))
+        _check_method(config, kind, student, mistakes)
+    mistakes.refuse()
 
 
-def _teachers(node: DictConfig, place: str) -> Iterator[tuple[str, DictConfig]]:
-    """The teachers of a run, those of ensembles and chains too, by where they stand in the configuration."""
+def _missing_choices(config: DictConfig) -> Iterator[str]:
+    """Find groups without a choice, and teachers that are none."""
+    for key in CHOICES:
+        if not OmegaConf.is_dict(OmegaConf.select(config, key)):
+            found = OmegaConf.select(config, key)
+            yield f"{key}: expected a choice, got {found or 'null'}; kd train --help lists the choices"
+    for place, node in dict(_teachers(config.teacher, "teacher") if config.teacher else ()).items():
+        if not (OmegaConf.is_dict(node) and "_target_" in node):
+            yield f"{place}: expected a teacher, got {node}; teacher@{place}=hf makes it one, ~{place} takes one out"
+
+
+def _teachers(node: Any, place: str) -> Iterator[tuple[str, Any]]:
+    """Find the teachers of a run, those of ensembles and chains too, by their place in the configuration."""
     yield place, node
     if OmegaConf.is_dict(node):
         if "teacher" in node:
@@ -103,38 +91,47 @@ def _teachers(node: DictConfig, place: str) -> Iterator[tuple[str, DictConfig]]:
             yield from _teachers(member, f"{place}.members.{name}")
 
 
-def _found(config: DictConfig, key: str) -> list[Any]:
-    """The value of a key; none where the configuration has no such key."""
-    place, _, name = key.rpartition(".")
-    node = OmegaConf.select(config, place) if place else config
-    return [node[name]] if OmegaConf.is_dict(node) and name in node else []
+def _check_recipes(config: DictConfig, mistakes: Mistakes) -> None:
+    """Make the trainer with the precision of each teacher that is fine-tuned."""
+    for _, node in _teachers(config.teacher, "teacher") if config.teacher else ():
+        if "precision" in node and node.get("fine_tune", True):
+            options = {"precision": node.precision, "logger": False, "callbacks": []}
+            mistakes.attempt(lambda options=options: make(config.trainer, **options))
 
 
-def _any_student() -> PreTrainedModel:
-    """For what a method refuses whatever its student is."""
-    return new_student(MLPConfig(vocab_size=1, embedding_size=1, hidden_size=1))
+def _check_schedules(config: DictConfig, mistakes: Mistakes) -> None:
+    """Make the optimizer and each schedule of a learning rate."""
+    schedules = {"optim.schedule": config.optim.get("schedule")}
+    if "partner_schedule" in config.method:
+        schedules["method.partner_schedule"] = config.method.partner_schedule
+    for place, node in schedules.items():
+        mistakes.attempt(lambda place=place, node=node: _check_schedule(config, place, node))
 
 
 def _check_schedule(config: DictConfig, place: str, node: Any) -> None:
-    """Make the optimizer and one schedule of its learning rate."""
     if not OmegaConf.is_dict(node):
         found = "null" if node is None else repr(node)
         raise KDError(f"{place}: expected a schedule as in conf/optim/adamw.yaml, got {found}; leave it out")
     try:
         optimizer = make(config.optim.optimizer)([torch.nn.Parameter(torch.zeros(1, 1))])
-    except (AttributeError, TypeError, ValueError) as error:
-        raise error if isinstance(error, KDError) else KDError(f"optim: {error}; see conf/optim/adamw.yaml") from error
-    try:
         make(node)(optimizer, 10)
-    except KDError as error:
-        raise KDError(f"{place}.{error}") from error
     except (AttributeError, TypeError, ValueError) as error:
-        raise KDError(f"{place}: {error}; see conf/optim/adamw.yaml") from error
+        if isinstance(error, KDError):
+            raise
+        raise KDError(f"optim, {place}: {error}; see conf/optim/adamw.yaml") from error
 
 
-AROUND: dict[type[Method], Callable[[DictConfig], dict[str, Any]]] = {
-    Distillation: lambda config: {},
-    ToStudent: lambda config: {"column": ""},
-    Joint: lambda config: {"partners": {"teacher" if config.teacher else "peer": _any_student()}},
-}
-"""What the methods that can be made before there is a teacher take beside student and objective."""
+def _check_method(config: DictConfig, kind: type[Method], student: Any, mistakes: Mistakes) -> None:
+    """Check what a method with a second model needs beyond its own options."""
+    if config.teacher and "members" in config.teacher and not config.cache.use:
+        mistakes.append("teacher=ensemble reads its outputs from the cache, member by member; leave cache.use=true")
+    mistakes += mistakes.attempt(lambda: contradictions.OF_METHOD[kind](config)) or []
+    for name, node in config.loss.items():
+        term = mistakes.attempt(lambda node=node: make(node))
+        if term and student:
+            mistakes.attempt(lambda name=name, term=term: check_outputs(name, term.needs, student, "student"))
+    objective = mistakes.attempt(lambda: build.objective(config))
+    options = mistakes.attempt(lambda: build.method_options(config))
+    if objective and options:
+        partners = {"teacher": bool(config.teacher)} if kind is Joint else {}
+        mistakes.attempt(lambda: kind.require(objective, options, **partners))

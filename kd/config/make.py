@@ -57,12 +57,13 @@ def once(
 
     def key() -> str:
         found = {place: OmegaConf.select(config, place) for place in places}
-        return fingerprint({place: _plain(part) for place, part in found.items()} | facts())
+        return fingerprint({place: plain(part) for place, part in found.items()} | facts())
 
     return memory.once(kind, key, make)
 
 
-def _plain(part: Any) -> Any:
+def plain(part: Any) -> Any:
+    """Return a part of a configuration as plain containers; anything else as it is."""
     return OmegaConf.to_container(part, resolve=True) if OmegaConf.is_config(part) else part
 
 

@@ -29,7 +29,7 @@ CLASSES = (
         "kd.data.tokenizers.*",
         "kd.teacher.ensemble.*",
         "kd.losses.*",
-        "kd.features.mapper.*",
+        "kd.features.*",
         "kd.methods.*",
     ),
     *("kd.models.*", "kd.runtime.progress_bar.*", "kd.training.pruning.*", "kd.teacher.teacher.*"),

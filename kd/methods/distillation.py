@@ -19,6 +19,7 @@ from kd.features.feature import Feature, read
 from kd.methods.base import Method
 from kd.methods.objective import Objective
 from kd.methods.sharding import FullySharded, sharded_copy
+from kd.options.methods import DistillationOptions
 
 Source = Callable[[Batch, Collection[Feature]], tuple[Tensor, dict[Feature, Tensor]]]
 """A teacher as a method asks it: a batch and the features wanted -> logits ``[B, C]`` and the features."""
@@ -100,10 +101,11 @@ class Distillation(LogitMethod):
     Args:
         objective: the transfer terms and their balance.
         teacher: a `FrozenTeacher`, or `cached_teacher` where batches carry ``teacher_logits``.
+        options: it has none.
         student, label_loss, optimizer, schedule, seed: see `Method`.
 
     Raises:
-        KDError: no loss, or one that reads more than logits.
+        KDError: see `require`.
     """
 
     def __init__(
@@ -114,17 +116,27 @@ class Distillation(LogitMethod):
         schedule: Callable[[Optimizer, int], LRScheduler],
         objective: Objective,
         teacher: Source = cached_teacher,
+        options: DistillationOptions = DistillationOptions(),  # noqa: B008  it is frozen
         seed: int = 0,
     ):
         super().__init__(student, label_loss, optimizer, schedule, seed)
+        self.require(objective, options)
+        self.objective, self.teacher = objective, teacher
+
+    @classmethod
+    def require(cls, objective: Objective, options: DistillationOptions) -> None:
+        """Refuse an objective without a transfer term, or with one that reads more than logits.
+
+        Raises:
+            KDError: naming it.
+        """
         require_losses("distillation", objective)
         for name, loss in objective.transfer.items():
             if loss.needs != {"logits"}:
                 raise KDError(
                     f"loss '{name}' compares {needs_in_words(loss.needs)}, and method=distillation only logits; "
-                    "use method=feature_mapping"
+                    "use method=hints"
                 )
-        self.objective, self.teacher = objective, teacher
 
 
 def trained(module: nn.Module) -> list[nn.Parameter]:

@@ -20,6 +20,7 @@ from kd.measure.inference import evaluating
 from kd.methods.base import Method, decay_groups, factors, student_output
 from kd.methods.distillation import needs_in_words, require_losses, teacher_inputs, trained
 from kd.methods.objective import Objective
+from kd.options.methods import JointOptions
 
 log = logging.getLogger(__name__)
 
@@ -42,22 +43,13 @@ class Joint(Method):
     Args:
         partners: the other models by name: "teacher" reads the teacher's tokens, all others the student's.
         objective: the student's transfer terms and their balance.
-        partner_schedule: as ``schedule``, of the teacher; peers follow the student's.
-        partner_learning_rate: of the partners; None: 1e-5 for the teacher, the optimizer's own for peers.
-        partner_weight_decay: of their matrices.
-        student_weight: None: 1 - alpha.
-        partner_weight: of each partner's label loss; None: 1 for the teacher, as the student's for peers.
-        partner_alpha: None: 0 for the teacher, so that transfer goes one way, and the student's alpha for peers.
-        flow: let gradient of the student's terms reach the partners.
+        options: see `JointOptions`.
         column: the column of the batches with the output of the teacher's frozen layers, where the partner "teacher"
             is what stands above them (`kd.models.pretrained.upper_part`); None for a whole teacher.
-        clean_targets: what a model teaches is computed without dropout, in a pass of its own; otherwise it is the
-            training pass.
         student, label_loss, optimizer, schedule, seed: see `Method`.
 
     Raises:
-        KDError: no loss, one that reads more than logits or does not stand ``flow``, or settings that contradict
-            each other.
+        KDError: see `require`.
 
     Source: Zhang et al. 2018 (deep mutual learning), https://arxiv.org/abs/1706.00384
     """
@@ -72,49 +64,56 @@ class Joint(Method):
         schedule: Callable[[Optimizer, int], LRScheduler],
         objective: Objective,
         partners: Mapping[str, PreTrainedModel],
-        partner_schedule: Callable[[Optimizer, int], LRScheduler],
-        partner_learning_rate: float | None = None,
-        partner_weight_decay: float = 0.01,
-        student_weight: float | None = None,
-        partner_weight: float | None = None,
-        partner_alpha: float | None = None,
-        flow: bool = False,
-        clean_targets: bool = True,
+        options: JointOptions,
         column: str | None = None,
         seed: int = 0,
     ):
         super().__init__(student, label_loss, optimizer, schedule, seed)
-        require_losses("joint", objective)
-        for name, loss in objective.transfer.items():
-            if loss.needs != {"logits"}:
-                raise KDError(
-                    f"loss '{name}' compares {needs_in_words(loss.needs)}, and method=joint only logits; choose logit "
-                    "losses, or method=feature_mapping with a frozen teacher"
-                )
-            loss.teaches_back = flow
-            if flow:
-                require_rest_at_agreement(name, loss, student.config.num_labels)
-        if flow and clean_targets:
-            raise KDError("method.flow=true needs the training pass of the teacher; set method.clean_targets=false")
-        if student_weight == 0 and objective.alpha.bounds()[1] == 0:
-            raise KDError("method.student_weight=0 and alpha=0 leave the student nothing to learn; raise one of them")
-        self.partners, self.objective = nn.ModuleDict(partners).train(), objective
+        self.require(objective, options, TEACHER in partners, student.config.num_labels)
+        for loss in objective.transfer.values():
+            loss.teaches_back = options.flow
+        self.partners, self.objective, self.options = nn.ModuleDict(partners).train(), objective, options
         for name, partner in partners.items():
-            if not (chosen(partner_weight, name, 1.0, 1.0) or chosen(partner_alpha, name, 0.0, 1.0) or flow):
+            learns = chosen(options.partner_weight, name, 1.0, 1.0) or chosen(options.partner_alpha, name, 0.0, 1.0)
+            if not (learns or options.flow):
                 partner.requires_grad_(False)
-        if TEACHER not in partners:  # peers that know nothing agree: their first terms measure nothing
-            if objective.calibrate:
-                raise KDError("balance.calibrate=true measures the first step, where peers agree; set it to false")
+        if TEACHER not in partners:  # untrained peers agree at the first step: nothing can be measured there
             objective.measured.fill_(True)
-        self.make_partner_schedule = partner_schedule
-        self.partner_learning_rate, self.partner_weight_decay = partner_learning_rate, partner_weight_decay
-        self.student_weight, self.partner_weight, self.partner_alpha = student_weight, partner_weight, partner_alpha
-        self.clean_targets, self.column = clean_targets, column
+        self.column = column
         labels = student.config.num_labels
         self.partner_accuracy = nn.ModuleDict(
             {name: MulticlassAccuracy(labels, average="micro", ignore_index=IGNORED_LABEL) for name in partners}
         )
         self.register_buffer("accuracy_before", torch.full((len(partners),), math.nan))
+
+    @classmethod
+    def require(cls, objective: Objective, options: JointOptions, teacher: bool = True, num_labels: int = 2) -> None:
+        """Refuse terms that joint training cannot use, and settings that contradict each other.
+
+        Args:
+            objective: of the student.
+            options: of the method.
+            teacher: whether a teacher is among the partners.
+            num_labels: C.
+
+        Raises:
+            KDError: saying which.
+        """
+        require_losses("joint", objective)
+        for name, loss in objective.transfer.items():
+            if loss.needs != {"logits"}:
+                raise KDError(
+                    f"loss '{name}' compares {needs_in_words(loss.needs)}, and method=joint only logits; choose losses "
+                    "on logits, or method=hints with a frozen teacher"
+                )
+            if options.flow:
+                require_rest_at_agreement(name, loss, num_labels)
+        if options.flow and options.clean_targets:
+            raise KDError("method.flow=true needs the training pass of the teacher; set method.clean_targets=false")
+        if options.student_weight == 0 and objective.alpha.bounds()[1] == 0:
+            raise KDError("method.student_weight=0 and alpha=0 leave the student nothing to learn; raise one of them")
+        if objective.calibrate and not teacher:
+            raise KDError("balance.calibrate=true measures the first step, where peers agree; set it to false")
 
     def learners(self) -> list[nn.Module]:
         return [self.student, *self.objective.learners(), *self.partners.values()]
@@ -131,7 +130,7 @@ class Joint(Method):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         asks, alpha = self.objective.asks_teacher(self.progress), self.objective.alpha.at(self.progress)
-        back = {name: chosen(self.partner_alpha, name, 0.0, alpha) for name in self.partners}
+        back = {name: chosen(self.options.partner_alpha, name, 0.0, alpha) for name in self.partners}
         logits = {"student": student_output(self.student, batch).logits}
         logits |= {name: self.partner_logits(name, batch) for name in self.partners}
         targets = self._targets(batch, logits, asks, any(back.values()))
@@ -144,12 +143,12 @@ class Joint(Method):
             batch,
             self.progress,
             lambda: trained(self.student),
-            label_share=self.student_weight,
+            label_share=self.options.student_weight,
         )
-        own_share = 1 - alpha if self.student_weight is None else self.student_weight
+        own_share = 1 - alpha if self.options.student_weight is None else self.options.student_weight
         for name in self.partners:
             parts[f"{name}_label"] = self.label_term(logits[name], batch)
-            weight = chosen(self.partner_weight, name, 1.0, own_share)
+            weight = chosen(self.options.partner_weight, name, 1.0, own_share)
             parts["total"] = parts["total"] + weight * parts[f"{name}_label"]
             if back[name]:
                 others = [detached(targets[other]) for other in logits if other != name]
@@ -162,7 +161,7 @@ class Joint(Method):
 
     def _targets(self, batch: Batch, logits: Mapping[str, Tensor], asks: bool, back: bool) -> dict[str, Answer]:
         """What each model teaches the others, to the student (``asks``) and to partners (``back``)."""
-        if not self.clean_targets:
+        if not self.options.clean_targets:
             return {name: Answer(logits=value) for name, value in logits.items()}
         targets = {}
         with torch.no_grad():
@@ -207,14 +206,14 @@ class Joint(Method):
     def parameter_groups(self) -> list[dict]:
         groups = decay_groups(self.student, self.objective)
         for name, partner in self.partners.items():
-            rate = chosen(self.partner_learning_rate, name, TEACHER_LEARNING_RATE, None)
-            own = decay_groups(partner, lr=rate, weight_decay=self.partner_weight_decay)
+            rate = chosen(self.options.partner_learning_rate, name, TEACHER_LEARNING_RATE, None)
+            own = decay_groups(partner, lr=rate, weight_decay=self.options.partner_weight_decay)
             groups += [{**group, "teacher": name == TEACHER} for group in own]
         return groups
 
     def learning_rates(self, optimizer: Optimizer) -> LRScheduler:
         """Each side's own schedule over its own parameter groups."""
-        own, partner = (factors(make, self.total_steps) for make in (self.make_schedule, self.make_partner_schedule))
+        own, partner = (factors(make, self.total_steps) for make in (self.make_schedule, self.options.partner_schedule))
         return LambdaLR(optimizer, [partner if group.get("teacher") else own for group in optimizer.param_groups])
 
 
@@ -232,7 +231,7 @@ def require_rest_at_agreement(name: str, loss: Loss, num_labels: int) -> None:
 
     def pull(partner: Tensor) -> Tensor:
         partner = partner.clone().requires_grad_()
-        term = loss(Answer(logits=own), Answer(logits=partner), {"labels": torch.arange(16) % num_labels})
+        term = loss.term(Answer(logits=own), Answer(logits=partner), {"labels": torch.arange(16) % num_labels})
         return torch.autograd.grad(term, partner)[0].norm()
 
     if pull(own) > 0.005 * pull(own.flip(0)):

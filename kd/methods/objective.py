@@ -76,13 +76,6 @@ class Objective(nn.Module):
         keeps_label: bool = False,
     ):
         super().__init__()
-        if taken := TAKEN & set(losses):
-            raise KDError(f"loss '{taken.pop()}' has the name of another part of the objective; rename it")
-        low, high = alpha.bounds()
-        if not 0 <= low <= high <= 1:
-            raise KDError(
-                f"alpha: expected the share of the transfer terms in [0, 1], got {low:g} to {high:g}; correct alpha"
-            )
         self.transfer = nn.ModuleDict(losses)
         self.alpha, self.calibrate = alpha, calibrate
         self.temperature = None if isinstance(temperature, Constant) else temperature
@@ -90,48 +83,70 @@ class Objective(nn.Module):
         self.weighting = weighting(["label", *losses])
         self.register_buffer("scales", torch.ones(len(losses)))
         self.register_buffer("measured", torch.zeros(len(losses), dtype=torch.bool))
-        self._known_factors: dict[str, float] = {}  # the buffers' content, read once: reading a GPU takes a step's time
-        tempered = [name for name, loss in losses.items() if loss.tempered]
-        if self.temperature is not None and not tempered:
+        # The content of `scales`, read once: to read a GPU's buffer takes as long as a step.
+        self._known_factors: dict[str, float] = {}
+        self._require_terms(keeps_label)
+        self._require_temperatures()
+        self._require_weighed_rows()
+
+    def _require_terms(self, keeps_label: bool) -> None:
+        """Refuse names that are taken, an alpha outside [0, 1], and a weighting that has one term only."""
+        if taken := TAKEN & set(self.transfer):
+            raise KDError(f"loss '{min(taken)}' has the name of another part of the objective; rename it")
+        low, high = self.alpha.bounds()
+        if not 0 <= low <= high <= 1:
             raise KDError(
-                f"balance/temperature moves a temperature, and none of the losses ({', '.join(losses)}) has one; "
-                "add loss=[soft_target] or set balance/temperature=constant"
+                f"alpha: expected the share of the transfer terms in [0, 1], got {low:g} to {high:g}; correct alpha"
             )
-        for name, loss in losses.items():
-            if math.isfinite(loss.highest_temperature) and self.temperature is None and loss.temperature != 1:
-                raise KDError(
-                    f"loss '{name}' follows a temperature that falls to 1, found a constant {loss.temperature:g}; set "
-                    "balance/temperature=annealing"
-                )
-        for name in tempered if self.temperature is not None else ():
-            lowest, highest = self.temperature.bounds()
-            if lowest <= 0:
-                raise KDError(
-                    f"balance/temperature: expected temperatures above 0, got {lowest:g} to {highest:g}; "
-                    "correct its ends"
-                )
-            if highest > losses[name].highest_temperature:
-                raise KDError(
-                    f"balance/temperature rises to {highest:g}, and loss '{name}' makes sense up to "
-                    f"{losses[name].highest_temperature:g}; lower the one or raise loss.{name}.max_temperature"
-                )
-        heard = [name for name, loss in losses.items() if loss.weight and high > 0]
-        if losses and low == 1 and not heard:
+        effective = [name for name, loss in self.transfer.items() if loss.weight and high > 0]
+        if self.transfer and low == 1 and not effective:
             raise KDError("alpha=1 leaves the losses alone, and their weights are all 0; raise one of them")
-        balanced = (["label"] if low < 1 or keeps_label else []) + heard
-        if losses and len(balanced) < 2 and not isinstance(self.weighting, ConstantWeighting):
+        balanced = (["label"] if low < 1 or keeps_label else []) + effective
+        if self.transfer and len(balanced) < 2 and not isinstance(self.weighting, ConstantWeighting):
             raise KDError(
                 f"balance/weighting balances terms against each other, found only '{balanced[0]}'; give alpha between "
                 "0 and 1, add a loss, or set balance/weighting=constant"
             )
-        stiff = [name for name, loss in losses.items() if not loss.weighs_rows]
-        if not isinstance(self.confidence, EveryRow) and stiff:
-            if len(stiff) == len(losses):
+
+    def _require_temperatures(self) -> None:
+        """Refuse a schedule of the temperature that no loss follows, or that leaves the range of a loss."""
+        tempered = {name: loss for name, loss in self.transfer.items() if loss.tempered}
+        if self.temperature is None:
+            for name, loss in tempered.items():
+                if math.isfinite(loss.highest_temperature) and loss.temperature != 1:
+                    raise KDError(
+                        f"loss '{name}' follows a temperature that falls to 1, found a constant {loss.temperature:g}; "
+                        "set balance/temperature=annealing"
+                    )
+            return
+        if not tempered:
+            raise KDError(
+                f"balance/temperature moves a temperature, and none of the losses ({', '.join(self.transfer)}) has "
+                "one; add loss=[soft_target] or set balance/temperature=constant"
+            )
+        lowest, highest = self.temperature.bounds()
+        if lowest <= 0:
+            raise KDError(
+                f"balance/temperature: expected temperatures above 0, got {lowest:g} to {highest:g}; correct its ends"
+            )
+        for name, loss in tempered.items():
+            if highest > loss.highest_temperature:
                 raise KDError(
-                    f"balance/confidence weighs rows, and loss '{stiff[0]}' has no weight for each; use logit losses "
-                    "such as soft_target with it, or balance/confidence=none"
+                    f"balance/temperature rises to {highest:g}, and loss '{name}' makes sense up to "
+                    f"{loss.highest_temperature:g}; lower the one or raise loss.{name}.max_temperature"
                 )
-            log.info("balance/confidence: all rows count the same in %s", ", ".join(stiff))
+
+    def _require_weighed_rows(self) -> None:
+        """Refuse a confidence where no loss has a weight for each row."""
+        stiff = [name for name, loss in self.transfer.items() if not loss.weighs_rows]
+        if isinstance(self.confidence, EveryRow) or not stiff:
+            return
+        if len(stiff) == len(self.transfer):
+            raise KDError(
+                f"balance/confidence weighs rows, and loss '{stiff[0]}' has no weight for each; use losses on logits "
+                "such as soft_target with it, or balance/confidence=none"
+            )
+        log.info("balance/confidence: all rows count the same in %s", ", ".join(stiff))
 
     def learners(self) -> list[nn.Module]:
         """The modules that learn with the student."""

@@ -45,7 +45,10 @@ CountOrNone = Annotated[int, Ge(0)]
 Seed = Annotated[int, Ge(0), Lt(2**32)]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
+WORDS = {
+    **{bool: "true or false", int: "a whole number", float: "a number", str: "text"},
+    **{type(None): "null", dict: "keys with values"},
+}
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,14 @@ class Checked:
             cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign]
 
 
+class CheckedFields:
+    """A base of dataclasses that refuse values outside what their fields declare."""
+
+    def __post_init__(self) -> None:
+        for name, option in options_of(type(self)).items():
+            option.require(getattr(self, name))
+
+
 def in_words(annotation: Any) -> str:
     """What an annotation allows.
 
@@ -124,12 +135,21 @@ def in_words(annotation: Any) -> str:
     if origin is Annotated:
         return in_words(parts[0]) + _range_in_words(parts[1:])
     if origin is Literal:
-        return " or ".join(filter(None, [", ".join(map(str, parts[:-1])), str(parts[-1])]))
+        return " or ".join(filter(None, [", ".join(map(written, parts[:-1])), written(parts[-1])]))
     if origin in (Union, types.UnionType):
         return " or ".join(in_words(part) for part in parts)
     if origin in (list, tuple) and parts:
         return f"a list: {', '.join('...' if part is Ellipsis else in_words(part) for part in parts)}"
-    return WORDS.get(annotation) or f"a {getattr(annotation, '__name__', 'value')}"
+    return WORDS.get(origin or annotation) or f"a {getattr(annotation, '__name__', 'value').lower()}"
+
+
+def written(value: Any) -> str:
+    """Return a value as YAML and the command line write it.
+
+    >>> written(None), written(True), written("mean"), written([1, 0.5])
+    ('null', 'true', 'mean', '[1, 0.5]')
+    """
+    return value if isinstance(value, str) else json.dumps(value, default=repr)
 
 
 def _range_in_words(bounds: tuple[Any, ...]) -> str:
@@ -150,8 +170,8 @@ def _test(annotation: Any) -> Callable[[Any], bool]:
     """Return a test for values of an annotation, as strict as YAML: 1 is a number, "1", true and null are not."""
     try:
         adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
-    except PydanticUserError:
-        adapter = TypeAdapter(annotation)
+    except PydanticUserError:  # a type of another library that pydantic cannot check
+        return lambda value: True
 
     def fits(value: Any) -> bool:
         try:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from kd.options.methods import TRANSFER
 from kd.run import identity
 
 GROUPS = ("student", "embeddings", "tokenizer", "teacher", "data")
 """Groups of choices; two options of one group are told apart by name rather than key by key."""
 NO_DIFFERENCE = (*identity.NO_DIFFERENCE, "cache", "choices")
 """What may differ between runs of equal result."""
-OF_TRANSFER = (*identity.OF_TRANSFER, "method")
+OF_TRANSFER = (*TRANSFER, "method")
 """What a supervised run does not read, and what two ways of transfer may differ in."""
 
 

@@ -27,6 +27,7 @@ from typing import Any
 import yaml
 
 from kd.errors import KDError
+from kd.run import renames
 from kd.storage.files import read_json, write_json
 
 PRODUCTS = (
@@ -133,6 +134,7 @@ class RunDirectory:
             ) from error
         if not isinstance(content, dict) or "data" not in content:
             raise KDError(f"expected a run's configuration in '{self.config_file}', found something else")
+        renames.current(content)
         return content
 
     def environment(self) -> dict[str, Any]:

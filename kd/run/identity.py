@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from kd.options.methods import METHODS
+from kd.run import renames
 from kd.storage.checksum import file_sha256
 
 FORMAT = 1
@@ -50,22 +52,6 @@ NUMBERS = ("alpha", "temperature", "label_smoothing", "loss", "balance")
 """Groups of keys in which 2 is 2.0: a default of 2.0 and ``temperature=2`` are one run. Not so under ``trainer``, where
 ``limit_val_batches=1`` is one batch and 1.0 all of them."""
 
-OF_TRANSFER = ("alpha", "temperature", "loss", "balance", "mapper", "peers")
-"""What only a method that learns from another model reads."""
-
-UNREAD: dict[str, tuple[str, ...]] = {
-    "kd.methods.supervised.Supervised": (*OF_TRANSFER, "cache"),
-    "kd.methods.distillation.Distillation": ("mapper", "peers"),
-    "kd.methods.feature_mapping.to_teacher": ("peers",),
-    "kd.methods.feature_mapping.to_student": ("peers", "tokenizer", "embeddings"),
-    "kd.methods.joint.Joint": ("mapper",),
-}
-"""Groups of keys that a method does not read, by its ``_target_``; a method that is not here reads all.
-
-The teacher is not among a supervised run's: its tokenizer and word table may be the student's start, and the run
-measures how far the student agrees with it.
-"""
-
 TOWARDS_WORDS = ("kd.features.fitted_mapper.LeastSquares", "kd.features.fitted_mapper.Procrustes")
 """Mappers that are fitted to the word table which the student would have."""
 
@@ -90,7 +76,7 @@ def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
     absent = NO_DIFFERENCE + unread(config)
     found = {
         key: _content(value) if key.split(".")[-1] in PLACES else number(key, value)
-        for key, value in flat(config)
+        for key, value in flat(renames.first(config))
         if not any(key == prefix or key.startswith(f"{prefix}.") for prefix in absent)
         and not key.endswith(SPEED)
         and not (key in LATER and value == LATER[key])
@@ -119,7 +105,8 @@ def compares_rows(config: Mapping[str, Any]) -> bool:
 
 def unread(config: Mapping[str, Any]) -> tuple[str, ...]:
     """The groups of keys that the run's method does not read, and what names the choices among them."""
-    found = UNREAD.get(config["method"]["_target_"], ())
+    options = METHODS.get(config["method"]["_target_"])
+    found = options.unread if options else ()
     if "embeddings" in found and config["mapper"]["_target_"] in TOWARDS_WORDS:
         found = tuple(group for group in found if group != "embeddings")
     return found + tuple(f"choices.{group}" for group in found)

@@ -13,7 +13,7 @@ from omegaconf.errors import MissingMandatoryValue
 from tqdm import tqdm
 
 import kd.models  # noqa: F401  registers the students
-from kd.assembly import Composed, assemble
+from kd.assembly import CompositionAssembly, assemble
 from kd.config import build
 from kd.config.check import check
 from kd.config.make import resolve
@@ -79,7 +79,7 @@ def remember(config: dict[str, Any]) -> None:
         assembly = assemble(config, build.splits(config), build.teacher(config))
         for name in ("train", "validation", "test"):
             assembly.encoded(name)
-        if not isinstance(assembly, Composed):  # which has no word table
+        if not isinstance(assembly, CompositionAssembly):  # which has no word table
             _ = assembly.student
 
 

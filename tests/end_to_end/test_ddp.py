@@ -23,11 +23,12 @@ from kd.losses.hint import Hint
 from kd.losses.logits import LogitMSE, SoftTarget
 from kd.methods.base import Method
 from kd.methods.distillation import Distillation, FrozenTeacher
-from kd.methods.feature_mapping import ToTeacher
+from kd.methods.hints import Hints
 from kd.methods.joint import Joint
 from kd.methods.objective import Objective
 from kd.methods.schedules import Constant, LearnedTemperature, Switch
 from kd.methods.weighting import UncertaintyWeighting
+from kd.options.methods import HintsOptions, JointOptions
 from tests.conftest import bare_trainer
 from tests.methods.test_base import RECIPE, make_student, make_teacher
 from tests.methods.test_joint import accuracy, make_dan
@@ -49,25 +50,26 @@ TRAIN, VALIDATION = split_of(TRAINING_ROWS, 0), split_of(VALIDATION_ROWS, 1)
 def one_way() -> Joint:
     """Both learn at every step."""
     objective = Objective({"soft_target": SoftTarget(2.0)}, Constant(0.5))
-    return Joint(
-        make_student(), *RECIPE, objective, {"teacher": make_teacher()}, RECIPE[-1], partner_learning_rate=1e-3
-    )
+    options = JointOptions(RECIPE[-1], partner_learning_rate=1e-3)
+    return Joint(make_student(), *RECIPE, objective, {"teacher": make_teacher()}, options)
 
 
 def with_pauses() -> Joint:
     """When alpha is 0, nothing is asked of the partners and the learned temperature."""
     objective = Objective({"soft_target": SoftTarget(2.0)}, Switch(0.5, 0.0, until=0.5), LearnedTemperature())
-    rest = {"partner_weight": 0.0, "flow": True, "clean_targets": False}
-    return Joint(make_dan(0), *RECIPE, objective, {"one": make_dan(1), "two": make_dan(2)}, RECIPE[-1], **rest)
+    options = JointOptions(RECIPE[-1], partner_weight=0.0, flow=True, clean_targets=False)
+    return Joint(make_dan(0), *RECIPE, objective, {"one": make_dan(1), "two": make_dan(2)}, options)
 
 
-def in_stages() -> ToTeacher:
+def in_stages() -> Hints:
     """In the feature stage the student's head rests, and in the task stage its mappers."""
     student, teacher = make_student(), make_teacher()
     losses = {"hint": Hint(), "soft_target": SoftTarget(2.0)}
     matching = Matching({"hint": losses["hint"]}, student, teacher.config, layers="top")
     objective = Objective(losses, Constant(0.5), weighting=UncertaintyWeighting)
-    return ToTeacher(student, *RECIPE, objective, {"teacher": matching}, FrozenTeacher(teacher), feature_epochs=1)
+    return Hints(
+        student, *RECIPE, objective, {"teacher": matching}, FrozenTeacher(teacher), HintsOptions(feature_epochs=1)
+    )
 
 
 def calibrated() -> Distillation:

@@ -32,8 +32,9 @@ from kd.losses.hint import Hint
 from kd.losses.logits import LogitMSE, SoftTarget
 from kd.losses.relation import SimilarityPreserving
 from kd.methods.base import Method
+from kd.methods.composition import Composition
 from kd.methods.distillation import Distillation, FrozenTeacher
-from kd.methods.feature_mapping import ToStudent, ToTeacher
+from kd.methods.hints import Hints
 from kd.methods.joint import Joint
 from kd.methods.objective import Objective
 from kd.methods.schedules import Constant, LearnedTemperature, Switch
@@ -43,6 +44,7 @@ from kd.methods.weighting import UncertaintyWeighting
 from kd.models.bilstm import BiLSTM, BiLSTMConfig
 from kd.models.bow import DANConfig
 from kd.models.mapped import compose
+from kd.options.methods import HintsOptions, JointOptions
 from tests.conftest import bare_trainer
 from tests.end_to_end.test_ddp import split_of
 from tests.methods.test_base import RECIPE
@@ -93,8 +95,8 @@ def hinted() -> Method:
     own, other = student(), teacher()
     losses = {"hint": Hint(), "soft_target": SoftTarget(2.0)}
     matching = Matching({"hint": losses["hint"]}, own, other.config, layers="top")
-    stages = {"teacher": FrozenTeacher(other), "feature_epochs": 1}
-    return ToTeacher(own, *RECIPE, objective(losses), {"teacher": matching}, **stages)
+    stages = HintsOptions(feature_epochs=1)
+    return Hints(own, *RECIPE, objective(losses), {"teacher": matching}, FrozenTeacher(other), stages)
 
 
 def composed() -> Method:
@@ -102,7 +104,7 @@ def composed() -> Method:
     torch.manual_seed(0)
     body = DANConfig(vocab_size=1, embedding_size=8, hidden_size=8, num_labels=2, dropout=0.0, word_dropout=0.0)
     whole = compose(teacher(), 1, Linear, body)
-    return ToStudent(whole, *RECIPE, objective(), Feature("hidden_states", 1).column)
+    return Composition(whole, *RECIPE, objective(), Feature("hidden_states", 1).column)
 
 
 def related() -> Method:
@@ -110,21 +112,21 @@ def related() -> Method:
     own, other = student(), teacher()
     losses = {"similarity": SimilarityPreserving()}
     matching = Matching(losses, own, other.config, layers="top")
-    return ToTeacher(own, *RECIPE, objective(losses), {"teacher": matching}, FrozenTeacher(other))
+    return Hints(own, *RECIPE, objective(losses), {"teacher": matching}, FrozenTeacher(other))
 
 
 def joint_with_teacher() -> Method:
     """Both ways, from passes of their own."""
     partners = {"teacher": teacher()}
-    rates = {"partner_alpha": 0.5, "partner_learning_rate": 1e-3}
-    return Joint(student(), *RECIPE, objective(), partners, RECIPE[-1], **rates)
+    options = JointOptions(RECIPE[-1], partner_alpha=0.5, partner_learning_rate=1e-3)
+    return Joint(student(), *RECIPE, objective(), partners, options)
 
 
 def joint_with_peers() -> Method:
     """Gradient through the training pass; after half of the run nothing is asked of the peers."""
     peers = {"one": make_dan(1, 0.0), "two": make_dan(2, 0.0)}
-    rest = {"partner_weight": 0.0, "flow": True, "clean_targets": False}
-    return Joint(student(), *RECIPE, objective(alpha=Switch(0.5, 0.0, until=0.5)), peers, RECIPE[-1], **rest)
+    options = JointOptions(RECIPE[-1], partner_weight=0.0, flow=True, clean_targets=False)
+    return Joint(student(), *RECIPE, objective(alpha=Switch(0.5, 0.0, until=0.5)), peers, options)
 
 
 METHODS = {

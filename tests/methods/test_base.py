@@ -342,9 +342,9 @@ def test_schedules(decay, expected):
 
 def test_unknown_schedule_is_refused():
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    with pytest.raises(KDError, match="expected one of linear, cosine, constant, got 'step'"):
+    with pytest.raises(KDError, match="decay must be linear, cosine or constant, found 'step'"):
         warm_up_and_decay(optimizer, 6, "step", 0.1)
-    with pytest.raises(KDError, match=r"share of the steps in \[0, 1\), got 2"):
+    with pytest.raises(KDError, match=r"warm_up must be a number in \[0, 1\), found 2"):
         warm_up_and_decay(optimizer, 6, "linear", 2)
 
 

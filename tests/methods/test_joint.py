@@ -25,6 +25,7 @@ from kd.methods.learning_rate import warm_up_and_decay
 from kd.methods.objective import Objective
 from kd.methods.schedules import Constant, Linear, Switch
 from kd.models.bow import DAN, DANConfig
+from kd.options.methods import JointOptions
 from tests.conftest import bare_trainer
 from tests.methods.test_base import (
     RECIPE,
@@ -57,7 +58,7 @@ def joint(student=None, partners=None, losses=None, alpha=0.5, temperature=None,
         *recipe,
         objective=objective,
         partners=partners or {"teacher": make_teacher()},
-        **{"partner_schedule": PARTNER_SCHEDULE, "partner_learning_rate": 1e-3, **options},
+        options=JointOptions(**{"partner_schedule": PARTNER_SCHEDULE, "partner_learning_rate": 1e-3, **options}),
     )
 
 
@@ -560,7 +561,7 @@ def test_a_peer_learns_as_the_student_does():
         *RECIPE[1:],
         objective=Objective({"soft_target": SoftTarget(2.0)}, Constant(0.3)),
         partners={"peer": peer},
-        partner_schedule=PARTNER_SCHEDULE,
+        options=JointOptions(PARTNER_SCHEDULE),
     )
     parts = method.losses(batch_of())
     expected = sum(
@@ -577,4 +578,4 @@ def test_a_peer_learns_as_the_student_does():
 def test_calibration_of_peers_is_refused():
     objective = Objective({"soft_target": SoftTarget(2.0)}, Constant(0.3), calibrate=True)
     with pytest.raises(KDError, match="where peers agree"):
-        Joint(make_dan(), LabelLoss(), *RECIPE[1:], objective, {"peer": make_dan(1)}, partner_schedule=PARTNER_SCHEDULE)
+        Joint(make_dan(), LabelLoss(), *RECIPE[1:], objective, {"peer": make_dan(1)}, JointOptions(PARTNER_SCHEDULE))

@@ -20,7 +20,7 @@ from kd.features.feature import Feature, depth_of
 from kd.features.fitted_mapper import FittedMapper
 from kd.measure.cost import latencies
 from kd.methods.base import Method
-from kd.methods.feature_mapping import fitting_batches
+from kd.methods.hints import fitting_batches
 from kd.models.mapped import compose, mapped_config, teacher_share
 from kd.teacher.ready import require_room
 from kd.teacher.teacher import Teacher
@@ -29,20 +29,20 @@ log = logging.getLogger(__name__)
 
 
 @final
-class Composed(Assembly):
+class CompositionAssembly(Assembly):
     """The teacher's vectors in place of the student's own embeddings; the teacher's tokenizer in place of its own."""
 
     def __init__(self, config: DictConfig, splits: Splits, teacher: Teacher | None):
         super().__init__(config, splits, teacher)
         if teacher.max_length != config.data.max_length:
             raise KDError(
-                f"method.direction=to_student reads the texts as the teacher does, found data.max_length="
+                f"method=composition reads the texts as the teacher does, found data.max_length="
                 f"{config.data.max_length} and teacher.max_length={teacher.max_length}; set both to one length"
             )
-        log.info("to_student: the composition reads the teacher's tokens, whatever the tokenizer")
+        log.info("the composition reads the teacher's tokens, whatever the tokenizer")
         self.objective = self._objective()
         depth = depth_of(teacher.config)
-        self.layer = depth if config.method.layer is None else config.method.layer
+        self.layer = depth if self.options.layer is None else self.options.layer
         self.feature = Feature("hidden_states", self.layer)
         body = build.student_config(config.student, config, 1, 0, splits.label_names)
         mapped_config(teacher.config, self.layer, make(config.mapper), body)
@@ -67,6 +67,7 @@ class Composed(Assembly):
             self.config,
             self.student,
             objective=self.objective,
+            options=self.options,
             column=self.feature.column,
             teacher=self.answers.source(),
         )

@@ -24,15 +24,17 @@ from kd.losses.hint import VID, Hint
 from kd.losses.logits import LogitMSE, SoftTarget
 from kd.losses.relation import CKA
 from kd.methods import schedules
+from kd.methods.composition import Composition
 from kd.methods.confidence import GoldProbability, OnlyCorrect
 from kd.methods.distillation import FrozenTeacher, cached_teacher
-from kd.methods.feature_mapping import ToStudent, ToTeacher
+from kd.methods.hints import Hints
 from kd.methods.objective import Objective
 from kd.methods.schedules import Constant, LearnedTemperature, Switch, WarmUp
 from kd.methods.supervised import Supervised
 from kd.methods.weighting import GradNorm, PCGrad, UncertaintyWeighting
 from kd.models import BiLSTM, BiLSTMConfig, MLPConfig
 from kd.models.mapped import Mapped, compose
+from kd.options.methods import CompositionOptions, HintsOptions
 from tests.features.test_matching import linear, make_bert, make_student, states_of, vectors
 from tests.methods.test_base import RECIPE, ROWS, Curve, assert_same, fit, make_split, weights
 
@@ -74,15 +76,17 @@ def objective(losses=None, alpha=0.5, **options) -> Objective:
     return Objective(losses, Constant(alpha) if isinstance(alpha, float) else alpha, **options)
 
 
-def to_teacher(teacher, student="bilstm", terms=None, source=None, layers="last", **options) -> ToTeacher:
-    """A new student, a new mapper and a live teacher; what is no option of `ToTeacher` goes to the matching."""
+def to_teacher(teacher, student="bilstm", terms=None, source=None, layers="last", **options) -> Hints:
+    """A new student, a new mapper and a live teacher; what is no option of `HintsOptions` goes to the matching."""
     terms = objective() if terms is None else terms
     student = make_student(student)
     torch.manual_seed(3)
     known = {key: options.pop(key) for key in ("mapper", "pooling", "shared") if key in options}
     losses = {name: loss for name, loss in terms.transfer.items() if loss.needs != {"logits"}}
     matching = Matching(losses, student, teacher.config, layers, **known)
-    return ToTeacher(student, *RECIPE, terms, {"teacher": matching}, source or FrozenTeacher(teacher), **options)
+    return Hints(
+        student, *RECIPE, terms, {"teacher": matching}, source or FrozenTeacher(teacher), HintsOptions(**options)
+    )
 
 
 class Recorder(Logger):
@@ -234,7 +238,7 @@ def test_several_teachers_count_by_their_mean(teacher, other_teacher):
     student, terms = make_student("bilstm"), objective({"soft_target": SoftTarget(2.0), "hint": Hint(), "cka": CKA()})
     losses = {name: loss for name, loss in terms.transfer.items() if name != "soft_target"}
     matchings = {name: Matching(losses, student, model.config, "last", member=name) for name, model in members.items()}
-    both = ToTeacher(student, *RECIPE, terms, matchings).eval()
+    both = Hints(student, *RECIPE, terms, matchings).eval()
     split = with_columns(members, features=both.features, dtype=np.float32)
     assert {name for name in split.columns if "hidden" in name} == {
         *("teacher_one.hidden_states-2-mean", "teacher_one.hidden_states-3-mean"),
@@ -242,7 +246,7 @@ def test_several_teachers_count_by_their_mean(teacher, other_teacher):
     }
     batch = split[list(range(16))]
     parts = both.losses(batch)
-    alone = [ToTeacher(student, *RECIPE, terms, {name: matchings[name]}).eval().losses(batch) for name in members]
+    alone = [Hints(student, *RECIPE, terms, {name: matchings[name]}).eval().losses(batch) for name in members]
     for name in ("hint", "cka"):
         assert alone[0][name].item() != pytest.approx(alone[1][name].item(), rel=1e-2)
         assert parts[name].item() == pytest.approx(np.mean([part[name].item() for part in alone]), rel=1e-5)
@@ -341,11 +345,11 @@ def test_hints_draw_the_student_to_the_teacher(teacher):
 
 def test_what_cannot_be_is_refused(teacher):
     student = make_student("dan")
-    with pytest.raises(KDError, match="method=feature_mapping needs a transfer term, got none"):
-        ToTeacher(student, *RECIPE, objective({}), {})
+    with pytest.raises(KDError, match="method=hints needs a transfer term, got none"):
+        Hints(student, *RECIPE, objective({}), {})
     only = objective({"soft_target": SoftTarget(2.0)})
-    with pytest.raises(KDError, match="needs a loss that reads features, found only soft_target; add one"):
-        ToTeacher(student, *RECIPE, only, {"teacher": Matching({}, student, teacher.config)})
+    with pytest.raises(KDError, match="needs a loss on features, found only soft_target; add one"):
+        Hints(student, *RECIPE, only, {"teacher": Matching({}, student, teacher.config)})
 
 
 @pytest.mark.parametrize("mapper", [AttentionPooling, PCA])
@@ -432,7 +436,9 @@ def test_one_stage_has_no_number(teacher):
 
 @pytest.mark.parametrize("epochs", [2, 3])
 def test_a_feature_stage_that_leaves_nothing_is_refused(teacher, epochs):
-    with pytest.raises(KDError, match=f"feature_epochs={epochs} leaves none of trainer.max_epochs=2 for the task"):
+    with pytest.raises(
+        KDError, match=f"feature_epochs={epochs} takes {3 * epochs} steps and leaves none of the run's 6 for the task"
+    ):
         fit(to_teacher(teacher, feature_epochs=epochs), epochs=2)
 
 
@@ -498,9 +504,16 @@ def composed(teacher, body="mlp", mapper=Linear, layer=2) -> Mapped:
 COLUMN = Feature("hidden_states", 2)
 
 
-def to_student(teacher, body="mlp", losses=None, source=cached_teacher, mapper=Linear, **options) -> ToStudent:
+def to_student(teacher, body="mlp", losses=None, source=cached_teacher, mapper=Linear, **options) -> Composition:
     model = composed(teacher, body, mapper)
-    return ToStudent(model, *RECIPE, objective({} if losses is None else losses), COLUMN.column, source, **options)
+    return Composition(
+        model,
+        *RECIPE,
+        objective({} if losses is None else losses),
+        COLUMN.column,
+        source,
+        CompositionOptions(**options),
+    )
 
 
 @pytest.mark.parametrize("body", ["mlp", "bilstm"])
@@ -584,16 +597,14 @@ def test_a_composition_without_transfer_terms_learns_from_labels(teacher):
 
 
 def test_a_composition_refuses_terms_on_layers(teacher):
-    with pytest.raises(
-        KDError, match=r"'hint' matches layers, .*; use logit losses, loss=.., or .*direction=to_teacher"
-    ):
+    with pytest.raises(KDError, match=r"'hint' compares layers, .*; use losses on logits, loss=.., or method=hints"):
         to_student(teacher, losses={"hint": Hint()})
 
 
 # --- balance: measured at the first step
 
 
-def hinted(teacher, **options) -> ToTeacher:
+def hinted(teacher, **options) -> Hints:
     """Without dropout, so that a step can be computed twice."""
     method = to_teacher(teacher, terms=objective(**options))
     method.student.eval()
@@ -787,7 +798,7 @@ def test_a_weighting_of_terms_that_never_meet_is_refused(teacher, weighting):
 
 
 def test_confidence_needs_a_term_with_a_weight_for_each_row(caplog):
-    with pytest.raises(KDError, match="weighs rows, and loss 'hint' has no weight for each; use logit losses"):
+    with pytest.raises(KDError, match="weighs rows, and loss 'hint' has no weight for each; use losses on logits"):
         Objective({"hint": Hint()}, Constant(0.5), confidence=GoldProbability())
     with caplog.at_level(logging.INFO):
         objective(confidence=GoldProbability())

@@ -18,15 +18,17 @@ from kd.teacher.teacher import Teacher
 
 
 @final
-class Hinted(Assembly):
+class HintsAssembly(Assembly):
     """The student's features against the teacher's, layer by layer."""
 
     def __init__(self, config: DictConfig, splits: Splits, teacher: Teacher | None):
         super().__init__(config, splits, teacher)
         self.objective = self._objective()
-        sources = teacher.sources(config.method.features_from)
+        sources = teacher.sources(self.options.features_from)
         self.matchings = {
-            member or "teacher": build.matching(config, self.objective.transfer, self.student, source.config, member)
+            member or "teacher": build.matching(
+                config, self.options, self.objective.transfer, self.student, source.config, member
+            )
             for member, source in sources.items()
         }
         self.features = frozenset().union(*(matching.features for matching in self.matchings.values()))
@@ -54,6 +56,7 @@ class Hinted(Assembly):
             self.config,
             self.student,
             objective=self.objective,
+            options=self.options,
             matchings=self.matchings,
             teacher=self.answers.source(self.features),
         )

@@ -1,0 +1,79 @@
+"""Hold a configuration against the declarations of its options: those of its sections and of every ``_target_``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from kd.config import targets
+from kd.config.make import plain
+from kd.options.declared import Option, options_of, written
+from kd.options.methods import METHODS
+from kd.options.sections import SECTIONS
+
+SOURCE = "data.source"
+"""Takes the keys of ``data`` by interpolation: its options are named as the user sets them."""
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """The options that may stand at one place of a configuration.
+
+    Args:
+        place: as on the command line; "" for the top.
+        title: of the class or function that takes the options.
+        options: by name.
+    """
+
+    place: str
+    title: str
+    options: Mapping[str, Option]
+
+    def key(self, name: str) -> str:
+        """Return an option as it is set on the command line."""
+        place = "data" if self.place == SOURCE else self.place
+        return f"{place}.{name}" if place else name
+
+
+def declarations(config: DictConfig) -> list[Declaration]:
+    """Find the declarations for a configuration, section by section and target by target."""
+    found = {place: (section.__name__, dict(options_of(section))) for place, section in SECTIONS.items()}
+    for key, target in targets.named(config):
+        place = key.removesuffix("_target_").rstrip(".")
+        declares = METHODS.get(target) or targets.find(target, key)
+        _, options = found.get(place, ("", {}))
+        found[place] = target, {**options_of(declares), **options}
+    return [Declaration(place, title, options) for place, (title, options) in found.items()]
+
+
+def option_mistakes(config: DictConfig, declared: list[Declaration]) -> Iterator[str]:
+    """Find every option whose value is not what its declaration expects, one sentence each."""
+    for declaration in declared:
+        node = OmegaConf.select(config, declaration.place) if declaration.place else config
+        if not OmegaConf.is_dict(node):
+            yield f"{declaration.place}: expected keys with values, got {written(node)}"
+            continue
+        for name, option in declaration.options.items():
+            if name in node and not OmegaConf.is_missing(node, name):
+                value = plain(node[name])
+                if not (_makes_an_object(value) or option.fits(value)):
+                    found = repr(value) if isinstance(value, str) else written(value)
+                    yield f"{_origin(config, node, declaration, name)}: expected {option.expected}, got {found}"
+
+
+def _makes_an_object(value: Any) -> bool:
+    """Whether a value is made into an object first, whose own declaration holds."""
+    if isinstance(value, dict):
+        return "_target_" in value or any(map(_makes_an_object, value.values()))
+    return isinstance(value, list) and any(map(_makes_an_object, value))
+
+
+def _origin(config: DictConfig, node: DictConfig, declaration: Declaration, name: str) -> str:
+    """Return the key that a user sets: where the value is only an interpolation, the key that it comes from."""
+    written = OmegaConf.to_container(node, resolve=False)[name]
+    single = re.fullmatch(r"\$\{(\w[\w.]*)\}", written) if isinstance(written, str) else None
+    return single[1] if single and OmegaConf.select(config, single[1]) is not None else declaration.key(name)

@@ -1,0 +1,130 @@
+"""The options of each method, ``conf/method/NAME.yaml``, and which other parts of the configuration it does not read.
+
+Needs no torch: the identity of a run depends on these lists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from kd.options.declared import CheckedFields, CountOrNone, NotNegative
+
+TRANSFER = ("alpha", "temperature", "loss", "balance", "mapper", "peers")
+"""Parts of the configuration that only a method with a second model reads."""
+
+
+@dataclass(frozen=True)
+class MethodOptions(CheckedFields):
+    """The options of one method; a subclass a method."""
+
+    unread: ClassVar[tuple[str, ...]] = ()
+    """Parts of the configuration that have no effect on this method. The identity of a run leaves them out."""
+
+    needs_teacher: ClassVar[tuple[str, ...]] = ()
+    """Options that have no effect with ``teacher=none``."""
+
+
+@dataclass(frozen=True)
+class SupervisedOptions(MethodOptions):
+    """Supervised training has no options of its own.
+
+    The teacher counts: its tokenizer and its word table may be where the student starts, and the run measures how often
+    the student agrees with it.
+    """
+
+    unread = (*TRANSFER, "cache")
+
+
+@dataclass(frozen=True)
+class DistillationOptions(MethodOptions):
+    """Distillation has no options of its own."""
+
+    unread = ("mapper", "peers")
+
+
+@dataclass(frozen=True)
+class HintsOptions(MethodOptions):
+    """Options of ``method=hints``.
+
+    Args:
+        mapper_learning_rate: learning rate of the mappers; null: that of the optimizer.
+        layers: which layers are compared: top, uniform, last, first, every_K, random, or pairs of numbers
+            [[student, teacher], ...]; layer 0 is the embeddings.
+        features_from: for an ensemble, the member that gives the features, or all; null: the first member.
+        pooling: how the states of the tokens become one vector a text.
+        shared_mapper: use one mapper for all student layers above the embeddings, as TinyBERT does.
+        feature_epochs: epochs at the start with the feature losses alone; 0: all terms from the start.
+        keep_features: keep the feature losses after these epochs.
+    """
+
+    mapper_learning_rate: NotNegative | None = None
+    layers: str | list[tuple[int, int]] = "top"
+    features_from: str | None = None
+    pooling: Literal["mean", "cls"] = "mean"
+    shared_mapper: bool = False
+    feature_epochs: CountOrNone = 0
+    keep_features: bool = False
+
+    unread = ("peers",)
+
+
+@dataclass(frozen=True)
+class CompositionOptions(MethodOptions):
+    """Options of ``method=composition``.
+
+    Args:
+        mapper_learning_rate: learning rate of the mapper; null: that of the optimizer.
+        layer: the teacher is cut above this layer; 0 leaves its embeddings alone, null leaves all layers.
+    """
+
+    mapper_learning_rate: NotNegative | None = None
+    layer: CountOrNone | None = None
+
+    unread = ("peers", "tokenizer", "embeddings")
+
+
+@dataclass(frozen=True)
+class JointOptions(MethodOptions):
+    """Options of ``method=joint``.
+
+    Args:
+        partner_schedule: learning-rate schedule of the teacher; peers follow ``optim.schedule``.
+        teacher_start: warm: fine-tuned before; cold: the pretrained backbone with a new head.
+        frozen_layers: the embeddings of the teacher and this many of its lowest layers are not trained.
+        partner_learning_rate: null: 1e-5 for the teacher, that of the optimizer for peers.
+        partner_weight_decay: weight decay of the partners' matrices.
+        student_weight: weight of the student's label loss; null: 1 - alpha.
+        partner_weight: weight of each partner's label loss; null: 1 for the teacher, that of the student for peers.
+        partner_alpha: weight of what a partner learns from the others; null: 0 for the teacher, alpha for peers.
+        flow: let the gradient of the student's terms reach the partners; needs clean_targets=false.
+        clean_targets: compute targets without dropout, in a forward pass of their own.
+        copies: number of peers of the student's kind, each with a seed of its own.
+        keep_partners: save the partners too, in ``partners/`` of the run directory.
+    """
+
+    partner_schedule: Any = None
+    teacher_start: Literal["warm", "cold"] = "warm"
+    frozen_layers: CountOrNone = 0
+    partner_learning_rate: NotNegative | None = None
+    partner_weight_decay: NotNegative = 0.01
+    student_weight: NotNegative | None = None
+    partner_weight: NotNegative | None = None
+    partner_alpha: NotNegative | None = None
+    flow: bool = False
+    clean_targets: bool = True
+    copies: CountOrNone = 0
+    keep_partners: bool = False
+
+    unread = ("mapper",)
+    needs_teacher = ("frozen_layers", "teacher_start")
+
+
+METHODS: dict[str, type[MethodOptions]] = {
+    "kd.methods.supervised.Supervised": SupervisedOptions,
+    "kd.methods.distillation.Distillation": DistillationOptions,
+    "kd.methods.hints.Hints": HintsOptions,
+    "kd.methods.composition.Composition": CompositionOptions,
+    "kd.methods.joint.Joint": JointOptions,
+}
+"""The options by the ``_target_`` of the method."""

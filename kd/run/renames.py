@@ -1,0 +1,157 @@
+"""Names that have changed, so that the runs, commands and files of before go on working. Needs no torch.
+
+`current` gives a configuration the names of today: a finished run's when it is read, a new one's when it is composed.
+`first` does the reverse for the identity of a run (`kd.run.identity`), which goes on hashing the names that its options
+had at first: a run that was done before a rename is still the same run.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from kd.errors import KDError
+from kd.options.methods import CompositionOptions, HintsOptions, MethodOptions
+
+log = logging.getLogger(__name__)
+
+MOVED = {
+    "kd.features.fitted_mapper": ("kd.mapper", "PCA LeastSquares Procrustes"),
+    "kd.features.mapper": ("kd.mapper", "Linear MLP LowRank Identity AttentionPooling"),
+    "kd.methods.confidence": ("kd.methods.balance", "EveryRow GoldProbability Certainty OnlyCorrect"),
+    "kd.methods.learning_rate": ("kd.methods.schedule", "warm_up_and_decay"),
+    "kd.methods.schedules": (
+        "kd.methods.balance",
+        "Constant Linear Cosine WarmUp TemperatureWarmUp AnnealedTemperature Switch LearnedTemperature",
+    ),
+    "kd.runtime.progress_bar": ("kd.progress_bar", "ProgressBar"),
+    "kd.teacher.assistant": ("kd.assistant", "Assistant"),
+    "kd.teacher.ensemble": ("kd.ensemble", "Ensemble"),
+    "kd.teacher.teacher": ("kd.teacher", "Teacher"),
+    "kd.training.pruning": ("kd.pruning", "Pruning"),
+}
+"""Module of today -> its first name, and the classes and functions that a configuration may name in it."""
+
+FIRST = {f"{new}.{name}": f"{old}.{name}" for new, (old, names) in MOVED.items() for name in names.split()}
+NOW = {old: new for new, old in FIRST.items()}
+
+FEATURE_MAPPING = "kd.methods.feature_mapping."
+"""One method with an option ``direction`` until it became two methods."""
+
+DIRECTIONS: dict[str, tuple[str, str, type[MethodOptions]]] = {
+    "to_teacher": ("hints", "kd.methods.hints.Hints", HintsOptions),
+    "to_student": ("composition", "kd.methods.composition.Composition", CompositionOptions),
+}
+"""Direction -> name, ``_target_`` and options of the method that it is now."""
+
+OF_EITHER = {option.name: option.default for kind in (HintsOptions, CompositionOptions) for option in fields(kind)}
+"""The options of both directions, all of which stood in one file."""
+
+_SAID: set[str] = set()
+"""Old names that this process has already warned of."""
+
+
+def current(config: Any, say: bool = False) -> None:
+    """Put the names of today into a configuration, in place.
+
+    Args:
+        config: a dict or DictConfig, whose interpolations stay.
+        say: warn of the old names that were found.
+
+    Raises:
+        KDError: an option of one direction of feature mapping is set, and the run goes in the other.
+    """
+    found = {}
+    if OmegaConf.is_config(config):
+        with read_write(config), open_dict(config):
+            found = _renamed(config)
+    elif isinstance(config, dict):
+        found = _renamed(config)
+    if said := [f"{old} is now {new}" for old, new in found.items() if say and old not in _SAID]:
+        _SAID.update(found)
+        log.warning("old names, which go on working: %s", ", ".join(said))
+
+
+def _renamed(config: Any) -> dict[str, str]:
+    """Rename in place; return what was renamed."""
+    found = {}
+    for node, target in _targets(config):
+        if target in NOW:
+            node["_target_"] = found[target] = NOW[target]
+    return found | _split_feature_mapping(config)
+
+
+def _targets(node: Any) -> Iterator[tuple[Any, str]]:
+    """Find every node with a ``_target_``, at any depth."""
+    values = range(len(node)) if isinstance(node, list | ListConfig) else list(node)
+    for key in values:
+        value = _value(node, key)
+        if key == "_target_" and isinstance(value, str):
+            yield node, value
+        elif isinstance(value, dict | list | DictConfig | ListConfig):
+            yield from _targets(value)
+
+
+def _value(node: Any, key: Any) -> Any:
+    """A value, None where it has none yet; a group that is interpolated is looked at where it stands."""
+    if OmegaConf.is_config(node):
+        if OmegaConf.is_missing(node, key):
+            return None
+        try:
+            return None if OmegaConf.is_interpolation(node, key) and key != "_target_" else node[key]
+        except OmegaConfBaseException:
+            return None
+    return node[key]
+
+
+def _split_feature_mapping(config: Any) -> dict[str, str]:
+    """Turn ``method=feature_mapping`` into the method that its direction means."""
+    method = _value(config, "method") if "method" in config else None
+    target = _value(method, "_target_") if method and "_target_" in method else None
+    if not (isinstance(target, str) and target.startswith(FEATURE_MAPPING)):
+        return {}
+    direction = target.removeprefix(FEATURE_MAPPING)
+    if direction not in DIRECTIONS:
+        raise KDError(f"method.direction: expected to_student or to_teacher, got '{direction}'")
+    name, method["_target_"], options = DIRECTIONS[direction]
+    own = {option.name for option in fields(options)}
+    for key in [key for key in method if key in {"direction", *OF_EITHER} - own]:
+        value = method.pop(key)
+        if key != "direction" and value != OF_EITHER[key]:
+            raise KDError(f"method.{key}={value} is not read by method={name}; leave it out")
+    if "choices" in config and _choice(config) == "feature_mapping":
+        config["choices"]["method"] = name
+    old = "method=feature_mapping" + (" method.direction=to_student" if direction == "to_student" else "")
+    return {old: f"method={name}"}
+
+
+def _choice(config: Any) -> str | None:
+    """Return the name of the chosen method: a composed configuration reads it from Hydra's own keys."""
+    composed = OmegaConf.is_config(config) and "hydra" in config
+    return OmegaConf.select(config, "hydra.runtime.choices.method") if composed else _value(config["choices"], "method")
+
+
+def first(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of a resolved configuration with the names that its options had at first."""
+    found = _with_first_targets(config)
+    for direction, (name, target, _) in DIRECTIONS.items():
+        if found.get("method", {}).get("_target_") == target:
+            method = {**OF_EITHER, **found["method"], "direction": direction}
+            found["method"] = method | {"_target_": FEATURE_MAPPING + direction}
+            if found.get("choices", {}).get("method") == name:
+                found["choices"] = found["choices"] | {"method": "feature_mapping"}
+    return found
+
+
+def _with_first_targets(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        return {
+            key: FIRST.get(value, value) if key == "_target_" and isinstance(value, str) else _with_first_targets(value)
+            for key, value in node.items()
+        }
+    return [_with_first_targets(value) for value in node] if isinstance(node, list) else node
