@@ -12,16 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
-from kd.config import targets
-from kd.config.folder import configuration_folder, one_sentence
-from kd.errors import KDError
-from kd.run import renames
+from kd.config.check import check_options
+from kd.config.compose import composed
 from kd.runtime import ranks
 from kd.runtime.launch import Launch
 from kd.runtime.silence import quiet
@@ -45,8 +39,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--config-dir", type=Path, help="your own conf/, as for kd train")
     parser.add_argument("overrides", nargs="*", help="as for kd train; trainer.devices: how many processes")
     options = parser.parse_args(arguments)
-    own = [] if options.config_dir is None else [f"hydra.searchpath=[file://{options.config_dir.resolve()}]"]
-    config = composed([*own, *options.overrides])
+    config = composed(options.overrides, options.config_dir)
+    check_options(config)
     launch = Launch.found()
     names = (WORKER, *LAUNCHED) if launch and launch.size > 1 else (WORKER,)
     number = next((int(os.environ[name]) for name in names if name in os.environ), None)
@@ -76,22 +70,6 @@ def told() -> Iterator[None]:
     finally:
         root.removeHandler(handler)
         root.setLevel(before)
-
-
-def composed(overrides: list[str]) -> DictConfig:
-    """The configuration of a run, from the overrides of ``kd train``."""
-    try:
-        with initialize_config_dir(str(configuration_folder()), version_base="1.3"):
-            config = compose("config", overrides, return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise KDError(one_sentence(error)) from error
-    renames.current(config, say=True)
-    targets.check_composed(config, multirun=False)
-    HydraConfig.instance().set_config(config)
-    with open_dict(config):
-        del config["hydra"]
-    OmegaConf.set_struct(config, True)
-    return config
 
 
 def _worker(arguments: list[str], number: int) -> subprocess.Popen:

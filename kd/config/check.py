@@ -52,9 +52,8 @@ def check(config: DictConfig) -> None:
         KDError: with every mistake found.
     """
     targets.check(config)
-    mistakes = Mistakes(option_mistakes(config, declarations(config)))
-    mistakes += _missing_choices(config)
-    mistakes.refuse()  # what follows makes objects of the options
+    check_options(config)  # what follows makes objects of the options
+    mistakes = Mistakes()
     mistakes.attempt(lambda: make_trainer(config, Path(config.outputs)))
     for node in (config.embeddings, config.tokenizer):
         mistakes.attempt(lambda node=node: make(node))
@@ -68,6 +67,15 @@ def check(config: DictConfig) -> None:
     if kind and kind.reads_teacher:
         _check_method(config, kind, student, mistakes)
     mistakes.refuse()
+
+
+def check_options(config: DictConfig) -> None:
+    """Refuse values that their declarations do not allow, all in one go.
+
+    Raises:
+        KDError: with every mistake found.
+    """
+    Mistakes([*option_mistakes(config, declarations(config)), *_missing_choices(config)]).refuse()
 
 
 def _missing_choices(config: DictConfig) -> Iterator[str]:

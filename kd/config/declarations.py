@@ -33,6 +33,10 @@ class Declaration:
     title: str
     options: Mapping[str, Option]
 
+    def from_section(self, name: str) -> bool:
+        """Whether kd itself declares the option, and not only the library whose class it is given to."""
+        return self.place in SECTIONS and name in options_of(SECTIONS[self.place])
+
     def key(self, name: str) -> str:
         """Return an option as it is set on the command line."""
         place = "data" if self.place == SOURCE else self.place

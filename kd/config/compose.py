@@ -1,0 +1,42 @@
+"""Compose the configuration of a run from overrides, outside of ``kd train``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from kd.config import targets
+from kd.config.folder import configuration_folder, one_sentence
+from kd.errors import KDError
+from kd.run import renames
+
+
+def composed(overrides: Iterable[str], config_dir: Path | None = None) -> DictConfig:
+    """Compose a configuration as ``kd train`` would.
+
+    Args:
+        overrides: as on the command line.
+        config_dir: the user's own ``conf/``, laid over that of kd.
+
+    Raises:
+        KDError: what Hydra refuses, or code that no configuration may name.
+    """
+    own = [] if config_dir is None else [f"hydra.searchpath=[file://{config_dir.resolve()}]"]
+    try:
+        with initialize_config_dir(str(configuration_folder()), version_base="1.3"):
+            config = compose("config", [*own, *overrides], return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise KDError(one_sentence(error)) from error
+    renames.current(config, say=True)
+    targets.check_composed(config, multirun=False)
+    HydraConfig.instance().set_config(config)
+    with open_dict(config):
+        del config["hydra"]
+    OmegaConf.set_struct(config, True)
+    return config
