@@ -195,7 +195,7 @@ class ToStudent(LogitMethod):
     features from the cache, the teacher itself does not run.
 
     Args:
-        student: a `kd.models.mapped.Mapped`.
+        student: a `kd.models.composition.ComposedStudent`.
         objective: the transfer terms, which may be none, and their balance.
         column: what the body reads, as the cache calls it.
         teacher: see `kd.methods.distillation`; asked for logits where there are transfer terms.

@@ -42,7 +42,7 @@ from kd.methods.supervised import Supervised
 from kd.methods.weighting import UncertaintyWeighting
 from kd.models.bilstm import BiLSTM, BiLSTMConfig
 from kd.models.bow import DANConfig
-from kd.models.mapped import compose
+from kd.models.composition import compose
 from tests.conftest import bare_trainer
 from tests.end_to_end.test_ddp import split_of
 from tests.methods.test_base import RECIPE

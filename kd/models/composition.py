@@ -29,8 +29,8 @@ DROPPED += ("transformers_version",)
 """What a part's configuration must not decide: what is fetched, precision, labels, what it returns."""
 
 
-class MappedConfig(PreTrainedConfig):
-    """Everything that `Mapped` is built from; `mapped_config` makes one.
+class ComposedStudentConfig(PreTrainedConfig):
+    """Everything that `ComposedStudent` is built from; `composed_config` makes one.
 
     Args:
         encoder: the cut encoder's configuration as a dict, with its ``model_type``.
@@ -52,7 +52,7 @@ class MappedConfig(PreTrainedConfig):
     max_position_embeddings: int | None = None
 
 
-class Mapped(PreTrainedModel):
+class ComposedStudent(PreTrainedModel):
     """Frozen encoder -> mapper -> body.
 
     The encoder never trains: no gradient, no dropout, full precision under autocast. Tokens outside the mask are
@@ -64,11 +64,11 @@ class Mapped(PreTrainedModel):
         body: the classifier.
     """
 
-    config_class = MappedConfig
-    config: MappedConfig
+    config_class = ComposedStudentConfig
+    config: ComposedStudentConfig
 
     def __init__(
-        self, config: MappedConfig, encoder: PreTrainedModel | None = None, body: PreTrainedModel | None = None
+        self, config: ComposedStudentConfig, encoder: PreTrainedModel | None = None, body: PreTrainedModel | None = None
     ):
         super().__init__(config)
         self.encoder = encoder or _new_encoder(_read(config.encoder))
@@ -77,7 +77,7 @@ class Mapped(PreTrainedModel):
         self.post_init()
         self.train(self.training)
 
-    def train(self, mode: bool = True) -> Mapped:
+    def train(self, mode: bool = True) -> ComposedStudent:
         """Training mode for mapper and body; the encoder, and the word table that nobody reads, stay frozen."""
         super().train(mode)
         self.encoder.eval()
@@ -161,12 +161,12 @@ class Mapped(PreTrainedModel):
         """Nothing: encoder and body have started themselves, and Hugging Face's start is not the mapper's."""
 
 
-def mapped_config(
+def composed_config(
     encoder_config: PreTrainedConfig,
     layer: int | None,
     mapper: Mapper | Mapping[str, Any] | Callable[..., Mapper],
     student_config: PreTrainedConfig,
-) -> MappedConfig:
+) -> ComposedStudentConfig:
     """The configuration of a composition, made without any weights.
 
     Args:
@@ -182,7 +182,7 @@ def mapped_config(
     encoder = _read(encoder_config.to_dict())
     encoder.num_hidden_layers = layer
     limits = [longest_text(encoder), longest_text(student_config)]
-    config = MappedConfig(
+    config = ComposedStudentConfig(
         encoder=_plain(encoder.to_dict()),
         layer=layer,
         student=_plain(student_config.to_dict()) | {"vocab_size": 1, "pad_token_id": 0},
@@ -201,30 +201,30 @@ def mapped_config(
 
 def compose(
     teacher: PreTrainedModel, layer: int | None, mapper: Callable[..., Mapper], student_config: PreTrainedConfig
-) -> Mapped:
+) -> ComposedStudent:
     """A copy of the teacher's encoder up to a layer, with a new mapper and a new body on top, on its device.
 
     Args:
         teacher: a Hugging Face classifier; it stays as it is.
-        layer, mapper: as for `mapped_config`.
+        layer, mapper: as for `composed_config`.
         student_config: the body's, with the labels. A checkpoint that it came from gives all weights but the words'.
 
     Raises:
-        KDError: as `mapped_config`, or a teacher that cannot be cut there.
+        KDError: as `composed_config`, or a teacher that cannot be cut there.
     """
-    config = mapped_config(teacher.config, layer, mapper, student_config)
+    config = composed_config(teacher.config, layer, mapper, student_config)
     body = _body_config(config)
     body.name_or_path = student_config.name_or_path
-    return Mapped(config, _cut(teacher, config), new_student(body)).to(teacher.device)
+    return ComposedStudent(config, _cut(teacher, config), new_student(body)).to(teacher.device)
 
 
-def teacher_share(model: Mapped) -> dict[str, int]:
+def teacher_share(model: ComposedStudent) -> dict[str, int]:
     """Parameters of each part: how much of the teacher is still there."""
     parts = {"encoder": model.encoder, "mapper": model.mapper, "body": model.body}
     return {name: sum(parameter.numel() for parameter in part.parameters()) for name, part in parts.items()}
 
 
-def _cut(teacher: PreTrainedModel, config: MappedConfig) -> PreTrainedModel:
+def _cut(teacher: PreTrainedModel, config: ComposedStudentConfig) -> PreTrainedModel:
     """The teacher's encoder with the layers that this config leaves it, checked against the whole."""
     base = teacher.base_model
     try:
@@ -282,7 +282,7 @@ def _new_encoder(config: PreTrainedConfig) -> PreTrainedModel:
             return AutoModel.from_config(config)
 
 
-def _body_config(config: MappedConfig) -> PreTrainedConfig:
+def _body_config(config: ComposedStudentConfig) -> PreTrainedConfig:
     """The body's configuration with the labels of the composition, which loading may have changed."""
     body = _read(config.student)
     body.id2label, body.label2id = dict(config.id2label), dict(config.label2id)

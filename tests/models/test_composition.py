@@ -22,8 +22,8 @@ from kd.contract import supported_outputs
 from kd.errors import KDError
 from kd.features.fitted_mapper import PCA
 from kd.features.mapper import AttentionPooling, Identity, Linear
-from kd.models import BiLSTMConfig, DANConfig, MappedConfig, MLPConfig, TextCNNConfig
-from kd.models.mapped import Mapped, compose, mapped_config, teacher_share
+from kd.models import BiLSTMConfig, ComposedStudentConfig, DANConfig, MLPConfig, TextCNNConfig
+from kd.models.composition import ComposedStudent, compose, composed_config, teacher_share
 from kd.models.pretrained import new_student
 from kd.predictor import Predictor
 from kd.storage.model_folder import load_classifier, load_config, longest_text
@@ -199,7 +199,7 @@ def test_saves_and_loads(teacher, body, tmp_path):
     model = make(body, teacher)
     model.save_pretrained(tmp_path)
     loaded, info = AutoModelForSequenceClassification.from_pretrained(tmp_path, output_loading_info=True)
-    assert type(loaded) is Mapped
+    assert type(loaded) is ComposedStudent
     assert not any(info.values())
     close(loaded(ids(model), MASK).logits, model(ids(model), MASK).logits)
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
@@ -208,9 +208,9 @@ def test_saves_and_loads(teacher, body, tmp_path):
     found, expected = loaded.config.to_dict(), model.config.to_dict()
     assert found | {"_name_or_path": ""} == expected | {"_name_or_path": ""}
     assert loaded.config.id2label == loaded.body.config.id2label == LABELS["id2label"]
-    again = MappedConfig.from_dict(json.loads(model.config.to_json_string()))
+    again = ComposedStudentConfig.from_dict(json.loads(model.config.to_json_string()))
     torch.manual_seed(0)
-    close(Mapped(again).body.state_dict(), model.body.state_dict())
+    close(ComposedStudent(again).body.state_dict(), model.body.state_dict())
 
 
 def test_keeps_its_precision(tmp_path):
@@ -237,6 +237,23 @@ def test_works_in_a_pipeline(body, mapper, teacher_folder, tmp_path):
     for text, answer, score in zip(texts, together, scores, strict=True):
         assert classify(text)[0]["score"] == pytest.approx(answer["score"], abs=1e-6)
         assert score.item() == pytest.approx(answer["score"], abs=1e-6)
+
+
+def test_a_folder_from_before_the_class_was_renamed_still_loads(teacher_folder, tmp_path):
+    predictor = Predictor.load(teacher_folder)
+    model = compose(predictor.model, 1, Linear, BODIES["mlp"]).eval()
+    model.save_pretrained(tmp_path)
+    predictor.tokenizer.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    assert config["model_type"] == "kd-mapped" and config["architectures"] == ["ComposedStudent"]
+    path.write_text(json.dumps(config | {"architectures": ["Mapped"]}))
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert type(loaded) is ComposedStudent
+    text = predictor.tokenizer("a very dull film", return_tensors="pt")
+    close(loaded(**text).logits, model(**text).logits)
+    (answer,) = pipeline("text-classification", model=str(tmp_path), device="cpu")("a very dull film")
+    assert answer["score"] == pytest.approx(model(**text).logits.softmax(1).max().item(), abs=1e-6)
 
 
 @pytest.mark.parametrize("mapper", [Linear, AttentionPooling])
@@ -341,17 +358,17 @@ def test_each_part_is_counted(body):
 
 def test_the_longest_text_is_that_of_the_shortest_position_table():
     config = {"mapper": {"name": "linear"}, "layer": 1, "student_config": BODIES["mlp"]}
-    assert longest_text(mapped_config(TEACHERS["bert"], **config)) == 34
-    assert longest_text(mapped_config(TEACHERS["roberta"], **config)) == 32
+    assert longest_text(composed_config(TEACHERS["bert"], **config)) == 34
+    assert longest_text(composed_config(TEACHERS["roberta"], **config)) == 32
     config["student_config"] = BertConfig(max_position_embeddings=20)
-    assert longest_text(mapped_config(TEACHERS["bert"], **config)) == 20
+    assert longest_text(composed_config(TEACHERS["bert"], **config)) == 20
     model = make(teacher="roberta")
     assert model(torch.full((1, 32), 5)).logits.isfinite().all()
 
 
 def test_a_config_can_be_made_without_weights():
     mapper = Linear(16, 12, bias=False)
-    config = mapped_config(TEACHERS["distilbert"], 1, mapper, BODIES["dan"])
+    config = composed_config(TEACHERS["distilbert"], 1, mapper, BODIES["dan"])
     model = AutoModelForSequenceClassification.from_config(config)
     assert (config.layer, config.pad_token_id, config.num_labels) == (1, 0, 3)
     assert config.mapper == model.mapper.spec() == {"name": "linear", "bias": False}
@@ -359,9 +376,9 @@ def test_a_config_can_be_made_without_weights():
     assert len(model.encoder.transformer.layer) == 1
     torch.manual_seed(0)
     state = torch.random.get_rng_state()
-    same = mapped_config(model.encoder.config, None, partial(Linear, bias=False), model.body.config)
+    same = composed_config(model.encoder.config, None, partial(Linear, bias=False), model.body.config)
     assert same.to_dict() == config.to_dict() and torch.equal(torch.random.get_rng_state(), state)
-    same = mapped_config(model.encoder.config, None, config.mapper, model.body.config)
+    same = composed_config(model.encoder.config, None, config.mapper, model.body.config)
     assert same.encoder == config.encoder and same.student == config.student
 
 
@@ -391,11 +408,11 @@ def test_other_mistakes_are_refused():
     with pytest.raises(KDError, match="needs two equal widths, found 16 -> 12"):
         make(mapper=Identity)
     with pytest.raises(KDError, match="needs two equal widths, found 16 -> 12"):
-        mapped_config(TEACHERS["bert"], 1, {"name": "identity"}, BODIES["bert"])
+        composed_config(TEACHERS["bert"], 1, {"name": "identity"}, BODIES["bert"])
     with pytest.raises(KDError, match=r"mapper\.name must be .*found 'magic'"):
-        mapped_config(TEACHERS["bert"], 1, {"name": "magic"}, BODIES["mlp"])
+        composed_config(TEACHERS["bert"], 1, {"name": "magic"}, BODIES["mlp"])
     with pytest.raises(KDError, match=r"student 'bert'.*change the sizes"):
-        mapped_config(TEACHERS["bert"], 1, Linear, BertConfig(hidden_size=10, num_attention_heads=3))
+        composed_config(TEACHERS["bert"], 1, Linear, BertConfig(hidden_size=10, num_attention_heads=3))
     with pytest.raises(KDError, match="give one of them"):
         make()(labels=GOLD)
     with pytest.raises(KDError, match="no attention maps"):
