@@ -1,4 +1,4 @@
-"""The students, and how they start. Importing this registers them with transformers' Auto classes."""
+"""The students and their initialisation. Importing this package registers them with transformers' Auto classes."""
 
 from transformers import AutoConfig, AutoModelForSequenceClassification
 

@@ -103,7 +103,7 @@ def test_cached_features_stand_in_for_the_encoder(body):
     model = make(body)
     features = model.features_of(ids(model), MASK)
     expected = model(ids(model), MASK).logits
-    model.encoder = torch.nn.Module()  # whoever asks it anything fails
+    model.encoder = torch.nn.Module()  # a call of it fails
     assert torch.equal(model(attention_mask=MASK, features=features).logits, expected)
     assert torch.equal(model(ids(model), MASK, features).logits, expected)
     half = model(attention_mask=MASK, features=features.half()).logits
@@ -163,7 +163,7 @@ def test_padding_changes_no_logit(teacher, body, mapper):
 @every_body
 def test_an_empty_text_reads_as_one_zero_vector(body):
     model = make(body)
-    empty = model(torch.zeros(2, 0), torch.zeros(2, 0)).logits  # a tokenizer's answer to ["", ""] is float
+    empty = model(torch.zeros(2, 0), torch.zeros(2, 0)).logits  # as a tokenizer returns ["", ""], in floats
     close(empty, model.body(inputs_embeds=torch.zeros(2, 1, 12)).logits)
     close(model(torch.zeros(2, 0)).logits, empty)
     close(model(features=torch.zeros(2, 0, 16)).logits, empty)
@@ -389,7 +389,7 @@ def test_impossible_layers_are_refused(layer):
 
 
 def test_teachers_that_cannot_be_cut_are_refused():
-    with pytest.raises(KDError, match="'kd-mlp' has no layers to cut"):
+    with pytest.raises(KDError, match="'kd-mlp' has no layers to cut after"):
         compose(new_student(BODIES["mlp"]), 1, Linear, BODIES["dan"])
     modern = ModernBertConfig(**ENCODER, pad_token_id=0, bos_token_id=2, eos_token_id=3)
     modern = AutoModelForSequenceClassification.from_config(modern)
@@ -409,7 +409,7 @@ def test_other_mistakes_are_refused():
         make(mapper=Identity)
     with pytest.raises(KDError, match="needs two equal widths, found 16 -> 12"):
         composed_config(TEACHERS["bert"], 1, {"name": "identity"}, BODIES["bert"])
-    with pytest.raises(KDError, match=r"mapper\.name must be .*found 'magic'"):
+    with pytest.raises(KDError, match=r"mapper\.name must be one of .*found 'magic'"):
         composed_config(TEACHERS["bert"], 1, {"name": "magic"}, BODIES["mlp"])
     with pytest.raises(KDError, match=r"student 'bert'.*change the sizes"):
         composed_config(TEACHERS["bert"], 1, Linear, BertConfig(hidden_size=10, num_attention_heads=3))
