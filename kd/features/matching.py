@@ -107,8 +107,8 @@ def _listed(rule: Sequence, student: Sequence[int], teacher: range) -> Pairs:
         own, other = pair
         if own not in student or other not in teacher:
             raise KDError(
-                f"layers: expected pairs of the student layers {', '.join(map(str, student))} and the teacher layers "
-                f"{teacher[0]} to {teacher[-1]} (0: the embeddings), got [{own}, {other}]; correct the pair"
+                f"layers: there is no pair [{own}, {other}]: for this term the student has layers "
+                f"{', '.join(map(str, student))} and the teacher {teacher[0]} to {teacher[-1]} (0: the embeddings)"
             )
         pairs.append((own, other))
     if not pairs:

@@ -170,8 +170,8 @@ def _layers(model: PreTrainedModel, layers: int) -> tuple[str, nn.ModuleList]:
     stacks = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
     if len(stacks) != 1:
         raise KDError(
-            f"method.frozen_layers={layers}: expected the layers of '{model.config.model_type}' in one list, found "
-            f"{len(stacks)} of that length; set it to 0"
+            f"method.frozen_layers={layers}: '{model.config.model_type}' must keep its {depth} layers in one list, "
+            f"found {len(stacks)} such lists; set it to 0"
         )
     return stacks[0]
 

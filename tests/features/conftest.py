@@ -28,12 +28,12 @@ by_name = pytest.mark.parametrize("spec", [{"name": name} for name in MAPPERS], 
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    """Fits of a few dozen rows then run through several chunks, the last one ragged."""
+    """Make a fit of a few dozen rows read several chunks, the last one shorter."""
     monkeypatch.setattr(fitted_mapper, "CHUNK", 16)
 
 
 def draw(in_size, out_size, rows=75, seed=0):
-    """Features far from the origin, with axes of different spread, and targets that depend on them."""
+    """Return features far from the origin, with axes of different variance, and targets that depend on them."""
     numbers = np.random.default_rng(seed)
     spread = np.diag(np.linspace(3, 0.3, in_size)) @ numbers.normal(size=(in_size, in_size))
     source = numbers.normal(size=(rows, in_size)) @ spread + 5 * numbers.normal(size=in_size)
@@ -42,7 +42,7 @@ def draw(in_size, out_size, rows=75, seed=0):
 
 
 def build(spec, in_size=6, out_size=6):
-    """A mapper that maps: fitted where it must be, and with no weight left at zero."""
+    """Build a mapper that is ready to map: fitted if necessary, and without zero weights."""
     options = {"rank": 3} if spec == {"name": "low_rank"} else {}
     torch.manual_seed(0)
     mapper = new_mapper(spec | options, in_size, out_size)
@@ -54,12 +54,12 @@ def build(spec, in_size=6, out_size=6):
 
 
 def mapped(mapper, vectors):
-    """The result for vectors ``[N, d]``, one a text, in float64."""
+    """Return the mapped vectors ``[N, d]``, each a text of one token, in float64."""
     states = torch.tensor(np.asarray(vectors), dtype=torch.float64).unsqueeze(1)
     return copy.deepcopy(mapper).double()(states, torch.ones(len(states), 1))[:, 0].detach().numpy()
 
 
 def texts(width=6, dtype=torch.float32):
-    """States of four texts with 5, 3, 1 and 4 tokens, the last with its padding in front."""
+    """Return states of four texts with 5, 3, 1 and 4 tokens, the last with padding on the left."""
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 0, 0, 0, 0], [0, 1, 1, 1, 1]])
     return torch.randn(4, 5, width, generator=torch.Generator().manual_seed(1)).to(dtype), mask

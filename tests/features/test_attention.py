@@ -27,7 +27,7 @@ ARCHITECTURES = {
     "roberta": {},
     "electra": {"embedding_size": 6},
     "albert": {"embedding_size": 6},
-    "esm": {"position_embedding_type": "rotary"},  # scales its queries before it turns them
+    "esm": {"position_embedding_type": "rotary"},  # scales its queries before it rotates them
     "eurobert": {"num_key_value_heads": 1},  # heads share keys and values
 }
 SIZES_AS_NAMED = {"distilbert": {"vocab_size": 20, "max_position_embeddings": 16, "pad_token_id": 1}}
@@ -43,7 +43,7 @@ def build(kind, implementation="sdpa", **options):
     torch.manual_seed(0)
     sizes = {**SIZES_AS_NAMED.get(kind, SIZES), **ARCHITECTURES.get(kind, {}), **options}
     config = AutoConfig.for_model(kind, **sizes)
-    # larger weights than the usual 0.02: attention maps far from uniform
+    # larger weights than the default of 0.02, so that attention maps are far from uniform
     config.initializer_range = 1.0
     return AutoModelForSequenceClassification.from_config(config, attn_implementation=implementation).eval()
 
@@ -55,7 +55,7 @@ def prepared(kind="bert", **options):
 
 
 def maps(triples, mask):
-    """The attention maps, from the equation."""
+    """Compute the attention maps from the equation."""
     hidden = (mask == 0)[:, None, None, :]
     return [
         (q.double() @ k.double().transpose(-1, -2) / q.shape[-1] ** 0.5).masked_fill(hidden, -torch.inf).softmax(-1)
@@ -82,7 +82,7 @@ def test_recorded_triples_give_the_attention_maps(kind):
 
 @every_architecture
 def test_values_and_maps_give_what_the_layer_passes_on(kind):
-    """The recorded values are those that the maps are multiplied with."""
+    """The recorded values times the maps are the output of the attention."""
     model = prepared(kind)
     seen = []
     genuine = recording.sdpa_attention_forward

@@ -92,7 +92,7 @@ def test_procrustes_finds_the_rotation_that_was_made(in_size, out_size):
     wide = max(in_size, out_size)
     rotation = np.linalg.qr(np.random.default_rng(3).normal(size=(wide, wide)))[0][:in_size, :out_size]
     if in_size > out_size:
-        # Only what lies in the narrower space can be brought there without loss.
+        # A rotation to a narrower space loses nothing only if the source lies in that space.
         source = source @ rotation @ rotation.T
     mapper = Procrustes(in_size, out_size, scale=True).fit(source, 2 * source @ rotation + 1)
     np.testing.assert_allclose(mapped(mapper, source), 2 * source @ rotation + 1, rtol=1e-4, atol=1e-4)
@@ -113,7 +113,7 @@ def test_pairs_are_matched_row_by_row_whatever_their_order(name):
 @all_fitted
 @pytest.mark.parametrize("kind", [np.float16, np.float32, torch.float16, torch.bfloat16, torch.float32])
 def test_fit_reads_arrays_and_tensors_of_any_precision(name, kind):
-    """With the result for the very same numbers in float64: sums in half precision would miss it."""
+    """The result equals that for the same numbers in float64, which sums in half precision would miss."""
     as_given = [
         torch.tensor(side, requires_grad=True).to(kind) if isinstance(kind, torch.dtype) else side.astype(kind)
         for side in draw(6, 4, rows=2000)
@@ -134,7 +134,7 @@ def test_fit_reads_memory_mapped_features(tmp_path, recwarn):
 
 
 def test_fit_keeps_its_digits_far_from_the_origin():
-    """Outlier dimensions of a teacher: a mean a thousand times the spread."""
+    """Teachers have outlier dimensions, whose mean is a thousand times the standard deviation."""
     source, _ = draw(6, 3)
     source = source.astype(np.float32)
     far = source.astype(np.float64) + 2.0**20
@@ -162,7 +162,7 @@ def test_fitted_mappers_learn_nothing_and_know_that_they_are_fitted(name, tmp_pa
 
 @all_fitted
 def test_fitted_mappers_survive_a_moving_average(name):
-    """The EMA callback averages buffers too, the flag among them."""
+    """The EMA callback averages buffers too, and `fitted` is one of them."""
     mapper = MAPPERS[name](6, 4).fit(*draw(6, 4))
     average = AveragedModel(mapper, multi_avg_fn=get_ema_multi_avg_fn(0.99), use_buffers=True)
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""Each learned mapper is its formula; masks, precision and rows are handled alike by all mappers."""
+"""Each learned mapper equals its formula; all mappers treat masks, precision and rows alike."""
 
 import copy
 
@@ -88,7 +88,7 @@ def test_shapes(spec):
 @all_specs
 @pytest.mark.parametrize("garbage", [1e30, torch.inf, torch.nan])
 def test_nothing_outside_the_mask_is_read(spec, garbage):
-    """Neither the result nor any gradient changes, whatever stands there and however much there is of it."""
+    """Padding changes neither the result nor any gradient, whatever its values and its length."""
     mapper = build(spec)
     states, mask = texts()
     dirty = torch.cat([states, torch.zeros(4, 2, 6)], dim=1)

@@ -190,15 +190,13 @@ def test_an_empty_list_is_refused():
 
 @pytest.mark.parametrize("pair", [[3, 1], [-1, 1], [1, 7], [1, -1]])
 def test_a_layer_that_is_not_there_is_refused(pair):
-    with pytest.raises(
-        KDError, match=r"the student layers 0, 1, 2 and the teacher layers 0 to 6 .*, got \[-?\d, -?\d\]"
-    ):
+    with pytest.raises(KDError, match=r"no pair .*: for this term the student has layers 0, 1, 2 and the teacher 0 to"):
         layer_pairs([pair], [1, 2], 6)
 
 
 def test_attention_has_no_layer_of_embeddings(teacher):
     for pair in ([0, 1], [1, 0]):
-        with pytest.raises(KDError, match=r"the student layers 1, 2 and the teacher layers 1 to 3 .*, got \["):
+        with pytest.raises(KDError, match=r"no pair .* the student has layers 1, 2 and the teacher 1 to 3"):
             matching("transformer", teacher, {"attention": TinyBertAttention(layers=[pair])})
 
 
@@ -230,7 +228,7 @@ def test_eligible_layers(teacher, name, widths, by_token, sentence, token):
 def test_a_bag_of_words_keeps_no_vector_a_token(teacher, name):
     with pytest.raises(KDError, match=r"'hint' compares token by token, .* without a vector .*; use level=sentence"):
         matching(name, teacher, {"hint": Hint("token")})
-    with pytest.raises(KDError, match=r"the student layers 0 and the teacher layers .*, got \[1, 2\]"):
+    with pytest.raises(KDError, match=r"no pair \[1, 2\]: for this term the student has layers 0 and the teacher"):
         matching(name, teacher, {"hint": Hint("token", layers=[[1, 2]])})
 
 
@@ -243,7 +241,7 @@ def test_the_embeddings_of_a_bag_of_words_are_vectors_a_token(teacher):
 
 @pytest.mark.parametrize(("name", "layer"), [("textcnn", 2), ("bilstm", 2)])
 def test_a_sentence_state_named_for_a_token_level_term_is_refused(teacher, name, layer):
-    with pytest.raises(KDError, match=rf"the student layers 0, 1 and the teacher layers .*, got \[{layer}, 3\]"):
+    with pytest.raises(KDError, match=rf"no pair \[{layer}, 3\]: for this term the student has layers 0, 1 and"):
         matching(name, teacher, {"hint": Hint("token", layers=[[layer, 3]])})
     assert matching(name, teacher, {"hint": Hint("sentence", layers=[[layer, 3]])}).possible == {"hint": [(layer, 3)]}
 
@@ -280,7 +278,7 @@ def test_unequal_heads_are_refused(loss):
 
 
 def test_a_teacher_without_layers_is_refused():
-    """A small model that teaches as an assistant."""
+    """An assistant, for example, may be a small model without layers."""
     with pytest.raises(KDError, match=r"a teacher with transformer layers, found 'kd-dan' .*; use a transformer"):
         matching("bilstm", make_student("dan"))
 
@@ -296,7 +294,7 @@ def test_a_mapper_brings_each_layer_to_the_teachers_width(teacher):
 
 
 def test_narrow_word_vectors_of_a_teacher_come_out_as_wide_as_its_layers():
-    """ELECTRA and ALBERT keep a narrow word table and widen it before their first hidden state."""
+    """ELECTRA and ALBERT have a narrow word table and widen its vectors before their first hidden state."""
     sizes = {"embedding_size": 12, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     model = ElectraForSequenceClassification(ElectraConfig(vocab_size=50, intermediate_size=16, **sizes))
     states = model(input_ids=torch.ones(1, 3, dtype=torch.long), output_hidden_states=True).hidden_states

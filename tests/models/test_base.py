@@ -1,7 +1,11 @@
 """All small students: what they compute, save, load and refuse."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from hydra.utils import get_class
+from omegaconf import OmegaConf
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 import kd
@@ -14,6 +18,7 @@ from kd.models.pretrained import new_student
 from kd.options.declared import options_of
 from tests.models.conftest import CONFIGS, IDS, MASK, make
 
+CONF = Path(__file__).parents[2] / "conf" / "student"
 every_student = pytest.mark.parametrize("name", CONFIGS)
 
 
@@ -215,9 +220,11 @@ def test_masks_come_from_the_ids_and_leave_no_row_empty():
     assert vectors.shape == (2, 1, 5) and mask.tolist() == [[False], [False]]
 
 
-@pytest.mark.parametrize("config", [MLPConfig, DANConfig, TextCNNConfig, BiLSTMConfig])
-def test_every_option_is_declared_with_a_meaning(config):
+@pytest.mark.parametrize("name", ["mlp", "dan", "textcnn", "bilstm"])
+def test_every_option_is_declared_with_a_meaning_and_the_default_of_its_yaml(name):
+    node = dict(OmegaConf.load(CONF / f"{name}.yaml"))
+    config = get_class(node.pop("_target_"))
     options = options_of(config)
-    assert {"vocab_size", "embedding_size", "dropout", *config.__annotations__} - {"model_type"} <= set(options)
+    assert {"vocab_size", "pad_token_id", "initializer_range", *node} == set(options)
     assert all(option.meaning for option in options.values())
-    assert options["dropout"].expected == "a number in [0, 1)"
+    assert node == {key: getattr(config(), key) for key in node}

@@ -1,4 +1,4 @@
-"""The composed student: a cut, frozen encoder, a mapper, and a body that reads the mapped vectors."""
+"""The composed student: the teacher's frozen lowest layers, a mapper, and a body that reads the mapped vectors."""
 
 import copy
 import json
@@ -59,7 +59,7 @@ GOLD = torch.tensor([0, 1, 2, 0])
 def whole(teacher="bert", seed=1):
     torch.manual_seed(seed)
     model = AutoModelForSequenceClassification.from_config(copy.deepcopy(TEACHERS[teacher]))
-    with torch.no_grad():  # else the padding row is zero, and reading it could not be told from skipping it
+    with torch.no_grad():  # otherwise the padding row is zero, and reading it would have no effect
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
     return model.eval()
@@ -82,7 +82,7 @@ def close(found, expected):
 
 @every_teacher
 @pytest.mark.parametrize("layer", [0, 1, 2, None])
-def test_what_is_left_of_the_teacher_says_what_the_whole_says(teacher, layer):
+def test_the_encoder_gives_the_hidden_states_of_the_whole_teacher(teacher, layer):
     model, full = make(teacher=teacher, layer=layer), whole(teacher)
     depth = 2 if layer is None else layer
     states = full(ids(model), MASK, output_hidden_states=True).hidden_states[depth]
@@ -94,7 +94,7 @@ def test_what_is_left_of_the_teacher_says_what_the_whole_says(teacher, layer):
     assert {int(name.split("layer.")[1].split(".")[0]) for name in names} == set(range(depth))
     assert not any("pooler" in name for name in model.encoder.state_dict())
     assert (sum(p.numel() for p in model.encoder.parameters()) < full.base_model.num_parameters()) == (
-        depth < 2 or teacher == "bert"  # whose pooler went
+        depth < 2 or teacher == "bert"  # whose pooler is removed
     )
 
 
@@ -178,7 +178,7 @@ def test_training_leaves_the_encoder_in_evaluation(teacher, start):
     assert model.training and model.body.training and model.mapper.training
     assert not any(module.training for module in model.encoder.modules())
     assert not any(parameter.requires_grad for parameter in model.encoder.parameters())
-    model.encoder.requires_grad_(True)  # as somebody might who unfreezes everything
+    model.encoder.requires_grad_(True)  # as code that unfreezes the whole model does
     found = model.features_of(ids(model), MASK)
     assert torch.equal(found, expected) and not found.requires_grad
     with torch.autocast("cpu", torch.bfloat16):
@@ -455,7 +455,7 @@ def test_other_labels_start_another_head(tmp_path):
 
 
 def test_bert_without_the_teacher_is_bert():
-    """With all layers and an identity, a body reads what any classifier on that encoder would read."""
+    """With all layers and an identity, the body reads the encoder's own output."""
     teacher = BertForSequenceClassification(TEACHERS["bert"]).eval()
     body = MLPConfig(**SIZES | {"embedding_size": 16}, num_layers=0)
     model = compose(teacher, None, Identity, body).eval()
@@ -465,7 +465,7 @@ def test_bert_without_the_teacher_is_bert():
 
 @pytest.mark.parametrize("body", ["mlp", "textcnn"])
 def test_the_composition_is_captured_as_one_graph(body):
-    """What every exporter of torch starts from, for any number of texts of any length from [CLS] x [SEP] on."""
+    """Exporters start from such a graph, for any number of texts of at least three tokens ([CLS] x [SEP])."""
     model = make(body)
     tokens, mask = ids(model), MASK
 

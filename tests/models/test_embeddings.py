@@ -20,6 +20,7 @@ from kd.models.embeddings import (
     read_vectors,
     teacher_rows,
 )
+from kd.options.declared import options_of
 
 TEXTS = ["a fine film", "a dull film", "the finest film", "dull , dull"]
 
@@ -61,6 +62,12 @@ def test_tables_have_the_std_a_zero_padding_row_and_follow_the_generator(way, wo
     assert start[words.pad_token_id].abs().sum() == 0
     assert start[1:].std().item() == pytest.approx(0.2, rel=0.25)
     assert torch.equal(start, way(table, words, teacher, seeded()))
+
+
+@pytest.mark.parametrize("way", [RandomEmbeddings, TeacherEmbeddings, VectorFile])
+def test_every_option_is_declared_with_a_meaning(way):
+    options = options_of(way)
+    assert "std" in options and all(option.meaning for option in options.values())
 
 
 def test_own_embeddings_are_left_alone(words):
