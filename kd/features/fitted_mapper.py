@@ -142,7 +142,7 @@ class PCA(FittedMapper):
             )
         variances, axes = torch.linalg.eigh(covariance(source, source))
         variances, axes = variances.flip(0)[: self.out_size], axes.flip(1)[:, : self.out_size].T
-        axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()
+        axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()  # eigh leaves the sign open
         if not self.whiten:
             return axes
         rank = int((variances > variances[0] * self.in_size * torch.finfo(variances.dtype).eps).sum())
@@ -176,6 +176,7 @@ class LeastSquares(FittedMapper):
     def solve(self, source: Features, target: Features | None) -> Tensor:
         spread = covariance(source, source)
         penalised = spread + self.ridge * spread.diagonal().mean() * torch.eye(self.in_size, dtype=spread.dtype)
+        # The pseudo-inverse also exists for ridge=0 and fewer rows than columns.
         return covariance(target, source) @ torch.linalg.pinv(penalised, hermitian=True)
 
 

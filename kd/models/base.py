@@ -179,6 +179,7 @@ def with_a_token(mask: Tensor) -> Tensor:
 
 def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the mean cross-entropy of the rows with a label, or 0 if there are none."""
+    # Not reduction="mean", which is nan for a batch without labels.
     total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED_LABEL, reduction="sum")
     return total / (labels != IGNORED_LABEL).sum().clamp(min=1)
 

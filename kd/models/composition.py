@@ -179,6 +179,7 @@ def composed_config(
     config = ComposedStudentConfig(
         encoder=_plain(encoder.to_dict()),
         layer=layer,
+        # The body reads vectors, so its word table is a single unused row.
         student=_plain(student_config.to_dict()) | {"vocab_size": 1, "pad_token_id": 0},
         id2label=dict(student_config.id2label),
         label2id=dict(student_config.label2id),
@@ -187,7 +188,7 @@ def composed_config(
     )
     if not isinstance(mapper, Mapper):
         new = partial(new_mapper, mapper) if isinstance(mapper, Mapping) else mapper
-        with torch.device("meta"):
+        with torch.device("meta"):  # the widths alone, without memory or random numbers
             mapper = new(in_size=encoder.hidden_size, out_size=_word_size(new_student(_body_config(config))))
     config.mapper = mapper.spec()
     return config
@@ -243,7 +244,7 @@ def _gives_state(encoder: PreTrainedModel, whole: PreTrainedModel, layer: int) -
     length = min(8, longest_text(whole.config) or 8)
     ids = torch.randint(whole.config.vocab_size, (2, length), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
-    mask[1, (length + 1) // 2 :] = 0
+    mask[1, (length + 1) // 2 :] = 0  # the second row is shorter, so padding is compared too
     inputs = {"input_ids": ids.to(whole.device), "attention_mask": mask.to(whole.device), "return_dict": True}
     training = whole.training
     whole.eval()

@@ -245,7 +245,7 @@ def teacher_rows(tokenizer: PreTrainedTokenizerBase, teacher: TeacherTable) -> d
     for token, number in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]):
         if token in pieces:
             rows[number] = teacher.weight[pieces[token]]
-        elif token not in own:
+        elif token not in own:  # a special token such as [PAD] has no meaning to take from pieces
             ids = teacher.tokenizer(token, add_special_tokens=False)["input_ids"]
             if ids and unknown not in ids:
                 rows[number] = teacher.weight[ids].mean(dim=0)

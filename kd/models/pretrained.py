@@ -63,7 +63,7 @@ def new_student(config: PreTrainedConfig) -> PreTrainedModel:
                 config.name_or_path,
                 config=config,
                 dtype=torch.float32,
-                ignore_mismatched_sizes=True,
+                ignore_mismatched_sizes=True,  # another number of labels needs a new head
                 trust_remote_code=False,
             )
         else:
