@@ -1,4 +1,4 @@
-"""A finished student, loaded from disk, that classifies texts."""
+"""Load a trained student from disk and classify texts with it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import kd.models  # noqa: F401  registers the students
 from kd.data.batching import EncodedSplit, LengthBucketSampler, tokenize
@@ -22,7 +19,7 @@ from kd.run.directory import RunDirectory
 from kd.storage.model_folder import load_classifier, load_tokenizer, longest_text
 
 LONGEST = 4096
-"""Tokens of a text, for models that set no limit."""
+"""Largest number of tokens of a text, for models without a limit of their own."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +27,10 @@ class Predictor:
     """A classifier with its tokenizer.
 
     Args:
-        model, tokenizer: the classifier.
-        max_length: tokens after which texts are cut.
-        text_column: the column that held the texts in training.
+        model: the classifier.
+        tokenizer: its tokenizer.
+        max_length: longer texts are truncated to this number of tokens.
+        text_column: the name of the column of the texts in training.
     """
 
     model: PreTrainedModel
@@ -42,13 +40,12 @@ class Predictor:
 
     @classmethod
     def load(cls, path: Path) -> Predictor:
-        """From a run directory, or from a Hugging Face folder.
+        """Load a run directory or a Hugging Face folder.
 
         Raises:
-            KDError: neither of them, a run that is not done, or a model that cannot be read.
+            KDError: the path is neither of them, the run is not done, or the model cannot be read.
         """
-        config = None
-        folder = path
+        config, folder = None, path
         if not (path / "config.json").is_file():
             run = RunDirectory.finished(path)
             config = run.config()
@@ -68,7 +65,7 @@ class Predictor:
         return [self.model.config.id2label[number] for number in range(self.model.config.num_labels)]
 
     def logits(self, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:
-        """``[N, C]`` float32, row i for text i."""
+        """Return logits ``[N, C]``, float32, row i for text i."""
         if not texts:
             return np.empty((0, self.model.config.num_labels), np.float32)
         tokens = tokenize(self.tokenizer, texts, self.max_length)
@@ -77,5 +74,5 @@ class Predictor:
         return all_logits(self.model, (split[batch] for batch in rows), len(tokens))
 
     def probabilities(self, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:
-        """``[N, C]``, rows sum to 1."""
+        """Return probabilities ``[N, C]``; each row sums to 1."""
         return torch.from_numpy(self.logits(texts, batch_size)).softmax(dim=1).numpy()

@@ -21,7 +21,7 @@ from kd.features.fitted_mapper import FittedMapper
 from kd.measure.cost import latencies
 from kd.methods.base import Method
 from kd.methods.hints import fitting_batches
-from kd.models.mapped import compose, mapped_config, teacher_share
+from kd.models.composition import compose, composed_config, teacher_share
 from kd.teacher.ready import require_room
 from kd.teacher.teacher import Teacher
 
@@ -45,7 +45,7 @@ class CompositionAssembly(Assembly):
         self.layer = depth if self.options.layer is None else self.options.layer
         self.feature = Feature("hidden_states", self.layer)
         body = build.student_config(config.student, config, 1, 0, splits.label_names)
-        mapped_config(teacher.config, self.layer, make(config.mapper), body)
+        composed_config(teacher.config, self.layer, make(config.mapper), body)
         if config.cache.use:
             tokens = len(teacher.tokens(splits.train["text"]).values)
             require_room(teacher.config, [self.feature], len(splits.train), tokens, "train", config.cache.max_gb)

@@ -1,1 +1,1 @@
-"""Inner outputs of models: which there are, how they are read, paired and mapped."""
+"""Features, which are inner outputs of models: how they are read, paired and mapped."""

@@ -1,10 +1,11 @@
-"""What a transformer's attention layers compute on the way: queries, keys, values.
+"""Record the queries, keys and values of a transformer's attention layers.
 
-transformers calls attention through one interface. `prepare` puts an implementation there which computes what
-"sdpa" computes and, while `recorded` runs, keeps what it is given, with its graph. Saved folders know nothing of it.
+The library transformers calls attention through one interface. `prepare` registers an implementation there that
+computes the same as "sdpa". While `recorded` runs, it also keeps its inputs, with their graph. Saved folders do not
+mention it.
 
-Only padding is assumed to be hidden from a token: causal models are refused, and the window of local layers, as
-ModernBERT has them, is not part of what is recorded.
+Attention maps are recomputed from these inputs with the padding mask only. Causal models are therefore refused, and
+the window of local layers, as in ModernBERT, is not recorded.
 """
 
 from __future__ import annotations
@@ -29,36 +30,39 @@ _record: ContextVar[list[Triple] | None] = ContextVar(IMPLEMENTATION, default=No
 
 
 def prepare(model: PreTrainedModel) -> None:
-    """Make a model's attention layers ready for `recorded`; its outputs stay those of "sdpa".
+    """Make a model's attention layers ready for `recorded`; its outputs stay the same as with "sdpa".
 
     Raises:
-        KDError: attention that does not go through the interface of transformers, or that is causal.
+        KDError: the attention does not use the interface of transformers, or it is causal.
     """
     kind = model.config.model_type
     if any(getattr(module, "is_causal", False) for module in model.modules()):
         raise KDError(
-            f"attention losses compare every token with every other, and '{kind}' hides those to the right; "
+            f"attention losses expect that every token attends to every other, found causal attention in '{kind}'; "
             "use hint or relation losses"
         )
     if model.is_backend_compatible():
         model.set_attn_implementation(IMPLEMENTATION)
     if model.config._attn_implementation != IMPLEMENTATION:
-        raise KDError(f"'{kind}' does not say what its attention computes; use hint or relation losses")
+        raise KDError(
+            f"attention losses expect attention through the interface of transformers, found another in '{kind}'; "
+            "use hint or relation losses"
+        )
 
 
 def recorded(model: PreTrainedModel, **inputs: Any) -> tuple[SequenceClassifierOutput, list[Triple]]:
-    """Run a prepared model once and keep what its attention layers were given.
+    """Run a prepared model once and keep the inputs of its attention layers.
 
     Args:
         inputs: as for the model's own ``forward``.
 
     Returns:
-        the model's output, and (queries, keys, values) a layer, lowest first, ``[B, H, L, d_head]`` each. Queries
-        are not scaled: ``q k^T / sqrt(d_head)`` goes into the softmax. Keys and values that several heads share
-        are repeated for each of them.
+        the model's output, and (queries, keys, values) of each layer, lowest first, ``[B, H, L, d_head]`` each.
+        Queries are not scaled: the input of the softmax is ``q k^T / sqrt(d_head)``. Keys and values that several
+        heads share are repeated for each head.
 
     Raises:
-        KDError: another number of attention layers than ``config.num_hidden_layers``.
+        KDError: the number of attention layers is not ``config.num_hidden_layers``.
     """
     record: list[Triple] = []
     token = _record.set(record)
@@ -68,7 +72,7 @@ def recorded(model: PreTrainedModel, **inputs: Any) -> tuple[SequenceClassifierO
         _record.reset(token)
     if len(record) != model.config.num_hidden_layers:
         raise KDError(
-            f"attention losses need one attention layer for each of the {model.config.num_hidden_layers} layers "
+            f"attention losses expect one attention call for each of the {model.config.num_hidden_layers} layers "
             f"of '{model.config.model_type}', found {len(record)}; use hint or relation losses"
         )
     return output, record
@@ -93,10 +97,10 @@ def _triple(
 ) -> Triple:
     if position_bias is not None:
         raise KDError(
-            "attention losses read queries, keys and values, and this model adds a position bias to what they "
-            "give; use hint or relation losses"
+            "attention losses expect attention from queries and keys alone, found a position bias added to it; "
+            "use hint or relation losses"
         )
-    # 1 unless the architecture scales its queries itself, as ESM does.
+    # The factor is 1 unless the architecture scales its queries itself, as ESM does.
     factor = 1.0 if scaling is None else scaling * math.sqrt(query.shape[-1])
     if not math.isclose(factor, 1.0):
         query = query * factor

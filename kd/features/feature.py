@@ -1,4 +1,4 @@
-"""Which inner outputs of a model are asked for, what their columns are called, and how they are computed."""
+"""Name the inner outputs of a model that a loss reads, and compute them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Feature:
     Args:
         output: "hidden_states", "queries", "keys" or "values".
         layer: 0 for the embeddings, 1 for the lowest layer; attention has no layer 0.
-        pooling: how a text's one vector is made of its tokens' ("mean" or "cls"); None for a vector a token.
-        member: whose it is, in an ensemble of teachers.
+        pooling: how the tokens' vectors become one vector for the text ("mean" or "cls"); None keeps all of them.
+        member: name of the model in an ensemble of teachers.
     """
 
     output: str
@@ -32,13 +32,13 @@ class Feature:
 
     @property
     def column(self) -> str:
-        """The feature's name in the cache; in a batch it is ``teacher_`` and this."""
+        """The feature's name in the cache; a batch has it under ``teacher_`` and this name."""
         owner = f"{self.member}." if self.member else ""
         return f"{owner}{self.output}-{self.layer}-{self.pooling or 'tokens'}"
 
 
 def pooled(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
-    """One vector a text.
+    """Return one vector for each text.
 
     Args:
         states: ``[B, L, d]``.
@@ -52,7 +52,7 @@ def pooled(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
 
 
 def _mean(states: Tensor, mask: Tensor) -> Tensor:
-    # where, not times: padding may hold anything
+    # Not a product with the mask: padding may hold nan, and nan times 0 is nan.
     real = torch.where(mask.unsqueeze(-1) > 0, states, 0)
     return real.sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
 
@@ -65,7 +65,7 @@ POOLINGS = {"mean": _mean, "cls": _first}
 
 
 def width(config: PretrainedConfig, feature: Feature) -> int:
-    """Numbers in one vector of a transformer's feature."""
+    """Return the width of a transformer's feature: the numbers in one vector."""
     if feature.output != "hidden_states":
         heads = config.num_attention_heads
         return heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
@@ -73,20 +73,20 @@ def width(config: PretrainedConfig, feature: Feature) -> int:
 
 
 def bytes_a_row(config: PretrainedConfig, feature: Feature, tokens: float) -> float:
-    """What a row of so many tokens takes in the cache, in half precision."""
+    """Return the bytes of a row in the cache, in half precision, for this number of tokens."""
     return 2 * width(config, feature) * (1 if feature.pooling else tokens)
 
 
 def read(model: PreTrainedModel, inputs: Batch, features: Collection[Feature]) -> tuple[Tensor, dict[Feature, Tensor]]:
-    """Run a transformer once.
+    """Run a transformer once and return its logits and features.
 
     Args:
-        model: a classifier; where attention is asked for, after `recording.prepare`.
+        model: a classifier; for features of attention, after `kd.features.attention.prepare`.
         inputs: ``input_ids`` and ``attention_mask`` ``[B, L]``.
-        features: what is wanted beyond the logits.
+        features: those to return.
 
     Returns:
-        logits ``[B, C]``, and each feature ``[B, d]`` or, without pooling, ``[B, L, d]``; heads side by side.
+        logits ``[B, C]``, and each feature ``[B, d]`` or, without pooling, ``[B, L, d]``, with its heads concatenated.
     """
     if not features:
         return model(**inputs).logits, {}
@@ -102,7 +102,10 @@ def read(model: PreTrainedModel, inputs: Batch, features: Collection[Feature]) -
 
 
 def inner(model: PreTrainedModel, inputs: Batch, outputs: Collection[str]):
-    """The model's output, with hidden states if they are among the outputs, and one (query, key, value) a layer."""
+    """Return the model's output, and (queries, keys, values) of each layer if the outputs name one of them.
+
+    The model's output has hidden states if the outputs name them.
+    """
     hidden = {"output_hidden_states": True} if "hidden_states" in outputs else {}
     if ATTENTION_OUTPUTS & set(outputs):
         return recording.recorded(model, **inputs, **hidden)
@@ -113,22 +116,25 @@ PLACES = {"queries": 0, "keys": 1, "values": 2}
 
 
 def joined(heads: Tensor) -> Tensor:
-    """``[B, H, L, d_head]`` -> ``[B, L, H * d_head]``."""
+    """Concatenate heads: ``[B, H, L, d_head]`` -> ``[B, L, H * d_head]``."""
     return heads.transpose(1, 2).flatten(2)
 
 
 def split_heads(vectors: Tensor, heads: int) -> Tensor:
-    """``[B, L, H * d_head]`` -> ``[B, H, L, d_head]``."""
+    """Separate heads: ``[B, L, H * d_head]`` -> ``[B, H, L, d_head]``."""
     return vectors.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 def depth_of(config: PretrainedConfig) -> int:
-    """Layers of a teacher.
+    """Return a teacher's number of layers.
 
     Raises:
         KDError: it has none.
     """
     depth = getattr(config, "num_hidden_layers", None)
     if depth is None:
-        raise KDError(f"teacher '{config.model_type}' has no layers to match; use a transformer as the teacher")
+        raise KDError(
+            f"expected a teacher with transformer layers, found '{config.model_type}' without; "
+            "use a transformer as the teacher"
+        )
     return depth

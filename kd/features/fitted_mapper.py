@@ -1,39 +1,33 @@
-"""Mappers with a closed form: fitted once to features before training, constant after that."""
+"""Mappers with a closed form: they are fitted to features once before training and are then constant."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, ClassVar, Self, final
+from typing import Any, Self, final
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kd.contract import number, option
 from kd.errors import KDError
 from kd.features.mapper import Features, Mapper
+from kd.options.declared import Count, NotNegative
 
 CHUNK = 8192
-"""Feature vectors that are held in float64 at once while a mapper is fitted."""
+"""Number of feature vectors converted to float64 at once while a mapper is fitted."""
 
 
 class FittedMapper(Mapper, ABC):
-    """A map with a closed form: `fit` it once, then it is constant. All it knows are buffers.
+    """A map with a closed form. `fit` sets it once; its state is in buffers, so no optimizer changes it.
 
-    ``W (x - origin) + bias``, where origin is the mean of the source, and bias that of the target
+    ``W (x - origin) + bias``, where origin is the mean of the source and bias the mean of the target
 
-    Args:
-        in_size: width of what it reads, the source.
-        out_size: width of what it gives.
-        options: what else the concrete mapper was told.
+    If it `needs_target`, it is fitted on pairs of source and target, otherwise on the source alone.
     """
 
-    needs_target: ClassVar[bool] = True
-    """Whether it is fitted on pairs of source and target; otherwise on the source alone."""
-
-    def __init__(self, in_size: int, out_size: int, **options: Any):
+    def __init__(self, in_size: Count, out_size: Count, **options: Any):
         super().__init__(in_size, out_size, **options)
         self.register_buffer("origin", torch.zeros(self.in_size))
         self.register_buffer("weight", torch.zeros(self.out_size, self.in_size))
@@ -44,12 +38,12 @@ class FittedMapper(Mapper, ABC):
 
     @abstractmethod
     def solve(self, source: Features, target: Features | None) -> Tensor:
-        """W, ``[out_size, in_size]``, in float64, from checked features."""
+        """Return W, ``[out_size, in_size]``, in float64, from checked features."""
 
     @property
     def is_fitted(self) -> bool:
-        """Whether `fit` was called, on this object or on the one whose state it loaded."""
-        # A True is remembered: reading a buffer makes the host wait for the accelerator.
+        """Whether `fit` was called, on this object or on the object whose state was loaded."""
+        # True is kept in an attribute, because reading a buffer makes the host wait for the accelerator.
         self._known_as_fitted = self._known_as_fitted or bool(self.fitted)
         return self._known_as_fitted
 
@@ -60,10 +54,10 @@ class FittedMapper(Mapper, ABC):
 
         Args:
             source: ``[N, in_size]``.
-            target: ``[N, out_size]``, row by row what the source shall become; read where it `needs_target`.
+            target: ``[N, out_size]``; row i is the target of row i of the source. Read if the mapper `needs_target`.
 
         Returns:
-            The mapper itself.
+            the mapper itself.
 
         Raises:
             KDError: a shape does not fit, a value is not finite, or there are too few rows.
@@ -74,7 +68,7 @@ class FittedMapper(Mapper, ABC):
             if target is None or len(target) != len(source):
                 found = "none" if target is None else len(target)
                 raise KDError(
-                    f"mapper '{self.name}' is fitted on pairs and needs {len(source)} target rows, found {found}; "
+                    f"mapper '{self.name}' is fitted on pairs: expected {len(source)} target rows, found {found}; "
                     "give source and target features of the same texts in the same order"
                 )
             bias = self._checked_mean("target", target, self.out_size)
@@ -88,38 +82,39 @@ class FittedMapper(Mapper, ABC):
         if features.ndim != 2 or features.shape[1] != width or not len(features):
             raise KDError(
                 f"the {side} features of mapper '{self.name}' must be [N, {width}] with N >= 1, "
-                f"found {list(features.shape)}; give one row a text or token"
+                f"found {list(features.shape)}; give one row for each text or token"
             )
         means = mean(features)
         if not means.isfinite().all():
             raise KDError(
                 f"the {side} features of mapper '{self.name}' must be finite, found inf or nan; "
-                "check the weights and the precision of the model that gave them"
+                "check the weights and the precision of the model that computed them"
             )
         return means
 
     @final
     def map(self, states: Tensor, mask: Tensor) -> Tensor:
-        # A graph under capture cannot branch on a tensor.
+        # A graph that torch.export captures cannot branch on the value of a tensor.
         if not (torch.compiler.is_compiling() or self.is_fitted):
             raise KDError(
-                f"mapper '{self.name}' must be fitted before it maps, found it as new; call fit() with features, "
-                "or load the state of a fitted one"
+                f"mapper '{self.name}' must be fitted before it maps, found it unfitted; call fit() with features, "
+                "or load the state of a fitted mapper"
             )
-        with torch.autocast(states.device.type, enabled=False):  # what is matched is the teacher's, in full precision
+        # In full precision, as the teacher's features that the result is compared with.
+        with torch.autocast(states.device.type, enabled=False):
             return F.linear(states - self.origin, self.weight, self.bias)
 
 
 @final
 class PCA(FittedMapper):
-    """Principal components of the source: the out_size axes along which it varies most.
+    """Principal components of the source: the out_size axes of largest variance.
 
-    ``W (x - mean)``, the rows of W being orthonormal eigenvectors of the covariance, by falling eigenvalue; each
-    has its largest number positive, so that the same features give the same axes. Whitened: divided by the
-    standard deviation along each axis.
+    ``W (x - mean)``. The rows of W are orthonormal eigenvectors of the covariance, by falling eigenvalue. The largest
+    number of each is positive, so that the same features give the same axes. If whitened, each row is divided by
+    the standard deviation along its axis.
 
     Args:
-        whiten: give all components variance 1.
+        whiten: scale all components to variance 1.
 
     Raises:
         KDError: out_size is larger than in_size; in `fit`, fewer rows than out_size, or nothing to whiten.
@@ -130,8 +125,8 @@ class PCA(FittedMapper):
     name = "pca"
     needs_target = False
 
-    def __init__(self, in_size: int, out_size: int, whiten: bool = False):
-        super().__init__(in_size, out_size, whiten=option("whiten", whiten, (True, False)))
+    def __init__(self, in_size: Count, out_size: Count, whiten: bool = False):
+        super().__init__(in_size, out_size, whiten=whiten)
         self.whiten = whiten
         if out_size > in_size:
             raise KDError(
@@ -147,7 +142,7 @@ class PCA(FittedMapper):
             )
         variances, axes = torch.linalg.eigh(covariance(source, source))
         variances, axes = variances.flip(0)[: self.out_size], axes.flip(1)[:, : self.out_size].T
-        axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()
+        axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()  # eigh leaves the sign open
         if not self.whiten:
             return axes
         rank = int((variances > variances[0] * self.in_size * torch.finfo(variances.dtype).eps).sum())
@@ -161,12 +156,12 @@ class PCA(FittedMapper):
 
 @final
 class LeastSquares(FittedMapper):
-    """The affine map with the least squared error from source to target, held back by a ridge.
+    """The affine map with the least squared error from source to target, with a ridge penalty.
 
     ``W = C_ts (C_ss + ridge mean(diag C_ss) I)^-1``, C the covariances of target t and source s
 
     Args:
-        ridge: >= 0, relative to the mean variance of the source; at 0 the solution of least norm.
+        ridge: penalty, relative to the mean variance of the source; 0 gives the solution of least norm.
 
     Source: Hoerl and Kennard 1970, https://doi.org/10.1080/00401706.1970.10488634; between embedding spaces:
     Mikolov, Le and Sutskever 2013, https://arxiv.org/abs/1309.4168
@@ -174,28 +169,28 @@ class LeastSquares(FittedMapper):
 
     name = "least_squares"
 
-    def __init__(self, in_size: int, out_size: int, ridge: float = 1e-3):
+    def __init__(self, in_size: Count, out_size: Count, ridge: NotNegative = 1e-3):
         super().__init__(in_size, out_size, ridge=ridge)
-        self.ridge = number("ridge", ridge, "a number >= 0", lambda value: value >= 0)
+        self.ridge = ridge
 
     def solve(self, source: Features, target: Features | None) -> Tensor:
         spread = covariance(source, source)
-        held = spread + self.ridge * spread.diagonal().mean() * torch.eye(self.in_size, dtype=spread.dtype)
-        return covariance(target, source) @ torch.linalg.pinv(held, hermitian=True)
+        penalised = spread + self.ridge * spread.diagonal().mean() * torch.eye(self.in_size, dtype=spread.dtype)
+        # The pseudo-inverse also exists for ridge=0 and fewer rows than columns.
+        return covariance(target, source) @ torch.linalg.pinv(penalised, hermitian=True)
 
 
 @final
 class Procrustes(FittedMapper):
-    """The rotation that brings the centred source to the centred target: no distance is bent.
+    """The rotation that brings the centred source closest to the centred target.
 
     ``W = scale V U^T``, where ``U S V^T`` is the singular value decomposition of ``C_st``, the covariance of
-    source s and target t. W has orthonormal rows or columns, whichever are fewer. It is the nearest such map in
-    the squared error where ``in_size <= out_size``; from wider to narrower it is the one of largest inner
-    product with the target, as there is no closed form for the error. Fewer than ``min(in_size, out_size) + 1``
-    rows leave part of the rotation open.
+    source s and target t. W has orthonormal rows or columns, whichever are fewer. If ``in_size <= out_size``, no such
+    map has a smaller squared error. Otherwise there is no closed form for the error, and W has the largest inner
+    product with the target. Fewer than ``min(in_size, out_size) + 1`` rows do not determine the whole rotation.
 
     Args:
-        scale: fit one factor as well, ``sum(S) / trace(R C_ss R^T)`` with ``R = V U^T``; otherwise 1.
+        scale: fit a factor too, ``sum(S) / trace(R C_ss R^T)`` with ``R = V U^T``; otherwise it is 1.
 
     Source: Schönemann 1966, https://doi.org/10.1007/BF02289451; between embedding spaces: Smith et al. 2017,
     https://arxiv.org/abs/1702.03859
@@ -203,8 +198,8 @@ class Procrustes(FittedMapper):
 
     name = "procrustes"
 
-    def __init__(self, in_size: int, out_size: int, scale: bool = False):
-        super().__init__(in_size, out_size, scale=option("scale", scale, (True, False)))
+    def __init__(self, in_size: Count, out_size: Count, scale: bool = False):
+        super().__init__(in_size, out_size, scale=scale)
         self.scale = scale
 
     def solve(self, source: Features, target: Features | None) -> Tensor:
@@ -217,12 +212,12 @@ class Procrustes(FittedMapper):
 
 
 def mean(features: Features) -> Tensor:
-    """The mean vector ``[d]`` of features ``[N, d]``, in float64."""
+    """Return the mean vector ``[d]`` of features ``[N, d]``, in float64."""
     return sum(chunk.sum(0) for chunk in _chunks(features)) / len(features)
 
 
 def covariance(first: Features, second: Features) -> Tensor:
-    """The covariances ``[d1, d2]`` of features ``[N, d1]`` with features ``[N, d2]``, in float64.
+    """Return the covariances ``[d1, d2]`` of features ``[N, d1]`` with features ``[N, d2]``, in float64.
 
     ``1/(N - 1) sum_n (first_n - mean(first)) (second_n - mean(second))^T``
     """

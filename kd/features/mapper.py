@@ -1,10 +1,8 @@
-"""Modules that bring features of one width into another space: teacher into student, or student into teacher.
+"""Modules that map features of one width into another space: teacher to student, or student to teacher.
 
-Throughout, B is the number of rows, L of tokens, N of feature vectors; ``x`` is one vector of ``in_size``
-numbers. A `Mapper` is called as ``mapper(states, mask)``. Most are learned with the student; a `FittedMapper`
-has a closed form, is fitted to features once before training, and learns nothing after that.
-
-`Mapper.spec` says in plain JSON what `new_mapper` makes again, so that a saved model can name its mapper.
+B is the number of rows, L the number of tokens, N the number of feature vectors; ``x`` is one vector of ``in_size``
+numbers. A `Mapper` is called as ``mapper(states, mask)``. The mappers here are trained with the student, except
+`Identity`; those in `kd.features.fitted_mapper` are fitted to features before training.
 """
 
 from __future__ import annotations
@@ -12,14 +10,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from itertools import chain
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Literal, final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kd.contract import number, option, precise
+from kd.contract import precise
 from kd.errors import KDError
+from kd.options.declared import Checked, Count, Probability
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh}
 
@@ -27,54 +26,56 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {"layer": nn.LayerNorm, "none": n
 
 
 Features = np.ndarray | Tensor
-"""``[N, d]`` of any floating type; a memory-mapped array is read chunk by chunk."""
+"""``[N, d]`` of any floating type. A memory-mapped array is read in chunks."""
 
 
-class Mapper(nn.Module, ABC):
+class Mapper(Checked, nn.Module, ABC):
     """A map from vectors of one width to vectors of another.
 
     Args:
-        in_size: width of what it reads.
-        out_size: width of what it gives.
-        options: what else the concrete mapper was told, as plain JSON values; `spec` repeats them.
+        in_size: width of the input vectors.
+        out_size: width of the output vectors.
+        options: the further options of the concrete mapper, as plain JSON values; `spec` returns them.
 
     Raises:
         KDError: an option is outside its range, or the two widths do not fit this mapper.
     """
 
     name: ClassVar[str]
-    """Its key in `MAPPERS`."""
+    """Its key in `kd.features.mappers.MAPPERS`."""
 
     pools: ClassVar[bool] = False
-    """Whether it makes one vector of the tokens of a text."""
+    """Whether it turns the tokens of a text into one vector."""
 
-    def __init__(self, in_size: int, out_size: int, **options: Any):
+    needs_target: ClassVar[bool] = True
+    """Whether the map depends on the target space; False for PCA, which depends on the source alone."""
+
+    def __init__(self, in_size: Count, out_size: Count, **options: Any):
         super().__init__()
-        self.in_size = _count("in_size", in_size)
-        self.out_size = _count("out_size", out_size)
+        self.in_size, self.out_size = in_size, out_size
         self.options = options
 
     @abstractmethod
     def map(self, states: Tensor, mask: Tensor) -> Tensor:
-        """`forward` on states of the mapper's own floating type, zero outside the mask."""
+        """Compute `forward` on states of the mapper's own floating type, zero outside the mask."""
 
     @final
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """The mapped vectors.
+        """Return the mapped vectors.
 
         Args:
-            states: ``[B, L, in_size]``, of any floating type; outside the mask they are not read.
+            states: ``[B, L, in_size]``, of any floating type. Values outside the mask are not read.
             mask: ``[B, L]``, 1 for a token.
 
         Returns:
-            ``[B, L, out_size]``, which holds anything outside the mask; ``[B, 1, out_size]`` where it `pools`.
+            ``[B, L, out_size]``, with arbitrary values outside the mask; ``[B, 1, out_size]`` if it `pools`.
         """
         own = next(chain(self.parameters(), self.buffers()), states)
         return self.map(states.to(own.dtype).masked_fill((mask == 0).unsqueeze(-1), 0), mask)
 
     @final
     def spec(self) -> dict[str, Any]:
-        """Name and options, for `new_mapper`: plain JSON values without the widths."""
+        """Return name and options as plain JSON, without the widths: `new_mapper` builds the mapper from them."""
         return {"name": self.name, **self.options}
 
 
@@ -85,15 +86,15 @@ class Linear(Mapper):
     ``W x + b``
 
     Args:
-        bias: whether there is a b.
+        bias: add b.
 
     Source: Romero et al. 2015 (FitNets), https://arxiv.org/abs/1412.6550
     """
 
     name = "linear"
 
-    def __init__(self, in_size: int, out_size: int, bias: bool = True):
-        super().__init__(in_size, out_size, bias=option("bias", bias, (True, False)))
+    def __init__(self, in_size: Count, out_size: Count, bias: bool = True):
+        super().__init__(in_size, out_size, bias=bias)
         self.linear = nn.Linear(in_size, out_size, bias=bias)
 
     def map(self, states: Tensor, mask: Tensor) -> Tensor:
@@ -107,10 +108,10 @@ class MLP(Mapper):
     ``W2 dropout(activation(norm(W1 x + b1))) + b2``
 
     Args:
-        hidden_size: width between the two; None: the larger of in_size and out_size.
-        activation: ``gelu``, ``relu`` or ``tanh``.
-        norm: ``layer`` or ``none``.
-        dropout: probability, in [0, 1).
+        hidden_size: width of the hidden layer; None: the larger of in_size and out_size.
+        activation: function after the first linear map.
+        norm: layer normalisation before the activation, or none.
+        dropout: probability that a hidden number is set to zero in training.
 
     Source: Chen et al. 2023, https://arxiv.org/abs/2310.17183
     """
@@ -119,20 +120,20 @@ class MLP(Mapper):
 
     def __init__(
         self,
-        in_size: int,
-        out_size: int,
-        hidden_size: int | None = None,
-        activation: str = "gelu",
-        norm: str = "layer",
-        dropout: float = 0.0,
+        in_size: Count,
+        out_size: Count,
+        hidden_size: Count | None = None,
+        activation: Literal["gelu", "relu", "tanh"] = "gelu",
+        norm: Literal["layer", "none"] = "layer",
+        dropout: Probability = 0.0,
     ):
         super().__init__(in_size, out_size, hidden_size=hidden_size, activation=activation, norm=norm, dropout=dropout)
-        width = max(in_size, out_size) if hidden_size is None else _count("hidden_size", hidden_size)
+        width = hidden_size or max(in_size, out_size)
         self.layers = nn.Sequential(
             nn.Linear(in_size, width),
-            NORMS[option("norm", norm, NORMS)](width),
-            ACTIVATIONS[option("activation", activation, ACTIVATIONS)](),
-            nn.Dropout(number("dropout", dropout, "a number in [0, 1)", lambda value: 0 <= value < 1)),
+            NORMS[norm](width),
+            ACTIVATIONS[activation](),
+            nn.Dropout(dropout),
             nn.Linear(width, out_size),
         )
 
@@ -142,20 +143,20 @@ class MLP(Mapper):
 
 @final
 class LowRank(Mapper):
-    """A learned linear map through a narrow middle: ``rank (in_size + out_size)`` weights.
+    """A learned linear map through a narrow hidden layer, with ``rank (in_size + out_size)`` weights.
 
-    ``U V x + b``, where ``V`` gives rank numbers
+    ``U V x + b``, where ``V x`` has rank numbers
 
     Args:
-        rank: from 1 to the smaller of in_size and out_size.
+        rank: width of the hidden layer, at most the smaller of in_size and out_size.
 
     Source: Lan et al. 2020 (ALBERT, for word tables), https://arxiv.org/abs/1909.11942
     """
 
     name = "low_rank"
 
-    def __init__(self, in_size: int, out_size: int, rank: int = 16):
-        super().__init__(in_size, out_size, rank=_count("rank", rank))
+    def __init__(self, in_size: Count, out_size: Count, rank: Count = 16):
+        super().__init__(in_size, out_size, rank=rank)
         if rank > min(in_size, out_size):
             raise KDError(
                 f"the rank of a low-rank mapper from width {in_size} to {out_size} can be at most "
@@ -170,7 +171,7 @@ class LowRank(Mapper):
 
 @final
 class Identity(Mapper):
-    """The vectors as they are, for two sides of one width.
+    """Unchanged vectors, for two sides of equal width.
 
     ``x``
 
@@ -180,7 +181,7 @@ class Identity(Mapper):
 
     name = "identity"
 
-    def __init__(self, in_size: int, out_size: int):
+    def __init__(self, in_size: Count, out_size: Count):
         super().__init__(in_size, out_size)
         if in_size != out_size:
             raise KDError(
@@ -194,13 +195,13 @@ class Identity(Mapper):
 
 @final
 class AttentionPooling(Mapper):
-    """One vector a text: learned queries weigh its tokens, and a linear map takes the weighted means.
+    """One vector for each text: a linear map of weighted means of its tokens, with learned weights.
 
     ``W [sum_l a_1l x_l; ...; sum_l a_hl x_l] + b``, ``a_h = softmax_l(q_h x_l / sqrt(in_size))`` over the tokens
-    in the mask. The queries start at zero, so that training starts from the mean. A text without a token gives b.
+    in the mask. The queries start at zero, so training starts from the mean. The result for a text without tokens is b.
 
     Args:
-        heads: number of queries, >= 1; W reads one weighted mean of each.
+        heads: number of queries; W reads one weighted mean for each.
 
     Source: Lin et al. 2017, https://arxiv.org/abs/1703.03130
     """
@@ -208,8 +209,8 @@ class AttentionPooling(Mapper):
     name = "attention_pooling"
     pools = True
 
-    def __init__(self, in_size: int, out_size: int, heads: int = 1):
-        super().__init__(in_size, out_size, heads=_count("heads", heads))
+    def __init__(self, in_size: Count, out_size: Count, heads: Count = 1):
+        super().__init__(in_size, out_size, heads=heads)
         self.queries = nn.Parameter(torch.zeros(heads, in_size))
         self.linear = nn.Linear(heads * in_size, out_size)
 
@@ -218,7 +219,3 @@ class AttentionPooling(Mapper):
         scores = scores.masked_fill((mask == 0).unsqueeze(-1), torch.finfo(scores.dtype).min)
         means = scores.softmax(1).to(states.dtype).transpose(1, 2) @ states
         return self.linear(means.flatten(1).unsqueeze(1))
-
-
-def _count(name: str, value: int) -> int:
-    return number(name, value, "a whole number >= 1", lambda value: isinstance(value, int) and value >= 1)

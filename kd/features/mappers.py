@@ -6,35 +6,37 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from kd.contract import option
-from kd.errors import KDError
+from kd.errors import KDError, OptionError
 from kd.features.fitted_mapper import PCA, LeastSquares, Procrustes
 from kd.features.mapper import MLP, AttentionPooling, Identity, Linear, LowRank, Mapper
 
 MAPPERS: dict[str, type[Mapper]] = {
     mapper.name: mapper for mapper in (Linear, MLP, LowRank, Identity, PCA, LeastSquares, Procrustes, AttentionPooling)
 }
-"""All that a spec may name."""
+"""The mappers that a spec may name."""
 
 
 def new_mapper(spec: Mapping[str, Any], in_size: int, out_size: int) -> Mapper:
-    """The mapper that a spec describes; the state is for the caller to load.
+    """Build the mapper that a spec describes, without a saved state.
 
     Args:
-        spec: ``name``, a key of `MAPPERS`, and options; those left out keep their defaults.
-        in_size: width of what it reads.
-        out_size: width of what it gives.
+        spec: ``name``, a key of `MAPPERS`, and options; options left out keep their defaults.
+        in_size: width of the input vectors.
+        out_size: width of the output vectors.
 
     Raises:
-        KDError: an unknown name or option, or what the mapper itself refuses.
+        KDError: an unknown name or option, or a value that the mapper refuses.
 
     >>> new_mapper({"name": "low_rank", "rank": 4}, 32, 8).spec()
     {'name': 'low_rank', 'rank': 4}
     """
     options = dict(spec)
-    mapper = MAPPERS[option("mapper.name", options.pop("name", None), MAPPERS)]
+    name = options.pop("name", None)
+    if name not in list(MAPPERS):  # a list, as the name of a damaged file may be unhashable
+        raise OptionError("mapper.name", f"one of {', '.join(MAPPERS)}", name)
+    mapper = MAPPERS[name]
     try:
         arguments = inspect.signature(mapper).bind(in_size, out_size, **options)
     except TypeError as error:
-        raise KDError(f"mapper '{mapper.name}' {error}; see conf/mapper/{mapper.name}.yaml for its options") from error
+        raise KDError(f"mapper '{name}' {error}; see conf/mapper/{name}.yaml for its options") from error
     return mapper(*arguments.args, **arguments.kwargs)

@@ -1,7 +1,8 @@
-"""Which layer of the student learns from which layer of the teacher, and what brings their features together."""
+"""Pair layers of the student with layers of the teacher, and map their features to one width."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,7 +17,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from kd.contract import ATTENTION_OUTPUTS, Answer, FeatureLoss
 from kd.errors import KDError
-from kd.features.feature import PLACES, Feature, depth_of, pooled, split_heads, width
+from kd.features.feature import PLACES, Feature, depth_of, pooled, split_heads
 from kd.features.fitted_mapper import FittedMapper
 from kd.features.mapper import Linear, Mapper
 
@@ -24,10 +25,11 @@ Pairs = list[tuple[int, int]]
 """(student layer, teacher layer); 0 is the embeddings, 1 the lowest layer."""
 
 INITIAL_VARIANCE = 5.0
+"""Of the student's features about the teacher's (VID), before training."""
 
 
 def _uniform(student: Sequence[int], depth: int) -> Pairs:
-    """The m-th of M layers learns from layer m N / M, halves upwards (Jiao et al. 2020)."""
+    """Pair the m-th of M layers with layer m N / M, halves rounded up (Jiao et al. 2020)."""
     return [(layer, max(1, math.floor(m * depth / len(student) + 0.5))) for m, layer in enumerate(student, start=1)]
 
 
@@ -44,7 +46,7 @@ def _top(student: Sequence[int], depth: int) -> Pairs:
 
 
 def _random(student: Sequence[int], depth: int) -> Pairs:
-    """As many teacher layers as the student has, drawn anew at each call, in rising order (Haidar et al. 2022)."""
+    """Draw as many teacher layers as the student has at each call, and pair them in order (Haidar et al. 2022)."""
     drawn = sorted((torch.randperm(depth)[: len(student)] + 1).tolist())
     return list(zip(student, drawn, strict=True))
 
@@ -60,18 +62,18 @@ EVERY = re.compile(r"every_([1-9]\d*)")
 
 
 def layer_pairs(rule: str | Sequence[Sequence[int]], student: Sequence[int], depth: int, lowest: int = 0) -> Pairs:
-    """The pairs by a rule or by name.
+    """Return the pairs of a rule, or those of a list.
 
     Args:
         rule: "uniform" (m-th of M student layers: teacher layer m N / M), "last" (the teacher's last M), "first"
             (its first M), "every_K" (K, 2K, ...), "random" (M of them, drawn at each call), "top" (the last layer of
             each), or a list of [student layer, teacher layer].
-        student: the M student layers that can take part, lowest first.
-        depth: the teacher's N layers.
-        lowest: what a list may go down to: 0, the embeddings, or 1 for what those do not have.
+        student: the M student layers that a rule may use, lowest first.
+        depth: the teacher's number N of layers.
+        lowest: the lowest layer that a list may name: 0 for the embeddings, or 1, as attention has no layer 0.
 
     Raises:
-        KDError: an unknown rule, one that does not fit the depths, or layers that are not there.
+        KDError: an unknown rule, a rule that does not fit the numbers of layers, or a layer that does not exist.
 
     >>> layer_pairs("uniform", [1, 2], 6), layer_pairs("every_2", [1, 2, 3], 6)
     ([(1, 3), (2, 6)], [(1, 2), (2, 4), (3, 6)])
@@ -116,11 +118,11 @@ def _listed(rule: Sequence, student: Sequence[int], teacher: range) -> Pairs:
 
 @dataclass(frozen=True)
 class Shape:
-    """What a student's hidden states look like, lowest first.
+    """The shape of a student's hidden states, lowest first.
 
     Args:
-        widths: of each state, the embeddings first.
-        by_token: whether each holds a vector a token.
+        widths: of each state; the embeddings come first.
+        by_token: whether each state holds a vector for each token.
     """
 
     widths: list[int]
@@ -129,7 +131,7 @@ class Shape:
 
 @torch.no_grad()
 def shape_of(student: PreTrainedModel) -> Shape:
-    """Found by asking the student about two tokens."""
+    """Run the student on two tokens and read the shape from its output."""
     ids = torch.ones(1, 2, dtype=torch.long, device=student.device)
     was_training = student.training
     states = student.eval()(input_ids=ids, attention_mask=torch.ones_like(ids), output_hidden_states=True).hidden_states
@@ -139,23 +141,23 @@ def shape_of(student: PreTrainedModel) -> Shape:
 
 @final
 class Matching(nn.Module):
-    """Pairs of layers, the mappers between them, and the answers that the feature losses read.
+    """Pairs of layers, the mappers between them, and the `Answer` pairs that the feature losses read.
 
-    A mapper brings a student layer to the teacher's width; one that is fitted on a single side (PCA) brings the
-    teacher's features to the student's width instead. Mappers learn with the student and are not part of it.
+    A mapper maps a student layer to the teacher's width. A mapper that is fitted on one side alone (PCA) maps the
+    teacher's features to the student's width instead. Mappers are trained with the student and are not part of it.
 
     Args:
         losses: the feature losses by name.
-        student: asked once for the shape of its states.
+        student: run once to read the shape of its hidden states.
         teacher: the teacher's configuration.
         layers: see `layer_pairs`; a loss may have its own.
-        pooling: how one vector is made of a text's token states, "mean" or "cls".
+        pooling: how the tokens' vectors become one vector for the text, "mean" or "cls".
         mapper: (width in, width out) -> mapper.
-        shared: one mapper for all student layers above the embeddings.
+        shared: use one mapper for all student layers above the embeddings.
         member: the teacher's name in an ensemble.
 
     Raises:
-        KDError: pairs, levels or widths that cannot be.
+        KDError: impossible pairs, levels or widths.
     """
 
     def __init__(
@@ -170,8 +172,7 @@ class Matching(nn.Module):
         member: str = "",
     ):
         super().__init__()
-        self.member = member
-        self.losses, self.pooling, self.shared = dict(losses), pooling, shared
+        self.losses, self.pooling, self.shared, self.member = dict(losses), pooling, shared, member
         self.depth, self.teacher = depth_of(teacher), teacher
         self.shape = shape_of(student)
         self.rules = {name: layers if loss.layers is None else loss.layers for name, loss in losses.items()}
@@ -181,24 +182,22 @@ class Matching(nn.Module):
         for name, loss in losses.items():
             if reason := loss.mismatch(student.config, teacher):
                 raise KDError(f"loss '{name}' cannot compare this student and teacher: {reason}")
-            pairs = self.possible[name] = self._possible(name)
-            features = {pair: self._features(loss, pair[1]) for pair in pairs}
-            wanted |= {feature for found in features.values() for feature in found}
-            for own, other in pairs if loss.same_width else ():
-                self._add_mapper(mapper, loss, own, width(teacher, features[own, other][0]))
-            for own, _ in pairs if loss.needs_variances else ():
-                key = self._key(own, loss.level)
-                start = torch.tensor(INITIAL_VARIANCE - 1e-5).expm1().log()  # softplus of it is the variance
-                self.variances[key] = nn.Parameter(start.repeat(self.mappers[key].out_size))
+            self.possible[name] = self._possible(name)
+            for own, other in self.possible[name]:
+                wanted |= {self._feature(loss, output, other) for output in loss.needs - {"logits"}}
+                if loss.same_width:
+                    self._add_mapper(mapper, loss, own)
+                if loss.needs_variances:
+                    self._add_variances(self._key(loss, own))
         self.features = frozenset(wanted)
 
     def learners(self) -> list[nn.Module]:
-        """The modules that learn with the student."""
+        """Return the modules that are trained with the student."""
         return [self] if self.variances else list(self.mappers.values())
 
     @property
     def outputs(self) -> set[str]:
-        """What the student must give beyond logits."""
+        """The outputs of the student that the losses read, without the logits."""
         return {output for loss in self.losses.values() for output in loss.needs - {"logits"}}
 
     @property
@@ -207,57 +206,56 @@ class Matching(nn.Module):
         return [name for name, loss in self.losses.items() if loss.level == "token"]
 
     def eligible(self, loss: FeatureLoss) -> list[int]:
-        """The student layers above the embeddings that can take part in a loss."""
-        every = range(1, len(self.shape.widths))
-        if loss.level == "sentence":
-            return list(every)
-        return [layer for layer in every if self.shape.by_token[layer]]
+        """Return the student layers above the embeddings that a loss can compare."""
+        above = range(1, len(self.shape.widths))
+        return [layer for layer in above if loss.level == "sentence" or self.shape.by_token[layer]]
 
     def pairs(self, name: str) -> Pairs:
-        """The pairs of a loss at this step."""
+        """Return the pairs of a loss at this step."""
         loss = self.losses[name]
-        return layer_pairs(
-            self.rules[name], self.eligible(loss), self.depth, 1 if loss.needs & ATTENTION_OUTPUTS else 0
-        )
+        lowest = 1 if loss.needs & ATTENTION_OUTPUTS else 0
+        return layer_pairs(self.rules[name], self.eligible(loss), self.depth, lowest)
 
     def _possible(self, name: str) -> Pairs:
-        """All pairs that a loss may ever read."""
+        """Return all pairs that a loss may read at any step."""
         own = self.eligible(self.losses[name])
         if not own and isinstance(self.rules[name], str):
             raise KDError(
-                f"loss '{name}' compares token by token, and this student keeps no vector for each token above its "
+                f"loss '{name}' compares token by token, found a student without a vector for each token above its "
                 "embeddings; use level=sentence, student=bilstm or student=transformer"
             )
-        pairs = self.pairs(name)
-        if self.rules[name] == "random":
-            return [(layer, other) for layer in own for other in range(1, self.depth + 1)]
-        return pairs
+        pairs = self.pairs(name)  # refuses a rule that does not fit
+        return list(itertools.product(own, range(1, self.depth + 1))) if self.rules[name] == "random" else pairs
 
-    def _features(self, loss: FeatureLoss, layer: int) -> list[Feature]:
-        outputs = sorted(loss.needs - {"logits"})
-        pooling = self.pooling if loss.level == "sentence" else None
-        return [Feature(output, layer, pooling, self.member) for output in outputs]
+    def _feature(self, loss: FeatureLoss, output: str, layer: int) -> Feature:
+        return Feature(output, layer, self.pooling if loss.level == "sentence" else None, self.member)
 
-    def _key(self, layer: int, level: str) -> str:
-        return f"{'all' if self.shared and layer else layer}-{level}"
+    def _key(self, loss: FeatureLoss, layer: int) -> str:
+        return f"{'all' if self.shared and layer else layer}-{loss.level}"
 
-    def _add_mapper(self, mapper: Callable[[int, int], Mapper], loss: FeatureLoss, layer: int, other: int) -> None:
-        key, own = self._key(layer, loss.level), self.shape.widths[layer]
-        kind = getattr(mapper, "func", mapper)  # what a partial makes
-        size = (other, own) if issubclass(kind, FittedMapper) and not kind.needs_target else (own, other)
+    def _add_mapper(self, mapper: Callable[[int, int], Mapper], loss: FeatureLoss, layer: int) -> None:
+        key = self._key(loss, layer)
+        size = self.shape.widths[layer], self.teacher.hidden_size
+        kind = getattr(mapper, "func", mapper)  # the class, where a functools.partial holds its options
+        if not kind.needs_target:
+            size = size[::-1]
         if key not in self.mappers:
             self.mappers[key] = mapper(*size)
         found = self.mappers[key]
         if (found.in_size, found.out_size) != size:
             raise KDError(
-                f"one mapper cannot serve layers of different widths ({found.in_size} to {found.out_size} and "
-                f"{size[0]} to {size[1]}); set method.shared_mapper=false or choose other layers"
+                f"expected layers of one width for a shared mapper, found {found.in_size} to {found.out_size} and "
+                f"{size[0]} to {size[1]}; set method.shared_mapper=false or choose other layers"
             )
         if found.pools and loss.level == "token":
             raise KDError(
-                f"mapper '{found.name}' makes one vector of a text, and a loss here compares token by token; "
-                "use mapper=linear or level=sentence"
+                f"expected a mapper of single tokens for a loss that compares token by token, found '{found.name}', "
+                "which gives one vector for each text; use mapper=linear or level=sentence"
             )
+
+    def _add_variances(self, key: str) -> None:
+        start = torch.tensor(INITIAL_VARIANCE - 1e-5).expm1().log()  # its softplus, plus 1e-5, is the variance
+        self.variances[key] = nn.Parameter(start.repeat(self.mappers[key].out_size))
 
     def forward(
         self,
@@ -267,13 +265,13 @@ class Matching(nn.Module):
         teacher: Mapping[Feature, Tensor],
         mask: Tensor,
     ) -> dict[str, tuple[Answer, Answer]]:
-        """What each feature loss reads at this step.
+        """Return the input of each feature loss at this step.
 
         Args:
             student: its output, with hidden states.
-            attention: its (queries, keys, values) a layer where a loss reads attention.
+            attention: its (queries, keys, values) of each layer, if a loss reads attention.
             teacher_logits: ``[B, C]``.
-            teacher: its features, as `kd.features.feature.read` gives them.
+            teacher: its features, as returned by `kd.features.feature.read`.
             mask: ``[B, L]``, 1 for a token of the student.
 
         Returns:
@@ -281,78 +279,70 @@ class Matching(nn.Module):
         """
         found = {}
         for name, loss in self.losses.items():
-            own: dict[str, list[Tensor]] = {}
-            other: dict[str, list[Tensor]] = {}
-            pairs = self.pairs(name)
+            own, other, pairs = {}, {}, self.pairs(name)
             for output in loss.needs - {"logits"}:
-                sides = [self._pair(loss, output, pair, student, attention, teacher, mask) for pair in pairs]
-                own[output], other[output] = map(tuple, zip(*sides, strict=True))
+                if output == "hidden_states":
+                    sides = [self._mapped(loss, pair, student, teacher, mask) for pair in pairs]
+                else:
+                    sides = [self._attention(loss, output, pair, attention, teacher) for pair in pairs]
+                own[output], other[output] = zip(*sides, strict=True)
             if loss.needs_variances:
-                raw = (self.variances[self._key(layer, loss.level)] for layer, _ in pairs)
+                raw = (self.variances[self._key(loss, layer)] for layer, _ in pairs)
                 own["variances"] = tuple(functional.softplus(value) + 1e-5 for value in raw)
             found[name] = Answer(logits=student.logits, **own), Answer(logits=teacher_logits, **other)
         return found
 
-    def _pair(self, loss, output, pair, student, attention, teacher, mask) -> tuple[Tensor, Tensor]:
-        """Both sides of a pair, brought to one width where the loss wants it."""
-        layer, other_layer = pair
-        (feature,) = [feature for feature in self._features(loss, other_layer) if feature.output == output]
-        other = teacher[feature].float()
-        if output != "hidden_states":
-            return attention[layer - 1][PLACES[output]], split_heads(other, self.teacher.num_attention_heads)
-        states = student.hidden_states[layer]
-        mapper = self.mappers[self._key(layer, loss.level)] if loss.same_width else None
-        return self._mapped(mapper, loss.level, states, other, mask if self.shape.by_token[layer] else None)
+    def _attention(self, loss, output, pair, attention, teacher) -> tuple[Tensor, Tensor]:
+        """Return both sides of a pair of attention layers, ``[B, H, L, d_head]`` each."""
+        other = teacher[self._feature(loss, output, pair[1])].float()
+        return attention[pair[0] - 1][PLACES[output]], split_heads(other, self.teacher.num_attention_heads)
 
-    def _mapped(
-        self, mapper: Mapper | None, level: str, states: Tensor, other: Tensor, mask: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Student states ``[B, L, d]`` (``[B, 1, d]`` without a mask) and a teacher's feature, ready to compare."""
-        if mask is None:
-            mask = torch.ones(states.shape[:2], device=states.device)
-        if level == "token":
-            return apply(mapper, states, other, mask)
-        if mapper is not None and mapper.pools:
-            return mapper(states, mask).squeeze(1), other
-        own = pooled(states, mask, self.pooling)
-        one = torch.ones(len(own), 1, device=own.device)
-        own, other = apply(mapper, own.unsqueeze(1), other.unsqueeze(1), one)
-        return own.squeeze(1), other.squeeze(1)
+    def _mapped(self, loss, pair, student, teacher, mask) -> tuple[Tensor, Tensor]:
+        """Return both sides of a pair of hidden states, of one width if the loss needs it."""
+        own, other, mask = self._unmapped(loss, pair, student, teacher, mask)
+        if loss.same_width:
+            mapper = self.mappers[self._key(loss, pair[0])]
+            own, other = (mapper(own, mask), other) if mapper.needs_target else (own, mapper(other, mask))
+        return (own, other) if loss.level == "token" else (own.squeeze(1), other.squeeze(1))
+
+    def _unmapped(self, loss, pair, student, teacher, mask) -> tuple[Tensor, Tensor, Tensor]:
+        """Return both sides of a pair of hidden states, ``[B, L, d]``, and the mask of the student's side.
+
+        At level "sentence" L is 1, except for a student's side whose mapper pools its tokens.
+        """
+        layer, other_layer = pair
+        own, other = student.hidden_states[layer], teacher[self._feature(loss, "hidden_states", other_layer)].float()
+        if loss.level == "token":
+            return own, other, mask
+        if not self.shape.by_token[layer]:
+            mask = torch.ones(own.shape[:2], device=own.device)
+        if not (loss.same_width and self.mappers[self._key(loss, layer)].pools):
+            own = pooled(own, mask, self.pooling).unsqueeze(1)
+            mask = torch.ones(own.shape[:2], device=own.device)
+        return own, other.unsqueeze(1), mask
 
     @torch.no_grad()
     def fit_mappers(self, answers: Iterable[tuple[SequenceClassifierOutput, Mapping[Feature, Tensor], Tensor]]) -> None:
         """Fit the closed-form mappers.
 
         Args:
-            answers: student output, teacher features and student mask, batch by batch.
+            answers: student output, teacher features and student mask of each batch.
         """
-        sides: dict[str, tuple[list[Tensor], list[Tensor]]] = {key: ([], []) for key in self.mappers}
+        unfitted = self._unfitted()
+        sides: dict[str, list[tuple[Tensor, Tensor]]] = {key: [] for key in unfitted}
         for student, teacher, mask in answers:
             for name, loss in self.losses.items():
-                for layer, other_layer in self.possible[name] if loss.same_width else ():
-                    (feature,) = self._features(loss, other_layer)
-                    states, other = student.hidden_states[layer], teacher[feature].float()
-                    own_mask = mask if self.shape.by_token[layer] else None
-                    own, other = self._mapped(None, loss.level, states, other, own_mask)
-                    if loss.level == "token":
-                        own, other = own[mask.bool()], other[mask.bool()]
-                    own_side, other_side = sides[self._key(layer, loss.level)]
-                    own_side.append(own.cpu())
-                    other_side.append(other.cpu())
-        for key, mapper in self.mappers.items():
-            if isinstance(mapper, FittedMapper) and not mapper.is_fitted:
-                own, other = (torch.cat(side) for side in sides[key])
-                mapper.fit(own, other) if mapper.needs_target else mapper.fit(other)
+                for pair in self.possible[name] if loss.same_width else ():
+                    if (key := self._key(loss, pair[0])) in sides:
+                        *both, kept = self._unmapped(loss, pair, student, teacher, mask)
+                        sides[key].append(tuple(side[kept.bool()].cpu() for side in both))
+        for key, mapper in unfitted.items():
+            own, other = map(torch.cat, zip(*sides[key], strict=True))
+            mapper.fit(own, other) if mapper.needs_target else mapper.fit(other)
 
     def waits(self) -> bool:
-        """Whether a closed-form mapper has still to be fitted."""
-        return any(isinstance(mapper, FittedMapper) and not mapper.is_fitted for mapper in self.mappers.values())
+        """Return whether a closed-form mapper has still to be fitted."""
+        return bool(self._unfitted())
 
-
-def apply(mapper: Mapper | None, own: Tensor, other: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Both sides ``[B, L, d]`` with the mapper between them, on the side that it reads."""
-    if mapper is None:
-        return own, other
-    if isinstance(mapper, FittedMapper) and not mapper.needs_target:
-        return own, mapper(other, mask)
-    return mapper(own, mask), other
+    def _unfitted(self) -> dict[str, FittedMapper]:
+        return {key: m for key, m in self.mappers.items() if isinstance(m, FittedMapper) and not m.is_fitted}

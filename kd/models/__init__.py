@@ -1,14 +1,14 @@
-"""The students, and how they start. Importing this registers them with transformers' Auto classes."""
+"""The students and their initialisation. Importing this package registers them with transformers' Auto classes."""
 
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from kd.models.base import Student, StudentConfig
 from kd.models.bilstm import BiLSTM, BiLSTMConfig
 from kd.models.bow import DAN, MLP, DANConfig, MLPConfig
-from kd.models.mapped import Mapped, MappedConfig
+from kd.models.composition import ComposedStudent, ComposedStudentConfig
 from kd.models.textcnn import TextCNN, TextCNNConfig
 
-for student in (MLP, DAN, TextCNN, BiLSTM, Mapped):
+for student in (MLP, DAN, TextCNN, BiLSTM, ComposedStudent):
     AutoConfig.register(student.config_class.model_type, student.config_class, exist_ok=True)
     AutoModelForSequenceClassification.register(student.config_class, student, exist_ok=True)
 
@@ -17,10 +17,10 @@ __all__ = [
     "MLP",
     "BiLSTM",
     "BiLSTMConfig",
+    "ComposedStudent",
+    "ComposedStudentConfig",
     "DANConfig",
     "MLPConfig",
-    "Mapped",
-    "MappedConfig",
     "Student",
     "StudentConfig",
     "TextCNN",

@@ -1,7 +1,7 @@
-"""What the small students share: a word table, a sentence encoder, a linear head.
+"""The base of the small students: a word table, a sentence encoder and a linear head.
 
-B rows, L tokens, E embedding width, C labels. A student is a `transformers.PreTrainedModel`; a new one
-subclasses `Student`, writes `encode`, and is named once in ``kd/models/__init__.py``.
+B rows, L tokens, E embedding width, C labels. A student is a `transformers.PreTrainedModel`. To add one, subclass
+`Student`, write `encode`, and register the class in ``kd/models/__init__.py``.
 """
 
 from __future__ import annotations
@@ -16,66 +16,47 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from kd.contract import IGNORED_LABEL
-from kd.errors import KDError
+from kd.errors import KDError, OptionError
+from kd.options.declared import Count, CountOrNone, Positive, Probability, options_of
 
 
 class StudentConfig(PreTrainedConfig):
-    """What every small student is told. ``num_labels`` and ``id2label`` are Hugging Face's own.
+    """The options of every small student; ``num_labels`` and ``id2label`` come from Hugging Face's own class.
 
     Args:
         vocab_size: rows of the word table.
-        embedding_size: E.
-        pad_token_id: this row of the table is zero and stays zero.
-        dropout: probability at the input of every linear, convolution and LSTM map.
-        freeze_embeddings: `kd.models.pretrained.new_student` then keeps the word table out of training.
-        initializer_range: standard deviation of a table that nothing else fills.
+        embedding_size: width of the word table.
+        pad_token_id: id of the padding token, whose row of the table is zero and stays zero.
+        dropout: probability of setting a number to zero, at the input of every linear, convolution and LSTM map.
+        freeze_embeddings: keep the word table as it is in training.
+        initializer_range: standard deviation of a random word table.
 
     Raises:
-        KDError: a value out of its range.
+        OptionError: an option is outside its range.
     """
 
     supported_outputs: ClassVar[frozenset[str]] = frozenset({"logits", "hidden_states"})
 
-    vocab_size: int = 30522
-    embedding_size: int = 128
-    pad_token_id: int = 0
-    dropout: float = 0.3
+    vocab_size: Count = 30522
+    embedding_size: Count = 128
+    pad_token_id: CountOrNone = 0
+    dropout: Probability = 0.3
     freeze_embeddings: bool = False
-    initializer_range: float = 0.02
+    initializer_range: Positive = 0.02
 
     def __post_init__(self, **kwargs: Any):
         super().__post_init__(**kwargs)
-        self.require_at_least(1, "vocab_size", "embedding_size")
-        self.require_probability("dropout")
-        if not 0 <= self.pad_token_id < self.vocab_size:
-            self.refuse("pad_token_id", f"an id in [0, vocab_size={self.vocab_size})")
-        if self.initializer_range <= 0:
-            self.refuse("initializer_range", "a number above 0")
-
-    def require_at_least(self, least: int, *names: str) -> None:
-        """Refuse these values unless each is an integer of at least so much."""
-        for name in names:
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                self.refuse(name, f"an integer of at least {least}")
-
-    def require_probability(self, *names: str) -> None:
-        """Refuse these values unless each is a number in [0, 1)."""
-        for name in names:
-            value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not 0 <= value < 1:
-                self.refuse(name, "a number in [0, 1)")
-
-    def refuse(self, name: str, expected: str) -> None:
-        """Raise the KDError that says what was expected, what was found, and what to set."""
-        raise KDError(f"student.{name} must be {expected}, got {getattr(self, name)!r}; set student.{name}=...")
+        for name, option in options_of(type(self)).items():
+            option.require(getattr(self, name))
+        if self.pad_token_id >= self.vocab_size:
+            raise OptionError("pad_token_id", f"below vocab_size={self.vocab_size}", self.pad_token_id)
 
 
 class Student(PreTrainedModel, ABC):
     """Word table -> `encode` -> dropout -> linear head.
 
-    Tokens outside the attention mask are zero vectors for `encode`, and a row without any token reads as
-    one zero vector: padding changes no logit, and an empty text is no special case.
+    Padding changes no logit: for `encode`, tokens outside the attention mask are zero vectors, and an empty text is
+    one zero vector.
     """
 
     config: StudentConfig
@@ -88,15 +69,14 @@ class Student(PreTrainedModel, ABC):
 
     @abstractmethod
     def encode(self, embedded: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """The states above the embeddings, lowest first.
+        """Return the states above the embeddings, lowest first.
 
         Args:
             embedded: [B, L, E], zero outside the mask.
-            mask: [B, L], bool, at least one True a row.
+            mask: [B, L], bool, at least one True in each row.
 
         Returns:
-            token states [B, L, d] and sentence states [B, 1, d]; the last one, a sentence state, feeds
-            the head.
+            token states [B, L, d] and sentence states [B, 1, d]. The last is a sentence state, the input of the head.
         """
 
     def forward(
@@ -109,7 +89,7 @@ class Student(PreTrainedModel, ABC):
         output_attentions: bool | None = None,
         **ignored: Any,
     ) -> SequenceClassifierOutput:
-        """Classify; ``token_type_ids`` and the like are accepted and ignored.
+        """Classify; further arguments, such as ``token_type_ids``, are ignored.
 
         Args:
             input_ids: [B, L].
@@ -120,16 +100,16 @@ class Student(PreTrainedModel, ABC):
             output_attentions: refused.
 
         Returns:
-            loss (mean cross-entropy of the labelled rows; 0 where there are none; None without labels),
-            logits [B, C], hidden_states.
+            loss (mean cross-entropy of the labelled rows; 0 if there are none; None without labels), logits [B, C],
+            hidden_states.
 
         Raises:
-            KDError: attention maps asked for.
+            KDError: ``output_attentions`` is set, or the inputs are not exactly one of ids and embeddings.
         """
         if output_attentions or self.config.output_attentions:
             raise KDError(
-                f"student '{self.config.model_type}' gives no attention maps, and output_attentions asks for "
-                "them; use the losses hint, relation or logits, or student=transformer"
+                f"student '{self.config.model_type}' gives no attention maps, found output_attentions=true; "
+                "use the losses hint, relation or logits, or student=transformer"
             )
         embedded, mask = self._embed(input_ids, attention_mask, inputs_embeds)
         states = self.encode(embedded, mask)
@@ -146,63 +126,84 @@ class Student(PreTrainedModel, ABC):
         self, input_ids: Tensor | None, attention_mask: Tensor | None, inputs_embeds: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         if (input_ids is None) == (inputs_embeds is None):
-            raise KDError("a student reads input_ids or inputs_embeds; give exactly one of them")
+            found = "neither" if input_ids is None else "both"
+            raise KDError(f"expected input_ids or inputs_embeds, found {found}; give exactly one of them")
+        mask = token_mask(attention_mask, input_ids, inputs_embeds, self.config.pad_token_id)
         if input_ids is not None:
-            # A batch of empty texts comes out of the tokenizer as a float tensor of no columns.
+            # The tokenizer returns a batch of empty texts as a float tensor without columns.
             inputs_embeds = self.embedding(input_ids.long())
-            if attention_mask is None:
-                attention_mask = input_ids != self.config.pad_token_id
-        if attention_mask is None:
-            attention_mask = torch.ones(inputs_embeds.shape[:2], device=inputs_embeds.device)
-        mask = attention_mask.bool()
-        if mask.shape[1] == 0:
-            inputs_embeds, mask = F.pad(inputs_embeds, (0, 0, 0, 1)), F.pad(mask, (0, 1))
-        embedded = inputs_embeds * mask.unsqueeze(-1)
-        empty = ~mask.any(dim=1, keepdim=True)
-        return embedded, torch.cat([mask[:, :1] | empty, mask[:, 1:]], dim=1)
+        inputs_embeds, mask = not_empty(inputs_embeds, mask)
+        return inputs_embeds * mask.unsqueeze(-1), with_a_token(mask)
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """The word table."""
+        """Return the word table."""
         return self.embedding
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Put another word table in its place."""
+        """Replace the word table."""
         self.embedding = value
 
     def _init_weights(self, module: nn.Module) -> None:
-        # Hugging Face draws every map with std 0.02, made for deep residual encoders: torch's own start,
-        # scaled by the fan-in, trains shallow networks faster.
+        # Hugging Face draws every map with std 0.02, which suits deep residual encoders. Shallow networks train
+        # faster from torch's initialisation, which is scaled by the fan-in.
         if isinstance(module, (nn.Linear, nn.Conv1d, nn.LSTM)):
             module.reset_parameters()
         else:
             super()._init_weights(module)
 
 
+def token_mask(
+    attention_mask: Tensor | None, input_ids: Tensor | None, vectors: Tensor | None, pad_token_id: int | None
+) -> Tensor:
+    """Return [B, L], bool: the given mask, or every id except the padding, or all positions of the vectors."""
+    if attention_mask is not None:
+        return attention_mask.bool()
+    if input_ids is not None and pad_token_id is not None:
+        return input_ids != pad_token_id
+    read = vectors if input_ids is None else input_ids
+    return torch.ones(read.shape[:2], dtype=torch.bool, device=read.device)
+
+
+def not_empty(vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return vectors [B, L, d] and mask [B, L]; if L is 0, both with one position of padding."""
+    if mask.shape[1] == 0:
+        return F.pad(vectors, (0, 0, 0, 1)), F.pad(mask, (0, 1))
+    return vectors, mask
+
+
+def with_a_token(mask: Tensor) -> Tensor:
+    """Return the mask [B, L] with the first position set in each row that has no token."""
+    first = torch.arange(mask.shape[1], device=mask.device) == 0
+    return mask | (first & ~mask.any(dim=1, keepdim=True))
+
+
 def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean cross-entropy of the rows with a label, or 0 if there are none."""
+    # Not reduction="mean", which is nan for a batch without labels.
     total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED_LABEL, reduction="sum")
     return total / (labels != IGNORED_LABEL).sum().clamp(min=1)
 
 
 def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the tokens.
+    """Return the mean over the tokens.
 
     Args:
         states: [B, L, d].
         mask: [B, L], bool or 0/1.
 
     Returns:
-        [B, 1, d]; zero where a row has no token.
+        [B, 1, d]; zero for a row without tokens.
     """
     weights = mask.to(states.dtype).unsqueeze(1)
     return weights @ states / weights.sum(dim=2, keepdim=True).clamp(min=1)
 
 
 def masked_max(states: Tensor, mask: Tensor) -> Tensor:
-    """Maximum over the tokens.
+    """Return the maximum over the tokens.
 
     Args:
         states: [B, L, d].
-        mask: [B, L], bool, at least one True a row.
+        mask: [B, L], bool, at least one True in each row.
 
     Returns:
         [B, 1, d].

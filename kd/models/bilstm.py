@@ -1,8 +1,6 @@
-"""BiLSTM: reads the words in both directions, then pools over the text."""
+"""BiLSTM: an LSTM over the words in both directions, pooled over the text."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,32 +8,30 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from kd.errors import KDError
 from kd.models.base import Student, StudentConfig, masked_max, masked_mean
+from kd.options.declared import Count
 
 
 class BiLSTMConfig(StudentConfig):
-    """Args:
-    hidden_size: width of one direction.
-    num_layers: stacked layers.
+    """The options of a `BiLSTM`.
+
+    Args:
+        hidden_size: width of one direction.
+        num_layers: number of stacked LSTM layers.
     """
 
     model_type = "kd-bilstm"
 
-    hidden_size: int = 128
-    num_layers: int = 1
-
-    def __post_init__(self, **kwargs: Any):
-        super().__post_init__(**kwargs)
-        self.require_at_least(1, "hidden_size", "num_layers")
+    hidden_size: Count = 128
+    num_layers: Count = 1
 
 
 class BiLSTM(Student):
     """Packed bidirectional LSTM -> mean and maximum over the tokens, side by side -> head.
 
-    The states are the top layer [B, L, 2H] and the pooled text [B, 1, 4H]. The text must stand at the left
-    of its row.
+    The states are the top layer [B, L, 2H] and the pooled text [B, 1, 4H]. Padding must be on the right.
 
     Source: Tang et al., Distilling Task-Specific Knowledge from BERT into Simple Neural Networks, 2019,
-    https://arxiv.org/abs/1903.12136 (the student there reads the last states; pooling is steadier)
+    https://arxiv.org/abs/1903.12136 (the student there reads the last states in place of a pooled text)
     """
 
     config_class = BiLSTMConfig
@@ -53,12 +49,12 @@ class BiLSTM(Student):
         self.post_init()
 
     def encode(self, embedded: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """The top layer [B, L, 2H] and the pooled text [B, 1, 4H]; refuses padding before a token."""
+        """Return the top layer [B, L, 2H] and the pooled text [B, 1, 4H]; refuse padding before a token."""
         lengths = mask.sum(dim=1).cpu()
         if (mask[:, 1:] & ~mask[:, :-1]).any():
             raise KDError(
-                "student 'kd-bilstm' reads rows padded on the right, and this batch has padding before or "
-                "between tokens; set the tokenizer's padding_side to 'right'"
+                "student 'kd-bilstm' expects rows padded on the right, found padding before or between tokens; "
+                "set the tokenizer's padding_side to 'right'"
             )
         packed = pack_padded_sequence(self.dropout(embedded), lengths, batch_first=True, enforce_sorted=False)
         tokens, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=mask.shape[1])

@@ -1,55 +1,48 @@
-"""Bags of words: students that read the mean of the word vectors and no word order."""
+"""Bags of words: students that read the mean of the word vectors, without word order."""
 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kd.models.base import Student, StudentConfig, masked_mean
+from kd.options.declared import Count, CountOrNone, Probability
 
 
 class MLPConfig(StudentConfig):
-    """Args:
-    hidden_size: width of a hidden layer.
-    num_layers: hidden layers; 0 leaves ``Linear(embedding_size, num_labels)`` on the mean embedding.
+    """The options of an `MLP`.
+
+    Args:
+        hidden_size: width of a hidden layer.
+        num_layers: number of hidden layers; with 0 the head reads the mean embedding.
     """
 
     model_type = "kd-mlp"
 
-    hidden_size: int = 128
-    num_layers: int = 1
-
-    def __post_init__(self, **kwargs: Any):
-        super().__post_init__(**kwargs)
-        self.require_at_least(1, "hidden_size")
-        self.require_at_least(0, "num_layers")
+    hidden_size: Count = 128
+    num_layers: CountOrNone = 1
 
 
 class DANConfig(StudentConfig):
-    """Args:
-    hidden_size: width of a hidden layer.
-    num_layers: hidden layers.
-    word_dropout: probability that a token is left out of the mean while training.
+    """The options of a `DAN`.
+
+    Args:
+        hidden_size: width of a hidden layer.
+        num_layers: number of hidden layers; with 0 the head reads the mean embedding.
+        word_dropout: probability that a token is left out of the mean in training.
     """
 
     model_type = "kd-dan"
 
-    hidden_size: int = 128
-    num_layers: int = 2
-    word_dropout: float = 0.3
-
-    def __post_init__(self, **kwargs: Any):
-        super().__post_init__(**kwargs)
-        self.require_at_least(1, "hidden_size")
-        self.require_at_least(0, "num_layers")
-        self.require_probability("word_dropout")
+    hidden_size: Count = 128
+    num_layers: CountOrNone = 2
+    word_dropout: Probability = 0.3
 
 
 class MLP(Student):
-    """Mean embedding -> hidden layers -> head; the states are the mean and each hidden layer, [B, 1, d]."""
+    """Mean embedding -> hidden layers -> head. The states are the mean and each hidden layer, [B, 1, d]."""
 
     config_class = MLPConfig
 
@@ -59,12 +52,12 @@ class MLP(Student):
         self.post_init()
 
     def encode(self, embedded: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """The mean and each hidden layer, [B, 1, d]."""
-        return _climb(masked_mean(embedded, mask), self.layers, self.dropout)
+        """Return the mean and each hidden layer, [B, 1, d]."""
+        return _states(masked_mean(embedded, mask), self.layers, self.dropout)
 
 
 class DAN(Student):
-    """Deep averaging network: `MLP` whose mean forgets random words while training.
+    """Deep averaging network: an `MLP` whose mean leaves out random words in training.
 
     Source: Iyyer et al., Deep Unordered Composition Rivals Syntactic Methods for Text Classification, 2015,
     https://aclanthology.org/P15-1162
@@ -78,14 +71,14 @@ class DAN(Student):
         self.post_init()
 
     def encode(self, embedded: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """The mean, of fewer words while training, and each hidden layer, [B, 1, d]."""
+        """Return the mean, in training of fewer words, and each hidden layer, [B, 1, d]."""
         if self.training:
             mask = drop_words(mask, self.config.word_dropout)
-        return _climb(masked_mean(embedded, mask), self.layers, self.dropout)
+        return _states(masked_mean(embedded, mask), self.layers, self.dropout)
 
 
 def drop_words(mask: Tensor, probability: float) -> Tensor:
-    """A mask [B, L] with each token taken out at random; a row that would lose all keeps all."""
+    """Return the mask [B, L] without each token at random; a row that would lose all tokens keeps all."""
     kept = mask & (torch.rand(mask.shape, device=mask.device) >= probability)
     return torch.where(kept.any(dim=1, keepdim=True), kept, mask)
 
@@ -99,7 +92,7 @@ def _hidden_layers(config: MLPConfig | DANConfig) -> nn.ModuleList:
     return nn.ModuleList(nn.Linear(below, above) for below, above in pairwise(widths))
 
 
-def _climb(state: Tensor, layers: nn.ModuleList, dropout: nn.Dropout) -> tuple[Tensor, ...]:
+def _states(state: Tensor, layers: nn.ModuleList, dropout: nn.Dropout) -> tuple[Tensor, ...]:
     states = [state]
     for layer in layers:
         states.append(layer(dropout(states[-1])).relu())

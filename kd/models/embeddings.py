@@ -1,9 +1,8 @@
-"""How a student's word table starts: at random, from the teacher's table, or from a file of word vectors.
+"""Initialise a student's word table: at random, from the teacher's table, or from a file of word vectors.
 
-Each way is called as ``embeddings(table, tokenizer, teacher, generator) -> table``: ``table`` [V, E] is the
-one that the student has, and the answer, of the same shape, is the one to begin with. What does not hang on the seed
-can be had before (`Embeddings.known`). V is the student's
-vocabulary, E its width; the padding row of the answer is zero.
+An `Embeddings` object is called as ``embeddings(table, tokenizer, teacher, generator)``. It reads the student's table
+[V, E] and returns the initial table of the same shape, with zeros in the row of the padding token. `Embeddings.known`
+returns the rows that do not depend on the seed. V is the size of the student's vocabulary, E the width of its table.
 """
 
 from __future__ import annotations
@@ -22,31 +21,32 @@ from torch import Generator, Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kd.errors import KDError
+from kd.options.declared import Checked, Positive
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TeacherTable:
-    """The teacher's word-piece table [V_t, E_t] and the tokenizer that numbers its rows."""
+    """The teacher's word-piece table [V_t, E_t] and the tokenizer whose ids are its rows."""
 
     weight: Tensor
     tokenizer: PreTrainedTokenizerBase
 
     @classmethod
     def of(cls, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> TeacherTable:
-        """The table of a teacher, as float32 on the CPU."""
+        """Return the table of a teacher, as float32 on the CPU."""
         return cls(teacher.get_input_embeddings().weight.detach().float().cpu(), tokenizer)
 
 
 @dataclass(frozen=True)
 class KnownRows:
-    """The rows of a word table that no seed decides.
+    """The rows of a word table that do not depend on the seed.
 
     Args:
-        ids: n token numbers.
+        ids: n token ids.
         values: [n, E], float32.
-        std: standard deviation of the rows that are drawn between them.
+        std: standard deviation of the other rows, which are random.
     """
 
     ids: list[int]
@@ -54,35 +54,35 @@ class KnownRows:
     std: float
 
 
-class Embeddings(ABC):
-    """A way to start the word table."""
+class Embeddings(Checked, ABC):
+    """An initialisation of the word table."""
 
     reads_teacher: ClassVar[bool] = False
-    """Whether the teacher's table has to be loaded."""
+    """Whether the initialisation needs the teacher's table."""
 
     @abstractmethod
     def known(self, width: int, tokenizer: PreTrainedTokenizerBase, teacher: TeacherTable | None) -> KnownRows:
-        """What the table holds whatever the seed.
+        """Return the rows that do not depend on the seed.
 
         Args:
             width: E of the student's table.
             tokenizer: the student's.
-            teacher: its word table, where there is a teacher.
+            teacher: the teacher's word table, if there is a teacher.
 
         Raises:
-            KDError: what this way needs is not there.
+            KDError: the teacher or the file does not have what this initialisation needs.
         """
 
     def start(
         self, table: Tensor, tokenizer: PreTrainedTokenizerBase, known: KnownRows, generator: Generator | None = None
     ) -> Tensor:
-        """The table to begin with: the known rows, random ones between them, zero for the padding.
+        """Return the initial table: the known rows, zeros for the padding, and random rows for the rest.
 
         Args:
-            table: [V, E], the one that the student has.
+            table: [V, E], the student's table.
             tokenizer: the student's.
-            known: of this width.
-            generator: draws every random row.
+            known: rows of this width.
+            generator: the source of all random rows.
 
         Returns:
             [V, E], float32.
@@ -100,70 +100,70 @@ class Embeddings(ABC):
         teacher: TeacherTable | None,
         generator: Generator | None = None,
     ) -> Tensor:
-        """`start` from what is `known`."""
+        """Return `start` from the rows that are `known`."""
         return self.start(table, tokenizer, self.known(table.shape[1], tokenizer, teacher), generator)
 
 
 class OwnEmbeddings(Embeddings):
-    """The table that the student came with: the one of a pretrained checkpoint."""
+    """The table that the student already has, such as that of a pretrained checkpoint."""
 
     def known(self, width: int, tokenizer: PreTrainedTokenizerBase, teacher: TeacherTable | None) -> KnownRows:
-        """Nothing."""
-        return nothing(width, 0.0)
+        """Return no rows."""
+        return no_rows(width, 0.0)
 
     def start(
         self, table: Tensor, tokenizer: PreTrainedTokenizerBase, known: KnownRows, generator: Generator | None = None
     ) -> Tensor:
-        """A copy of the table."""
+        """Return a copy of the table."""
         return table.clone()
 
 
 class RandomEmbeddings(Embeddings):
-    """Normal around zero.
+    """Normally distributed numbers of mean zero.
 
     Args:
         std: standard deviation.
     """
 
-    def __init__(self, std: float = 0.02):
-        self.std = _positive("embeddings.std", std)
+    def __init__(self, std: Positive = 0.02):
+        self.std = std
 
     def known(self, width: int, tokenizer: PreTrainedTokenizerBase, teacher: TeacherTable | None) -> KnownRows:
-        """Nothing: noise in every row but the padding's."""
-        return nothing(width, self.std)
+        """Return no rows: all are random, except that of the padding."""
+        return no_rows(width, self.std)
 
 
 class TeacherEmbeddings(Embeddings):
-    """The teacher's word-piece table, brought to the student's width by `principal_components`.
+    """The teacher's word-piece table, reduced to the student's width by `principal_components`.
 
-    A token that is one of the teacher's pieces takes its row, a whole word that is not takes the mean of
-    the rows of its pieces, and a special token of the student's own starts random.
+    A token in the teacher's vocabulary gets its row there. Any other word gets the mean of the rows of its pieces. A
+    special token that the teacher lacks gets a random row.
 
     Args:
-        std: standard deviation of the whole table; None leaves the teacher's scale.
+        std: standard deviation of the whole table; None keeps the teacher's scale.
     """
 
     reads_teacher = True
 
-    def __init__(self, std: float | None = 0.1):
-        self.std = None if std is None else _positive("embeddings.std", std)
+    def __init__(self, std: Positive | None = 0.1):
+        self.std = std
 
     def known(self, width: int, tokenizer: PreTrainedTokenizerBase, teacher: TeacherTable | None) -> KnownRows:
-        """The teacher's rows at the student's width."""
+        """Return the teacher's rows at the student's width."""
         if teacher is None:
             raise KDError("embeddings=pca needs a teacher; set teacher=... or embeddings=random")
         teacher_width = teacher.weight.shape[1]
         if width > teacher_width:
             raise KDError(
-                f"embeddings=pca gives at most the teacher's width {teacher_width}, and the student's table "
-                f"is {width} wide; set student.embedding_size={teacher_width} or less (hidden_size for "
-                "student=transformer), or embeddings=random"
+                f"embeddings=pca gives at most the teacher's width {teacher_width}, found a student's table of width "
+                f"{width}; set student.embedding_size={teacher_width} or less (hidden_size for student=transformer), "
+                "or embeddings=random"
             )
         rows = teacher_rows(tokenizer, teacher)
         if len(rows) < width:
             raise KDError(
-                f"embeddings=pca needs at least {width} tokens that the teacher knows for {width} "
-                f"components, and the student's vocabulary has {len(rows)}; "
+                f"embeddings=pca needs at least {width} tokens with a row in the teacher's table for {width} "
+                f"components, found {len(rows)} in the student's vocabulary; "
                 f"set student.embedding_size={len(rows)} or less, or embeddings=random"
             )
         reduced = principal_components(torch.stack(list(rows.values())), width)
@@ -172,30 +172,29 @@ class TeacherEmbeddings(Embeddings):
 
 
 class VectorFile(Embeddings):
-    """Word vectors in the text format of GloVe or word2vec; a word without one starts random.
+    """Word vectors in the text format of GloVe or word2vec; a word without a vector gets a random row.
 
     Args:
-        path: the file, gzipped where it ends in ``.gz``.
-        std: standard deviation of the whole table; None leaves the file's scale.
+        path: the file; a name that ends in ``.gz`` means that it is compressed by gzip.
+        std: standard deviation of the whole table; None keeps the file's scale.
     """
 
-    def __init__(self, path: str, std: float | None = 0.1):
-        self.path = path
-        self.std = None if std is None else _positive("embeddings.std", std)
+    def __init__(self, path: str, std: Positive | None = 0.1):
+        self.path, self.std = path, std
 
     def known(self, width: int, tokenizer: PreTrainedTokenizerBase, teacher: TeacherTable | None) -> KnownRows:
-        """The file's rows; noise of the same scale stands for the words it lacks."""
+        """Return the file's vectors of the words in the vocabulary."""
         vocabulary = tokenizer.get_vocab()
         vectors, found_width = read_vectors(self.path, vocabulary)
         if found_width != width:
             raise KDError(
-                f"the vectors in '{self.path}' are {found_width} wide, and the student's table is {width}"
-                f"; set student.embedding_size={found_width} (hidden_size for student=transformer)"
+                f"expected vectors of width {width}, as the student's table, found width {found_width} in "
+                f"'{self.path}'; set student.embedding_size={found_width} (hidden_size for student=transformer)"
             )
         if len(vectors) < 2:
             raise KDError(
-                f"'{self.path}' has vectors for {len(vectors)} of the {len(vocabulary)} words of the "
-                "vocabulary; use a file of the texts' language and tokenizer=words"
+                f"expected vectors for words of the vocabulary in '{self.path}', found {len(vectors)} of "
+                f"{len(vocabulary)}; use a file of the texts' language and tokenizer=words"
             )
         log.info("%s covers %d of %d words of the vocabulary", self.path, len(vectors), len(vocabulary))
         found = torch.stack(list(vectors.values()))
@@ -204,23 +203,23 @@ class VectorFile(Embeddings):
 
 
 def principal_components(rows: Tensor, width: int) -> Tensor:
-    """The best table of fewer columns: ``rows @ V[:, :width]`` of the SVD ``rows = U S V^T``.
+    """Return the best table of fewer columns, ``rows @ V[:, :width]`` of the SVD ``rows = U S V^T``.
 
-    Not centred: what is kept is every inner product, as well as any table of this width can (Eckart and
-    Young, 1936), and with it what a linear map over the table can read.
+    The rows are not centred. No table of this width has inner products closer to those of the rows (Eckart and Young,
+    1936), and these decide what a linear map over the table can compute.
 
     Args:
         rows: [V, E_t].
         width: E, at most E_t and at most V.
 
     Returns:
-        [V, E], columns by falling size.
+        [V, E], the columns by falling norm.
 
     >>> principal_components(torch.tensor([[3.0, 0.0], [0.0, 1.0]]), 1).abs()
     tensor([[3.],
             [0.]])
     """
-    # Of the [E_t, E_t] product, which is quick and in double precision loses nothing.
+    # From the eigenvectors of the [E_t, E_t] product: faster than an SVD, and precise enough in double precision.
     rows = rows.double()
     with one_thread():
         _, vectors = torch.linalg.eigh(rows.T @ rows)
@@ -229,7 +228,7 @@ def principal_components(rows: Tensor, width: int) -> Tensor:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """The same sums, in the same order, however many threads the run has: a start is a start on any machine."""
+    """Compute on one thread, so that sums are in the same order, and the result is the same, on any machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -239,14 +238,14 @@ def one_thread() -> Iterator[None]:
 
 
 def teacher_rows(tokenizer: PreTrainedTokenizerBase, teacher: TeacherTable) -> dict[int, Tensor]:
-    """For each student token that the teacher can read: its id -> its vector [E_t], by rising id."""
+    """Return id -> vector [E_t], by rising id, for each student token that the teacher's tokenizer can represent."""
     pieces = teacher.tokenizer.get_vocab()
     own, unknown = set(tokenizer.all_special_tokens), teacher.tokenizer.unk_token_id
     rows = {}
     for token, number in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]):
         if token in pieces:
             rows[number] = teacher.weight[pieces[token]]
-        elif token not in own:
+        elif token not in own:  # a special token such as [PAD] has no meaning to take from pieces
             ids = teacher.tokenizer(token, add_special_tokens=False)["input_ids"]
             if ids and unknown not in ids:
                 rows[number] = teacher.weight[ids].mean(dim=0)
@@ -254,18 +253,18 @@ def teacher_rows(tokenizer: PreTrainedTokenizerBase, teacher: TeacherTable) -> d
 
 
 def read_vectors(path: str, words: Collection[str]) -> tuple[dict[str, Tensor], int]:
-    """The vectors of some words, out of a text file of many; nothing else is kept in memory.
+    """Read the vectors of some words from a text file, without keeping the other words in memory.
 
     Args:
-        path: one word a line and its numbers after it, split by single spaces, in UTF-8; a first line of
-            two integers (word2vec's header) is skipped. Of a repeated word the first line counts.
-        words: what to look for.
+        path: a file in UTF-8; each line is a word and its numbers, split by single spaces. A first line of two
+            integers (word2vec's header) is skipped. If a word is repeated, its first line counts.
+        words: the words to read.
 
     Returns:
         word -> [width], and the file's width.
 
     Raises:
-        KDError: no such file, an empty one, or a line that is none of this, by its number.
+        KDError: the file is missing or empty, or a line has another format; the message has its number.
     """
     vectors: dict[str, Tensor] = {}
     width = 0
@@ -301,12 +300,6 @@ def _lines(path: str) -> Iterator[str]:
         raise KDError(f"cannot read the word vectors '{path}' ({error}); set embeddings.path=...") from error
 
 
-def nothing(width: int, std: float) -> KnownRows:
-    """No known row."""
+def no_rows(width: int, std: float) -> KnownRows:
+    """Return no known row."""
     return KnownRows([], torch.empty(0, width), std)
-
-
-def _positive(name: str, value: float) -> float:
-    if not value > 0:
-        raise KDError(f"{name} must be a number above 0, got {value!r}; set {name}=...")
-    return value

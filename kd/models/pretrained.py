@@ -1,4 +1,4 @@
-"""Any Hugging Face classifier as a student, and the one place where a student is made from its config."""
+"""Build a student from its config, load any Hugging Face classifier as a student, and freeze or cut its layers."""
 
 from __future__ import annotations
 
@@ -11,20 +11,26 @@ from transformers import AutoModelForSequenceClassification, PreTrainedConfig, P
 
 from kd.errors import KDError
 from kd.measure.inference import evaluating
+from kd.options.declared import Count, CountOrNone, checked
 from kd.storage.assets import resolve
 from kd.storage.model_folder import load_config, local_model
 
 
-def pretrained_config(name_or_path: str, vocab_size: int, num_labels: int, pad_token_id: int) -> PreTrainedConfig:
-    """The config of a checkpoint, told the labels of this run; `new_student` then loads its weights.
+@checked
+def pretrained_config(
+    name_or_path: str, vocab_size: Count, num_labels: Count, pad_token_id: CountOrNone
+) -> PreTrainedConfig:
+    """Return the config of a checkpoint for the labels of this run; `new_student` then loads its weights.
 
     Args:
         name_or_path: a name on the hub (``org/model@commit`` pins it), a folder, or ``asset:NAME``. Code that comes
             with the checkpoint is never run.
-        vocab_size: tokens that the student's tokenizer knows; the checkpoint keeps its own, larger table.
+        vocab_size: size of the tokenizer's vocabulary; the checkpoint keeps its own table, which must not be smaller.
+        num_labels: number of labels.
+        pad_token_id: id of the padding token.
 
     Raises:
-        KDError: no such checkpoint, one that asks for its code to be run, or the tokenizer is not its own.
+        KDError: there is no such checkpoint, it needs its own code to be run, or the tokenizer does not belong to it.
     """
     try:
         folder = local_model(resolve(name_or_path), "student")
@@ -33,8 +39,8 @@ def pretrained_config(name_or_path: str, vocab_size: int, num_labels: int, pad_t
     config = load_config(folder)
     if vocab_size > config.vocab_size:
         raise KDError(
-            f"student '{name_or_path}' knows {config.vocab_size} tokens, and the tokenizer has {vocab_size}; "
-            "use its own: tokenizer=pretrained"
+            f"student '{name_or_path}' has a vocabulary of {config.vocab_size} tokens, found a tokenizer with "
+            f"{vocab_size}; use the student's own: tokenizer=pretrained"
         )
     if config.num_labels != num_labels:
         config.num_labels = num_labels
@@ -43,13 +49,13 @@ def pretrained_config(name_or_path: str, vocab_size: int, num_labels: int, pad_t
 
 
 def new_student(config: PreTrainedConfig) -> PreTrainedModel:
-    """A student of this config: with the weights of the checkpoint that it came from, else random.
+    """Build a student of this config, with the weights of the checkpoint that the config comes from, or random ones.
 
-    In float32, even where the checkpoint is stored in half precision. The word table takes no gradient where
-    the config has ``freeze_embeddings``.
+    The student is in float32, also if the checkpoint is in half precision. The word table takes no gradient if the
+    config has ``freeze_embeddings``.
 
     Raises:
-        KDError: weights that cannot be read, or sizes that make no model.
+        KDError: the weights cannot be read, or no model has these sizes.
     """
     try:
         if config.name_or_path:
@@ -57,7 +63,7 @@ def new_student(config: PreTrainedConfig) -> PreTrainedModel:
                 config.name_or_path,
                 config=config,
                 dtype=torch.float32,
-                ignore_mismatched_sizes=True,
+                ignore_mismatched_sizes=True,  # another number of labels needs a new head
                 trust_remote_code=False,
             )
         else:
@@ -71,10 +77,10 @@ def new_student(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def require_depth(config: PreTrainedConfig, layers: int) -> int:
-    """The depth of a transformer, which must have so many layers.
+    """Return the number of layers of a transformer.
 
     Raises:
-        KDError: it has fewer.
+        KDError: it has fewer than ``layers``.
     """
     depth = getattr(config, "num_hidden_layers", 0)
     if layers and not depth:
@@ -85,10 +91,10 @@ def require_depth(config: PreTrainedConfig, layers: int) -> int:
 
 
 def freeze_lowest(model: PreTrainedModel, layers: int) -> None:
-    """Take the embeddings and the lowest layers of a transformer out of training; 0 leaves everything in.
+    """Freeze the embeddings and the lowest layers of a transformer; 0 freezes nothing.
 
     Raises:
-        KDError: more layers than there are, or an architecture whose layers are not kept one by one.
+        KDError: the model has fewer layers, or its architecture does not keep them in one list.
     """
     if layers == 0:
         return
@@ -100,17 +106,17 @@ def freeze_lowest(model: PreTrainedModel, layers: int) -> None:
 
 @torch.no_grad()
 def upper_part(model: PreTrainedModel, layers: int) -> PreTrainedModel:
-    """What stands above the lowest layers, as a model of its own that shares its weights with the whole.
+    """Return the layers above the lowest ones as a model that shares its weights with the whole.
 
-    It takes the hidden states after those layers as ``inputs_embeds`` ``[B, L, d]``, beside the attention mask, and
-    gives what the whole gives.
+    Its input is the output of the lowest layers as ``inputs_embeds`` ``[B, L, d]`` with the attention mask; its output
+    equals that of the whole.
 
     Args:
         model: a classifier on a transformer.
-        layers: how many of the lowest are left out, with the embeddings.
+        layers: number of the lowest layers to leave out, with the embeddings.
 
     Raises:
-        KDError: more layers than there are, or an architecture that does not come apart there.
+        KDError: the model has fewer layers, or its architecture cannot be divided there.
     """
     (place, stack), (words, _) = _layers(model, layers), _embeddings(model)
     upper = copy.deepcopy(model, {id(part): part for part in chain(model.parameters(), model.buffers())})
@@ -119,8 +125,8 @@ def upper_part(model: PreTrainedModel, layers: int) -> PreTrainedModel:
     upper.config.num_hidden_layers = len(stack) - layers
     try:
         same = _answers_as(upper, model, layers)
-        reason = "" if same else "what is left gives other logits"
-    except Exception as error:  # architectures that do not come apart show it as any of a dozen kinds
+        reason = "" if same else "the upper part gives other logits"
+    except Exception as error:  # what an architecture that cannot be divided raises differs from one to the next
         reason = " ".join(str(error).split())[:200] or type(error).__name__
     if reason:
         raise KDError(
@@ -131,7 +137,7 @@ def upper_part(model: PreTrainedModel, layers: int) -> PreTrainedModel:
 
 
 class _Given(nn.Module):
-    """In place of a transformer's embeddings: the states that it is given."""
+    """A stand-in for a transformer's embeddings that returns the states in its input."""
 
     def forward(self, *inputs: Tensor | None, **named: Tensor | int | None) -> Tensor:
         given = (*inputs, *named.values())
@@ -139,7 +145,7 @@ class _Given(nn.Module):
 
 
 def _answers_as(upper: PreTrainedModel, whole: PreTrainedModel, layers: int) -> bool:
-    """Whether the upper part gives the logits of the whole, on two random rows of unequal length."""
+    """Return whether the upper part gives the logits of the whole, on two random rows of unequal length."""
     ids = torch.randint(whole.config.vocab_size, (2, 6), generator=torch.Generator().manual_seed(0)).to(whole.device)
     mask = torch.ones_like(ids)
     mask[1, 3:] = 0
@@ -150,7 +156,7 @@ def _answers_as(upper: PreTrainedModel, whole: PreTrainedModel, layers: int) -> 
 
 
 def _embeddings(model: PreTrainedModel) -> tuple[str, nn.Module]:
-    """The part that turns tokens into vectors, with the name of its place in the model."""
+    """Return the module that turns tokens into vectors, with its name in the model."""
     words, base = model.get_input_embeddings(), model.base_model
     prefix = f"{model.base_model_prefix}." if base is not model else ""
     return next(
@@ -159,13 +165,13 @@ def _embeddings(model: PreTrainedModel) -> tuple[str, nn.Module]:
 
 
 def _layers(model: PreTrainedModel, layers: int) -> tuple[str, nn.ModuleList]:
-    """The stack of layers, which must hold so many, with the name of its place in the model."""
+    """Return the list of layers, at least ``layers`` of them, with its name in the model."""
     depth = require_depth(model.config, layers)
     stacks = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
     if len(stacks) != 1:
         raise KDError(
-            f"method.frozen_layers={layers}: '{model.config.model_type}' does not keep its layers one by one; "
-            "set it to 0"
+            f"method.frozen_layers={layers}: '{model.config.model_type}' must keep its {depth} layers in one list, "
+            f"found {len(stacks)} such lists; set it to 0"
         )
     return stacks[0]
 

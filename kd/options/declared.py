@@ -23,7 +23,8 @@ import json
 import re
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, is_dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -84,14 +85,27 @@ def options_of(function: Callable[..., Any]) -> Mapping[str, Option]:
 
 @functools.cache
 def _options_of(function: Callable[..., Any]) -> Mapping[str, Option]:
-    called = function.__init__ if inspect.isclass(function) else function  # type: ignore[misc]
-    try:
-        hints = get_type_hints(called, include_extras=True)
-    except (NameError, TypeError):  # of another library, whose annotations cannot be read
-        return {}
+    hints = _fields(function) if is_dataclass(function) else _parameters(function)
     meanings = _meanings(function)
     names = [name for name in inspect.signature(function).parameters if name in hints]
     return {name: Option(name, in_words(hints[name]), meanings.get(name, ""), _test(hints[name])) for name in names}
+
+
+def _parameters(function: Callable[..., Any]) -> dict[str, Any]:
+    called = function.__init__ if inspect.isclass(function) else function  # type: ignore[misc]
+    try:
+        return get_type_hints(called, include_extras=True)
+    except (NameError, TypeError):  # of another library, whose annotations cannot be read
+        return {}
+
+
+def _fields(kind: Any) -> dict[str, Any]:
+    """Return the annotations of a dataclass, each in the names of the module of the class that wrote it."""
+    hints: dict[str, Any] = {}
+    for owner in reversed(inspect.getmro(kind)):
+        with suppress(NameError, TypeError):  # of another library, as above
+            hints |= inspect.get_annotations(owner, eval_str=True)
+    return hints
 
 
 def checked(function: Function) -> Function:

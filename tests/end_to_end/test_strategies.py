@@ -43,7 +43,7 @@ from kd.methods.supervised import Supervised
 from kd.methods.weighting import UncertaintyWeighting
 from kd.models.bilstm import BiLSTM, BiLSTMConfig
 from kd.models.bow import DANConfig
-from kd.models.mapped import compose
+from kd.models.composition import compose
 from kd.options.methods import HintsOptions, JointOptions
 from tests.conftest import bare_trainer
 from tests.end_to_end.test_ddp import split_of

@@ -1,4 +1,4 @@
-"""Recording queries, keys and values: what is recorded gives the attention maps, and nothing else changes."""
+"""The recorded queries, keys and values give the attention maps, and recording changes nothing else."""
 
 import copy
 import threading
@@ -27,7 +27,7 @@ ARCHITECTURES = {
     "roberta": {},
     "electra": {"embedding_size": 6},
     "albert": {"embedding_size": 6},
-    "esm": {"position_embedding_type": "rotary"},  # scales its queries before it turns them
+    "esm": {"position_embedding_type": "rotary"},  # scales its queries before it rotates them
     "eurobert": {"num_key_value_heads": 1},  # heads share keys and values
 }
 SIZES_AS_NAMED = {"distilbert": {"vocab_size": 20, "max_position_embeddings": 16, "pad_token_id": 1}}
@@ -43,7 +43,7 @@ def build(kind, implementation="sdpa", **options):
     torch.manual_seed(0)
     sizes = {**SIZES_AS_NAMED.get(kind, SIZES), **ARCHITECTURES.get(kind, {}), **options}
     config = AutoConfig.for_model(kind, **sizes)
-    # larger weights than the usual 0.02: attention maps far from uniform
+    # larger weights than the default of 0.02, so that attention maps are far from uniform
     config.initializer_range = 1.0
     return AutoModelForSequenceClassification.from_config(config, attn_implementation=implementation).eval()
 
@@ -55,7 +55,7 @@ def prepared(kind="bert", **options):
 
 
 def maps(triples, mask):
-    """The attention maps, from the equation."""
+    """Compute the attention maps from the equation."""
     hidden = (mask == 0)[:, None, None, :]
     return [
         (q.double() @ k.double().transpose(-1, -2) / q.shape[-1] ** 0.5).masked_fill(hidden, -torch.inf).softmax(-1)
@@ -82,7 +82,7 @@ def test_recorded_triples_give_the_attention_maps(kind):
 
 @every_architecture
 def test_values_and_maps_give_what_the_layer_passes_on(kind):
-    """The recorded values are those that the maps are multiplied with."""
+    """The recorded values times the maps are the output of the attention."""
     model = prepared(kind)
     seen = []
     genuine = recording.sdpa_attention_forward
@@ -225,16 +225,16 @@ def test_an_eager_model_may_be_prepared_and_twice():
 
 # --- refusals
 
-SILENT = "does not say what its attention computes; use hint or relation losses"
+OTHER = "expect attention through the interface of transformers, found another in"
 
 
 @pytest.mark.parametrize(
     ("kind", "options", "words"),
     [
-        ("deberta-v2", {}, f"'deberta-v2' {SILENT}"),
-        ("mpnet", {}, f"'mpnet' {SILENT}"),
-        ("gpt2", {"n_embd": WIDTH, "n_layer": 2, "n_head": 2}, "'gpt2' hides those to the right"),
-        ("bert", {"is_decoder": True}, "'bert' hides those to the right"),
+        ("deberta-v2", {}, f"{OTHER} 'deberta-v2'; use hint or relation losses"),
+        ("mpnet", {}, f"{OTHER} 'mpnet'; use hint or relation losses"),
+        ("gpt2", {"n_embd": WIDTH, "n_layer": 2, "n_head": 2}, "found causal attention in 'gpt2'"),
+        ("bert", {"is_decoder": True}, "found causal attention in 'bert'"),
     ],
 )
 def test_other_architectures_are_refused(kind, options, words):
@@ -244,7 +244,7 @@ def test_other_architectures_are_refused(kind, options, words):
 
 def test_students_without_attention_are_refused():
     config = AutoConfig.for_model("kd-bilstm")
-    with pytest.raises(KDError, match=SILENT):
+    with pytest.raises(KDError, match=OTHER):
         recording.prepare(AutoModelForSequenceClassification.from_config(config))
 
 

@@ -1,4 +1,4 @@
-"""Which layers are paired, which are refused, and whether the answers that losses get are those of the models."""
+"""Which layers are paired, which are refused, and whether the losses read the outputs of the models."""
 
 import itertools
 from functools import partial
@@ -51,14 +51,14 @@ def teacher():
 
 
 def matching(student, teacher, losses=None, **options) -> Matching:
-    """With one hint if no losses are named; the mappers start from a seed."""
+    """Build a matching, with one hint if no losses are named; a seed fixes the mappers' initialisation."""
     student = make_student(student) if isinstance(student, str) else student
     torch.manual_seed(3)
     return Matching({"hint": Hint()} if losses is None else losses, student, teacher.config, **options)
 
 
 def make_batch(rows=5, extra=0, seed=0) -> dict[str, torch.Tensor]:
-    """Rows of 2 to 7 tokens; `extra` columns of padding that holds words."""
+    """Return rows of 2 to 7 tokens, and `extra` columns of padding with the ids of words in it."""
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(2, 8, (rows,), generator=generator)
     lengths[0] = 7
@@ -70,7 +70,7 @@ def make_batch(rows=5, extra=0, seed=0) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def answers(match, student, teacher, batch):
-    """What the losses read, by way of the same calls as training's."""
+    """Return what the losses read, computed by the same calls as in training."""
     if match.outputs - {"hidden_states"}:
         recording.prepare(student)
     if any(feature.output != "hidden_states" for feature in match.features):
@@ -82,13 +82,13 @@ def answers(match, student, teacher, batch):
 
 @torch.no_grad()
 def states_of(model, batch) -> list[np.ndarray]:
-    """Hidden states in float64, asked of the model alone."""
+    """Return hidden states in float64, computed by the model alone."""
     found = model(**batch, output_hidden_states=True).hidden_states
     return [state.double().numpy() for state in found]
 
 
 def vectors(states, batch, pooling) -> np.ndarray:
-    """One vector a text, token by token; a state of one vector is it already."""
+    """Return one vector for each text, computed token by token; a state of one vector is returned as it is."""
     if states.shape[1] == 1:
         return states[:, 0]
     lengths = batch["attention_mask"].sum(1).tolist()
@@ -216,7 +216,7 @@ def test_attention_has_no_layer_of_embeddings(teacher):
 def test_eligible_layers(teacher, name, widths, by_token, sentence, token):
     student = make_student(name).train()
     shape = shape_of(student)
-    assert student.training, "asking for the shape leaves the mode"
+    assert student.training, "reading the shape keeps the mode"
     assert shape.widths == widths and shape.by_token == list(map(bool, by_token))
     match = matching(student, teacher)
     assert match.eligible(Hint()) == sentence
@@ -226,7 +226,7 @@ def test_eligible_layers(teacher, name, widths, by_token, sentence, token):
 
 @pytest.mark.parametrize("name", ["mlp", "dan"])
 def test_a_bag_of_words_keeps_no_vector_a_token(teacher, name):
-    with pytest.raises(KDError, match=r"'hint' compares token by token, .* keeps no vector .*; use level=sentence"):
+    with pytest.raises(KDError, match=r"'hint' compares token by token, .* without a vector .*; use level=sentence"):
         matching(name, teacher, {"hint": Hint("token")})
     with pytest.raises(KDError, match=r"no pair \[1, 2\]: for this term the student has layers 0 and the teacher"):
         matching(name, teacher, {"hint": Hint("token", layers=[[1, 2]])})
@@ -278,8 +278,8 @@ def test_unequal_heads_are_refused(loss):
 
 
 def test_a_teacher_without_layers_is_refused():
-    """A small model that teaches as an assistant."""
-    with pytest.raises(KDError, match=r"teacher 'kd-dan' has no layers .*; use a transformer as the teacher"):
+    """An assistant, for example, may be a small model without layers."""
+    with pytest.raises(KDError, match=r"a teacher with transformer layers, found 'kd-dan' .*; use a transformer"):
         matching("bilstm", make_student("dan"))
 
 
@@ -294,7 +294,7 @@ def test_a_mapper_brings_each_layer_to_the_teachers_width(teacher):
 
 
 def test_narrow_word_vectors_of_a_teacher_come_out_as_wide_as_its_layers():
-    """ELECTRA and ALBERT keep a narrow word table and widen it before their first hidden state."""
+    """ELECTRA and ALBERT have a narrow word table and widen its vectors before their first hidden state."""
     sizes = {"embedding_size": 12, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     model = ElectraForSequenceClassification(ElectraConfig(vocab_size=50, intermediate_size=16, **sizes))
     states = model(input_ids=torch.ones(1, 3, dtype=torch.long), output_hidden_states=True).hidden_states
@@ -314,7 +314,7 @@ def test_a_shared_mapper_serves_all_layers_but_the_embeddings(teacher):
 
 
 def test_a_shared_mapper_needs_one_width(teacher):
-    with pytest.raises(KDError, match=r"\(6 to 16 and 10 to 16\); set method.shared_mapper=false"):
+    with pytest.raises(KDError, match=r"one width .*, found 6 to 16 and 10 to 16; set method.shared_mapper=false"):
         matching("dan", teacher, layers="last", shared=True)
 
 
@@ -337,7 +337,7 @@ def test_other_learned_mappers_stand_between(teacher, mapper):
 
 
 def fitted(match, student, teacher, batches):
-    """The sentence vectors that a matching of one pair of layers has been fitted on."""
+    """Fit a matching of one pair of layers, and return the sentence vectors that it was fitted on."""
     ((layer, other_layer),) = next(iter(match.possible.values()))
     pairs, own, other = [], [], []
     for batch in batches:
@@ -419,7 +419,7 @@ def test_attention_pooling_weighs_the_students_tokens(teacher):
 
 
 def test_attention_pooling_has_nothing_for_tokens(teacher):
-    with pytest.raises(KDError, match=r"'attention_pooling' makes one vector of a text, .*mapper=linear or level=sent"):
+    with pytest.raises(KDError, match=r"'attention_pooling', which gives one vector .*mapper=linear or level=sent"):
         matching("bilstm", teacher, {"hint": Hint("token")}, mapper=AttentionPooling)
 
 
@@ -472,7 +472,7 @@ def test_variances_are_positive_parameters_of_the_compared_width(teacher):
 
 
 def test_variances_of_reduced_teacher_features(teacher):
-    """PCA leaves the student's width to be compared, and there are as many variances."""
+    """PCA maps to the student's width, and there are as many variances."""
     student = make_student("dan")
     match = matching(student, teacher, {"vid": VID()}, layers=[[3, 3]], mapper=PCA)
     fitted(match, student, teacher, BATCHES)
@@ -559,7 +559,7 @@ def test_padding_changes_no_answer(teacher, name):
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_a_text_without_tokens_is_the_same_in_every_batch(teacher, pooling):
-    """Also among its like, where a batch is one column of padding."""
+    """Also in a batch of one column of padding."""
     student = make_student("textcnn")
     match = matching(student, teacher, layers=[[0, 1], [1, 2]], pooling=pooling)
     ids, mask = torch.tensor([[3, 4, 5], [0, 0, 0]]), torch.tensor([[1, 1, 1], [0, 0, 0]])

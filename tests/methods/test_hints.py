@@ -33,7 +33,7 @@ from kd.methods.schedules import Constant, LearnedTemperature, Switch, WarmUp
 from kd.methods.supervised import Supervised
 from kd.methods.weighting import GradNorm, PCGrad, UncertaintyWeighting
 from kd.models import BiLSTM, BiLSTMConfig, MLPConfig
-from kd.models.mapped import Mapped, compose
+from kd.models.composition import ComposedStudent, compose
 from kd.options.methods import CompositionOptions, HintsOptions
 from tests.features.test_matching import linear, make_bert, make_student, states_of, vectors
 from tests.methods.test_base import RECIPE, ROWS, Curve, assert_same, fit, make_split, weights
@@ -495,7 +495,7 @@ def test_a_resumed_mapper_is_not_fitted_again(teacher, tmp_path, caplog):
 # --- to_student
 
 
-def composed(teacher, body="mlp", mapper=Linear, layer=2) -> Mapped:
+def composed(teacher, body="mlp", mapper=Linear, layer=2) -> ComposedStudent:
     torch.manual_seed(0)
     bodies = {"mlp": MLPConfig(**BODY, hidden_size=16), "bilstm": BiLSTMConfig(**BODY, hidden_size=4)}
     return compose(teacher, layer, mapper, bodies[body])
@@ -555,7 +555,7 @@ def test_the_encoder_is_in_no_checkpoint_and_the_weights_load_back(teacher, tmp_
     again.load_state_dict(state)
     assert_same(weights(again.student), weights(method.student))
     method.student.eval().save_pretrained(tmp_path / "model")
-    saved, inputs = Mapped.from_pretrained(tmp_path / "model"), inputs_of(make_split()[[3, 4, 5]])
+    saved, inputs = ComposedStudent.from_pretrained(tmp_path / "model"), inputs_of(make_split()[[3, 4, 5]])
     with torch.no_grad():
         torch.testing.assert_close(saved(**inputs).logits, again.student.eval()(**inputs).logits)
 

@@ -1,4 +1,4 @@
-"""How the word table starts."""
+"""The initialisation of the word table."""
 
 import gzip
 import logging
@@ -20,6 +20,7 @@ from kd.models.embeddings import (
     read_vectors,
     teacher_rows,
 )
+from kd.options.declared import options_of
 
 TEXTS = ["a fine film", "a dull film", "the finest film", "dull , dull"]
 
@@ -61,6 +62,12 @@ def test_tables_have_the_std_a_zero_padding_row_and_follow_the_generator(way, wo
     assert start[words.pad_token_id].abs().sum() == 0
     assert start[1:].std().item() == pytest.approx(0.2, rel=0.25)
     assert torch.equal(start, way(table, words, teacher, seeded()))
+
+
+@pytest.mark.parametrize("way", [RandomEmbeddings, TeacherEmbeddings, VectorFile])
+def test_every_option_is_declared_with_a_meaning(way):
+    options = options_of(way)
+    assert "std" in options and all(option.meaning for option in options.values())
 
 
 def test_own_embeddings_are_left_alone(words):
@@ -113,13 +120,15 @@ def test_only_rows_in_use_shape_the_components(words, teacher):
 def test_pca_refuses_what_it_cannot_do(words, teacher):
     with pytest.raises(KDError, match=r"embeddings=pca needs a teacher; set teacher=\.\.\. or embeddings=random"):
         TeacherEmbeddings()(torch.zeros(len(words), 3), words, None)
-    with pytest.raises(KDError, match=r"teacher's width 6.*is 7 wide"):
+    with pytest.raises(KDError, match=r"teacher's width 6, found a student's table of width 7"):
         TeacherEmbeddings()(torch.zeros(len(words), 7), words, teacher)
     few = WordTokenizer(min_count=1)(["film"])
     with pytest.raises(KDError, match="needs at least 6 tokens"):
         TeacherEmbeddings()(torch.zeros(len(few), 6), few, teacher)
-    with pytest.raises(KDError, match=r"embeddings\.std must be"):
+    with pytest.raises(KDError, match=r"std must be a number above 0, found 0\.0"):
         RandomEmbeddings(std=0.0)
+    with pytest.raises(KDError, match=r"std must be a number above 0 or null, found -1"):
+        VectorFile("vectors.txt", std=-1)
 
 
 def test_restricted_vocabulary_keeps_its_pieces_rows():
@@ -163,13 +172,13 @@ def test_vector_files_keep_only_the_vocabulary(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("film 1 2 3 4\n", r"are 4 wide.*student's table is 3; set student.embedding_size=4"),
+        ("film 1 2 3 4\n", r"width 3, as the student's table, found width 4 .*; set student.embedding_size=4"),
         ("film 1 2 3\ndull 1 2\n", "line 2: expected a word and 3 numbers"),
         ("film 1 2 3\ndull 1 x 3\n", "line 2: expected a word and 3 numbers"),
         ("film\n", "line 1: expected a word"),
         ("", "holds no vectors"),
         ("2 3\n", "holds no vectors"),
-        ("elsewhere 1 2 3\n", "has vectors for 0 of the"),
+        ("elsewhere 1 2 3\n", "expected vectors for words of the vocabulary .*, found 0 of"),
     ],
 )
 def test_bad_vector_files_are_refused(text, message, words, tmp_path):

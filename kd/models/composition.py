@@ -1,7 +1,9 @@
-"""A teacher's encoder, cut and frozen, a mapper, and a small classifier that reads the mapped vectors as its words.
+"""The composed student: a teacher's lowest layers, frozen, then a mapper, then a small classifier.
 
-B rows, L tokens, d the encoder's width, C labels. The composition is one Hugging Face model that saves, loads and
-runs by itself.
+The classifier is called the body; it reads the mapped vectors in place of its own word vectors. The composition is
+one Hugging Face model, which is saved, loaded and run without the teacher.
+
+B rows, L tokens, d the encoder's width, C labels.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
@@ -19,29 +20,29 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from kd.errors import KDError
 from kd.features.mapper import Mapper
 from kd.features.mappers import new_mapper
-from kd.models.base import label_loss
+from kd.models.base import label_loss, not_empty, token_mask, with_a_token
 from kd.models.pretrained import new_student
 from kd.storage.model_folder import longest_text
 
 DROPPED = ("attn_implementation", "auto_map", "dtype", "experts_implementation", "id2label", "label2id", "name_or_path")
 DROPPED += ("output_attentions", "output_hidden_states", "quantization_config", "return_dict", "torch_dtype")
 DROPPED += ("transformers_version",)
-"""What a part's configuration must not decide: what is fetched, precision, labels, what it returns."""
+"""Keys removed from a part's configuration: they would fetch code or weights, or set precision, labels or outputs."""
 
 
-class MappedConfig(PreTrainedConfig):
-    """Everything that `Mapped` is built from; `mapped_config` makes one.
+class ComposedStudentConfig(PreTrainedConfig):
+    """The configuration of a `ComposedStudent`; `composed_config` builds one.
 
     Args:
-        encoder: the cut encoder's configuration as a dict, with its ``model_type``.
-        layer: layers of the teacher that are left; 0 is its embeddings alone.
-        mapper: as `kd.features.mapper.Mapper.spec` says it.
+        encoder: the encoder's configuration as a dict, with its ``model_type``.
+        layer: number of the teacher's layers in the encoder; 0 is its embeddings alone.
+        mapper: the mapper as `kd.features.mapper.Mapper.spec` returns it.
         student: the body's configuration as a dict; its labels are those of this config.
-        pad_token_id: the encoder's.
-        max_position_embeddings: tokens that encoder and body have positions for; None without a limit.
+        pad_token_id: the encoder's id of the padding token.
+        max_position_embeddings: largest number of tokens that encoder and body can read; None without a limit.
     """
 
-    model_type = "kd-mapped"
+    model_type = "kd-mapped"  # the name in the files of saved models, so it stays
     supported_outputs: ClassVar[frozenset[str]] = frozenset({"logits", "hidden_states"})
 
     encoder: dict | None = None
@@ -52,23 +53,23 @@ class MappedConfig(PreTrainedConfig):
     max_position_embeddings: int | None = None
 
 
-class Mapped(PreTrainedModel):
+class ComposedStudent(PreTrainedModel):
     """Frozen encoder -> mapper -> body.
 
-    The encoder never trains: no gradient, no dropout, full precision under autocast. Tokens outside the mask are
-    zero vectors for the body, and a row without any token reads as one zero vector.
+    The encoder is never trained: it gets no gradient, has no dropout, and keeps full precision under autocast. For the
+    body, tokens outside the mask are zero vectors, and an empty text is one zero vector.
 
     Args:
-        config: what each part is built from, unless it is given.
-        encoder: as it was cut.
-        body: the classifier.
+        config: the configuration of all parts.
+        encoder: the teacher's lowest layers; None for random weights.
+        body: the classifier; None for random weights.
     """
 
-    config_class = MappedConfig
-    config: MappedConfig
+    config_class = ComposedStudentConfig
+    config: ComposedStudentConfig
 
     def __init__(
-        self, config: MappedConfig, encoder: PreTrainedModel | None = None, body: PreTrainedModel | None = None
+        self, config: ComposedStudentConfig, encoder: PreTrainedModel | None = None, body: PreTrainedModel | None = None
     ):
         super().__init__(config)
         self.encoder = encoder or _new_encoder(_read(config.encoder))
@@ -77,17 +78,17 @@ class Mapped(PreTrainedModel):
         self.post_init()
         self.train(self.training)
 
-    def train(self, mode: bool = True) -> Mapped:
-        """Training mode for mapper and body; the encoder, and the word table that nobody reads, stay frozen."""
+    def train(self, mode: bool = True) -> ComposedStudent:
+        """Set the mode of mapper and body; the encoder, and the body's unused word table, stay frozen."""
         super().train(mode)
         self.encoder.eval()
-        # Loading makes new parameters, all of which take gradients, and ends with a call of eval().
+        # Here, because from_pretrained creates new parameters that require gradients, and then calls eval().
         self.encoder.requires_grad_(False)
         self.body.get_input_embeddings().requires_grad_(False)
         return self
 
     def features_of(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """The encoder's output [B, L, d], without gradient; padded positions hold anything."""
+        """Return the encoder's output [B, L, d], without gradient and with arbitrary values at padded positions."""
         if input_ids.shape[1] == 0:
             return torch.zeros(*input_ids.shape, self.encoder.config.hidden_size, device=input_ids.device)
         with torch.no_grad(), torch.autocast(input_ids.device.type, enabled=False):
@@ -103,45 +104,38 @@ class Mapped(PreTrainedModel):
         output_attentions: bool | None = None,
         **ignored: Any,
     ) -> SequenceClassifierOutput:
-        """Classify; ``token_type_ids`` and the like are accepted and ignored.
+        """Classify; further arguments, such as ``token_type_ids``, are ignored.
 
         Args:
             input_ids: [B, L], in the teacher's vocabulary.
             attention_mask: [B, L], 1 for a token; without it every id but the padding is a token.
-            features: [B, L, d], what `features_of` said earlier, in any float type; the encoder is not run.
+            features: [B, L, d], an earlier output of `features_of`, in any float type; then the encoder is not run.
             labels: [B]; rows with -100 add nothing to the loss.
             output_hidden_states: return features, mapped features and the body's states above its embeddings.
             output_attentions: refused.
 
         Returns:
-            loss (mean cross-entropy of the labelled rows; 0 where there are none; None without labels),
-            logits [B, C], hidden_states.
+            loss (mean cross-entropy of the labelled rows; 0 if there are none; None without labels), logits [B, C],
+            hidden_states.
 
         Raises:
-            KDError: attention maps asked for, or nothing to read.
+            KDError: ``output_attentions`` is set, or there are neither ids nor features.
         """
         if output_attentions or self.config.output_attentions:
-            raise KDError("a composed student gives no attention maps, and output_attentions asks for them; unset it")
-        read = features if input_ids is None else input_ids
-        if read is None:
-            raise KDError("a composed student reads input_ids or features, and got neither; give one of them")
-        if attention_mask is not None:
-            mask = attention_mask.bool()
-        elif input_ids is not None and self.config.pad_token_id is not None:
-            mask = input_ids != self.config.pad_token_id
-        else:
-            mask = torch.ones(read.shape[:2], dtype=torch.bool, device=read.device)
+            raise KDError("a composed student gives no attention maps, found output_attentions=true; set it to false")
+        if input_ids is None and features is None:
+            raise KDError("a composed student expected input_ids or features, found neither; give one of them")
+        mask = token_mask(attention_mask, input_ids, features, self.config.pad_token_id)
         if features is None:
             features = self.features_of(input_ids, mask)
-        if mask.shape[1] == 0:
-            features, mask = F.pad(features, (0, 0, 0, 1)), F.pad(mask, (0, 1))
+        features, mask = not_empty(features, mask)
         mapped = self.mapper(features, mask).to(self.body.dtype)
         if self.mapper.pools:
             mask = torch.ones_like(mask[:, :1])
         mapped = mapped.masked_fill(~mask.unsqueeze(-1), 0)
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        mask = _never_empty(mask).long()
+        mask = with_a_token(mask).long()
         answer = self.body(inputs_embeds=mapped, attention_mask=mask, output_hidden_states=output_hidden_states)
         return SequenceClassifierOutput(
             loss=None if labels is None else label_loss(answer.logits, labels),
@@ -150,41 +144,42 @@ class Mapped(PreTrainedModel):
         )
 
     def get_input_embeddings(self) -> nn.Module:
-        """The encoder's word table."""
+        """Return the encoder's word table."""
         return self.encoder.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """Put another word table in its place."""
+        """Replace the encoder's word table."""
         self.encoder.set_input_embeddings(value)
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Nothing: encoder and body have started themselves, and Hugging Face's start is not the mapper's."""
+        """Do nothing: each part has its own initialisation, which Hugging Face's would replace."""
 
 
-def mapped_config(
+def composed_config(
     encoder_config: PreTrainedConfig,
     layer: int | None,
     mapper: Mapper | Mapping[str, Any] | Callable[..., Mapper],
     student_config: PreTrainedConfig,
-) -> MappedConfig:
-    """The configuration of a composition, made without any weights.
+) -> ComposedStudentConfig:
+    """Build the configuration of a composition, without any weights.
 
     Args:
-        encoder_config: the teacher's.
-        layer: the last layer that is kept; 0 keeps the embeddings alone, None everything.
-        mapper: or what its ``spec()`` says, or what makes one when called with ``in_size`` and ``out_size``.
-        student_config: the body's, with the labels; its vocabulary is dropped.
+        encoder_config: the teacher's configuration.
+        layer: the last layer to keep; 0 keeps the embeddings alone, None keeps all layers.
+        mapper: a mapper, or its ``spec()``, or a function of ``in_size`` and ``out_size`` that returns one.
+        student_config: the body's configuration, with the labels; its vocabulary is dropped.
 
     Raises:
-        KDError: an impossible layer number, sizes that make no body, or widths that the mapper cannot join.
+        KDError: an impossible layer number, impossible sizes of the body, or widths that the mapper refuses.
     """
     layer = _layer_number(encoder_config, layer)
     encoder = _read(encoder_config.to_dict())
     encoder.num_hidden_layers = layer
     limits = [longest_text(encoder), longest_text(student_config)]
-    config = MappedConfig(
+    config = ComposedStudentConfig(
         encoder=_plain(encoder.to_dict()),
         layer=layer,
+        # The body reads vectors, so its word table is a single unused row.
         student=_plain(student_config.to_dict()) | {"vocab_size": 1, "pad_token_id": 0},
         id2label=dict(student_config.id2label),
         label2id=dict(student_config.label2id),
@@ -193,7 +188,7 @@ def mapped_config(
     )
     if not isinstance(mapper, Mapper):
         new = partial(new_mapper, mapper) if isinstance(mapper, Mapping) else mapper
-        with torch.device("meta"):
+        with torch.device("meta"):  # the widths alone, without memory or random numbers
             mapper = new(in_size=encoder.hidden_size, out_size=_word_size(new_student(_body_config(config))))
     config.mapper = mapper.spec()
     return config
@@ -201,38 +196,39 @@ def mapped_config(
 
 def compose(
     teacher: PreTrainedModel, layer: int | None, mapper: Callable[..., Mapper], student_config: PreTrainedConfig
-) -> Mapped:
-    """A copy of the teacher's encoder up to a layer, with a new mapper and a new body on top, on its device.
+) -> ComposedStudent:
+    """Build a student from a copy of the teacher's encoder, a new mapper and a new body, on the teacher's device.
 
     Args:
-        teacher: a Hugging Face classifier; it stays as it is.
-        layer, mapper: as for `mapped_config`.
-        student_config: the body's, with the labels. A checkpoint that it came from gives all weights but the words'.
+        teacher: a Hugging Face classifier, which is not changed.
+        layer, mapper: as for `composed_config`.
+        student_config: the body's configuration, with the labels. If it comes from a checkpoint, the body gets all
+            of its weights except the word table.
 
     Raises:
-        KDError: as `mapped_config`, or a teacher that cannot be cut there.
+        KDError: as `composed_config`, or the teacher cannot be cut after this layer.
     """
-    config = mapped_config(teacher.config, layer, mapper, student_config)
+    config = composed_config(teacher.config, layer, mapper, student_config)
     body = _body_config(config)
     body.name_or_path = student_config.name_or_path
-    return Mapped(config, _cut(teacher, config), new_student(body)).to(teacher.device)
+    return ComposedStudent(config, _cut(teacher, config), new_student(body)).to(teacher.device)
 
 
-def teacher_share(model: Mapped) -> dict[str, int]:
-    """Parameters of each part: how much of the teacher is still there."""
+def teacher_share(model: ComposedStudent) -> dict[str, int]:
+    """Return the number of parameters of each part; the encoder's are the teacher's."""
     parts = {"encoder": model.encoder, "mapper": model.mapper, "body": model.body}
     return {name: sum(parameter.numel() for parameter in part.parameters()) for name, part in parts.items()}
 
 
-def _cut(teacher: PreTrainedModel, config: MappedConfig) -> PreTrainedModel:
-    """The teacher's encoder with the layers that this config leaves it, checked against the whole."""
+def _cut(teacher: PreTrainedModel, config: ComposedStudentConfig) -> PreTrainedModel:
+    """Return the teacher's encoder with the layers of this config, after a check against the whole teacher."""
     base = teacher.base_model
     try:
         encoder = _new_encoder(_read(config.encoder)).to(teacher.device, teacher.dtype).eval()
         weights = base.state_dict()
         encoder.load_state_dict({name: weights[name] for name in encoder.state_dict()})
-        reason = "" if _gives_state(encoder, base, config.layer) else "what is left gives other hidden states"
-    except Exception as error:  # architectures that cannot be cut show it as any of a dozen kinds
+        reason = "" if _gives_state(encoder, base, config.layer) else "the lower part gives other hidden states"
+    except Exception as error:  # what an architecture that cannot be cut raises differs from one to the next
         reason = str(error).strip() or type(error).__name__
     if reason:
         raise KDError(
@@ -244,11 +240,11 @@ def _cut(teacher: PreTrainedModel, config: MappedConfig) -> PreTrainedModel:
 
 @torch.no_grad()
 def _gives_state(encoder: PreTrainedModel, whole: PreTrainedModel, layer: int) -> bool:
-    """Whether the encoder's output is ``hidden_states[layer]`` of the whole, on two random rows."""
+    """Return whether the encoder's output equals ``hidden_states[layer]`` of the whole, on two random rows."""
     length = min(8, longest_text(whole.config) or 8)
     ids = torch.randint(whole.config.vocab_size, (2, length), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
-    mask[1, (length + 1) // 2 :] = 0
+    mask[1, (length + 1) // 2 :] = 0  # the second row is shorter, so padding is compared too
     inputs = {"input_ids": ids.to(whole.device), "attention_mask": mask.to(whole.device), "return_dict": True}
     training = whole.training
     whole.eval()
@@ -263,7 +259,7 @@ def _gives_state(encoder: PreTrainedModel, whole: PreTrainedModel, layer: int) -
 def _layer_number(config: PreTrainedConfig, layer: int | None) -> int:
     depth = getattr(config, "num_hidden_layers", None)
     if depth is None:
-        raise KDError(f"teacher '{config.model_type}' has no layers to cut between; use a transformer as the teacher")
+        raise KDError(f"teacher '{config.model_type}' has no layers to cut after; use a transformer as the teacher")
     if layer is None:
         return depth
     if type(layer) is not int or not 0 <= layer <= depth:
@@ -275,15 +271,15 @@ def _layer_number(config: PreTrainedConfig, layer: int | None) -> int:
 
 
 def _new_encoder(config: PreTrainedConfig) -> PreTrainedModel:
-    with torch.random.fork_rng(devices=[]):  # so that the start of mapper and body depends on the seed alone
+    with torch.random.fork_rng(devices=[]):  # so that mapper and body start from the seed, whatever the encoder's size
         try:
             return AutoModel.from_config(config, add_pooling_layer=False)
         except TypeError:  # an architecture without a pooler
             return AutoModel.from_config(config)
 
 
-def _body_config(config: MappedConfig) -> PreTrainedConfig:
-    """The body's configuration with the labels of the composition, which loading may have changed."""
+def _body_config(config: ComposedStudentConfig) -> PreTrainedConfig:
+    """Return the body's configuration with the labels of the composition, which loading may have changed."""
     body = _read(config.student)
     body.id2label, body.label2id = dict(config.id2label), dict(config.label2id)
     return body
@@ -298,11 +294,5 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(values: dict[str, Any]) -> PreTrainedConfig:
-    """A configuration of a registered type; code that it names is never run."""
+    """Build a configuration of a registered type; code that the values name is never run."""
     return AutoConfig.for_model(**_plain(values))
-
-
-def _never_empty(mask: Tensor) -> Tensor:
-    """The mask [B, L], with the first place of a row without any token set."""
-    first = torch.arange(mask.shape[1], device=mask.device) == 0
-    return mask | (first & ~mask.any(dim=1, keepdim=True))

@@ -1,4 +1,4 @@
-"""The composed student: a cut, frozen encoder, a mapper, and a body that reads the mapped vectors."""
+"""The composed student: the teacher's frozen lowest layers, a mapper, and a body that reads the mapped vectors."""
 
 import copy
 import json
@@ -22,8 +22,8 @@ from kd.contract import supported_outputs
 from kd.errors import KDError
 from kd.features.fitted_mapper import PCA
 from kd.features.mapper import AttentionPooling, Identity, Linear
-from kd.models import BiLSTMConfig, DANConfig, MappedConfig, MLPConfig, TextCNNConfig
-from kd.models.mapped import Mapped, compose, mapped_config, teacher_share
+from kd.models import BiLSTMConfig, ComposedStudentConfig, DANConfig, MLPConfig, TextCNNConfig
+from kd.models.composition import ComposedStudent, compose, composed_config, teacher_share
 from kd.models.pretrained import new_student
 from kd.predictor import Predictor
 from kd.storage.model_folder import load_classifier, load_config, longest_text
@@ -59,7 +59,7 @@ GOLD = torch.tensor([0, 1, 2, 0])
 def whole(teacher="bert", seed=1):
     torch.manual_seed(seed)
     model = AutoModelForSequenceClassification.from_config(copy.deepcopy(TEACHERS[teacher]))
-    with torch.no_grad():  # else the padding row is zero, and reading it could not be told from skipping it
+    with torch.no_grad():  # otherwise the padding row is zero, and reading it would have no effect
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
     return model.eval()
@@ -82,7 +82,7 @@ def close(found, expected):
 
 @every_teacher
 @pytest.mark.parametrize("layer", [0, 1, 2, None])
-def test_what_is_left_of_the_teacher_says_what_the_whole_says(teacher, layer):
+def test_the_encoder_gives_the_hidden_states_of_the_whole_teacher(teacher, layer):
     model, full = make(teacher=teacher, layer=layer), whole(teacher)
     depth = 2 if layer is None else layer
     states = full(ids(model), MASK, output_hidden_states=True).hidden_states[depth]
@@ -94,7 +94,7 @@ def test_what_is_left_of_the_teacher_says_what_the_whole_says(teacher, layer):
     assert {int(name.split("layer.")[1].split(".")[0]) for name in names} == set(range(depth))
     assert not any("pooler" in name for name in model.encoder.state_dict())
     assert (sum(p.numel() for p in model.encoder.parameters()) < full.base_model.num_parameters()) == (
-        depth < 2 or teacher == "bert"  # whose pooler went
+        depth < 2 or teacher == "bert"  # whose pooler is removed
     )
 
 
@@ -103,7 +103,7 @@ def test_cached_features_stand_in_for_the_encoder(body):
     model = make(body)
     features = model.features_of(ids(model), MASK)
     expected = model(ids(model), MASK).logits
-    model.encoder = torch.nn.Module()  # whoever asks it anything fails
+    model.encoder = torch.nn.Module()  # a call of it fails
     assert torch.equal(model(attention_mask=MASK, features=features).logits, expected)
     assert torch.equal(model(ids(model), MASK, features).logits, expected)
     half = model(attention_mask=MASK, features=features.half()).logits
@@ -163,7 +163,7 @@ def test_padding_changes_no_logit(teacher, body, mapper):
 @every_body
 def test_an_empty_text_reads_as_one_zero_vector(body):
     model = make(body)
-    empty = model(torch.zeros(2, 0), torch.zeros(2, 0)).logits  # a tokenizer's answer to ["", ""] is float
+    empty = model(torch.zeros(2, 0), torch.zeros(2, 0)).logits  # as a tokenizer returns ["", ""], in floats
     close(empty, model.body(inputs_embeds=torch.zeros(2, 1, 12)).logits)
     close(model(torch.zeros(2, 0)).logits, empty)
     close(model(features=torch.zeros(2, 0, 16)).logits, empty)
@@ -178,7 +178,7 @@ def test_training_leaves_the_encoder_in_evaluation(teacher, start):
     assert model.training and model.body.training and model.mapper.training
     assert not any(module.training for module in model.encoder.modules())
     assert not any(parameter.requires_grad for parameter in model.encoder.parameters())
-    model.encoder.requires_grad_(True)  # as somebody might who unfreezes everything
+    model.encoder.requires_grad_(True)  # as code that unfreezes the whole model does
     found = model.features_of(ids(model), MASK)
     assert torch.equal(found, expected) and not found.requires_grad
     with torch.autocast("cpu", torch.bfloat16):
@@ -199,7 +199,7 @@ def test_saves_and_loads(teacher, body, tmp_path):
     model = make(body, teacher)
     model.save_pretrained(tmp_path)
     loaded, info = AutoModelForSequenceClassification.from_pretrained(tmp_path, output_loading_info=True)
-    assert type(loaded) is Mapped
+    assert type(loaded) is ComposedStudent
     assert not any(info.values())
     close(loaded(ids(model), MASK).logits, model(ids(model), MASK).logits)
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
@@ -208,9 +208,9 @@ def test_saves_and_loads(teacher, body, tmp_path):
     found, expected = loaded.config.to_dict(), model.config.to_dict()
     assert found | {"_name_or_path": ""} == expected | {"_name_or_path": ""}
     assert loaded.config.id2label == loaded.body.config.id2label == LABELS["id2label"]
-    again = MappedConfig.from_dict(json.loads(model.config.to_json_string()))
+    again = ComposedStudentConfig.from_dict(json.loads(model.config.to_json_string()))
     torch.manual_seed(0)
-    close(Mapped(again).body.state_dict(), model.body.state_dict())
+    close(ComposedStudent(again).body.state_dict(), model.body.state_dict())
 
 
 def test_keeps_its_precision(tmp_path):
@@ -237,6 +237,23 @@ def test_works_in_a_pipeline(body, mapper, teacher_folder, tmp_path):
     for text, answer, score in zip(texts, together, scores, strict=True):
         assert classify(text)[0]["score"] == pytest.approx(answer["score"], abs=1e-6)
         assert score.item() == pytest.approx(answer["score"], abs=1e-6)
+
+
+def test_a_folder_from_before_the_class_was_renamed_still_loads(teacher_folder, tmp_path):
+    predictor = Predictor.load(teacher_folder)
+    model = compose(predictor.model, 1, Linear, BODIES["mlp"]).eval()
+    model.save_pretrained(tmp_path)
+    predictor.tokenizer.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    assert config["model_type"] == "kd-mapped" and config["architectures"] == ["ComposedStudent"]
+    path.write_text(json.dumps(config | {"architectures": ["Mapped"]}))
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert type(loaded) is ComposedStudent
+    text = predictor.tokenizer("a very dull film", return_tensors="pt")
+    close(loaded(**text).logits, model(**text).logits)
+    (answer,) = pipeline("text-classification", model=str(tmp_path), device="cpu")("a very dull film")
+    assert answer["score"] == pytest.approx(model(**text).logits.softmax(1).max().item(), abs=1e-6)
 
 
 @pytest.mark.parametrize("mapper", [Linear, AttentionPooling])
@@ -341,17 +358,17 @@ def test_each_part_is_counted(body):
 
 def test_the_longest_text_is_that_of_the_shortest_position_table():
     config = {"mapper": {"name": "linear"}, "layer": 1, "student_config": BODIES["mlp"]}
-    assert longest_text(mapped_config(TEACHERS["bert"], **config)) == 34
-    assert longest_text(mapped_config(TEACHERS["roberta"], **config)) == 32
+    assert longest_text(composed_config(TEACHERS["bert"], **config)) == 34
+    assert longest_text(composed_config(TEACHERS["roberta"], **config)) == 32
     config["student_config"] = BertConfig(max_position_embeddings=20)
-    assert longest_text(mapped_config(TEACHERS["bert"], **config)) == 20
+    assert longest_text(composed_config(TEACHERS["bert"], **config)) == 20
     model = make(teacher="roberta")
     assert model(torch.full((1, 32), 5)).logits.isfinite().all()
 
 
 def test_a_config_can_be_made_without_weights():
     mapper = Linear(16, 12, bias=False)
-    config = mapped_config(TEACHERS["distilbert"], 1, mapper, BODIES["dan"])
+    config = composed_config(TEACHERS["distilbert"], 1, mapper, BODIES["dan"])
     model = AutoModelForSequenceClassification.from_config(config)
     assert (config.layer, config.pad_token_id, config.num_labels) == (1, 0, 3)
     assert config.mapper == model.mapper.spec() == {"name": "linear", "bias": False}
@@ -359,9 +376,9 @@ def test_a_config_can_be_made_without_weights():
     assert len(model.encoder.transformer.layer) == 1
     torch.manual_seed(0)
     state = torch.random.get_rng_state()
-    same = mapped_config(model.encoder.config, None, partial(Linear, bias=False), model.body.config)
+    same = composed_config(model.encoder.config, None, partial(Linear, bias=False), model.body.config)
     assert same.to_dict() == config.to_dict() and torch.equal(torch.random.get_rng_state(), state)
-    same = mapped_config(model.encoder.config, None, config.mapper, model.body.config)
+    same = composed_config(model.encoder.config, None, config.mapper, model.body.config)
     assert same.encoder == config.encoder and same.student == config.student
 
 
@@ -372,7 +389,7 @@ def test_impossible_layers_are_refused(layer):
 
 
 def test_teachers_that_cannot_be_cut_are_refused():
-    with pytest.raises(KDError, match="'kd-mlp' has no layers to cut"):
+    with pytest.raises(KDError, match="'kd-mlp' has no layers to cut after"):
         compose(new_student(BODIES["mlp"]), 1, Linear, BODIES["dan"])
     modern = ModernBertConfig(**ENCODER, pad_token_id=0, bos_token_id=2, eos_token_id=3)
     modern = AutoModelForSequenceClassification.from_config(modern)
@@ -391,11 +408,11 @@ def test_other_mistakes_are_refused():
     with pytest.raises(KDError, match="needs two equal widths, found 16 -> 12"):
         make(mapper=Identity)
     with pytest.raises(KDError, match="needs two equal widths, found 16 -> 12"):
-        mapped_config(TEACHERS["bert"], 1, {"name": "identity"}, BODIES["bert"])
-    with pytest.raises(KDError, match=r"mapper\.name must be .*found 'magic'"):
-        mapped_config(TEACHERS["bert"], 1, {"name": "magic"}, BODIES["mlp"])
+        composed_config(TEACHERS["bert"], 1, {"name": "identity"}, BODIES["bert"])
+    with pytest.raises(KDError, match=r"mapper\.name must be one of .*found 'magic'"):
+        composed_config(TEACHERS["bert"], 1, {"name": "magic"}, BODIES["mlp"])
     with pytest.raises(KDError, match=r"student 'bert'.*change the sizes"):
-        mapped_config(TEACHERS["bert"], 1, Linear, BertConfig(hidden_size=10, num_attention_heads=3))
+        composed_config(TEACHERS["bert"], 1, Linear, BertConfig(hidden_size=10, num_attention_heads=3))
     with pytest.raises(KDError, match="give one of them"):
         make()(labels=GOLD)
     with pytest.raises(KDError, match="no attention maps"):
@@ -438,7 +455,7 @@ def test_other_labels_start_another_head(tmp_path):
 
 
 def test_bert_without_the_teacher_is_bert():
-    """With all layers and an identity, a body reads what any classifier on that encoder would read."""
+    """With all layers and an identity, the body reads the encoder's own output."""
     teacher = BertForSequenceClassification(TEACHERS["bert"]).eval()
     body = MLPConfig(**SIZES | {"embedding_size": 16}, num_layers=0)
     model = compose(teacher, None, Identity, body).eval()
@@ -448,7 +465,7 @@ def test_bert_without_the_teacher_is_bert():
 
 @pytest.mark.parametrize("body", ["mlp", "textcnn"])
 def test_the_composition_is_captured_as_one_graph(body):
-    """What every exporter of torch starts from, for any number of texts of any length from [CLS] x [SEP] on."""
+    """Exporters start from such a graph, for any number of texts of at least three tokens ([CLS] x [SEP])."""
     model = make(body)
     tokens, mask = ids(model), MASK
 

@@ -1,38 +1,25 @@
-"""The students: what they compute, what they keep on disk, what they refuse."""
+"""All small students: what they compute, save, load and refuse."""
+
+from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, pipeline
+from hydra.utils import get_class
+from omegaconf import OmegaConf
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 import kd
 from kd.contract import supported_outputs
 from kd.data.tokenizers import WordTokenizer
-from kd.errors import KDError
+from kd.errors import KDError, OptionError
 from kd.models import BiLSTMConfig, DANConfig, MLPConfig, TextCNNConfig
-from kd.models.base import masked_max, masked_mean
-from kd.models.bow import drop_words
-from kd.models.pretrained import new_student, pretrained_config
+from kd.models.base import masked_max, masked_mean, not_empty, token_mask, with_a_token
+from kd.models.pretrained import new_student
+from kd.options.declared import options_of
+from tests.models.conftest import CONFIGS, IDS, MASK, make
 
-SIZES = {"vocab_size": 40, "embedding_size": 12, "num_labels": 3, "pad_token_id": 0}
-CONFIGS = {
-    "mlp": lambda **more: MLPConfig(**SIZES, hidden_size=10, **more),
-    "mlp0": lambda **more: MLPConfig(**SIZES, num_layers=0, **more),
-    "dan": lambda **more: DANConfig(**SIZES, hidden_size=10, **more),
-    "textcnn": lambda **more: TextCNNConfig(**SIZES, num_filters=7, **more),
-    "bilstm": lambda **more: BiLSTMConfig(**SIZES, hidden_size=8, num_layers=2, **more),
-}
-TRANSFORMER = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+CONF = Path(__file__).parents[2] / "conf" / "student"
 every_student = pytest.mark.parametrize("name", CONFIGS)
-
-IDS = torch.tensor([[5, 6, 7, 8, 9, 10], [11, 12, 0, 0, 0, 0], [13, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]])
-MASK = (IDS != 0).long()
-
-
-def make(name, **more):
-    torch.manual_seed(0)
-    if name == "transformer":
-        return new_student(BertConfig(vocab_size=40, num_labels=3, **TRANSFORMER, **more)).eval()
-    return new_student(CONFIGS[name](**more)).eval()
 
 
 @every_student
@@ -66,7 +53,7 @@ def test_rows_do_not_see_each_other(name):
 @every_student
 def test_empty_texts_and_single_tokens_are_classified(name):
     student = make(name)
-    empty = student(torch.zeros(2, 0), torch.zeros(2, 0)).logits  # a tokenizer's answer to ["", ""] is float
+    empty = student(torch.zeros(2, 0), torch.zeros(2, 0)).logits  # as a tokenizer returns ["", ""], in floats
     torch.testing.assert_close(empty, student(IDS[3:], MASK[3:]).logits.expand(2, -1), atol=1e-6, rtol=0)
     for length in range(1, 7):
         assert student(IDS[:1, :length]).logits.isfinite().all()
@@ -157,7 +144,7 @@ def test_reads_embeddings_and_ignores_token_types(name):
     logits = student(IDS, MASK, token_type_ids=torch.zeros_like(IDS), return_dict=True).logits
     embedded = student.get_input_embeddings()(IDS)
     torch.testing.assert_close(student(inputs_embeds=embedded, attention_mask=MASK).logits, logits)
-    with pytest.raises(KDError, match="exactly one"):
+    with pytest.raises(KDError, match="expected input_ids or inputs_embeds, found both; give exactly one"):
         student(IDS, inputs_embeds=embedded)
 
 
@@ -169,59 +156,6 @@ def test_word_table_can_be_replaced_and_resized(name):
     assert student(torch.tensor([[49]])).logits.isfinite().all()
     student.set_input_embeddings(torch.nn.Embedding(60, 12, 0))
     assert student.get_input_embeddings().num_embeddings == 60
-
-
-def test_mlp_without_hidden_layers_is_one_linear_map_of_the_mean():
-    student = make("mlp0")
-    assert {name for name, _ in student.named_parameters()} == {
-        "embedding.weight",
-        "head.weight",
-        "head.bias",
-    }
-    table, head = student.embedding.weight, student.head
-    means = torch.stack([table[[5, 6, 7, 8, 9, 10]].mean(0), table[[11, 12]].mean(0), table[13], table[0]])
-    torch.testing.assert_close(student(IDS).logits, means @ head.weight.T + head.bias)
-
-
-def test_textcnn_equals_filters_over_the_unpadded_text():
-    student = make("textcnn")
-    embedded = student.embedding(IDS[0])
-    outputs = []
-    for convolution, size in zip(student.convolutions, (3, 4, 5), strict=True):
-        padded = torch.cat([torch.zeros(size // 2, 12), embedded, torch.zeros(size, 12)])
-        windows = torch.stack([padded[start : start + size] for start in range(6)])
-        outputs.append(torch.einsum("lke,fek->lf", windows, convolution.weight) + convolution.bias)
-    tokens = torch.cat(outputs, dim=1).relu()
-    _, given, pooled = student(IDS[:1], output_hidden_states=True).hidden_states
-    torch.testing.assert_close(given[0], tokens)
-    torch.testing.assert_close(pooled[0, 0], tokens.max(dim=0).values)
-
-
-def test_bilstm_equals_the_unpacked_lstm_on_one_text():
-    student = make("bilstm")
-    tokens, _ = student.lstm(student.embedding(IDS[1:2, :2]))
-    pooled = torch.cat([tokens.mean(1), tokens.amax(1)], dim=-1)
-    torch.testing.assert_close(student(IDS[:2]).logits[1:], student.head(pooled))
-
-
-@pytest.mark.parametrize("mask", [[0, 1, 1], [1, 0, 1]])
-def test_bilstm_refuses_padding_before_tokens(mask):
-    with pytest.raises(KDError, match="padding_side to 'right'"):
-        make("bilstm")(torch.tensor([[1, 2, 3]]), torch.tensor([mask]))
-
-
-def test_word_dropout_takes_its_share_and_never_the_whole_text():
-    torch.manual_seed(0)
-    mask = torch.ones(2000, 20, dtype=torch.bool)
-    mask[:, 10:] = False
-    kept = drop_words(mask, 0.3)
-    assert not (kept & ~mask).any()
-    assert kept[:, :10].float().mean().item() == pytest.approx(0.7, abs=0.02)
-    assert drop_words(torch.ones(500, 1, dtype=torch.bool), 0.9).all()
-    dan = make("dan", word_dropout=0.5, dropout=0.0)
-    assert torch.equal(dan(IDS).logits, dan(IDS).logits)
-    dan.train()
-    assert not torch.equal(dan(IDS).logits, dan(IDS).logits)
 
 
 def test_pooling_ignores_what_is_masked():
@@ -251,45 +185,46 @@ def test_parameter_counts(config, parameters):
 
 
 @pytest.mark.parametrize(
-    ("config", "wrong", "named"),
+    ("config", "wrong", "message"),
     [
-        (MLPConfig, {"dropout": 1.0}, "student.dropout"),
-        (MLPConfig, {"dropout": -0.1}, "student.dropout"),
-        (MLPConfig, {"num_layers": -1}, "student.num_layers"),
-        (MLPConfig, {"embedding_size": 0}, "student.embedding_size"),
-        (MLPConfig, {"vocab_size": 10, "pad_token_id": 10}, "student.pad_token_id"),
-        (MLPConfig, {"initializer_range": 0.0}, "student.initializer_range"),
-        (DANConfig, {"word_dropout": 1.5}, "student.word_dropout"),
-        (DANConfig, {"hidden_size": 0}, "student.hidden_size"),
-        (TextCNNConfig, {"filter_sizes": []}, "student.filter_sizes"),
-        (TextCNNConfig, {"filter_sizes": [3, 0]}, "student.filter_sizes"),
-        (TextCNNConfig, {"num_filters": 0}, "student.num_filters"),
-        (BiLSTMConfig, {"num_layers": 0}, "student.num_layers"),
-        (BiLSTMConfig, {"hidden_size": 2.5}, "student.hidden_size"),
+        (MLPConfig, {"dropout": 1.0}, r"dropout must be a number in \[0, 1\), found 1.0"),
+        (MLPConfig, {"dropout": -0.1}, "dropout must be"),
+        (MLPConfig, {"dropout": "0.1"}, "dropout must be"),
+        (MLPConfig, {"num_layers": -1}, "num_layers must be a whole number of at least 0, found -1"),
+        (MLPConfig, {"embedding_size": 0}, "embedding_size must be a whole number of at least 1, found 0"),
+        (MLPConfig, {"embedding_size": True}, "embedding_size must be"),
+        (MLPConfig, {"vocab_size": 10, "pad_token_id": 10}, "pad_token_id must be below vocab_size=10, found 10"),
+        (MLPConfig, {"pad_token_id": -1}, "pad_token_id must be"),
+        (MLPConfig, {"initializer_range": 0.0}, "initializer_range must be a number above 0, found 0.0"),
+        (MLPConfig, {"freeze_embeddings": "no"}, "freeze_embeddings must be true or false, found 'no'"),
+        (DANConfig, {"word_dropout": 1.5}, "word_dropout must be"),
+        (DANConfig, {"hidden_size": 0}, "hidden_size must be"),
+        (TextCNNConfig, {"filter_sizes": []}, r"filter_sizes must be .*, found \[\]"),
+        (TextCNNConfig, {"filter_sizes": [3, 0]}, r"filter_sizes must be a list: a whole number of at least 1, .* 0\]"),
+        (TextCNNConfig, {"num_filters": 0}, "num_filters must be"),
+        (BiLSTMConfig, {"num_layers": 0}, "num_layers must be"),
+        (BiLSTMConfig, {"hidden_size": 2.5}, "hidden_size must be a whole number of at least 1, found 2.5"),
     ],
 )
-def test_values_out_of_range_are_refused(config, wrong, named):
-    with pytest.raises(KDError, match=f"{named} must be .* got"):
+def test_values_out_of_range_are_refused(config, wrong, message):
+    with pytest.raises(OptionError, match=f"^{message}"):
         config(**wrong)
 
 
-def test_any_checkpoint_can_be_a_student(tmp_path):
-    small = BertConfig(vocab_size=30, num_labels=2, **TRANSFORMER)
-    original = new_student(small).half()
-    original.save_pretrained(tmp_path)
-    config = pretrained_config(str(tmp_path), vocab_size=28, num_labels=3, pad_token_id=0)
-    student = new_student(config)
-    assert student.classifier.out_features == 3
-    assert student.dtype == torch.float32
-    assert torch.equal(student.get_input_embeddings().weight, original.get_input_embeddings().weight.float())
-    kept = new_student(pretrained_config(str(tmp_path), vocab_size=30, num_labels=2, pad_token_id=0))
-    assert torch.equal(kept.classifier.weight, original.classifier.weight.float())
-    with pytest.raises(KDError, match="knows 30 tokens, and the tokenizer has 31"):
-        pretrained_config(str(tmp_path), vocab_size=31, num_labels=2, pad_token_id=0)
+def test_masks_come_from_the_ids_and_leave_no_row_empty():
+    assert torch.equal(token_mask(None, IDS, None, 0), MASK.bool())
+    assert token_mask(None, IDS, None, None).all() and token_mask(None, None, torch.zeros(2, 3, 5), 0).shape == (2, 3)
+    assert torch.equal(token_mask(MASK, None, None, 0), MASK.bool())
+    assert with_a_token(MASK.bool()).sum(1).tolist() == [6, 2, 1, 1] and with_a_token(MASK.bool())[3, 0]
+    vectors, mask = not_empty(torch.zeros(2, 0, 5), torch.zeros(2, 0, dtype=torch.bool))
+    assert vectors.shape == (2, 1, 5) and mask.tolist() == [[False], [False]]
 
 
-def test_a_missing_checkpoint_and_impossible_sizes_are_refused(tmp_path):
-    with pytest.raises(KDError, match=r"set student\.name_or_path"):
-        pretrained_config(str(tmp_path / "nothing"), vocab_size=9, num_labels=2, pad_token_id=0)
-    with pytest.raises(KDError, match=r"student 'bert'.*change the sizes"):
-        new_student(BertConfig(hidden_size=10, num_attention_heads=3))
+@pytest.mark.parametrize("name", ["mlp", "dan", "textcnn", "bilstm"])
+def test_every_option_is_declared_with_a_meaning_and_the_default_of_its_yaml(name):
+    node = dict(OmegaConf.load(CONF / f"{name}.yaml"))
+    config = get_class(node.pop("_target_"))
+    options = options_of(config)
+    assert {"vocab_size", "pad_token_id", "initializer_range", *node} == set(options)
+    assert all(option.meaning for option in options.values())
+    assert node == {key: getattr(config(), key) for key in node}
