@@ -76,7 +76,7 @@ class Objective(nn.Module):
         keeps_label: bool = False,
     ):
         super().__init__()
-        if taken := TAKEN & set(losses):
+        if taken := set(losses) & TAKEN:
             raise KDError(f"loss '{taken.pop()}' has the name of another part of the objective; rename it")
         low, high = alpha.bounds()
         if not 0 <= low <= high <= 1:
