@@ -16,17 +16,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from numbers import Real
-from typing import ClassVar, Literal, TypeVar, final
+from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from kd.errors import OptionError
 from kd.options.declared import Checked, NotNegative
 
 IGNORED_LABEL = -100
@@ -38,7 +35,6 @@ ATTENTION_OUTPUTS = frozenset({"queries", "keys", "values"})
 ALL_OUTPUTS = frozenset({"logits", "hidden_states"}) | ATTENTION_OUTPUTS
 
 Batch = dict[str, Tensor]
-Choice = TypeVar("Choice")
 Level = Literal["sentence", "token"]
 Layers = str | list | None
 
@@ -163,27 +159,3 @@ def detached(answer: Answer) -> Answer:
 def precise(tensor: Tensor) -> Tensor:
     """Return the tensor in float32 at least: float64 stays float64."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def number(name: str, value: float, expected: str, is_valid: Callable[[float], bool]) -> float:
-    """The value of an option that must be a number.
-
-    Raises:
-        KDError: naming the option, its range and what was found.
-    """
-    is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not (is_number and is_valid(value)):
-        raise OptionError(name, expected, value)
-    return value
-
-
-def option(name: str, value: Choice, choices: Collection[Choice]) -> Choice:
-    """The value of an option that must be one of several.
-
-    Raises:
-        KDError: listing the choices.
-    """
-    if value not in list(choices):
-        listed = " or ".join(str(choice) for choice in choices)
-        raise OptionError(name, listed, value)
-    return value
