@@ -120,6 +120,7 @@ def _of_choice(base: DictConfig, group: str, choice: str) -> list[Line]:
     place = "" if path.read_text().startswith("# @package _global_") else group.replace("/", ".")
     config = base.copy()
     OmegaConf.set_struct(config, False)
+    OmegaConf.update(config, "student.name_or_path", "NAME")  # which tokenizer=pretrained takes from student=hf
     content = OmegaConf.to_container(node, resolve=False)
     for key, value in content.items():
         OmegaConf.update(config, f"{place}.{key}".lstrip("."), value, merge=True)

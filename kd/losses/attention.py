@@ -1,31 +1,35 @@
 """Transfer terms on what tokens attend to, and on where the vectors of a text are large.
 
-All are of level "token": student and teacher read the same tokens. B rows, L tokens, H heads of width d_head;
-``mask`` ``[B, L]`` is ``batch["attention_mask"]``, 1 for a token. Padded positions may hold anything: they are
-set to zero, left out of every softmax, and their rows of every mean. A term is the mean over the matched pairs
-of layers; the functions below take one pair, compute in float32 at least, and leave it to `Loss` to detach the
-teacher. Queries are not scaled: what goes into a softmax is ``q k^T / sqrt(d_head)``.
+Notation: B rows, L tokens, H heads of width d_head; ``mask`` ``[B, L]`` is ``batch["attention_mask"]``, 1 for a token.
+Student and teacher read the same tokens. Padded positions may hold any value: they are set to zero and left out of
+every softmax and every mean. Queries are not scaled: the input of a softmax is ``q k^T / sqrt(d_head)``.
+
+Each term is a pure function on one matched pair of layers, and a class that holds its options and takes the mean over
+the pairs. The functions compute in float32 at least, and raise a `KDError` where student and teacher differ in rows,
+tokens or, if heads are compared one by one, heads. They leave the teacher's graph as it is; `Loss` detaches it.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import ClassVar, final
+from typing import Annotated, ClassVar, final
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from kd.contract import Answer, Batch, FeatureLoss, number, precise
+from kd.contract import Answer, Batch, FeatureLoss, Layers, precise
 from kd.errors import KDError
+from kd.options.declared import Count, Finite, NotNegative
 
 Tensors = tuple[Tensor, ...]
 
 
 def tinybert_attention(student: Tensors, teacher: Tensors, mask: Tensor) -> Tensor:
-    """Squared distance of the attention scores, before the softmax, head by head.
+    """Return the squared distance of the attention scores, before the softmax, head by head.
 
     ``sum_b,h,i,j m_bi m_bj (S_bhij - T_bhij)^2 / (H sum_b (sum_i m_bi)^2)``, ``S = Q K^T / sqrt(d_head)`` of the
     student, T of the teacher, m the mask.
@@ -37,20 +41,17 @@ def tinybert_attention(student: Tensors, teacher: Tensors, mask: Tensor) -> Tens
     Returns:
         Scalar >= 0, in squared scores; 0 at equality, and where there is no token.
 
-    Raises:
-        KDError: other rows, tokens or numbers of heads.
-
     Source: Jiao et al. 2020 (TinyBERT; its code averages over padded rows as well),
     https://arxiv.org/abs/1909.10351
     """
     _require_same("rows, heads, tokens", student[0], teacher[0])
     difference = _scores(*student, mask) - _scores(*teacher, mask)
-    # The scores of padding are zero on both sides and add nothing.
+    # the scores of padded tokens are zero on both sides and add nothing
     return difference.square().sum() / (difference.shape[1] * mask.sum(-1).square().sum()).clamp(min=1)
 
 
 def minilm(student: Tensors, teacher: Tensors, mask: Tensor) -> Tensor:
-    """Divergence of the attention maps plus that of the value relations, head by head.
+    """Return the divergence of the attention maps plus that of the value relations, head by head.
 
     ``KL(T^QK || S^QK) + KL(T^VV || S^VV)``; a map is ``softmax_j(X_i . Y_j / sqrt(d_head))`` over the tokens j, S
     of the student, T of the teacher; KL is the mean over heads and over the tokens i of all rows.
@@ -62,19 +63,16 @@ def minilm(student: Tensors, teacher: Tensors, mask: Tensor) -> Tensor:
     Returns:
         Scalar >= 0, in nats; 0 where the maps are equal.
 
-    Raises:
-        KDError: other rows, tokens or numbers of heads.
-
     Source: Wang et al. 2020 (MiniLM), https://arxiv.org/abs/2002.10957
     """
     queries, keys, values = zip(student, teacher, strict=True)
     return _divergence(queries, keys, mask) + _divergence(values, values, mask)
 
 
-def minilm_v2(student: Tensors, teacher: Tensors, mask: Tensor, relation_heads: int = 12) -> Tensor:
-    """Divergence of the relations within queries, within keys and within values, over heads cut anew.
+def minilm_v2(student: Tensors, teacher: Tensors, mask: Tensor, relation_heads: int = 16) -> Tensor:
+    """Return the divergence of the relations within queries, within keys and within values, over new heads.
 
-    ``sum_X KL(T^XX || S^XX)``, X being queries, keys and values: all heads of X side by side, cut into
+    ``sum_X KL(T^XX || S^XX)``, X being queries, keys and values: all heads of X side by side, split into
     ``relation_heads`` of equal width; maps and KL as in `minilm`.
 
     Args:
@@ -87,22 +85,22 @@ def minilm_v2(student: Tensors, teacher: Tensors, mask: Tensor, relation_heads: 
         Scalar >= 0, in nats, the sum of three; 0 where the maps are equal.
 
     Raises:
-        KDError: other rows or tokens, or a width that ``relation_heads`` does not divide.
+        KDError: ``relation_heads`` does not divide a width.
 
     Source: Wang et al. 2021 (MiniLMv2), https://arxiv.org/abs/2012.15828
     """
     terms = []
     for both in zip(student, teacher, strict=True):
-        heads = tuple(_cut_anew(vectors, relation_heads) for vectors in both)
+        heads = tuple(_new_heads(vectors, relation_heads) for vectors in both)
         terms.append(_divergence(heads, heads, mask))
     return torch.stack(terms).sum()
 
 
 def attention_transfer(student_states: Tensor, teacher_states: Tensor, mask: Tensor, p: float = 2.0) -> Tensor:
-    """Squared distance between the two models' maps of where their vectors are large.
+    """Return the squared distance between maps of where the vectors of student and teacher are large.
 
     ``(1/B) sum_b |s_b / |s_b| - t_b / |t_b||^2``, ``s_bi = m_bi sum_d |h_bid|^p`` over the tokens i, t likewise of
-    the teacher, m the mask. The sum over tokens stays a sum: the mean of the published code would count padding.
+    the teacher, m the mask. The sum over tokens is not a mean as in the published code, which would count padding.
 
     Args:
         student_states, teacher_states: ``[B, L, d]`` each; d may differ between the two.
@@ -111,9 +109,6 @@ def attention_transfer(student_states: Tensor, teacher_states: Tensor, mask: Ten
 
     Returns:
         Scalar in [0, 2], no unit. The map of vectors that are all zero is zero.
-
-    Raises:
-        KDError: other rows or tokens.
 
     Source: Zagoruyko and Komodakis 2017, https://arxiv.org/abs/1612.03928
 
@@ -130,24 +125,17 @@ def attention_transfer(student_states: Tensor, teacher_states: Tensor, mask: Ten
 
 
 class AttentionLoss(FeatureLoss, ABC):
-    """A term of level "token" alone, pair by pair of layers; concrete terms say how a pair is compared.
-
-    Args:
-        layers: the pairs that this term reads, a rule or a list; None: those of the method.
-        weight: factor within the transfer part, >= 0.
-    """
-
-    levels = ("token",)
+    """A term on tokens, one matched pair of layers at a time; the mean over the pairs counts."""
 
     reads: ClassVar[tuple[str, ...]]
-    """What the term `needs`, in the order in which `compare` is given it."""
+    """The outputs that the term `needs`, in the order in which `compare` takes them."""
 
-    def __init__(self, layers: str | list | None = None, weight: float = 1.0):
+    def __init__(self, layers: Layers = None, weight: NotNegative = 1.0):
         super().__init__("token", layers, weight)
 
     @abstractmethod
     def compare(self, student: Tensors, teacher: Tensors, mask: Tensor) -> Tensor:
-        """The term of one pair of layers, a scalar."""
+        """Return the term of one pair of layers, a scalar."""
 
     @final
     def term(self, student: Answer, teacher: Answer, batch: Batch) -> Tensor:
@@ -159,13 +147,12 @@ class AttentionLoss(FeatureLoss, ABC):
 
 
 class HeadByHeadLoss(AttentionLoss, ABC):
-    """A term that compares the first head with the first head, and so on."""
+    """A term that compares head i of the student with head i of the teacher."""
 
     def mismatch(self, student: PretrainedConfig, teacher: PretrainedConfig) -> str | None:
-        """Both need the same number of attention heads."""
-        if student.num_attention_heads == teacher.num_attention_heads:
-            return None
         own, needed = student.num_attention_heads, teacher.num_attention_heads
+        if own == needed:
+            return None
         return (
             f"it needs equally many attention heads, and the student has {own}, the teacher {needed}; use minilm_v2, "
             f"or a student with {needed} (student.num_attention_heads, which must divide student.hidden_size)"
@@ -174,17 +161,12 @@ class HeadByHeadLoss(AttentionLoss, ABC):
 
 @final
 class TinyBertAttention(HeadByHeadLoss):
-    """`tinybert_attention`: squared distance of the scores before the softmax.
-
-    Args:
-        layers: the pairs that this term reads, a rule or a list; as published spread over the teacher's depth.
-        weight: factor within the transfer part, >= 0.
-    """
+    """The loss of `tinybert_attention`; by default the layers are spread over the teacher's depth, as published."""
 
     reads = ("queries", "keys")
     needs = frozenset(reads)
 
-    def __init__(self, layers: str | list | None = "uniform", weight: float = 1.0):
+    def __init__(self, layers: Layers = "uniform", weight: NotNegative = 1.0):
         super().__init__(layers, weight)
 
     def compare(self, student: Tensors, teacher: Tensors, mask: Tensor) -> Tensor:
@@ -193,17 +175,12 @@ class TinyBertAttention(HeadByHeadLoss):
 
 @final
 class MiniLM(HeadByHeadLoss):
-    """`minilm`: KL of the attention maps and of the value relations.
-
-    Args:
-        layers: the pairs that this term reads, a rule or a list; as published the last layer of each.
-        weight: factor within the transfer part, >= 0.
-    """
+    """The loss of `minilm`; by default for the last layer of each model, as published."""
 
     reads = ("queries", "keys", "values")
     needs = frozenset(reads)
 
-    def __init__(self, layers: str | list | None = "top", weight: float = 1.0):
+    def __init__(self, layers: Layers = "top", weight: NotNegative = 1.0):
         super().__init__(layers, weight)
 
     def compare(self, student: Tensors, teacher: Tensors, mask: Tensor) -> Tensor:
@@ -212,29 +189,25 @@ class MiniLM(HeadByHeadLoss):
 
 @final
 class MiniLMv2(AttentionLoss):
-    """`minilm_v2`: KL of the relations within queries, keys and values, for any numbers of heads.
+    """The loss of `minilm_v2`; by default for the last layer of each model.
+
+    The source takes one layer of each too, the student's last.
 
     Args:
-        relation_heads: heads into which all are cut anew, a whole number >= 1; divides both hidden sizes.
-        layers: the pairs that this term reads, a rule or a list; as published one layer of each, the last of
-            the student.
-        weight: factor within the transfer part, >= 0.
+        relation_heads: number of heads into which all heads together are split; it divides both hidden sizes.
     """
 
     reads = ("queries", "keys", "values")
     needs = frozenset(reads)
 
-    def __init__(self, relation_heads: int = 16, layers: str | list | None = "top", weight: float = 1.0):
+    def __init__(self, relation_heads: Count = 16, layers: Layers = "top", weight: NotNegative = 1.0):
         super().__init__(layers, weight)
-        self.relation_heads = number(
-            "relation_heads", relation_heads, "a whole number >= 1", lambda value: isinstance(value, int) and value >= 1
-        )
+        self.relation_heads = relation_heads
 
     def compare(self, student: Tensors, teacher: Tensors, mask: Tensor) -> Tensor:
         return minilm_v2(student, teacher, mask, self.relation_heads)
 
     def mismatch(self, student: PretrainedConfig, teacher: PretrainedConfig) -> str | None:
-        """The relation heads must divide both hidden sizes."""
         common = math.gcd(student.hidden_size, teacher.hidden_size)
         if common % self.relation_heads == 0:
             return None
@@ -246,52 +219,56 @@ class MiniLMv2(AttentionLoss):
 
 @final
 class AttentionTransfer(AttentionLoss):
-    """`attention_transfer`: squared distance of the normalised maps of magnitudes over tokens.
+    """The loss of `attention_transfer`.
 
     Args:
-        p: power of the magnitudes, >= 1.
-        layers: the pairs that this term reads, a rule or a list; None: those of the method.
-        weight: factor within the transfer part, >= 0.
+        p: power of the magnitudes; the higher, the more the largest entries count.
     """
 
     reads = ("hidden_states",)
     needs = frozenset(reads)
+    is_mean_over_rows = True
 
-    def __init__(self, p: float = 2.0, layers: str | list | None = None, weight: float = 1.0):
+    def __init__(
+        self,
+        p: Annotated[Finite, Ge(1)] = 2.0,
+        layers: Layers = None,
+        weight: NotNegative = 1.0,
+    ):
         super().__init__(layers, weight)
-        self.p = number("p", p, "a number >= 1", lambda value: value >= 1)
+        self.p = p
 
     def compare(self, student: Tensors, teacher: Tensors, mask: Tensor) -> Tensor:
         return attention_transfer(*student, *teacher, mask, self.p)
 
 
 def _without_padding(vectors: Tensor, mask: Tensor) -> Tensor:
-    # Filled, not multiplied: padding may hold what is not finite.
+    # filled and not multiplied, because padding may hold inf or NaN
     return precise(vectors.masked_fill(mask == 0, 0))
 
 
 def _scores(first: Tensor, second: Tensor, mask: Tensor) -> Tensor:
-    """``first_i . second_j / sqrt(d_head)``, ``[B, H, L, L]``."""
+    """Return ``first_i . second_j / sqrt(d_head)``, ``[B, H, L, L]``."""
     first, second = (_without_padding(vectors, mask[:, None, :, None]) for vectors in (first, second))
     return first @ second.transpose(-1, -2) / math.sqrt(first.shape[-1])
 
 
 def _log_map(first: Tensor, second: Tensor, mask: Tensor) -> Tensor:
-    """Log-softmax of the scores over the tokens, ``[B, H, L, L]``."""
+    """Return the log-softmax of the scores over the tokens, ``[B, H, L, L]``."""
     scores = _scores(first, second, mask)
     return scores.masked_fill(mask[:, None, None, :] == 0, torch.finfo(scores.dtype).min).log_softmax(-1)
 
 
 def _divergence(firsts: Tensors, seconds: Tensors, mask: Tensor) -> Tensor:
-    """``KL(T || S)`` of the maps of (student, teacher), the mean over heads and tokens."""
+    """Return ``KL(T || S)`` of the maps of (student, teacher), the mean over heads and tokens."""
     _require_same("rows, heads, tokens", *firsts)
     student, teacher = (_log_map(*pair, mask) for pair in zip(firsts, seconds, strict=True))
-    # The rows of padding are uniform on both sides and add nothing.
+    # the maps of padded tokens are uniform on both sides and add nothing
     return (teacher.exp() * (teacher - student)).sum() / (student.shape[1] * mask.sum()).clamp(min=1)
 
 
-def _cut_anew(vectors: Tensor, heads: int) -> Tensor:
-    """``[B, H, L, d_head]`` -> ``[B, heads, L, H d_head / heads]``."""
+def _new_heads(vectors: Tensor, heads: int) -> Tensor:
+    """Split all heads together into other heads: ``[B, H, L, d_head]`` -> ``[B, heads, L, H d_head / heads]``."""
     joined = vectors.transpose(1, 2).flatten(2)
     if joined.shape[-1] % heads:
         raise KDError(

@@ -1,40 +1,40 @@
-"""Transfer terms by contrast: the student's vector of a text must point to the teacher's of that text, not of another.
+"""Contrastive terms: the student's vector of a text must point to the teacher's vector of that text, not of another.
 
-The negatives are the other texts of the batch, so a large batch teaches more, and gradient accumulation adds none.
-States come in any floating type; all is computed in float32 (float64 stays float64). A `Loss` detaches the
-teacher; the functions leave that to their caller.
+The negatives are the other texts of the batch, so a larger batch teaches more, and gradient accumulation adds none.
+The functions take states in any floating type and compute in float32 at least; they leave the teacher's graph as it
+is, and `Loss` detaches it.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC
-from typing import final
+from typing import Literal, final
 
 import torch
 from torch import Tensor
 
-from kd.contract import IGNORED_LABEL, Answer, Batch, FeatureLoss, number, option
+from kd.contract import IGNORED_LABEL, Answer, Batch, FeatureLoss, Layers
 from kd.losses.hint import comparable, matched_rows, mean_over_pairs, unit
+from kd.options.declared import NotNegative, Positive
 
 SAME_TEXT = 1e-3
-"""Distance of two teacher directions up to which they are one text; copies rounded to half precision lie closer."""
+"""Largest distance of two teacher directions that belong to one text; copies rounded to half precision lie closer."""
 
 
 def info_nce(
     student_states: Tensor, teacher_states: Tensor, contrast_temperature: float = 0.07, labels: Tensor | None = None
 ) -> Tensor:
-    """Cross-entropy of finding, for each text, the teacher's vector among those of the batch.
+    """Return the cross-entropy of finding, for each text, the teacher's vector among those of the batch.
 
     ``-(1/B) sum_b log [exp(cos_bb / tau) / sum_(c in N_b) exp(cos_bc / tau)]``, ``cos_bc`` between the student's
-    row b and the teacher's row c, tau the `contrast_temperature`. N_b holds b and all other rows but those where
+    row b and the teacher's row c, tau the `contrast_temperature`. N_b holds b and the other rows, except those where
     the teacher's vector is the one of b (the same text) and, if labels are given, those of b's class.
 
     Args:
-        student_states: ``[B, d]``; a row of zeros has no gradient.
-        teacher_states: ``[B, d]``; a constant, unless the caller left it its graph.
+        student_states, teacher_states: ``[B, d]``; a student's row of zeros has no gradient.
         contrast_temperature: divides the cosines, > 0, no unit; not the temperature of soft targets.
-        labels: ``[B]``, -100 where there is none, which is no class: rows of the same class are no negatives.
+        labels: ``[B]``; rows of one class are no negatives of each other. -100, no label, is not a class.
 
     Returns:
         Scalar >= 0, in nats; log(B) where all cosines are equal, 0 where no negative is left.
@@ -56,58 +56,39 @@ def info_nce(
 
 
 class ContrastiveLoss(FeatureLoss, ABC):
-    """A term on the texts of a batch that `info_nce` tells apart.
+    """A term that applies `info_nce` to the texts of a batch.
 
     Args:
-        level: "sentence".
-        layers: the pairs that this term reads, a rule or a list; None: those of the method.
-        contrast_temperature: divides the cosines, > 0.
-        exclude_same_class: rows of one gold label are no negatives of each other.
-        weight: factor of this term within the transfer part of the objective, >= 0.
-
-    Raises:
-        KDError: an option is outside its range.
+        level: the only level, one vector a text.
+        contrast_temperature: divides the cosines; not the temperature of soft targets.
+        exclude_same_class: leave out negatives with the gold label of the text.
     """
 
-    levels = ("sentence",)
     same_width = True
-
-    @property
-    def is_mean_over_rows(self) -> bool:
-        return False
 
     def __init__(
         self,
-        level: str = "sentence",
-        layers: str | list | None = None,
-        contrast_temperature: float = 0.07,
+        level: Literal["sentence"] = "sentence",
+        layers: Layers = None,
+        contrast_temperature: Positive = 0.07,
         exclude_same_class: bool = False,
-        weight: float = 1.0,
+        weight: NotNegative = 1.0,
     ):
         super().__init__(level, layers, weight)
-        self.contrast_temperature = number(
-            "contrast_temperature", contrast_temperature, "a number > 0", lambda value: value > 0
-        )
-        self.exclude_same_class = option("exclude_same_class", exclude_same_class, (True, False))
+        self.contrast_temperature = contrast_temperature
+        self.exclude_same_class = exclude_same_class
 
     def contrast(self, student_states: Tensor, teacher_states: Tensor, batch: Batch) -> Tensor:
-        """`info_nce` with the options of the term."""
+        """Compute `info_nce` with the options of the term."""
         labels = batch["labels"] if self.exclude_same_class else None
         return info_nce(student_states, teacher_states, self.contrast_temperature, labels)
 
 
 @final
 class CRD(ContrastiveLoss):
-    """`info_nce` of each pair of layers, mean over the pairs.
+    """The loss of `info_nce` for each pair of layers; the mean over the pairs counts.
 
     Source: Tian, Krishnan and Isola 2020, https://arxiv.org/abs/1910.10699
-
-    Args:
-        level: "sentence".
-        layers: the pairs that this term reads, a rule or a list; None: those of the method.
-        contrast_temperature: divides the cosines, > 0.
-        exclude_same_class: rows of one gold label are no negatives of each other.
-        weight: factor within the transfer part, >= 0.
     """
 
     def term(self, student: Answer, teacher: Answer, batch: Batch) -> Tensor:
@@ -117,16 +98,9 @@ class CRD(ContrastiveLoss):
 
 @final
 class CoDIR(ContrastiveLoss):
-    """`info_nce` of the vectors of all pairs of layers put side by side, ``[B, d_1 + d_2 + ...]``.
+    """The loss of `info_nce` for the vectors of all pairs of layers side by side, ``[B, d_1 + d_2 + ...]``.
 
     Source: Sun et al. 2020 (there with a memory bank), https://arxiv.org/abs/2009.14167
-
-    Args:
-        level: "sentence".
-        layers: the pairs that this term reads, a rule or a list; None: those of the method.
-        contrast_temperature: divides the cosines, > 0.
-        exclude_same_class: rows of one gold label are no negatives of each other.
-        weight: factor within the transfer part, >= 0.
     """
 
     def term(self, student: Answer, teacher: Answer, batch: Batch) -> Tensor:

@@ -1,45 +1,40 @@
-"""Transfer terms that compare hidden states one by one: a row of the student with the same row of the teacher.
+"""Transfer terms that compare hidden states row by row: a row of the student with the same row of the teacher.
 
-Throughout, ``h_s`` and ``h_t`` are the states of one matched pair of layers, ``[N, d]`` of d features, in any
-floating type: N texts at level "sentence", the N real tokens of a batch at level "token", so that padding never
-counts. All is computed in float32 (float64 stays float64), and several pairs count by their mean. A `Loss`
-detaches the teacher; the functions leave that to their caller. Widths that differ raise a `KDError`: what maps
-one onto the other lives with the method.
+Notation: ``h_s`` and ``h_t`` are the states of one matched pair of layers, ``[N, d]`` of d features. The N rows are
+the texts at level "sentence", and the real tokens of the batch at level "token": padding never counts.
+
+Each term is a pure function on one pair, and a class that holds its options and takes the mean over the pairs. The
+functions take states in any floating type, compute in float32 at least, and raise a `KDError` for states of two
+shapes: mappers belong to the method. They leave the teacher's graph as it is; `Loss` detaches it.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from typing import final
+from collections.abc import Iterable
+from typing import Literal, final
 
 import torch
 from torch import Tensor
 
-from kd.contract import Answer, Batch, FeatureLoss, option, precise
+from kd.contract import Answer, Batch, FeatureLoss, Layers, Level, precise
 from kd.errors import KDError
+from kd.options.declared import NotNegative
 
-REDUCTIONS_OVER_WIDTH: dict[str, Callable[[Tensor], Tensor]] = {
-    "sum": lambda terms: terms.sum(-1),
-    "mean": lambda terms: terms.mean(-1),
-}
+REDUCTIONS = {"sum": torch.sum, "mean": torch.mean}
 
 
 def hint(student_states: Tensor, teacher_states: Tensor) -> Tensor:
-    """Squared distance of the states.
+    """Return the squared distance of the states.
 
     ``(1/N) sum_n (1/d) sum_k (h_s - h_t)^2``, without the factor 1/2 of the paper.
 
     Args:
-        student_states: ``[N, d]``.
-        teacher_states: ``[N, d]``; a constant, unless the caller left it its graph.
+        student_states, teacher_states: ``[N, d]``.
 
     Returns:
         Scalar >= 0, in squared units of the states; 0 at equality.
-
-    Raises:
-        KDError: states of two shapes.
 
     Source: Romero et al. 2015 (FitNets), https://arxiv.org/abs/1412.6550
 
@@ -50,45 +45,37 @@ def hint(student_states: Tensor, teacher_states: Tensor) -> Tensor:
     return mean_over_rows((student - teacher).square().mean(-1))
 
 
-def pkd(student_states: Tensor, teacher_states: Tensor, reduction_over_width: str = "sum") -> Tensor:
-    """Squared distance of the states brought to length 1: directions count, lengths do not.
+def pkd(student_states: Tensor, teacher_states: Tensor, reduction_over_width: Literal["sum", "mean"] = "sum") -> Tensor:
+    """Return the squared distance of the states scaled to length 1: only directions count.
 
-    ``(1/N) sum_n (1/D) sum_k (h_s / ||h_s|| - h_t / ||h_t||)^2``, where D is 1 for
-    ``reduction_over_width="sum"``, which makes a row ``2 (1 - cos)``, and d for ``"mean"``.
+    ``(1/N) sum_n (1/D) sum_k (h_s / ||h_s|| - h_t / ||h_t||)^2``, where D is 1 for ``reduction_over_width="sum"``,
+    which makes a row ``2 (1 - cos)``, and d for ``"mean"``.
 
     Args:
-        student_states: ``[N, d]``; a row of zeros counts as it is and has no gradient.
-        teacher_states: ``[N, d]``; a constant, unless the caller left it its graph.
+        student_states, teacher_states: ``[N, d]``; a row of zeros stays zero and has no gradient.
         reduction_over_width: ``sum`` or ``mean``.
 
     Returns:
         Scalar in [0, 4 / D], no unit; 0 for equal directions.
 
-    Raises:
-        KDError: states of two shapes.
-
-    Source: Sun et al. 2019 (Patient KD), https://arxiv.org/abs/1908.09355; summed as in TextBrewer, Yang et al.
+    Source: Sun et al. 2019 (Patient KD), https://arxiv.org/abs/1908.09355; the sum as in TextBrewer, Yang et al.
     2020, https://arxiv.org/abs/2002.12620; the mean as in the code of MetaDistil, Zhou, Xu and McAuley 2022,
     https://arxiv.org/abs/2106.04570
     """
     student, teacher = comparable(student_states, teacher_states)
-    return mean_over_rows(REDUCTIONS_OVER_WIDTH[reduction_over_width]((unit(student) - unit(teacher)).square()))
+    return mean_over_rows(REDUCTIONS[reduction_over_width]((unit(student) - unit(teacher)).square(), -1))
 
 
 def cosine(student_states: Tensor, teacher_states: Tensor) -> Tensor:
-    """One minus the cosine of the angle between the states.
+    """Return one minus the cosine of the angle between the states.
 
     ``(1/N) sum_n (1 - <h_s, h_t> / (||h_s|| ||h_t||))``
 
     Args:
-        student_states: ``[N, d]``; a row of zeros counts 1 and has no gradient.
-        teacher_states: ``[N, d]``; a constant, unless the caller left it its graph.
+        student_states, teacher_states: ``[N, d]``; a row of zeros counts 1 and has no gradient.
 
     Returns:
         Scalar in [0, 2], no unit; 0 for equal directions.
-
-    Raises:
-        KDError: states of two shapes.
 
     Source: Sanh et al. 2019 (DistilBERT), https://arxiv.org/abs/1910.01108
     """
@@ -97,21 +84,20 @@ def cosine(student_states: Tensor, teacher_states: Tensor) -> Tensor:
 
 
 def vid(student_states: Tensor, teacher_states: Tensor, variances: Tensor) -> Tensor:
-    """Negative log-likelihood of the teacher's states, normally distributed about the student's mapped ones.
+    """Return the negative log-likelihood of the teacher's states, normally distributed about the student's states.
 
-    ``(1/N) sum_n (1/d) sum_k [log(sigma_k^2) / 2 + (h_t - mu)^2 / (2 sigma_k^2)]``, ``mu = h_s``: a lower bound
-    on the mutual information of the two, up to sign and constants.
+    ``(1/N) sum_n (1/d) sum_k [log(sigma_k^2) / 2 + (h_t - h_s)^2 / (2 sigma_k^2)]``: up to sign and constants, a lower
+    bound on the mutual information of the two.
 
     Args:
-        student_states: ``[N, d]``, already mapped.
-        teacher_states: ``[N, d]``; a constant, unless the caller left it its graph.
+        student_states, teacher_states: ``[N, d]``, the student's already mapped.
         variances: sigma^2 of each feature, ``[d]``, > 0, in squared units of the states; learned.
 
     Returns:
         Scalar, in nats a feature; at equality the mean of log(sigma), which may be negative.
 
     Raises:
-        KDError: states of two shapes, or another number of variances.
+        KDError: another number of variances.
 
     Source: Ahn et al. 2019, https://arxiv.org/abs/1904.05835
     """
@@ -126,96 +112,71 @@ def vid(student_states: Tensor, teacher_states: Tensor, variances: Tensor) -> Te
 
 
 class PairLoss(FeatureLoss, ABC):
-    """A term that looks at one matched pair of layers at a time, and counts the mean over the pairs.
-
-    Args:
-        level: "sentence" or "token", as far as the term knows it.
-        layers: the pairs that this term reads, a rule or a list; None: those of the method.
-        weight: factor of this term within the transfer part of the objective, >= 0.
-
-    Raises:
-        KDError: an option is outside its range.
-    """
+    """A term that compares one matched pair of layers at a time; the mean over the pairs counts."""
 
     @abstractmethod
     def compare(self, student_states: Tensor, teacher_states: Tensor) -> Tensor:
-        """The term of one pair as a scalar, from states ``[N, d]``."""
+        """Return the term of one pair, a scalar, from states ``[N, d]``."""
 
     @final
     def term(self, student: Answer, teacher: Answer, batch: Batch) -> Tensor:
         return mean_over_pairs(self.compare(*pair) for pair in matched_rows(student, teacher, batch, self.level))
 
 
-@final
-class Hint(PairLoss):
-    """`hint`: (h_s - h_t)^2, mean over rows and width; with level "token" TinyBERT's term on hidden states.
-
-    Args:
-        level: "sentence" or "token".
-        layers: the pairs that this term reads, a rule or a list; None: those of the method.
-        weight: factor within the transfer part, >= 0.
-    """
+class RowByRow:
+    """What the terms of this file have in common: both sides have one width, and no row is compared with another."""
 
     same_width = True
+    level: Level
+
+    @property
+    def is_mean_over_rows(self) -> bool:
+        # at level "token" it is a mean over tokens, of which a row may have many
+        return self.level == "sentence"
+
+
+@final
+class Hint(RowByRow, PairLoss):
+    """The loss of `hint`; at level "token" it is TinyBERT's term on hidden states."""
 
     def compare(self, student_states: Tensor, teacher_states: Tensor) -> Tensor:
         return hint(student_states, teacher_states)
 
 
 @final
-class PKD(PairLoss):
-    """`pkd`: squared distance of states of length 1, mean over rows.
+class PKD(RowByRow, PairLoss):
+    """The loss of `pkd`.
 
     Args:
-        level: "sentence" or "token".
-        layers: the pairs that this term reads, a rule or a list; None: those of the method.
-        reduction_over_width: ``sum`` or ``mean``.
-        weight: factor within the transfer part, >= 0.
+        reduction_over_width: sum or mean over the features.
     """
-
-    same_width = True
 
     def __init__(
         self,
-        level: str = "sentence",
-        layers: str | list | None = None,
-        reduction_over_width: str = "sum",
-        weight: float = 1.0,
+        level: Level = "sentence",
+        layers: Layers = None,
+        reduction_over_width: Literal["sum", "mean"] = "sum",
+        weight: NotNegative = 1.0,
     ):
         super().__init__(level, layers, weight)
-        self.reduction_over_width = option("reduction_over_width", reduction_over_width, REDUCTIONS_OVER_WIDTH)
+        self.reduction_over_width = reduction_over_width
 
     def compare(self, student_states: Tensor, teacher_states: Tensor) -> Tensor:
         return pkd(student_states, teacher_states, self.reduction_over_width)
 
 
 @final
-class Cosine(PairLoss):
-    """`cosine`: 1 - cos(h_s, h_t), mean over rows.
-
-    Args:
-        level: "sentence" or "token".
-        layers: the pairs that this term reads, a rule or a list; None: those of the method.
-        weight: factor within the transfer part, >= 0.
-    """
-
-    same_width = True
+class Cosine(RowByRow, PairLoss):
+    """The loss of `cosine`."""
 
     def compare(self, student_states: Tensor, teacher_states: Tensor) -> Tensor:
         return cosine(student_states, teacher_states)
 
 
 @final
-class VID(FeatureLoss):
-    """`vid`: log(sigma^2) / 2 + (h_t - h_s)^2 / (2 sigma^2), mean over rows and width.
+class VID(RowByRow, FeatureLoss):
+    """The loss of `vid`; the method learns the variances."""
 
-    Args:
-        level: "sentence" or "token".
-        layers: the pairs that this term reads, a rule or a list; None: those of the method.
-        weight: factor within the transfer part, >= 0.
-    """
-
-    same_width = True
     needs_variances = True
 
     def term(self, student: Answer, teacher: Answer, batch: Batch) -> Tensor:
@@ -224,7 +185,7 @@ class VID(FeatureLoss):
 
 
 def matched_rows(student: Answer, teacher: Answer, batch: Batch, level: str) -> list[tuple[Tensor, Tensor]]:
-    """The states of each matched pair, student's and teacher's, as rows ``[N, d]``: texts, or real tokens.
+    """Return the states of student and teacher for each matched pair, as rows ``[N, d]``: texts, or real tokens.
 
     Raises:
         KDError: states at level "token" that do not fit the attention mask.
@@ -239,16 +200,16 @@ def matched_rows(student: Answer, teacher: Answer, batch: Batch, level: str) -> 
             found = " and teacher ".join(str(list(states.shape)) for states in pair)
             raise KDError(
                 f"states at level 'token' must come as [rows, length, width] with rows and length {list(mask.shape)}, "
-                f"found student {found}; use level 'sentence' where the two read other tokens"
+                f"found student {found}; use level 'sentence' where the tokenizers differ"
             )
     return [tuple(states.flatten(0, 1)[real] for states in pair) for pair in pairs]
 
 
 def comparable(student_states: Tensor, teacher_states: Tensor, same_width: bool = True) -> tuple[Tensor, Tensor]:
-    """Both in one precision, float32 at least.
+    """Return both in one precision, float32 at least.
 
     Raises:
-        KDError: not ``[N, d]``, or two numbers of rows, or, where `same_width`, two widths.
+        KDError: states that are not ``[N, d]``, two numbers of rows or, with `same_width`, two widths.
     """
     if (
         not student_states.dim() == teacher_states.dim() == 2
@@ -265,19 +226,17 @@ def comparable(student_states: Tensor, teacher_states: Tensor, same_width: bool 
 
 
 def unit(vectors: Tensor, shortest: float = 1e-6) -> Tensor:
-    """``v / ||v||`` along the last dimension; 0, with gradient 0, where ``||v|| <= shortest``.
-
-    Dividing by a bounded length instead would send a gradient of 1 / shortest through a row of zeros.
-    """
+    """Return ``v / ||v||`` along the last dimension; 0, with gradient 0, where ``||v|| <= shortest``."""
+    # division by max(||v||, shortest) would give a row of zeros a gradient of 1 / shortest
     squares = vectors.square().sum(-1, keepdim=True)
     return vectors * squares.masked_fill(squares <= shortest**2, math.inf).rsqrt()
 
 
 def mean_over_rows(rows: Tensor) -> Tensor:
-    """``(1/N) sum_n row_n`` from ``[N]``; 0 where a batch has no real token."""
+    """Return ``(1/N) sum_n row_n`` from ``[N]``; 0 where a batch has no real token."""
     return rows.sum() / max(len(rows), 1)
 
 
 def mean_over_pairs(terms: Iterable[Tensor]) -> Tensor:
-    """The mean of scalars, one a matched pair of layers."""
+    """Return the mean of scalars, one for each matched pair of layers."""
     return torch.stack(list(terms)).mean()

@@ -1,4 +1,4 @@
-"""Weigh the rows of a batch by how far the teacher's answer can be trusted."""
+"""Weigh the rows of a batch by the confidence in the teacher's output."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from kd.contract import IGNORED_LABEL, precise
+from kd.options.declared import Checked
 
 
 @torch.no_grad()
 def gold_probability(teacher_logits: Tensor, labels: Tensor) -> Tensor:
-    """How probable the teacher finds the gold label: ``p_t(y) / mean_b p_t(y)``, ``p_t = softmax(logits)``.
+    """Return the teacher's probability of the gold label: ``p_t(y) / mean_b p_t(y)``, ``p_t = softmax(logits)``.
 
-    The mean is over the rows with a label; the others weigh 1.
+    The mean is over the rows with a label; the other rows weigh 1.
 
     Args:
         teacher_logits: ``[B, C]``, untempered.
@@ -34,15 +35,15 @@ def gold_probability(teacher_logits: Tensor, labels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def certainty(teacher_logits: Tensor) -> Tensor:
-    """How sure the teacher is, right or wrong: ``1 - H(p_t) / log C``, divided by its mean; reads no label.
+    """Return the teacher's certainty, right or wrong: ``1 - H(p_t) / log C``, divided by its mean; reads no label.
 
     Args:
         teacher_logits: ``[B, C]``, untempered.
 
     Returns:
-        ``[B]``, of mean 1; all 0 where no row says anything.
+        ``[B]``, of mean 1; all 0 where every row is uniform.
 
-    Source: Furlanello et al. 2018 (CWTM) with the entropy for the largest probability,
+    Source: Furlanello et al. 2018 (CWTM), with the entropy in place of the largest probability,
     https://arxiv.org/abs/1805.04770
     """
     log_probabilities = precise(teacher_logits).log_softmax(-1)
@@ -52,7 +53,7 @@ def certainty(teacher_logits: Tensor) -> Tensor:
 
 @torch.no_grad()
 def only_correct(teacher_logits: Tensor, labels: Tensor) -> Tensor:
-    """Only the rows where the teacher is right: ``1[argmax p_t = y]``, divided by its mean.
+    """Return weights for the rows where the teacher is right: ``1[argmax p_t = y]``, divided by its mean.
 
     A row without a label counts as right.
 
@@ -70,13 +71,13 @@ def only_correct(teacher_logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def effective_rows(weights: Tensor) -> Tensor:
-    """How many rows are heard, as a share of all: ``(sum w)^2 / (B sum w^2)``, 1 where all weigh the same.
+    """Return the effective share of the rows: ``(sum w)^2 / (B sum w^2)``, 1 where all weigh the same.
 
     Args:
         weights: ``[B]``, >= 0.
 
     Returns:
-        Scalar in [0, 1]; 0 where all weigh nothing.
+        Scalar in [0, 1]; 0 where all weights are 0.
 
     Source: Kish 1965, Survey Sampling, section 11.7
 
@@ -86,17 +87,22 @@ def effective_rows(weights: Tensor) -> Tensor:
     return weights.sum().square() / _positive(len(weights) * weights.square().sum())
 
 
-class Confidence(ABC):
-    """How much each row counts in the transfer terms."""
+class Confidence(Checked, ABC):
+    """The weights of the rows in the transfer terms."""
 
     @abstractmethod
     def weights(self, teacher_logits: Tensor, labels: Tensor) -> Tensor | None:
-        """Weights ``[B]`` of mean 1, from ``[B, C]`` and ``[B]`` (-100: no label), without a graph; None: all equal."""
+        """Return weights ``[B]`` of mean 1, without a graph, or None for equal weights.
+
+        Args:
+            teacher_logits: ``[B, C]``.
+            labels: ``[B]``, -100 where there is none.
+        """
 
 
 @final
 class EveryRow(Confidence):
-    """All rows count the same."""
+    """Equal weights."""
 
     def weights(self, teacher_logits: Tensor, labels: Tensor) -> None:
         return None
@@ -104,7 +110,7 @@ class EveryRow(Confidence):
 
 @final
 class GoldProbability(Confidence):
-    """`gold_probability`: by the probability that the teacher gives the gold label."""
+    """The weights of `gold_probability`."""
 
     def weights(self, teacher_logits: Tensor, labels: Tensor) -> Tensor:
         return gold_probability(teacher_logits, labels)
@@ -112,7 +118,7 @@ class GoldProbability(Confidence):
 
 @final
 class Certainty(Confidence):
-    """`certainty`: by the teacher's entropy."""
+    """The weights of `certainty`."""
 
     def weights(self, teacher_logits: Tensor, labels: Tensor) -> Tensor:
         return certainty(teacher_logits)
@@ -120,7 +126,7 @@ class Certainty(Confidence):
 
 @final
 class OnlyCorrect(Confidence):
-    """`only_correct`: the rows where the teacher is right."""
+    """The weights of `only_correct`."""
 
     def weights(self, teacher_logits: Tensor, labels: Tensor) -> Tensor:
         return only_correct(teacher_logits, labels)
@@ -131,5 +137,5 @@ def _of_mean_one(rows: Tensor) -> Tensor:
 
 
 def _positive(mean: Tensor) -> Tensor:
-    """So that 0 / 0 is 0."""
+    """Return a divisor above 0, so that 0 / 0 is 0."""
     return mean.clamp(min=torch.finfo(mean.dtype).tiny)

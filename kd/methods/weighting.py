@@ -1,9 +1,9 @@
-"""How the terms of the objective are weighed against each other: fixed, learned, or by their gradients.
+"""Combine the terms of the objective with weights that are fixed, learned, or computed from gradients.
 
-``L_i`` are the terms, ``share_i`` their shares in ``(1 - alpha) label + alpha sum_i weight_i transfer_i``, n their
+``L_i`` are the terms, ``share_i`` their factors in ``(1 - alpha) label + alpha sum_i weight_i transfer_i``, n their
 number and ``g_i`` the gradient of ``share_i L_i``. Every weighting returns a scalar for a plain ``backward``, so that
-accumulation, clipping, loss scaling and DDP treat it as any loss. What adapts itself undoes the shares in time:
-alpha then says where it starts.
+accumulation, clipping, loss scaling and DDP treat it as any loss. Weights that adapt override the factors in time:
+alpha and the loss weights then only give the start.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from kd.contract import number, precise
+from kd.contract import precise
 from kd.errors import KDError
+from kd.options.declared import Checked, NotNegative, Positive
 
 LEAST_WEIGHT = 1e-3
-"""Below it GradNorm lets no weight fall: 0 is a value from which none returns."""
+"""The lowest weight of GradNorm; a weight of 0 could never rise again."""
 
 
-class Weighting(nn.Module, ABC):
-    """Terms and shares -> the objective.
+class Weighting(nn.Module, Checked, ABC):
+    """A rule that combines the terms of the objective.
 
     Args:
-        names: of all terms that the objective can have.
+        names: names of all terms that the objective can have.
 
     Raises:
         KDError: an option is outside its range, or there are too few terms.
@@ -43,26 +44,22 @@ class Weighting(nn.Module, ABC):
     def forward(
         self, terms: Mapping[str, Tensor], shares: Mapping[str, float], parameters: Callable[[], list[Parameter]]
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """The objective and what to log of it.
+        """Return the objective and its curves to log.
 
         Args:
-            terms: scalars by name, one at least; a term whose share is 0 is absent.
+            terms: scalars by name, at least one; a term whose share is 0 is absent.
             shares: factor of each term.
-            parameters: gives the trained parameters that the terms have in common; asked only where gradients
+            parameters: returns the trained parameters that the terms have in common; called only where gradients
                 are compared.
 
         Returns:
-            The total, a scalar with its graph, and ``weight/<name>``: by what ``share_i L_i`` was multiplied.
+            The total, a scalar with its graph, and ``weight/<name>``: the factor of ``share_i L_i``.
         """
 
 
 @final
 class ConstantWeighting(Weighting):
-    """``sum_i share_i L_i``.
-
-    Args:
-        names: of all terms.
-    """
+    """``sum_i share_i L_i``."""
 
     def forward(
         self, terms: Mapping[str, Tensor], shares: Mapping[str, float], parameters: Callable[[], list[Parameter]]
@@ -74,24 +71,24 @@ class ConstantWeighting(Weighting):
 class UncertaintyWeighting(Weighting):
     """``sum_i exp(-s_i) share_i L_i + s_i / 2``: s_i, the log-variance of a term's noise, is learned with the student.
 
-    The total can be negative. Terms that are easily made small gain the most weight.
+    Every s_i starts at 0, where the gradients are those of `ConstantWeighting`. The total can be negative. Terms that
+    are easily made small gain the most weight.
 
     Args:
-        names: of all terms; every s_i starts at 0, where the gradients are those of `ConstantWeighting`.
-        limit: s_i stays in [-limit, limit], > 0.
+        limit: s_i stays in [-limit, limit].
 
     Source: Kendall, Gal and Cipolla 2018, https://arxiv.org/abs/1705.07115
     """
 
-    def __init__(self, names: list[str], limit: float = 5.0):
+    def __init__(self, names: list[str], limit: Positive = 5.0):
         super().__init__(names)
-        self.limit = number("limit", limit, "a number > 0", lambda value: value > 0)
+        self.limit = limit
         self.log_variances = Parameter(torch.zeros(len(names)))
 
     def forward(
         self, terms: Mapping[str, Tensor], shares: Mapping[str, float], parameters: Callable[[], list[Parameter]]
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
-        with torch.no_grad():  # within the graph, a value beyond the limit would have no gradient to come back by
+        with torch.no_grad():  # a clamp within the graph would leave a value beyond the limit without a gradient
             self.log_variances.clamp_(-self.limit, self.limit)
         log_variances = precise(self.log_variances)[[self.names.index(name) for name in terms]]
         weights = (-log_variances).exp()
@@ -100,29 +97,25 @@ class UncertaintyWeighting(Weighting):
 
 @final
 class GradNorm(Weighting):
-    """``sum_i w_i share_i L_i``: w_i follows the gradients, until no term drowns the others or runs ahead of them.
+    """``sum_i w_i share_i L_i``: the w_i give all terms gradients of one size, larger ones to terms that fall slowly.
 
-    Each w_i takes a `gradnorm_step` at every forward of training. A term without gradient, or one that is not
-    above 0 and so has no rate of training, keeps its weight in that step.
+    Each w_i takes a `gradnorm_step` at every forward of training. A term keeps its weight in a step in which it has
+    no gradient, or is not above 0 and so has no rate of training. There must be two terms.
 
     Args:
-        names: of all terms, two at least.
-        asymmetry: how much more a term that lags behind gets, >= 0; 0 makes all gradients equally long.
-        learning_rate: of log w, > 0.
-
-    Raises:
-        KDError: an option is outside its range, or there is nothing to balance.
+        asymmetry: how much more weight a term gets whose loss falls slowly; 0 makes all gradients equally long.
+        learning_rate: learning rate of log w.
 
     Source: Chen et al. 2018, https://arxiv.org/abs/1711.02257
     """
 
-    def __init__(self, names: list[str], asymmetry: float = 1.5, learning_rate: float = 0.025):
+    def __init__(self, names: list[str], asymmetry: NotNegative = 1.5, learning_rate: Positive = 0.025):
         super().__init__(names)
         require_two("GradNorm", names)
-        self.asymmetry = number("asymmetry", asymmetry, "a number >= 0", lambda value: value >= 0)
-        self.learning_rate = number("learning_rate", learning_rate, "a number > 0", lambda value: value > 0)
+        self.asymmetry = asymmetry
+        self.learning_rate = learning_rate
         self.register_buffer("weights", torch.ones(len(names)))
-        self.register_buffer("first_losses", torch.zeros(len(names)))  # 0: not seen yet
+        self.register_buffer("first_losses", torch.zeros(len(names)))  # 0: not measured yet
 
     def forward(
         self, terms: Mapping[str, Tensor], shares: Mapping[str, float], parameters: Callable[[], list[Parameter]]
@@ -150,16 +143,10 @@ class GradNorm(Weighting):
 
 @final
 class PCGrad(Weighting):
-    """``sum_j c_j share_j L_j``, whose gradient is the sum of the g_i, each without what works against another.
+    """``sum_j c_j share_j L_j``, whose gradient is the sum of the g_i, each without its conflicts with the others.
 
-    g_i goes through the others in random order and loses its part along every g_j with ``g_i . g_j < 0``. What is
-    left is a combination of the g_j, so that weights c_j >= 1 do the same; see `surgery`.
-
-    Args:
-        names: of all terms, two at least.
-
-    Raises:
-        KDError: there is nothing to balance.
+    g_i is compared with the others in random order and loses its part along every g_j with ``g_i . g_j < 0``. The rest
+    is a combination of the g_j, so weights c_j >= 1 have the same effect; see `surgery`. There must be two terms.
 
     Source: Yu et al. 2020, https://arxiv.org/abs/2001.06782
     """
@@ -175,7 +162,7 @@ class PCGrad(Weighting):
         weights = [1.0] * len(parts)
         if self.training and len(parts) > 1:
             products = gradient_products(parts.values(), parameters())
-            # Random scores rather than orders, because their mean over the ranks is an order common to all.
+            # Random scores, not orders: the mean of scores over the ranks gives one order for all ranks.
             scores = torch.rand(len(parts), len(parts)).to(products)
             products, scores = mean_over_ranks(torch.stack([products, scores]))
             weights = surgery(products, scores.argsort(dim=1).tolist())
@@ -185,17 +172,17 @@ class PCGrad(Weighting):
 def gradnorm_step(
     weights: Tensor, norms: Tensor, rates: Tensor, asymmetry: float = 1.5, learning_rate: float = 0.025
 ) -> Tensor:
-    """One step of gradient descent on ``sum_i |G_i - target_i| / mean_j G_j``, the targets and the mean held fixed.
+    """Take a step of gradient descent on ``sum_i |G_i - target_i| / mean_j G_j``, the targets and the mean held fixed.
 
     ``G_i = w_i |g_i|``, ``target_i = mean_j G_j (r_i / mean_j r_j)^asymmetry``;
     ``log w_i -= learning_rate sign(G_i - target_i) G_i / mean_j G_j``, then the sum of the w_i is restored.
-    Unlike the paper's, the step is taken on log w and divided by the mean: weights stay positive, and
-    the learning rate means the same whatever the scale of the losses.
+    Unlike in the paper, the step is taken on log w and divided by the mean: weights stay positive, and
+    the learning rate does not depend on the scale of the losses.
 
     Args:
         weights: w ``[n]``, > 0.
         norms: ``|g_i|``, ``[n]``, > 0, of the terms without their weights.
-        rates: ``r_i = L_i / L_i(0)``, ``[n]``, > 0: what is left of each loss.
+        rates: ``r_i = L_i / L_i(0)``, ``[n]``, > 0: the part of each loss that is left.
         asymmetry: >= 0.
         learning_rate: > 0.
 
@@ -212,11 +199,11 @@ def gradnorm_step(
 
 
 def surgery(products: Tensor, orders: list[list[int]]) -> list[float]:
-    """Weights c with ``sum_j c_j g_j = sum_i PC(g_i)``, the projected gradients of PCGrad.
+    """Return weights c with ``sum_j c_j g_j = sum_i PC(g_i)``, the projected gradients of PCGrad.
 
     Args:
         products: ``g_i . g_j``, ``[n, n]``.
-        orders: for each i, the order in which the others are met; i itself is passed over.
+        orders: for each i, the order of the comparisons with the others; i itself is skipped.
 
     Returns:
         n numbers >= 1; all 1 where nothing conflicts, or where a gradient is not finite.
@@ -238,7 +225,7 @@ def surgery(products: Tensor, orders: list[list[int]]) -> list[float]:
 
 
 def gradient_products(terms: Iterable[Tensor], parameters: list[Parameter]) -> Tensor:
-    """``g_i . g_j``, ``[n, n]``, in float32 at least, the graphs kept; unused parameters have gradient 0."""
+    """Return ``g_i . g_j``, ``[n, n]``, in float32 at least, and keep the graphs; unused parameters have gradient 0."""
     with torch.autocast(parameters[0].device.type, enabled=False):
         gradients = [torch.autograd.grad(term, parameters, retain_graph=True, materialize_grads=True) for term in terms]
         flat = (precise(torch.stack(parts).flatten(1)) for parts in zip(*gradients, strict=True))
@@ -246,7 +233,7 @@ def gradient_products(terms: Iterable[Tensor], parameters: list[Parameter]) -> T
 
 
 def mean_over_ranks(values: Tensor) -> Tensor:
-    """The mean over the processes of a distributed run, so that all weigh alike; the values themselves otherwise."""
+    """Return the mean over the ranks of a distributed run, so that all have the same weights; else the values."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(values)
         values = values / torch.distributed.get_world_size()
@@ -254,22 +241,22 @@ def mean_over_ranks(values: Tensor) -> Tensor:
 
 
 def shared(terms: Mapping[str, Tensor], shares: Mapping[str, float]) -> dict[str, Tensor]:
-    """``share_i L_i``; a share of 1 leaves the term itself."""
+    """Return ``share_i L_i``; with a share of 1, the term itself."""
     return {name: term if shares[name] == 1 else shares[name] * term for name, term in terms.items()}
 
 
 def weighted(parts: Mapping[str, Tensor], weights: Iterable[float | Tensor]) -> Tensor:
-    """``sum_i weight_i part_i``."""
+    """Return ``sum_i weight_i part_i``."""
     return reduce(operator.add, (weight * part for weight, part in zip(weights, parts.values(), strict=True)))
 
 
 def curves(names: Iterable[str], weights: Iterable[float | Tensor]) -> dict[str, float | Tensor]:
-    """The weights by the names under which they are logged."""
+    """Return the weights by the names of their curves."""
     return {f"weight/{name}": weight for name, weight in zip(names, weights, strict=True)}
 
 
 def require_two(weighting: str, names: list[str]) -> None:
-    """Refuse to balance a term against nothing."""
+    """Refuse fewer than two terms."""
     if len(names) < 2:
         found = f"only '{names[0]}'" if names else "none"
         raise KDError(

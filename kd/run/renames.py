@@ -23,6 +23,11 @@ log = logging.getLogger(__name__)
 MOVED = {
     "kd.features.fitted_mapper": ("kd.mapper", "PCA LeastSquares Procrustes"),
     "kd.features.mapper": ("kd.mapper", "Linear MLP LowRank Identity AttentionPooling"),
+    "kd.losses.annealing": ("kd.losses.structured", "Annealing"),
+    "kd.losses.correlation": ("kd.losses.structured", "DIST"),
+    "kd.losses.decoupled": ("kd.losses.structured", "DKD NKD"),
+    "kd.losses.reverse": ("kd.losses.logits", "ReverseKL SymmetricCrossEntropy JensenShannon"),
+    "kd.losses.standardised": ("kd.losses.structured", "Standardised"),
     "kd.methods.confidence": ("kd.methods.balance", "EveryRow GoldProbability Certainty OnlyCorrect"),
     "kd.methods.learning_rate": ("kd.methods.schedule", "warm_up_and_decay"),
     "kd.methods.schedules": (

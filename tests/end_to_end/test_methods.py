@@ -364,7 +364,10 @@ MISTAKES = {
         ["temperature=1", "balance/temperature=learned"],
         r"balance.temperature.start must be a number between .* correct balance.temperature.start",
     ),
-    "which weight": (["loss.soft_target.weight=.nan"], r"loss.soft_target.weight must be a number >= 0, found nan"),
+    "which weight": (
+        ["loss.soft_target.weight=.nan"],
+        r"loss.soft_target.weight must be a number of at least 0, found nan",
+    ),
     "layer for hints": ([*HINT, "method.layer=1"], "method.layer cuts the teacher .*; here method.layers pairs layers"),
     # mappers
     "identity": ([*HINT, "mapper=identity"], "identity mapper needs two equal widths, found 48 -> 32; make"),

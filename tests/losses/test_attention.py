@@ -1,20 +1,17 @@
 """The attention terms, against numpy in float64, text by text without padding, and against what must hold of them."""
 
-import inspect
-from pathlib import Path
 from types import SimpleNamespace
 
-import hydra
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 from scipy.special import log_softmax
 from torch.nn import functional
 
 from kd.contract import Answer
 from kd.errors import KDError
 from kd.losses.attention import AttentionTransfer, MiniLM, MiniLMv2, TinyBertAttention, attention_transfer
+from kd.options.declared import options_of
 
 LENGTHS = (5, 3, 1)
 PAIRS = 2
@@ -163,8 +160,23 @@ def test_formula(name):
     assert value(name, student, teacher, mask_of().bool()).item() == pytest.approx(expected, rel=1e-10)
     assert value(name, student, teacher, mask_of().float()).item() == pytest.approx(expected, rel=1e-10)
     assert loss.needs == NEEDS[type(loss)]
-    assert (loss.level, loss.levels, loss.same_width, loss.needs_variances) == ("token", ("token",), False, False)
+    assert (loss.level, loss.same_width, loss.needs_variances) == ("token", False, False)
+    assert "level" not in options_of(type(loss))
     assert not list(loss.parameters())
+
+
+@all_terms
+def test_a_mean_over_rows_says_so(name):
+    """Texts have different numbers of tokens: only a term that takes its mean over texts is a mean over rows."""
+    student, teacher = draw(name)
+    whole = value(name, student, teacher).item()
+    parts = [
+        value(name, *(changed(answer, lambda each, b=b: each[[b]]) for answer in (student, teacher)), mask_of()[[b]])
+        for b in range(len(LENGTHS))
+    ]
+    mean = sum(parts).item() / len(LENGTHS)
+    expected = name.startswith("attention_transfer")
+    assert (mean == pytest.approx(whole, rel=1e-9)) == TERMS[name][0].is_mean_over_rows == expected
 
 
 @all_terms
@@ -324,12 +336,12 @@ def test_minilm_v2_reads_through_other_head_counts():
 @pytest.mark.parametrize(
     ("term", "options", "words"),
     [
-        (TinyBertAttention, {"weight": -1}, ["weight", ">= 0", "-1"]),
+        (TinyBertAttention, {"weight": -1}, ["weight", "of at least 0", "-1"]),
         (MiniLM, {"weight": None}, ["weight", "None"]),
-        (MiniLMv2, {"relation_heads": 0}, ["relation_heads", "whole number >= 1", "found 0"]),
+        (MiniLMv2, {"relation_heads": 0}, ["relation_heads", "whole number of at least 1", "found 0"]),
         (MiniLMv2, {"relation_heads": 2.0}, ["relation_heads", "found 2.0"]),
         (MiniLMv2, {"relation_heads": True}, ["relation_heads", "found True"]),
-        (AttentionTransfer, {"p": 0.5}, ["p must be", ">= 1", "0.5"]),
+        (AttentionTransfer, {"p": 0.5}, ["p must be", "of at least 1", "0.5"]),
         (AttentionTransfer, {"p": "two"}, ["p must be", "'two'"]),
     ],
 )
@@ -383,23 +395,3 @@ def test_width_that_cannot_be_cut_is_refused():
     student, teacher = draw("minilm_v2")
     with pytest.raises(KDError, match=r"relation_heads must divide .* found 4 and 6"):
         MiniLMv2(relation_heads=4)(student, teacher, {"attention_mask": mask_of()})
-
-
-FILES = [
-    file
-    for file in sorted((Path(__file__).parents[2] / "conf" / "loss").glob("*.yaml"))
-    if "kd.losses.attention." in file.read_text(encoding="utf-8")
-]
-
-
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_yaml_names_every_option(file):
-    node = OmegaConf.load(file)[file.stem]
-    loss = hydra.utils.instantiate(node)
-    parameters = inspect.signature(type(loss)).parameters
-    assert {key: each.default for key, each in parameters.items()} == {k: v for k, v in node.items() if k != "_target_"}
-    assert list(OmegaConf.load(file)) == [file.stem]
-
-
-def test_every_term_has_its_file():
-    assert [file.stem for file in FILES] == ["attention_transfer", "minilm", "minilm_v2", "tinybert_attention"]

@@ -15,10 +15,11 @@ from kd.contract import Loss
 from kd.data.batching import Ragged
 from kd.data.module import TextDataModule
 from kd.errors import KDError
+from kd.losses.decoupled import NKD
 from kd.losses.hint import Hint
 from kd.losses.label import LabelLoss
-from kd.losses.logits import LogitMSE, ReverseKL, SoftCrossEntropy, SoftTarget, SymmetricCrossEntropy
-from kd.losses.structured import NKD
+from kd.losses.logits import LogitMSE, SoftCrossEntropy, SoftTarget
+from kd.losses.reverse import ReverseKL, SymmetricCrossEntropy
 from kd.methods.distillation import FrozenTeacher
 from kd.methods.joint import Joint
 from kd.methods.learning_rate import warm_up_and_decay
