@@ -36,10 +36,13 @@ NO_DIFFERENCE = (
 end it before it is done. Not among them: ``trainer.precision``."""
 
 GLOBAL_BATCH = ("data.batch_size", "trainer.accumulate_grad_batches", "trainer.devices", "trainer.num_nodes")
-"""What makes an optimizer step's rows: their product counts, so that one device may go on where two began."""
+"""The factors of the rows of an optimizer step. Their product counts, so that one device may resume a run of two."""
 
-OF_A_BATCH = ("kd.losses.relation.", "kd.losses.contrastive.", "kd.losses.structured.DIST")
-"""Terms that compare the rows of a batch, of which each device sees its own: with them each factor counts."""
+COMPARE_ROWS = ("kd.losses.relation.", "kd.losses.contrastive.", "kd.losses.correlation.")
+"""Losses that compare the rows of a batch with each other. Each device sees its own rows: every factor counts."""
+
+OVER_TOKENS = ("kd.losses.attention.TinyBertAttention", "kd.losses.attention.MiniLM")
+"""Losses that are a mean over the tokens of a batch."""
 
 LATER = {"data.stream": False, "data.source.stream": False, "data.shard_rows": 32768}
 """Keys that came later, with the value that says what was done before: with it they are not told from no such key, so
@@ -81,7 +84,9 @@ def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
         and not key.endswith(SPEED)
         and not (key in LATER and value == LATER[key])
     }
-    if compares_rows(config) or (batch := global_batch(found)) is None:
+    batch, terms = global_batch(found), [] if "loss" in unread(config) else list((config.get("loss") or {}).values())
+    in_one_piece = batch == found.get("data.batch_size")
+    if batch is None or compares_rows(config) or not (in_one_piece or all(map(is_mean_over_rows, terms))):
         return found
     return {key: value for key, value in found.items() if key not in GLOBAL_BATCH} | {"batch": batch}
 
@@ -98,9 +103,20 @@ def global_batch(found: Mapping[str, Any]) -> int | None:
 
 
 def compares_rows(config: Mapping[str, Any]) -> bool:
-    """Whether a term of the run compares the rows of a batch, so that the size of each counts."""
+    """Return whether a term of the run compares the rows of a batch, so that the size of each batch counts."""
     terms = (value for key, value in flat(config.get("loss") or {}) if key.endswith("._target_"))
-    return "loss" not in unread(config) and any(term.startswith(OF_A_BATCH) for term in terms)
+    return "loss" not in unread(config) and any(term.startswith(COMPARE_ROWS) for term in terms)
+
+
+def is_mean_over_rows(term: Mapping[str, Any]) -> bool:
+    """Return whether a loss is sure to be the mean of its rows' own losses, so that two half batches equal a whole one.
+
+    What is not ours is not sure: a user's own loss may compare the rows. `kd.contract.Loss.is_mean_over_rows` says it of
+    the object, and a test holds the two together.
+    """
+    target = term.get("_target_", "")
+    sure = target.startswith("kd.losses.") and not target.startswith((*COMPARE_ROWS, *OVER_TOKENS))
+    return sure and term.get("level") != "token" and term.get("over") != "batch"
 
 
 def unread(config: Mapping[str, Any]) -> tuple[str, ...]:
