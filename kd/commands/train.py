@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import logging
 import os
@@ -30,9 +31,24 @@ from kd.storage.paths import plain_name
 
 log = logging.getLogger(__name__)
 
+HELP = """usage: kd train [-m] [GROUP=CHOICE | OPTION=VALUE | +OPTION=VALUE]...
+
+Train one student, or with -m one for every combination of values, as temperature=1,2,4.
+--config-dir DIR   put your own conf/ over that of kd
+--cfg job          print the configuration and train nothing
+--hydra-help       what else Hydra takes
+
+groups and their choices:
+{choices}
+
+options (of the default choices; kd train --help student=dan shows those of others):
+{options}"""
+
 
 def main(arguments: list[str]) -> int:
     """Run Hydra on the arguments; a sweep's jobs are single runs of this command."""
+    if {"-h", "--help"} & set(arguments):
+        return show_help(arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as they are; kd.cli decides what to show
     before = sys.argv
     own, mistakes = len(sweep.OPENED), []
@@ -63,6 +79,19 @@ def main(arguments: list[str]) -> int:
             after_sweep(one.place, report=one.master.hydra.launcher.report and not interrupted)
     for one in opened:
         one.refuse_failures()
+    return 0
+
+
+def show_help(arguments: list[str]) -> int:
+    """Print the groups with their choices, and every option of the configuration that the other arguments make."""
+    from kd.config import reference
+    from kd.config.compose import composed
+
+    parser = argparse.ArgumentParser(prog="kd train", add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", type=Path)
+    known, rest = parser.parse_known_args(arguments)
+    config = composed([word for word in rest if not word.startswith("-")], known.config_dir)
+    print(HELP.format(choices=reference.groups_text(), options=reference.help_text(config)))
     return 0
 
 

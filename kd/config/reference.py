@@ -71,12 +71,21 @@ def _default(node: DictConfig, name: str) -> str:
 
 def help_text(config: DictConfig, width: int = 80) -> str:
     """Return the options of a configuration for a terminal, one after the other."""
+    indent = {"initial_indent": "      ", "subsequent_indent": "      "}
     found = []
     for line in lines(config):
-        found.append(f"{line.key}={line.default}" if line.default else line.key)
-        text = f"{line.expected}. {line.meaning}" if line.meaning else line.expected
-        found.append(textwrap.fill(text, width, initial_indent="    ", subsequent_indent="    "))
+        head = f"  {line.key}{'=' if line.default else ''}{line.default}"
+        text = f"{line.meaning} Expected: {line.expected}." if line.meaning else f"Expected: {line.expected}."
+        found += [head, textwrap.fill(text[0].upper() + text[1:], width, break_on_hyphens=False, **indent)]
     return "\n".join(found)
+
+
+def groups_text(width: int = 80) -> str:
+    """Return the groups and their choices for a terminal."""
+    return "\n".join(
+        textwrap.fill(f"{group}: {', '.join(names)}", width, initial_indent="  ", subsequent_indent="      ")
+        for group, names in groups().items()
+    )
 
 
 def groups() -> dict[str, list[str]]:

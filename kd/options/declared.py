@@ -152,7 +152,9 @@ def in_words(annotation: Any) -> str:
         return " or ".join(filter(None, [", ".join(map(written, parts[:-1])), written(parts[-1])]))
     if origin in (Union, types.UnionType):
         return " or ".join(in_words(part) for part in parts)
-    if origin in (list, tuple) and parts:
+    if origin is list:
+        return f"a list of {in_words(parts[0])}"
+    if origin is tuple:
         return f"a list: {', '.join('...' if part is Ellipsis else in_words(part) for part in parts)}"
     return WORDS.get(origin or annotation) or f"a {getattr(annotation, '__name__', 'value').lower()}"
 

