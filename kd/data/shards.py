@@ -16,9 +16,10 @@ import pyarrow as pa
 from filelock import SoftFileLease
 
 from kd.data.files import LINES_KEPT
-from kd.data.slices import Counts, Source, read_slices, repeated, write_table, write_whole
+from kd.data.slices import Counts, Source, read_slices, repeated, write_table
 from kd.data.splits import FATES
 from kd.errors import KDError
+from kd.storage.files import write_bytes
 from kd.storage.locks import lock
 
 log = logging.getLogger(__name__)
@@ -138,7 +139,7 @@ class TextShards:
                 f"of {files} ({', '.join(f'{count:,} {fate}' for fate, count in counts.fates.items())}); give others"
             )
         content = {"shards": [asdict(shard) for shard in shards], "counts": asdict(counts)}
-        write_whole(self._manifest, json.dumps(content).encode())
+        write_bytes(self._manifest, json.dumps(content).encode())
         shutil.rmtree(folder)
 
     def _once(self, table: pa.Table, twice: np.ndarray, counts: Counts) -> pa.Table:

@@ -19,6 +19,8 @@ import pyarrow as pa
 
 from kd.data.files import LINES_KEPT, Rows, read_rows
 from kd.data.splits import text_keys, unusable
+from kd.storage.checksum import digest
+from kd.storage.files import write_bytes
 
 FORMAT = 1
 KEYS_AT_ONCE = 1_000_000
@@ -54,7 +56,7 @@ class Source:
         """Names what comes of it: the hash of all that decides it."""
         sets = [hashlib.sha256(b"".join(sorted(keys))).hexdigest() for keys in (self.held_out, self.known)]
         parts = [FORMAT, self.fingerprint, self.column, self.encoding, *sets, self.deduplicate, self.slice_rows]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
+        return digest(parts)[:20]
 
     def fate(self, key: bytes, side: bytes) -> str | None:
         """Why a text with these keys is not used, as far as the splits decide it."""
@@ -128,7 +130,7 @@ def read_slices(folder: Path, source: Source) -> tuple[list[Path], Counts]:
             read = reader.skip(source.slice_rows)
         else:
             found = _write_slice(place, reader, source)
-            write_whole(counted, json.dumps(asdict(found)).encode())
+            write_bytes(counted, json.dumps(asdict(found)).encode())
             read = found.read
         counts.merge(found)
     for rows in reader.opened:
@@ -201,12 +203,5 @@ def write_table(path: Path, table: pa.Table) -> bytes:
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
     content = sink.getvalue().to_pybytes()
-    write_whole(path, content)
+    write_bytes(path, content)
     return content
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file beside its place and rename it."""
-    temporary = path.with_name(f".{path.name}.building")
-    temporary.write_bytes(content)
-    temporary.replace(path)

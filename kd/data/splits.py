@@ -304,14 +304,14 @@ def _check(counts: dict[str, Any]) -> None:
         )
 
 
-def require_shares(validation_share: float, test_share: float, limit: int | None) -> None:
-    """Raises:
-    KDError: shares or a limit that leave a split nothing.
+def require_shares(validation_share: float, test_share: float) -> None:
+    """Refuse shares that leave no rows to train on.
+
+    Raises:
+        KDError: their sum is 1 or more.
     """
-    if not (0 < validation_share < 1 and 0 < test_share < 1 and validation_share + test_share < 1):
+    if validation_share + test_share >= 1:
         raise KDError(
-            f"data.validation_share={validation_share} and data.test_share={test_share}: expected two "
-            "numbers above 0 whose sum is below 1, so that train keeps the rest"
+            f"data.validation_share={validation_share} and data.test_share={test_share}: expected two numbers whose "
+            f"sum is below 1, found {validation_share + test_share}; lower one, so that rows are left for train"
         )
-    if limit is not None and limit < 1:
-        raise KDError(f"data.limit={limit}: expected a number of rows above 0, or null for all")

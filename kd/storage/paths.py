@@ -1,4 +1,4 @@
-"""Names that become parts of paths stay names: none of them leaves the folder that it stands in."""
+"""Check names and relative paths from a configuration, so that none leads out of its folder. Needs no torch."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from kd.errors import KDError
 
 
 def plain_name(name: Any, key: str) -> str:
-    """A name for one folder or file.
+    """Return a name for one folder or file, as text.
 
     Args:
-        name: as a configuration has it.
-        key: where it stands, for the message.
+        name: the value in the configuration.
+        key: the key of the value, for the error message.
 
     Raises:
-        KDError: an empty one, or one that is more than a name.
+        KDError: the name is empty, or is a path.
     """
     text = str(name)
     if text in ("", ".", "..") or not text.isprintable() or set(text) & set("/\\|"):
@@ -26,7 +26,12 @@ def plain_name(name: Any, key: str) -> str:
 
 
 def inside(folder: Path, part: Any, key: str) -> Path:
-    """A place in a folder, by a relative path; symbolic links are not followed.
+    """Return the absolute path of a part of a folder. Symbolic links are not followed.
+
+    Args:
+        folder: where the part must be.
+        part: a relative path.
+        key: the key of the part in the configuration, for the error message.
 
     Raises:
         KDError: the path leads out of the folder.

@@ -152,9 +152,11 @@ def test_fingerprints_tell_tokenizers_apart():
 
 
 def test_what_is_out_of_range_or_missing_is_refused(tmp_path):
-    with pytest.raises(KDError, match=r"tokenizer\.min_count must be"):
+    with pytest.raises(KDError, match="min_count must be a whole number of at least 1, found 0"):
         WordTokenizer(min_count=0)
-    with pytest.raises(KDError, match=r"tokenizer\.max_size must be"):
+    with pytest.raises(KDError, match="max_size must be a whole number of at least 5, found 4"):
+        WordTokenizer(max_size=4)
+    with pytest.raises(KDError, match="max_size must be a whole number of at least 1 or null, found 0"):
         TeacherTokenizer(restrict=True, max_size=0)
     with pytest.raises(KDError, match="no tokenizer in"):
         PretrainedTokenizer(str(tmp_path / "nothing"))([])
