@@ -1,4 +1,4 @@
-"""Train, validation and test, cut by a hash of the text so that no text stands on both sides."""
+"""Divide rows into train, validation and test by a hash of the text, so that no text is in two splits."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from kd.data.store import Store, Table
 from kd.errors import KDError
 
 KEY_BYTES = 16
+TRAIN = 2
+"""Number of the train split, after test and validation."""
 NO_LETTER = re.compile(r"[\W_]+")
 ASCII_NO_LETTER = {code: None for code in range(128) if not chr(code).isalnum()}
-"""The same for ASCII, three times as fast."""
+"""For `str.translate`: removes the same characters from ASCII text, three times as fast."""
 FATES = (
     "filtered",
     "malformed",
@@ -35,11 +37,11 @@ FATES = (
     "removed_from_train",
     "limited",
 )
-"""Why a row that was read is not used; `Splits.counts` has one number for each."""
+"""The reasons why a row is not used. `Splits.counts` has the number of rows for each."""
 
 
 def normalise(text: str) -> str:
-    """What duplicates share: NFKC, case folded, white space collapsed; punctuation stays.
+    """Return a text in the form in which duplicates are equal: NFKC, case folded, white space collapsed.
 
     >>> normalise("  Not\\u00a0BAD!\\n")
     'not bad!'
@@ -50,10 +52,10 @@ def normalise(text: str) -> str:
 
 
 def text_keys(text: str) -> tuple[bytes, bytes]:
-    """Two keys of a text, 16 bytes of a SHA-256 each: one tells duplicates, one takes a side.
+    """Return two keys of a text, each 16 bytes of a SHA-256: its key and its side.
 
-    The side forgets punctuation and spaces as well, so that "it 's bad ." and "it's bad" never stand on
-    both sides of a split, while both may stay on one.
+    Texts with the same key are duplicates. Texts with the same side are always in the same split. The side ignores
+    punctuation and spaces as well: "it 's bad ." and "it's bad" are no duplicates, but never in two different splits.
 
     >>> text_keys("It 's bad .")[1] == text_keys("it's bad")[1]
     True
@@ -70,7 +72,7 @@ def _digest(text: str) -> bytes:
 
 
 def unusable(text: Any) -> str | None:
-    """Why nothing can be learnt from what stands in the text column, as one of `FATES`; None where something can."""
+    """Return why a value of the text column cannot be used, as one of `FATES`; None if it can."""
     if text is None:
         return "empty"
     if not isinstance(text, str):
@@ -89,13 +91,13 @@ def unusable(text: Any) -> str | None:
 
 @dataclass
 class Splits:
-    """Three data sets with columns ``text``, ``label`` (-100 where there is none) and ``line``.
+    """Three data sets with the columns ``text``, ``label`` (-100 if the row has none) and ``line``.
 
     Attributes:
         label_names: name of each label id.
-        counts: ``read``, ``used``, ``unlabelled`` (rows of train without a label), every one of `FATES`
-            (``read`` is ``used`` plus all of them), ``lines`` (fate -> "file:line" of the first 20) and
-            ``splits`` (name -> ``rows``, ``labels`` by name, ``unlabelled``, ``sha256``).
+        counts: ``read``, ``used``, ``unlabelled`` (rows of train without a label), each of `FATES` (``read`` is
+            ``used`` plus all of them), ``lines`` (one of `FATES` -> "file:line" of its first 20 rows) and ``splits``
+            (name -> ``rows``, ``labels`` by name, ``unlabelled``, ``sha256``).
     """
 
     train: Dataset
@@ -105,7 +107,7 @@ class Splits:
     counts: dict[str, Any] = field(default_factory=dict)
 
     def report(self) -> str:
-        """What was read, used and dropped, for the log."""
+        """Return how many rows were read, used and left out, for the log."""
         counts = self.counts
         lines = [f"data: {counts['read']:,} rows read, {counts['used']:,} used"]
         for name, split in counts["splits"].items():
@@ -125,17 +127,17 @@ class Splits:
 
 
 class SplitBuilder:
-    """Takes rows, drops those that cannot be used, and cuts what is left.
+    """Collects rows, leaves out those that cannot be used, and divides the rest into splits.
 
-    Add ``test`` and ``validation`` rows first, where they are given, then ``train``, then
-    ``unlabelled``: what comes later gives way. A text that is held out is removed from train.
+    Add the rows of ``test``, ``validation``, ``train`` and ``unlabelled`` in this order; only ``train`` is necessary.
+    A text of an earlier role is left out of the later ones, so that no text for evaluation is in train.
 
     Args:
         labels: turns the values of the label column into ids.
-        validation_share: part of the train rows that becomes validation, where none is given.
-        test_share: part of the train rows that becomes test, where none is given.
-        limit: of each role, use only that many rows, chosen by hash; None for all.
-        deduplicate: within a split, keep the first row of each text.
+        validation_share: part of the train rows that becomes validation, if no validation rows are added.
+        test_share: part of the train rows that becomes test, if no test rows are added.
+        limit: largest number of rows to use of each role, chosen by hash; None for all.
+        deduplicate: whether to use only the first row of each text in a split.
     """
 
     def __init__(
@@ -159,10 +161,15 @@ class SplitBuilder:
         self._read = 0
 
     def add(self, role: str, file: str, rows: Iterable[tuple[int, Any, Any]]) -> None:
-        """Add the ``(line, text, label value)`` of one file; role ``unlabelled`` reads no label.
+        """Add the rows of one file.
+
+        Args:
+            role: ``test``, ``validation``, ``train``, or ``unlabelled`` for rows whose label is not read.
+            file: name for the error messages.
+            rows: ``(line, text, label value)`` of each row.
 
         Raises:
-            KDError: a label outside the label names.
+            KDError: a label is not one of the label names.
         """
         self._given.add(role)
         self._files.append(file)
@@ -174,7 +181,7 @@ class SplitBuilder:
                 self._tallies[fate].add(f"{file}:{line}")
 
     def drop(self, fate: str, file: str, tally: Tally) -> None:
-        """Count rows that the reader left out itself."""
+        """Count rows of a file that were left out before `add`."""
         self._read += tally.count
         known = self._tallies[fate]
         room = max(0, LINES_KEPT - len(known.lines))
@@ -182,7 +189,7 @@ class SplitBuilder:
         known.lines += [f"{file}:{line}" for line in tally.lines[:room]]
 
     def _place(self, role: str, file: int, line: int, text: Any, value: Any) -> str | None:
-        """Store a row, or say why not."""
+        """Store a row and return None, or return why it is left out."""
         if fault := unusable(text):
             return fault
         key, side = text_keys(text)
@@ -192,7 +199,7 @@ class SplitBuilder:
         if label == IGNORED_LABEL:
             if role in ("test", "validation"):
                 return "unlabelled_held_out"
-            # Whether it may stay is known when all labelled rows are in.
+            # `_transferable` decides later, when all labelled rows are known.
             self._stores["unlabelled"].add(text, label, line, file, side)
             return None
         if role == "train" and (side in self._taken["test"] or side in self._taken["validation"]):
@@ -208,19 +215,19 @@ class SplitBuilder:
         return None
 
     def finish(self) -> Splits:
-        """Cut, check and count.
+        """Divide the rows into splits, check and count them.
 
         Raises:
-            KDError: a split without rows, or one class only in train.
+            KDError: a split has no rows, or train has only one class.
         """
         labelled = ("test", "validation", "train")
         tables = {role: self._within_limit(self._stores[role].table()) for role in labelled}
-        cut = self._sides(tables["train"])
-        for side, role in enumerate(("test", "validation")):
+        numbers = self._split_numbers(tables["train"])
+        for number, role in enumerate(("test", "validation")):
             if role not in self._given:
-                tables[role] = tables["train"].where(cut == side)
+                tables[role] = tables["train"].where(numbers == number)
         unlabelled = self._within_limit(self._transferable(self._stores["unlabelled"].table()))
-        tables["train"] = tables["train"].where(cut == 2).followed_by(unlabelled)
+        tables["train"] = tables["train"].where(numbers == TRAIN).followed_by(unlabelled)
         names, ids = self._labels.finish()
         counts: dict[str, Any] = {
             "read": self._read,
@@ -246,7 +253,7 @@ class SplitBuilder:
         return Splits(**datasets, label_names=names, counts=counts)
 
     def _within_limit(self, table: Table) -> Table:
-        """The rows of lowest hash; the bytes that choose are not those that cut."""
+        """Return the rows with the smallest hashes. These are other bytes than those that choose the split."""
         if self._limit is None or len(table) <= self._limit:
             return table
         chosen = np.zeros(len(table), dtype=bool)
@@ -254,8 +261,8 @@ class SplitBuilder:
         self._tallies["limited"].count += int((~chosen).sum())
         return table.where(chosen)
 
-    def _sides(self, table: Table) -> np.ndarray:
-        """0 for test, 1 for validation, 2 for train, by the position of the hash between 0 and 1."""
+    def _split_numbers(self, table: Table) -> np.ndarray:
+        """Return 0 for test, 1 for validation or 2 for train, by the hash of each row as a number in [0, 1)."""
         return np.digitize(table.sides[:, 0] / 2.0**64, self._borders())
 
     def _borders(self) -> tuple[float, float]:
@@ -264,16 +271,16 @@ class SplitBuilder:
         return test, test + (0.0 if "validation" in self._given else validation_share)
 
     def _transferable(self, table: Table) -> Table:
-        """Rows without label, less those whose text is held out or stands in train already."""
+        """Return the rows without a label whose texts are not in any other split."""
         test, validation, train = (self._taken[role] for role in ("test", "validation", "train"))
-        sides = self._sides(table)
+        numbers = self._split_numbers(table)
         stays = np.ones(len(table), dtype=bool)
         met = set(self._seen["train"])
         texts = (text for chunk in table.texts.chunks for text in chunk.to_pylist())
         for row, text in enumerate(texts):
             side = table.side(row)
             key = _digest(normalise(text))
-            if side in test or side in validation or (side in train and sides[row] != 2):
+            if side in test or side in validation or (side in train and numbers[row] != TRAIN):
                 fate = "removed_from_train"
             elif self._deduplicate and key in met:
                 fate = "duplicates"
@@ -287,20 +294,20 @@ class SplitBuilder:
 
 def _check(counts: dict[str, Any]) -> None:
     left_out = ", ".join(f"{counts[fate]:,} {fate.replace('_', ' ')}" for fate in FATES if counts[fate])
-    story = f"{counts['read']:,} rows were read" + (f"; left out: {left_out}" if left_out else "")
+    total = f"{counts['read']:,} rows were read" + (f"; left out: {left_out}" if left_out else "")
     for name, split in counts["splits"].items():
         if not split["rows"]:
             raise KDError(
                 f"the {name} split is empty: expected at least one row in each of train, validation and "
-                f"test; {story}; give more rows, larger shares, or the file of that split (data.{name}=...)"
+                f"test; {total}; give more rows, larger shares, or the file of that split (data.{name}=...)"
             )
     train = counts["splits"]["train"]
     present = [name for name, rows in train["labels"].items() if rows]
     if len(present) == 1:
         raise KDError(
-            f"one class only in the train split: all of its labelled rows "
+            f"only one class in the train split: all of its labelled rows "
             f"({train['labels'][present[0]]:,}) are {present[0]!r}, expected at least two classes; check "
-            f"data.label and data.where, or give more rows ({story})"
+            f"data.label and data.where, or give more rows ({total})"
         )
 
 

@@ -359,7 +359,7 @@ def test_labels_of_other_types(tmp_path):
         ("a.csv", "", {}, r"a.csv is empty; expected a first line with the names"),
         ("a.jsonl", "\n", {}, r"a.jsonl is empty"),
         ("a.txt", "x", {}, r"cannot tell the format .*expected .csv, .tsv, .jsonl, .parquet"),
-        ("a.parquet", "no", {}, r"is no Parquet file"),
+        ("a.parquet", "no", {}, r"is not a Parquet file, or is damaged .*; convert or download it again"),
         ("a.csv.gz", "no", {}, r"cannot read .*a.csv.gz"),
         (
             "a.csv",
@@ -376,8 +376,8 @@ def test_labels_of_other_types(tmp_path):
             {},
             r"line 2: a quote that opens there is never closed",
         ),
-        ("a.jsonl", '{"text": "x", "label": 1}\n{"text": \n', {}, r"line 2 is no JSON"),
-        ("a.jsonl", '["x", 1]\n', {}, r"line 1 holds a JSON list; expected one object a line"),
+        ("a.jsonl", '{"text": "x", "label": 1}\n{"text": \n', {}, r"line 2 is not JSON"),
+        ("a.jsonl", '["x", 1]\n', {}, r"line 1 holds a JSON list; expected one object in each line"),
         (
             "a.csv",
             "text,label\nx,2\n",
@@ -409,7 +409,7 @@ def test_the_line_of_a_bad_byte_is_right_far_into_the_file(tmp_path):
 
 def test_one_class_only_in_train(tmp_path):
     rows = [{"text": f"row {i}", "label": 1} for i in range(100)]
-    with pytest.raises(KDError, match=r"one class only in the train split: .*are 'positive'"):
+    with pytest.raises(KDError, match=r"only one class in the train split: .*are 'positive'"):
         from_files(str(write(tmp_path / "a.csv", rows)), label_names=NAMES)
 
 

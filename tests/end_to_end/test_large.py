@@ -390,10 +390,10 @@ def test_files_that_changed_are_another_transfer_set(files, reviews_file, splits
     source = replace(transfer.store.source, files=[changed])
     transfer.store.source = source
     (transfer.store.place / transfer.store.shards[0].name).unlink()
-    with pytest.raises(KDError, match="no longer those that"):
+    with pytest.raises(KDError, match="was built from, found others"):
         transfer.store.texts(0)
     taken = write_rows(tmp_path / "taken.jsonl", [splits.test["text"][0]])
-    with pytest.raises(KDError, match=r"found none among 1 rows .* \(1 removed_from_train\); give others"):
+    with pytest.raises(KDError, match=r"found none among 1 rows .* \(1 removed_from_train\); add other files"):
         Transfer.of(configuration([taken], reviews_file, tmp_path), splits)
 
 
