@@ -2,12 +2,13 @@
 
     python benchmarks/large.py [--rows 10000000] [--folder DIR] [--keep]
 
-A row is made of two Rotten Tomatoes sentences: the beginning of one and the end of the other, with one word removed and
-two words swapped. One row in a hundred is repeated. The rows are written to a Parquet file. A teacher with two layers of
-width 32 is fine-tuned on the labelled sentences and pseudo-labels the rows, and a DAN is trained on them for one epoch.
+A row is made of two Rotten Tomatoes sentences: the beginning of one and the end of the other, with one word removed
+and two words swapped. One row in a hundred is repeated. The rows are written to a Parquet file. A teacher with two
+layers of width 32 is fine-tuned on the labelled sentences and pseudo-labels the rows, and a DAN is trained on them for
+one epoch.
 
-Each phase is a process of its own; its peak of resident memory, with mapped files, is measured by the kernel. The first
-and the last 100,000 rows of a phase are compared, in seconds of the clock and, because other processes disturb these, in
+Each phase is a process of its own; the kernel measures its peak of resident memory, with mapped files. The first and
+the last 100,000 rows of a phase are compared in seconds of the clock and, because other processes disturb these, in
 seconds of the CPU. Labelling is killed once (SIGKILL) and started again.
 """
 
@@ -110,7 +111,7 @@ def size(place: Path) -> int:
 
 
 def spans(record: Path) -> Spans | None:
-    """Compare first and last rows by marks ``[rows so far, seconds, seconds of the CPU]``; None if they would overlap."""
+    """Compare first and last rows by marks ``[rows so far, seconds, CPU seconds]``; None if they would overlap."""
     marks = np.array(json.loads(record.read_text()))
     done = marks[:, 0] - marks[0, 0]
     if done[-1] < 3 * SPAN:

@@ -18,6 +18,7 @@ from kd.storage import locks
 
 HOLDER = """
 import sys, time
+sys.argv[0] = "kd"  # spares the import of torch
 from pathlib import Path
 from kd.storage import locks
 locks.LEASE, locks.TOUCH = map(float, sys.argv[2:4])
