@@ -48,12 +48,12 @@ def test_a_run_streams_what_kd_cache_build_has_labelled(options, files, tmp_path
 
 
 @pytest.mark.parametrize(("step", "processes"), [({"SLURM_STEP_ID": "0", "SLURM_PROCID": "1"}, 1), ({}, 2)])
-def test_labelling_in_a_slurm_job(fresh_options, monkeypatch, capfd, step, processes):
+def test_labelling_in_a_slurm_job(options, monkeypatch, capfd, step, processes):
     """A task of ``srun --ntasks=2`` is one of two that share the work; a script without srun starts them itself."""
     job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "kd", "SLURM_NTASKS": "2", "SLURM_NODEID": "0", "SLURM_LOCALID": "0"}
     for name, value in (job | step).items():
         monkeypatch.setenv(name, value)
-    assert run_kd("cache", "build", *fresh_options, "student=dan", "trainer.devices=2") == 0, capfd.readouterr().err
+    assert run_kd("cache", "build", *options, "student=dan", "trainer.devices=2") == 0, capfd.readouterr().err
     assert capfd.readouterr().out.count("labelled: ") == processes
 
 
