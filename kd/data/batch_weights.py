@@ -8,12 +8,7 @@ import numpy as np
 
 
 def row_counts(labels: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Return the number of rows and of labelled rows, ``[2, 2]``: of a batch over all ranks, and of this rank's part.
-
-    Args:
-        labels: labels of the batch over all ranks; a negative one means that the row has none.
-        own: labels of this rank's part.
-    """
+    """Count rows and labelled rows, ``[2, 2]``: of a batch over all ranks, by its labels, and of this rank's part."""
     return np.array([[len(part), np.count_nonzero(part >= 0)] for part in (labels, own)])
 
 

@@ -69,11 +69,7 @@ class Rows:
         return self
 
     def require(self, column: str, option: str) -> None:
-        """Refuse a file without this column.
-
-        Args:
-            column: its name.
-            option: the key that names the column in the configuration, for the error message.
+        """Refuse a file without this column; ``option`` is the key that names it in the configuration.
 
         Raises:
             KDError: the column is missing.

@@ -44,10 +44,6 @@ class LabelReader:
     def read(self, value: Any, file: str, line: int) -> int:
         """Return the code of a value, or -100 if it means "no label". `finish` gives the id of each code.
 
-        Args:
-            value: of the label column.
-            file, line: where the value was found, for the error message.
-
         Raises:
             KDError: the value is neither a label name nor a label id.
         """

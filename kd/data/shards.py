@@ -17,7 +17,7 @@ from filelock import SoftFileLease
 
 from kd.data.files import LINES_KEPT
 from kd.data.slices import Counts, Source, read_slices, repeated, write_table
-from kd.data.splits import FATES
+from kd.data.splits import left_out
 from kd.errors import KDError
 from kd.storage.files import write_bytes
 from kd.storage.locks import lock
@@ -158,10 +158,5 @@ class TextShards:
 
     def report(self) -> str:
         """Return how many rows were read, used and left out, for the log."""
-        lines = [f"transfer set: {self.counts.read:,} rows read, {self.rows:,} used, in {len(self):,} shards"]
-        for fate in FATES:
-            if count := self.counts.fates.get(fate):
-                more = ", ..." if count > 5 else ""
-                places = ", ".join(self.counts.lines[fate][:5])
-                lines.append(f"  left out, {fate.replace('_', ' ')}: {count:,} ({places}{more})")
-        return "\n".join(lines)
+        total = f"transfer set: {self.counts.read:,} rows read, {self.rows:,} used, in {len(self):,} shards"
+        return "\n".join([total, *left_out(self.counts.fates, self.counts.lines)])

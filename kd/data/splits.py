@@ -6,7 +6,7 @@ import hashlib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,6 +71,16 @@ def _digest(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()[:KEY_BYTES]
 
 
+def left_out(counts: Mapping[str, Any], lines: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Yield for each of `FATES` how many rows were left out, and the first of their lines, for the log."""
+    for fate in FATES:
+        if count := counts.get(fate):
+            places = lines.get(fate, [])
+            more = ", ..." if count > len(places[:5]) else ""
+            listed = f" ({', '.join(places[:5])}{more})" if places else ""
+            yield f"  left out, {fate.replace('_', ' ')}: {count:,}{listed}"
+
+
 def unusable(text: Any) -> str | None:
     """Return why a value of the text column cannot be used, as one of `FATES`; None if it can."""
     if text is None:
@@ -114,16 +124,7 @@ class Splits:
             balance = [f"{label} {rows:,}" for label, rows in split["labels"].items()]
             balance += [f"unlabelled {split['unlabelled']:,}"] * bool(split["unlabelled"])
             lines.append(f"  {name}: {split['rows']:,} ({', '.join(balance)})")
-        for fate in FATES:
-            if not counts[fate]:
-                continue
-            places = counts["lines"].get(fate, [])
-            more = ", ..." if counts[fate] > len(places[:5]) else ""
-            lines.append(
-                f"  left out, {fate.replace('_', ' ')}: {counts[fate]:,}"
-                + (f" ({', '.join(places[:5])}{more})" if places else "")
-            )
-        return "\n".join(lines)
+        return "\n".join([*lines, *left_out(counts, counts["lines"])])
 
 
 class SplitBuilder:
@@ -149,7 +150,7 @@ class SplitBuilder:
         deduplicate: bool = True,
     ):
         self._labels = labels
-        self._shares = (test_share, validation_share)
+        self._shares = {"test": test_share, "validation": validation_share}
         self._limit = limit
         self._deduplicate = deduplicate
         self._stores = {role: Store() for role in ("test", "validation", "train", "unlabelled")}
@@ -161,12 +162,7 @@ class SplitBuilder:
         self._read = 0
 
     def add(self, role: str, file: str, rows: Iterable[tuple[int, Any, Any]]) -> None:
-        """Add the rows of one file.
-
-        Args:
-            role: ``test``, ``validation``, ``train``, or ``unlabelled`` for rows whose label is not read.
-            file: name for the error messages.
-            rows: ``(line, text, label value)`` of each row.
+        """Add the ``(line, text, label value)`` of one file. The label of the role ``unlabelled`` is not read.
 
         Raises:
             KDError: a label is not one of the label names.
@@ -263,12 +259,8 @@ class SplitBuilder:
 
     def _split_numbers(self, table: Table) -> np.ndarray:
         """Return 0 for test, 1 for validation or 2 for train, by the hash of each row as a number in [0, 1)."""
-        return np.digitize(table.sides[:, 0] / 2.0**64, self._borders())
-
-    def _borders(self) -> tuple[float, float]:
-        test_share, validation_share = self._shares
-        test = 0.0 if "test" in self._given else test_share
-        return test, test + (0.0 if "validation" in self._given else validation_share)
+        test, validation = (0.0 if role in self._given else share for role, share in self._shares.items())
+        return np.digitize(table.sides[:, 0] / 2.0**64, (test, test + validation))
 
     def _transferable(self, table: Table) -> Table:
         """Return the rows without a label whose texts are not in any other split."""
@@ -293,8 +285,8 @@ class SplitBuilder:
 
 
 def _check(counts: dict[str, Any]) -> None:
-    left_out = ", ".join(f"{counts[fate]:,} {fate.replace('_', ' ')}" for fate in FATES if counts[fate])
-    total = f"{counts['read']:,} rows were read" + (f"; left out: {left_out}" if left_out else "")
+    dropped = ", ".join(f"{counts[fate]:,} {fate.replace('_', ' ')}" for fate in FATES if counts[fate])
+    total = f"{counts['read']:,} rows were read" + (f"; left out: {dropped}" if dropped else "")
     for name, split in counts["splits"].items():
         if not split["rows"]:
             raise KDError(

@@ -69,15 +69,13 @@ class Table:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def _numbers(self) -> tuple[np.ndarray, ...]:
+        return self.labels, self.lines, self.files, self.sides
+
     def where(self, mask: np.ndarray) -> Table:
         """Return the rows where a boolean mask is true."""
-        return Table(
-            self.texts.filter(pa.array(mask)),
-            self.labels[mask],
-            self.lines[mask],
-            self.files[mask],
-            self.sides[mask],
-        )
+        return Table(self.texts.filter(pa.array(mask)), *(column[mask] for column in self._numbers))
 
     def side(self, row: int) -> bytes:
         """Return the key of a row, as it was added."""
@@ -85,13 +83,8 @@ class Table:
 
     def followed_by(self, other: Table) -> Table:
         """Return these rows and then the other's."""
-        return Table(
-            pa.chunked_array([*self.texts.chunks, *other.texts.chunks], pa.string()),
-            np.concatenate([self.labels, other.labels]),
-            np.concatenate([self.lines, other.lines]),
-            np.concatenate([self.files, other.files]),
-            np.concatenate([self.sides, other.sides]),
-        )
+        texts = pa.chunked_array([*self.texts.chunks, *other.texts.chunks], pa.string())
+        return Table(texts, *map(np.concatenate, zip(self._numbers, other._numbers, strict=True)))
 
     def dataset(self) -> tuple[Dataset, str]:
         """Return the rows as a data set, and the SHA-256 of their texts and labels."""

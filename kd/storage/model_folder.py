@@ -106,11 +106,7 @@ def load_config(folder: Path) -> PretrainedConfig:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Load a model's tokenizer, set to truncate and pad on the right.
-
-    Raises:
-        KDError: the files cannot be read.
-    """
+    """Load a model's tokenizer, set to truncate and pad on the right. Raises `KDError` as `load_config` does."""
     tokenizer = _read(AutoTokenizer, folder)
     tokenizer.truncation_side = tokenizer.padding_side = "right"
     tokenizer.chat_template = None  # a classifier needs none, and saving would use its names as file names
@@ -148,16 +144,10 @@ def longest_text(config: PretrainedConfig) -> int | None:
 
 
 def require_length(name: str, config: PretrainedConfig, max_length: int, option: str) -> None:
-    """Refuse a maximal length that a model has no positions for.
-
-    Args:
-        name: of the model, for the error message.
-        config: the model's configuration.
-        max_length: tokens of the longest text.
-        option: the key of ``max_length`` in the configuration.
+    """Refuse a maximal length that a model has no positions for; ``option`` is its key in the configuration.
 
     Raises:
-        KDError: the length is too large; the message gives the largest possible one.
+        KDError: the length is too large. The message gives the largest possible one.
     """
     longest = longest_text(config)
     if longest is not None and max_length > longest:

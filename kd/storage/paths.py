@@ -10,14 +10,10 @@ from kd.errors import KDError
 
 
 def plain_name(name: Any, key: str) -> str:
-    """Return a name for one folder or file, as text.
-
-    Args:
-        name: the value in the configuration.
-        key: the key of the value, for the error message.
+    """Return the name of one folder or file, as text.
 
     Raises:
-        KDError: the name is empty, or is a path.
+        KDError: the name is empty, or is a path. The message names the ``key`` in the configuration.
     """
     text = str(name)
     if text in ("", ".", "..") or not text.isprintable() or set(text) & set("/\\|"):
@@ -26,15 +22,10 @@ def plain_name(name: Any, key: str) -> str:
 
 
 def inside(folder: Path, part: Any, key: str) -> Path:
-    """Return the absolute path of a part of a folder. Symbolic links are not followed.
-
-    Args:
-        folder: where the part must be.
-        part: a relative path.
-        key: the key of the part in the configuration, for the error message.
+    """Return the absolute path of ``part``, which is relative to the folder. Symbolic links are not followed.
 
     Raises:
-        KDError: the path leads out of the folder.
+        KDError: the path leads out of the folder. The message names the ``key`` in the configuration.
     """
     base = os.path.abspath(folder)
     place = os.path.abspath(os.path.join(base, str(part)))
