@@ -197,7 +197,7 @@ class PretrainedTokenizer(StudentTokenizer):
 
 
 def backend_json(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """Return a tokenizer as JSON, without truncation and padding, which are set anew at each call.
+    """Return a tokenizer as JSON, without truncation and padding, which change with each call.
 
     Raises:
         KDError: the tokenizer is written in pure Python.

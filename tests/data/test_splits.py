@@ -23,7 +23,7 @@ def three(tmp_path):
     return places
 
 
-def test_what_counts_as_the_same_text():
+def test_which_texts_are_the_same():
     assert normalise("\uff21  B\u00a0c\n") == "a b c"
     assert text_keys("Bad!")[0] != text_keys("bad")[0]
     assert text_keys("It 's BAD .")[1] == text_keys("it's bad")[1]
@@ -51,7 +51,7 @@ def test_splits_do_not_depend_on_pythons_hash_seed(tmp_path):
     assert done.stdout.strip() == str(from_files(str(path)).test["text"][:])
 
 
-def test_no_text_stands_on_two_sides(tmp_path):
+def test_no_text_is_in_two_splits(tmp_path):
     rows = reviews(200)
     variants = [{"text": f" {row['text'].upper()} !", "label": row["label"]} for row in rows]
     splits = from_files(str(write(tmp_path / "a.csv", rows + variants)))
@@ -171,7 +171,7 @@ def test_one_class_only_in_train(tmp_path):
         from_files(str(write(tmp_path / "a.csv", rows)), label_names=NAMES)
 
 
-def test_an_empty_test_file_is_not_replaced_by_a_cut(three):
+def test_an_empty_test_file_is_not_replaced_by_train_rows(three):
     raw(Path(three["test"]), "text,label\n")
     with pytest.raises(KDError, match="the test split is empty"):
         from_files(**three)

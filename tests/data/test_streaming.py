@@ -71,7 +71,7 @@ def test_the_order_is_that_of_seed_and_epoch_and_mixes_in_the_rows_in_memory():
 def test_each_batch_counts_by_its_share_of_the_step(accumulate, count):
     """Means over batches and ranks are means over the step's rows, and over its labelled rows."""
     unlabelled = small_split(31, [20] * 20)
-    value = np.random.default_rng(0).normal(size=len(unlabelled))  # what a loss says of a row, by its index
+    value = np.random.default_rng(0).normal(size=len(unlabelled))  # the loss of a row, by its index
     resident = replace(unlabelled.resident, labels=np.arange(31) % 2)
 
     def load(shard: int) -> EncodedSplit:

@@ -1,4 +1,4 @@
-"""Cutting word by word gives what the tokenizer gives, whatever stands in the text."""
+"""Tokenising word by word gives the same token ids as the tokenizer, for any text."""
 
 import random
 
@@ -92,7 +92,7 @@ def test_nothing_gives_nothing():
     assert [tokenize(word_pieces(), ["", " "], 8)[row].tolist() for row in range(2)] == [[2, 3], [2, 3]]
 
 
-def test_words_that_may_lean_on_their_neighbours_are_left_to_the_tokenizer():
+def test_words_that_may_depend_on_their_neighbours_are_left_to_the_tokenizer():
     def of(change) -> PreTrainedTokenizerFast:
         tokenizer = word_pieces()
         change(tokenizer)

