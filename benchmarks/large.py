@@ -1,13 +1,15 @@
-"""A transfer set of any size at flat memory: what reading, labelling and training take, first rows and last.
+"""Measure time and memory of reading, pseudo-labelling and training with a large streamed transfer set.
 
     python benchmarks/large.py [--rows 10000000] [--folder DIR] [--keep]
 
-Rows are made of the Rotten Tomatoes sentences by splicing two of them and dropping and swapping words, one in a hundred
-twice, and written to Parquet. A teacher of two layers, 32 wide, is fine-tuned on the labelled sentences and labels
-them; a DAN learns from them for one epoch. Every phase is a process of its own, whose peak of resident memory (mapped
-files included) the kernel tells. The first and the last 100,000 rows of a phase are timed between the moments at which
-shards or batches were done, by the clock and, since a busy machine disturbs that, in seconds of the CPU. Labelling is
-killed once (SIGKILL) and started again.
+A row is made of two Rotten Tomatoes sentences: the beginning of one and the end of the other, with one word removed
+and two words swapped. One row in a hundred is repeated. The rows are written to a Parquet file. A teacher with two
+layers of width 32 is fine-tuned on the labelled sentences and pseudo-labels the rows, and a DAN is trained on them for
+one epoch.
+
+Each phase is a process of its own; the kernel measures its peak of resident memory, with mapped files. The first and
+the last 100,000 rows of a phase are compared in seconds of the clock and, because other processes disturb these, in
+seconds of the CPU. Labelling is killed once (SIGKILL) and started again.
 """
 
 from __future__ import annotations
@@ -35,8 +37,8 @@ MAX_LENGTH = 32
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=10_000_000)
-    parser.add_argument("--folder", type=Path, help="where the rows and all that is made of them go")
-    parser.add_argument("--keep", action="store_true", help="leave the folder as it is in the end")
+    parser.add_argument("--folder", type=Path, help="where the rows and all other files are written")
+    parser.add_argument("--keep", action="store_true", help="do not delete the folder at the end")
     parser.add_argument("--phase", help=argparse.SUPPRESS)
     options = parser.parse_args()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -66,11 +68,11 @@ def main() -> None:
 
 
 Spans = dict[str, tuple[float, float]]
-"""Microseconds a row over the first and the last `SPAN` rows, by what they were measured with."""
+"""Clock or CPU -> microseconds for each of the first `SPAN` rows and of the last `SPAN` rows."""
 
 
 def report(name: str, seconds: float, peak: float, rows: int, record: Path | None = None, begun: float = 0.0) -> None:
-    """A line about a phase: its time a row, its peak of memory; then the first rows beside the last."""
+    """Print a phase's time and its peak of memory, and then compare its first and last rows."""
     line = f"{name:9} {seconds:7.0f} s  {1e6 * seconds / rows:6.1f} us a row  peak {peak:5.2f} GiB"
     if record:
         line += f"  first row after {json.loads(record.read_text())[0][1] - begun:.0f} s"
@@ -82,7 +84,7 @@ def report(name: str, seconds: float, peak: float, rows: int, record: Path | Non
 
 
 def phase(name: str, folder: Path, rows: int) -> tuple[float, float]:
-    """Run a phase in a process of its own; gives seconds and the peak of resident memory in GiB."""
+    """Run a phase in a process of its own. Return seconds, and the peak of resident memory in GiB."""
     command = [sys.executable, __file__, "--phase", name, "--folder", str(folder), "--rows", str(rows)]
     return finish(start(command, folder / f"{name}.log"), folder / f"{name}.log")
 
@@ -109,7 +111,7 @@ def size(place: Path) -> int:
 
 
 def spans(record: Path) -> Spans | None:
-    """From marks ``[rows so far, seconds, seconds of the CPU]``; None where first and last rows would overlap."""
+    """Compare first and last rows by marks ``[rows so far, seconds, CPU seconds]``; None if they would overlap."""
     marks = np.array(json.loads(record.read_text()))
     done = marks[:, 0] - marks[0, 0]
     if done[-1] < 3 * SPAN:
@@ -126,7 +128,7 @@ def mark(rows: int) -> list[float]:
 
 
 def sentences() -> list[list[str]]:
-    """The words of the labelled sentences that train."""
+    """Return the words of the labelled sentences in train."""
     from kd.commands.cache_build import composed
     from kd.config import build
 
@@ -134,7 +136,7 @@ def sentences() -> list[list[str]]:
 
 
 def generate(folder: Path, rows: int) -> None:
-    """Write the rows, a row group at a time."""
+    """Write the rows, one row group at a time."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -152,7 +154,7 @@ def generate(folder: Path, rows: int) -> None:
 
 
 def spliced(one: list[str], two: list[str], cut: float, resume: float, drop: float, swap: float) -> str:
-    """The beginning of one sentence and the end of another, less a word, and with two neighbours swapped."""
+    """Join the beginning of one sentence and the end of another, remove a word and swap two neighbours."""
     words = one[: 3 + int(cut * len(one))][:14] + two[int(resume * len(two)) :][:10]
     del words[int(drop * len(words))]
     place = int(swap * (len(words) - 1))
@@ -161,7 +163,7 @@ def spliced(one: list[str], two: list[str], cut: float, resume: float, drop: flo
 
 
 def overrides(folder: Path) -> list[str]:
-    """What ``kd cache build`` and the training are told."""
+    """Return the overrides for ``kd cache build`` and for training."""
     return [
         *("method=distillation", "student=dan", "student.embedding_size=32", "student.hidden_size=64"),
         *("tokenizer=teacher", "embeddings=random", "teacher=hf", f"teacher.name_or_path={folder / 'backbone'}"),
@@ -179,7 +181,7 @@ def configuration(folder: Path):
 
 
 def read(folder: Path, rows: int) -> None:
-    """Make the teacher's backbone, and the shards of texts."""
+    """Make the teacher's pretrained model and the shards of texts."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
@@ -210,7 +212,7 @@ def read(folder: Path, rows: int) -> None:
 
 
 def label(folder: Path, rows: int) -> None:
-    """Label, killed once in the middle and started again."""
+    """Pseudo-label the rows: kill the process once, and start it again."""
     command, log = [sys.executable, "-m", "kd", "cache", "build", *overrides(folder)], folder / "label.log"
     shards = -(-rows // SHARD_ROWS)
     started = start(command, log)
@@ -240,7 +242,7 @@ def label(folder: Path, rows: int) -> None:
 
 
 def labelled(folder: Path) -> dict[str, float]:
-    """When the logits of each shard were whole."""
+    """Return when the logits of each shard were complete."""
     found = {}
     for place in folder.glob("outputs/transfer/*/teacher_cache/*/meta.json"):
         if ".building" not in place.parent.name and json.loads(place.read_text())["key"]["column"] == "logits":
@@ -249,13 +251,13 @@ def labelled(folder: Path) -> dict[str, float]:
 
 
 def processor_seconds(process: int) -> float | None:
-    """What a process has used of the CPU; None when it has ended (Linux)."""
+    """Return the CPU seconds that a process has used; None if it has ended. Only on Linux."""
     state, *figures = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return None if state == "Z" else sum(map(int, figures[10:12])) / os.sysconf("SC_CLK_TCK")
 
 
 def train(folder: Path, rows: int) -> None:
-    """One epoch, with a mark every ten batches."""
+    """Train for one epoch, with a mark after each ten batches."""
     import lightning
 
     from kd.training import single_run

@@ -1,1 +1,1 @@
-"""From raw texts to batches."""
+"""Read texts, split, tokenise and batch them."""

@@ -1,4 +1,4 @@
-"""Token rows of unequal length: kept ragged, batched by length, padded only to the longest in a batch."""
+"""Tokenise texts, batch rows of similar length, and pad each batch only to its longest row."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedTokenizerBase
 
 from kd.contract import Batch
-from kd.data.wordwise import word_cutter
+from kd.data.wordwise import wordwise_tokenizer
 
 TOKENIZE_CHUNK = 1_000
-"""Texts a call to the tokenizer: enough for its threads, few enough to keep memory flat."""
-CUT_CHUNK = 16_384
-"""Texts that share their words: more of them cost less each and hold more at once."""
+"""Texts in one call of the tokenizer: enough for its threads, few enough for little memory."""
+WORDWISE_CHUNK = 16_384
+"""Texts that are tokenised word by word at a time: more texts take less time each, but more memory."""
 
 
 @dataclass(frozen=True)
 class Ragged:
-    """Rows of unequal length in one array: row i is ``values[offsets[i]:offsets[i + 1]]``."""
+    """Rows of different lengths in one array. Row i is ``values[offsets[i]:offsets[i + 1]]``."""
 
     values: np.ndarray
     offsets: np.ndarray
@@ -40,7 +40,7 @@ class Ragged:
         return np.diff(self.offsets)
 
     def take(self, rows: np.ndarray) -> Ragged:
-        """These rows, in this order."""
+        """Return these rows, in this order."""
         lengths = self.lengths[rows]
         offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         places = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
@@ -48,16 +48,16 @@ class Ragged:
 
     @classmethod
     def joined(cls, parts: Sequence[Ragged]) -> Ragged:
-        """The rows of all parts, one part after the other."""
+        """Join parts, one after the other."""
         lengths = np.concatenate([part.lengths for part in parts])
         offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         return cls(np.concatenate([part.values for part in parts]), offsets)
 
     def padded(self, rows: Sequence[int], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The rows right-padded to the longest of them.
+        """Return rows of token ids, padded on the right to the longest of them.
 
         Returns:
-            ids ``[B, L]`` int64 and attention mask ``[B, L]`` int64, with L at least 1.
+            ids and attention mask, both ``[B, L]`` int64, with L at least 1.
         """
         rows = np.asarray(rows, dtype=np.int64)
         starts, lengths = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
@@ -68,7 +68,7 @@ class Ragged:
         return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
 
     def vectors(self, rows: Sequence[int]) -> torch.Tensor:
-        """Rows of vectors ``[B, L, d]``, zero after the end of each; the values are ``[sum of lengths, d]``."""
+        """Return rows of vectors ``[B, L, d]``, padded with zeros, if the values are ``[sum of lengths, d]``."""
         rows = np.asarray(rows, dtype=np.int64)
         starts, lengths = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
         padded = np.zeros((len(rows), max(1, lengths.max(initial=0)), *self.values.shape[1:]), self.values.dtype)
@@ -78,36 +78,36 @@ class Ragged:
 
 
 def in_slices(texts: Sequence[str]) -> Iterator[str]:
-    """The texts one by one, read many at a time: what a column of a data set gives far faster."""
+    """Yield texts one by one, but read them in slices, which is far faster for a column of a data set."""
     return chain.from_iterable(texts[start : start + TOKENIZE_CHUNK] for start in range(0, len(texts), TOKENIZE_CHUNK))
 
 
 def labels_of(split: datasets.Dataset) -> np.ndarray:
-    """The label column ``[N]`` int64, straight from Arrow."""
+    """Return the label column, ``[N]`` int64."""
     return split.with_format("numpy")["label"][:].astype(np.int64)
 
 
 class StoredTexts(Sequence[str], ABC):
-    """Texts on disk, of which most is known without reading them."""
+    """Texts on disk whose number, hash and token ids are available without reading the texts."""
 
     hash: str
-    """As `kd.teacher.cache.texts_hash` gives it."""
+    """The result of `kd.teacher.cache.texts_hash`."""
 
     @abstractmethod
     def tokens(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Ragged:
-        """As `tokenize` cuts them; kept on disk as well."""
+        """Return the result of `tokenize`, which is also kept on disk."""
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> Ragged:
-    """Token ids of all texts, special tokens included, cut at ``max_length``."""
+    """Return the token ids of texts with special tokens, truncated to ``max_length`` tokens."""
     if isinstance(texts, StoredTexts):
         return texts.tokens(tokenizer, max_length)
-    cutter = word_cutter(tokenizer)
+    wordwise = wordwise_tokenizer(tokenizer)
     pieces, lengths = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
-    size = CUT_CHUNK if cutter else TOKENIZE_CHUNK
+    size = WORDWISE_CHUNK if wordwise else TOKENIZE_CHUNK
     for start in range(0, len(texts), size):
         slice_ = list(texts[start : start + size])
-        ids, counts = cutter(slice_, max_length) if cutter else _one_by_one(tokenizer, slice_, max_length)
+        ids, counts = wordwise(slice_, max_length) if wordwise else _one_by_one(tokenizer, slice_, max_length)
         pieces.append(ids)
         lengths.append(counts)
     return Ragged(np.concatenate(pieces), np.concatenate([[0], np.cumsum(np.concatenate(lengths), dtype=np.int64)]))
@@ -120,16 +120,16 @@ def _one_by_one(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length
 
 @dataclass(frozen=True)
 class EncodedSplit(Dataset):
-    """A split ready to batch; indexing with a list of rows gives a `kd.contract.Batch`.
+    """A tokenised split. Indexing it with a list of rows gives a `kd.contract.Batch`.
 
     Args:
-        tokens: the student's token ids.
-        labels: ``[N]``, -100 where there is none.
-        padding: the student tokenizer's padding id.
-        teacher_tokens: the teacher's token ids, only where a live teacher reads another tokenizer.
-        teacher_padding: the teacher tokenizer's padding id.
-        columns: further arrays of N rows that travel with the batch, such as ``teacher_logits``; `Ragged`
-            where a row holds a vector for each of its tokens.
+        tokens: token ids for the student.
+        labels: label ids ``[N]``; -100 means that the row has none.
+        padding: padding id of the student's tokenizer.
+        teacher_tokens: token ids for the teacher, only if it runs during training and has another tokenizer.
+        teacher_padding: padding id of the teacher's tokenizer.
+        columns: more arrays of N rows for the batch, such as ``teacher_logits``; `Ragged` if a row has a vector for
+            each of its tokens.
     """
 
     tokens: Ragged
@@ -162,7 +162,7 @@ class EncodedSplit(Dataset):
         return batch | {name: _stacked(column, rows) for name, column in self.columns.items()}
 
     def take(self, rows: np.ndarray) -> EncodedSplit:
-        """These rows, in this order, as a split of their own."""
+        """Return a split with these rows, in this order."""
         columns = {
             name: column.take(rows) if isinstance(column, Ragged) else column[rows]
             for name, column in self.columns.items()
@@ -172,11 +172,11 @@ class EncodedSplit(Dataset):
     def sampler(
         self, batch_size: int, shuffle: bool = False, seed: int = 0, rank: int = 0, world_size: int = 1
     ) -> LengthBucketSampler:
-        """The order of its batches."""
+        """Return a sampler of batches. The arguments are those of `LengthBucketSampler`."""
         return LengthBucketSampler(self.tokens.lengths, batch_size, shuffle, seed, rank, world_size)
 
     def padding_share(self, sampler: LengthBucketSampler) -> float:
-        """The share of padding among the tokens of an epoch."""
+        """Return the share of padding among all tokens of an epoch."""
         return padding_share(self.tokens.lengths, list(sampler))
 
 
@@ -185,20 +185,21 @@ def _stacked(column: np.ndarray | Ragged, rows: np.ndarray) -> torch.Tensor:
 
 
 class LengthBucketSampler(Sampler[list[int]]):
-    """Batches of rows of like length.
+    """Samples batches of rows of similar length.
 
-    Shuffled: the rows are permuted, cut into pools of ``pool`` batches, sorted by length within a
-    pool, cut into batches, and the batches are permuted. Not shuffled: sorted by length once, longest
-    first, so that running out of memory shows in the first batch. The order depends on ``seed`` and the
-    epoch alone. Every row comes exactly once an epoch over all ranks, and all ranks get as many batches.
+    With ``shuffle``, the rows are permuted and divided into pools of ``pool`` batches. Each pool is sorted by length
+    and divided into batches, and all batches are permuted. The order depends only on ``seed`` and the epoch. Without
+    ``shuffle``, the rows are sorted by length, longest first, so that a lack of memory shows in the first batch.
+
+    In an epoch each row is in exactly one batch of one rank, and all ranks have the same number of batches.
 
     Args:
-        lengths: ``[N]`` tokens a row.
-        batch_size: rows a batch and rank.
-        shuffle: permute anew each epoch.
+        lengths: ``[N]`` number of tokens in each row.
+        batch_size: rows in a batch of one rank.
+        shuffle: whether to permute the rows, differently in each epoch.
         seed: of the permutations.
-        rank, world_size: this process among those that share the rows.
-        pool: batches a pool; larger pads less and mixes less.
+        rank, world_size: number of this process, and of all processes.
+        pool: batches in a pool; a larger pool needs less padding, but its batches are less random.
     """
 
     def __init__(
@@ -216,7 +217,7 @@ class LengthBucketSampler(Sampler[list[int]]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before each epoch."""
+        """Set the epoch. Lightning calls this before each epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -227,26 +228,26 @@ class LengthBucketSampler(Sampler[list[int]]):
             yield self.own(rows).tolist()
 
     def own(self, rows: np.ndarray) -> np.ndarray:
-        """This rank's part of a batch."""
+        """Return this rank's part of a batch."""
         return np.array_split(rows, self.world_size)[self.rank]
 
     def global_batches(self) -> list[np.ndarray]:
-        """The rows of each batch of this epoch, over all ranks."""
+        """Return the rows of each batch of this epoch, over all ranks."""
         whole = self.batch_size * self.world_size
         if not self.shuffle:
-            return self._cut(np.argsort(-self.lengths, kind="stable"), whole)
+            return self._divided(np.argsort(-self.lengths, kind="stable"), whole)
         generator = np.random.default_rng([self.seed, self.epoch])
         rows = generator.permutation(len(self.lengths))
-        # A rest too small to give every rank a row must sit at the very end, where it joins the batch before it.
+        # A last pool with fewer rows than ranks cannot be a batch, so it is joined to the pool before it.
         pools = [rows[start : start + whole * self.pool] for start in range(0, len(rows), whole * self.pool)]
         if len(pools) > 1 and len(pools[-1]) < self.world_size:
             pools[-2:] = [np.concatenate(pools[-2:])]
         batches = []
         for rows in pools:
-            batches += self._cut(rows[np.argsort(self.lengths[rows], kind="stable")], whole)
+            batches += self._divided(rows[np.argsort(self.lengths[rows], kind="stable")], whole)
         return [batches[position] for position in generator.permutation(len(batches))]
 
-    def _cut(self, rows: np.ndarray, size: int) -> list[np.ndarray]:
+    def _divided(self, rows: np.ndarray, size: int) -> list[np.ndarray]:
         batches = [rows[start : start + size] for start in range(0, len(rows), size)]
         if len(batches) > 1 and len(batches[-1]) < self.world_size:
             batches[-2:] = [np.concatenate(batches[-2:])]
@@ -254,13 +255,13 @@ class LengthBucketSampler(Sampler[list[int]]):
 
 
 def batch_count(rows: int, batch_size: int, world_size: int) -> int:
-    """Batches a rank and epoch: a rest that cannot give every rank a row joins the batch before it."""
+    """Return the batches of a rank in an epoch. A last batch with fewer rows than ranks is joined to another one."""
     batches, rest = divmod(rows, batch_size * world_size)
     return batches + (rest >= world_size or batches == 0)
 
 
 def padding_share(lengths: np.ndarray, batches: Sequence[Sequence[int]]) -> float:
-    """The share of padding among all tokens that these batches hold."""
+    """Return the share of padding among all tokens of these batches."""
     real = sum(int(lengths[rows].sum()) for rows in batches)
     total = sum(len(rows) * int(lengths[rows].max()) for rows in batches)
     return 1 - real / total

@@ -1,4 +1,4 @@
-"""Rows out of files, one at a time, each with the number of its line: CSV, TSV, JSONL, Parquet and Arrow."""
+"""Read CSV, TSV, JSONL, Parquet and Arrow files, one row at a time, each with its line number."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kd.errors import KDError
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".arrow")
 BINARY = (".parquet", ".arrow")
 LARGEST_FIELD = 1 << 27
-"""Characters in one CSV field; beyond that somebody forgot a closing quote."""
+"""Characters in one CSV field. In a longer one, a closing quote is missing."""
 LINES_KEPT = 20
 
 Row = dict[str, Any]
@@ -28,28 +28,28 @@ NumberedRow = tuple[int, Row]
 
 @dataclass
 class Tally:
-    """How many rows shared a fate, and where the first of them are."""
+    """The number of rows that were left out for one reason, and the lines of the first of them."""
 
     count: int = 0
     lines: list[Any] = field(default_factory=list)
 
     def add(self, line: Any) -> None:
-        """Count a row; only the first `LINES_KEPT` are remembered."""
+        """Count a row. Only the lines of the first `LINES_KEPT` rows are kept."""
         self.count += 1
         if len(self.lines) < LINES_KEPT:
             self.lines.append(line)
 
 
 class Rows:
-    """The rows of one file as ``(line, {column: value})``; read once, while iterated over.
+    """The rows of one file as ``(line, {column: value})``. They are read during iteration, which is possible once.
 
-    Lines count from 1, the header's included; a row that spans lines has the number of its first. Rows
-    of a Parquet or Arrow file count from 1.
+    Lines are numbered from 1, the header included; a row of several lines has the number of its first line. In a
+    Parquet or Arrow file, the rows are numbered from 1.
 
     Attributes:
         columns: names in the file's order (JSONL: those of the first row).
-        malformed: rows left out for a wrong number of fields or misplaced quotes.
-        blank: lines left out because nothing stands on them.
+        malformed: rows left out because of a wrong number of fields or misplaced quotes.
+        blank: empty lines.
     """
 
     def __init__(self, path: Path, encoding: str):
@@ -64,13 +64,15 @@ class Rows:
         return self._rows
 
     def only(self, *columns: str) -> Rows:
-        """The rows with at least these columns, and no others where the format spares reading them."""
+        """Read only these columns, if the format can skip the others."""
         self.wanted = list(columns)
         return self
 
     def require(self, column: str, option: str) -> None:
-        """Raises:
-        KDError: where the file has no such column; ``option`` is what the user would set.
+        """Refuse a file without this column; ``option`` is the key that names it in the configuration.
+
+        Raises:
+            KDError: the column is missing.
         """
         if column not in self.columns:
             raise KDError(
@@ -80,28 +82,25 @@ class Rows:
 
 
 def read_rows(path: str | Path, encoding: str = "utf-8") -> Rows:
-    """Open a file of rows; memory holds one row (Parquet: a thousand; Arrow: a batch as it was written) at a time.
+    """Open a file of rows. Memory holds one row at a time (Parquet: 1,000 rows; Arrow: a record batch of the file).
 
     Args:
-        path: .csv (quoted fields), .tsv (as in GLUE: quotes are plain characters), .jsonl (one object a
-            line), each also with .gz; .parquet; .arrow (a file or a stream of record batches).
-        encoding: of the text formats; a byte order mark before UTF-8 is dropped.
-
-    Returns:
-        `Rows`, which keeps every column of the input.
+        path: .csv (fields may be quoted), .tsv (as in GLUE, quotes are normal characters) or .jsonl (one object in
+            each line), each also with .gz; .parquet; .arrow (a file or a stream of record batches).
+        encoding: of the text formats. A byte order mark before UTF-8 is removed.
 
     Raises:
-        KDError: no such file, an unknown suffix, an empty file, a column name twice; while iterated
-            over: text that is not in ``encoding``, a JSON line that is none, a quote left open.
+        KDError: the file is missing or empty, its suffix is unknown, or two columns have the same name; during
+            iteration: text that is not in ``encoding``, a line that is not JSON, a quote that is never closed.
     """
     return Rows(Path(path), encoding)
 
 
 def file_format(path: Path) -> str:
-    """The suffix that says how a file is read, ``.gz`` left aside.
+    """Return the suffix of a file, without ``.gz``.
 
     Raises:
-        KDError: for any other than those of `SUFFIXES`.
+        KDError: the suffix is not one of `SUFFIXES`.
     """
     suffixes = [suffix.lower() for suffix in path.suffixes]
     packed = suffixes[-1:] == [".gz"]
@@ -116,24 +115,24 @@ def file_format(path: Path) -> str:
 
 @contextmanager
 def _opened(path: Path, encoding: str) -> Iterator[TextIO]:
-    """A text file whose line ends (LF, CR LF, CR) are recognised and left as they are."""
+    """Open a text file. Its line ends (LF, CR LF, CR) are not changed."""
     try:
         codec = codecs.lookup(encoding).name
     except LookupError:
-        raise KDError(f"unknown encoding {encoding!r}; expected one such as utf-8, latin-1 or gb18030") from None
+        raise KDError(f"unknown encoding {encoding!r}: expected one such as utf-8, latin-1 or gb18030") from None
     codec = "utf-8-sig" if codec == "utf-8" else codec
     try:
         with _binary(path) as raw, io.TextIOWrapper(raw, encoding=codec, newline="") as stream:
             yield stream
     except UnicodeError as error:
         raise KDError(
-            f"{path}{_undecodable(path, codec)} not {encoding} text; convert the file, or name its encoding, "
+            f"{path}{_undecodable(path, codec)} not {encoding} text; convert the file, or set its encoding, "
             "for example data.encoding=latin-1"
         ) from error
     except OSError as error:
         raise KDError(_unreadable(path, error)) from error
     except (EOFError, zlib.error) as error:
-        raise KDError(f"{path} is no whole gzip file ({error}); fetch or pack it again") from error
+        raise KDError(f"{path} is not a complete gzip file ({error}); download or compress it again") from error
 
 
 def _binary(path: Path) -> io.BufferedIOBase:
@@ -147,7 +146,7 @@ def _unreadable(path: Path, error: OSError) -> str:
 
 
 def _undecodable(path: Path, codec: str) -> str:
-    """Where the first byte that is not in ``codec`` stands: a second pass, taken only on failure."""
+    """Return the position of the first byte that is not in ``codec``, in words. This reads the file a second time."""
     decoder = codecs.getincrementaldecoder(codec)()
     line, after_cr = 1, False
     with _binary(path) as stream:
@@ -159,7 +158,7 @@ def _undecodable(path: Path, codec: str) -> str:
                 fault = f"byte 0x{error.object[error.start]:02X} is"
             except UnicodeError:
                 return " is"
-            # A CR LF that falls on the border of two chunks is one line end.
+            # A CR LF that is divided between two chunks is one line end.
             line += text.count("\n") + text.count("\r") - text.count("\r\n")
             line -= after_cr and text.startswith("\n")
             after_cr = text.endswith("\r")
@@ -172,7 +171,7 @@ def _delimited(delimiter: str, quoting: int) -> Callable[[Rows, str], Iterator[A
     def read(rows: Rows, encoding: str) -> Iterator[Any]:
         csv.field_size_limit(LARGEST_FIELD)
         with _opened(rows.path, encoding) as stream:
-            # strict: a stray quote makes a row unusable instead of swallowing its neighbours unseen.
+            # strict: a misplaced quote makes one row malformed; otherwise it would silently swallow the next rows.
             reader = csv.reader(stream, delimiter=delimiter, quoting=quoting, strict=True)
             parsed = _parsed(rows.path, reader)
             line, header = next(((line, fields) for line, fields in parsed if fields != []), (0, None))
@@ -192,7 +191,7 @@ def _delimited(delimiter: str, quoting: int) -> Callable[[Rows, str], Iterator[A
 
 
 def _parsed(path: Path, reader: Any) -> Iterator[tuple[int, list[str] | None]]:
-    """Each row's first line and its fields; None for fields where a stray quote stands among them."""
+    """Yield the first line and the fields of each row; the fields are None if a quote in them is misplaced."""
     while True:
         line = reader.line_num + 1
         try:
@@ -212,7 +211,7 @@ def _parsed(path: Path, reader: Any) -> Iterator[tuple[int, list[str] | None]]:
 def _named_once(path: Path, columns: Sequence[str]) -> list[str]:
     twice = sorted({column for column in columns if list(columns).count(column) > 1})
     if twice:
-        raise KDError(f"{path} has more than one column {twice[0]!r}; give each column its own name")
+        raise KDError(f"{path} has more than one column {twice[0]!r}; give each column a name of its own")
     return list(columns)
 
 
@@ -227,11 +226,11 @@ def _jsonl(rows: Rows, encoding: str) -> Iterator[Any]:
                 row = json.loads(content)
             except (ValueError, RecursionError) as error:
                 raise KDError(
-                    f"{rows.path}, line {line} is no JSON ({error}); expected one whole object a line"
+                    f"{rows.path}, line {line} is not JSON ({error}); expected one complete object in each line"
                 ) from error
             if not isinstance(row, dict):
                 raise KDError(
-                    f"{rows.path}, line {line} holds a JSON {type(row).__name__}; expected one object a "
+                    f"{rows.path}, line {line} holds a JSON {type(row).__name__}; expected one object in each "
                     'line, such as {"text": "...", "label": 1}'
                 )
             if first:
@@ -239,16 +238,16 @@ def _jsonl(rows: Rows, encoding: str) -> Iterator[Any]:
                 first = False
             yield line, row
     if first:
-        raise KDError(f"{rows.path} is empty; expected one JSON object a line")
+        raise KDError(f"{rows.path} is empty; expected one JSON object in each line")
 
 
 def _parquet(rows: Rows, encoding: str) -> Iterator[Any]:
     from pyarrow import parquet
 
-    # Without a read-ahead of whole row groups, memory does not depend on how large they are.
+    # Without reading whole row groups ahead, memory does not depend on their size.
     with _columnar(rows.path), parquet.ParquetFile(rows.path, pre_buffer=False, buffer_size=1 << 20) as file:
         yield _named_once(rows.path, file.schema_arrow.names)
-        # No threads: a sweep's fork server reads too, and theirs would stay in it.
+        # No threads: a sweep's fork server reads files as well, and a process with threads must not fork.
         yield from _numbered(file.iter_batches(batch_size=1000, columns=rows.wanted, use_threads=False))
 
 
@@ -285,7 +284,8 @@ def _columnar(path: Path) -> Iterator[None]:
     try:
         yield
     except pyarrow.ArrowException as error:
-        raise KDError(f"{path} is no {name} file, or a damaged one ({str(error).splitlines()[0]})") from error
+        reason = str(error).splitlines()[0]
+        raise KDError(f"{path} is not a {name} file, or is damaged ({reason}); convert or download it again") from error
     except OSError as error:
         raise KDError(_unreadable(path, error)) from error
 

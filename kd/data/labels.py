@@ -1,4 +1,4 @@
-"""Values of a label column -> label ids."""
+"""Turn the values of a label column into label ids."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from kd.contract import IGNORED_LABEL
 from kd.errors import KDError
 
 MOST_INFERRED = 1000
+"""Label names found in the data; a column with more values does not hold labels."""
 
 
 def require_label_names(names: Sequence[Any] | None) -> list[str] | None:
-    """The label names as strings.
+    """Return the label names as text.
 
     Raises:
-        KDError: fewer than two, or one twice.
+        KDError: there are fewer than two names, or two are the same.
     """
     if names is None:
         return None
@@ -28,11 +29,11 @@ def require_label_names(names: Sequence[Any] | None) -> list[str] | None:
 
 
 class LabelReader:
-    """Reads labels by name or by id; without names it learns them from what it reads.
+    """Reads labels that are names or ids. Without given names, it collects the values of the column.
 
     Args:
-        names: name of each id; None to take the values found, sorted (as numbers where all are).
-        unlabelled: values that mean "no label", beside an empty cell and -100.
+        names: name of each id; None for the values found, sorted (as numbers if all are numbers).
+        unlabelled: values that mean "no label", in addition to an empty cell and -100.
     """
 
     def __init__(self, names: Sequence[str] | None = None, unlabelled: Sequence[str] = ()):
@@ -41,10 +42,10 @@ class LabelReader:
         self._unlabelled = {"", str(IGNORED_LABEL), *unlabelled}
 
     def read(self, value: Any, file: str, line: int) -> int:
-        """The code of a value, -100 where there is no label; `finish` turns codes into ids.
+        """Return the code of a value, or -100 if it means "no label". `finish` gives the id of each code.
 
         Raises:
-            KDError: a value that is neither a label name nor a label id.
+            KDError: the value is neither a label name nor a label id.
         """
         text = _text(value)
         if text in self._unlabelled:
@@ -69,17 +70,17 @@ class LabelReader:
         )
 
     def finish(self) -> tuple[list[str], np.ndarray]:
-        """The label names, and the id of each code.
+        """Return the label names, and the id of each code.
 
         Raises:
-            KDError: no two different labels were read, and no names are known.
+            KDError: no names were given, and fewer than two different labels were read.
         """
         if self._names is not None:
             return self._names, np.arange(len(self._names))
         if len(self._codes) < 2:
             found = ", ".join(map(_short, self._codes)) or "none"
             raise KDError(
-                f"one class only, or none: expected at least two different labels, found {found}; check "
+                f"fewer than two classes: expected at least two different labels, found {found}; check "
                 "data.label and data.where, or name the classes with data.label_names"
             )
         values = list(self._codes)
@@ -88,7 +89,7 @@ class LabelReader:
 
 
 def _text(value: Any) -> str:
-    """A label as it would stand in a CSV file; a whole number without its fraction (1.0 -> 1)."""
+    """Return a label as text, and a whole number without its fraction (1.0 -> 1)."""
     if value is None or value != value:
         return ""
     if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):

@@ -1,4 +1,4 @@
-"""The one DataModule that every method shares."""
+"""Give the batches of the training and validation splits to Lightning, for every method."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from kd.errors import KDError
 
 
 class TextDataModule(lightning.LightningDataModule):
-    """Length-bucketed, dynamically padded batches of encoded splits.
+    """The batches of tokenised splits, in which rows of similar length are padded to the longest row.
 
-    The samplers split the rows over the ranks themselves: the Trainer must be built with
-    ``use_distributed_sampler=False``.
+    The samplers divide the rows among the ranks themselves, so the Trainer needs ``use_distributed_sampler=False``.
 
     Args:
-        train, validation: encoded splits.
-        batch_size: training rows a batch and rank.
+        train, validation: tokenised splits.
+        batch_size: rows in a training batch of one rank.
         seed: of the order of the batches.
-        evaluation_batch_size: rows a batch and rank where nothing is learnt.
+        evaluation_batch_size: rows in a validation batch of one rank.
     """
 
     def __init__(
@@ -38,24 +37,24 @@ class TextDataModule(lightning.LightningDataModule):
         self.evaluation_batch_size = evaluation_batch_size
 
     def train_sampler(self, rank: int = 0, world_size: int = 1) -> Sampler:
-        """The order of the training batches for one rank."""
+        """Return the sampler of the training batches for one rank."""
         return self.train.sampler(self.batch_size, True, self.seed, rank, world_size)
 
     def padding_share(self) -> float:
-        """The share of padding among the training tokens."""
+        """Return the share of padding among the training tokens."""
         return self.train.padding_share(self.train_sampler())
 
     def require_rows(self, devices: int) -> None:
-        """Refuse more devices than there are rows: some would have none.
+        """Refuse more devices than there are rows, because some would have no row.
 
         Raises:
-            KDError: so it is.
+            KDError: a split has fewer rows than there are devices.
         """
         for name, split in (("training", self.train), ("validation", self.validation)):
             if len(split) < devices:
                 raise KDError(
-                    f"expected a {name} row for each of the {devices} devices, found {len(split)} rows; lower "
-                    "trainer.devices or give more rows"
+                    f"expected a {name} row for each of the {devices} devices, found {len(split)} rows; set a smaller "
+                    "trainer.devices or add rows"
                 )
 
     def train_dataloader(self) -> DataLoader:
@@ -70,8 +69,8 @@ class TextDataModule(lightning.LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _loader(self, split: EncodedSplit | StreamedSplit, sampler: Sampler) -> DataLoader:
-        # The split batches by itself: one call a batch instead of one a row. A generator of its own, because
-        # the loader draws a seed when an epoch begins, which would shift dropout in a resumed run. No worker
-        # processes, which ask for batches before Lightning has told the sampler of the epoch that is resumed.
+        # batch_size=None: the split makes a batch in one call, instead of one call for each row.
+        # A generator of its own: the loader draws a seed at each epoch, which would change dropout in a resumed run.
+        # No worker processes: they would request batches before Lightning has set the sampler's epoch on resuming.
         generator = torch.Generator().manual_seed(self.seed)
         return DataLoader(split, sampler=sampler, batch_size=None, generator=generator)

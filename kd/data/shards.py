@@ -1,4 +1,4 @@
-"""A transfer set that is larger than memory: its texts in shards on disk, each text once."""
+"""Keep the texts of a transfer set that is larger than memory in shards on disk."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ import pyarrow as pa
 from filelock import SoftFileLease
 
 from kd.data.files import LINES_KEPT
-from kd.data.slices import Counts, Source, read_slices, repeated, write_table, write_whole
-from kd.data.splits import FATES
+from kd.data.slices import Counts, Source, read_slices, repeated, write_table
+from kd.data.splits import left_out
 from kd.errors import KDError
+from kd.storage.files import write_bytes
 from kd.storage.locks import lock
 
 log = logging.getLogger(__name__)
@@ -26,12 +27,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Shard:
-    """Texts on disk.
+    """A file with texts of a transfer set.
 
     Args:
         name: of the file.
-        rows: how many texts.
-        hash: of the texts in order.
+        rows: number of texts.
+        hash: of the texts, in order.
         checksum: SHA-256 of the file.
     """
 
@@ -42,12 +43,12 @@ class Shard:
 
 
 class TextShards:
-    """The shards of a source; they are made by whoever asks first, while others wait.
+    """The shards of a transfer set. The first process that needs them builds them, and others wait.
 
     Args:
-        folder: where all transfer sets live.
-        source: what this one is made of.
-        texts_hash: tells a list of texts from others.
+        folder: contains all transfer sets.
+        source: the files of this transfer set, and which of their texts to use.
+        texts_hash: returns the hash of a list of texts.
     """
 
     def __init__(self, folder: Path, source: Source, texts_hash: Callable[[Sequence[str]], str]):
@@ -74,7 +75,7 @@ class TextShards:
 
     @property
     def checksum(self) -> str:
-        """Of all texts in order."""
+        """The hash of all texts, in order."""
         return hashlib.sha256("".join(shard.hash for shard in self.shards).encode()).hexdigest()
 
     @property
@@ -85,27 +86,28 @@ class TextShards:
         return lock(self.place)
 
     def texts(self, number: int) -> list[str]:
-        """The texts of a shard; where it is damaged, all are taken out of the files again.
+        """Return the texts of a shard. If it is missing or damaged, all shards are built again.
 
         Raises:
-            KDError: the files do not hold them any more.
+            KDError: the files of the transfer set have changed.
         """
         shard = self.shards[number]
         table = self._whole(shard)
         if table is None:
             with self._lock():
-                if self._whole(shard) is None:  # unless another process was first
-                    log.warning("transfer set: %s is damaged: the files are read again", self.place / shard.name)
+                if self._whole(shard) is None:  # another process may have built it meanwhile
+                    log.warning("transfer set: %s is damaged; the files are read again", self.place / shard.name)
                     self._build()
             table = self._whole(shard)
         if table is None:
             raise KDError(
-                f"the files of data.unlabelled are no longer those that {self.place} was made of; run it anew"
+                f"expected the files of data.unlabelled that {self.place} was built from, found others; start the run "
+                "again"
             )
         return table["text"].to_pylist()
 
     def _whole(self, shard: Shard) -> pa.Table | None:
-        """The rows of a shard; None where the file is not what it was."""
+        """Return the rows of a shard; None if the file is missing or damaged."""
         try:
             content = (self.place / shard.name).read_bytes()
         except OSError:
@@ -123,7 +125,7 @@ class TextShards:
         bits = repeated(slices, self.source.slice_rows) if self.source.deduplicate else None
         shards = []
         for number, path in enumerate(slices):
-            content = path.read_bytes()  # from a file Arrow reads with threads, which a fork server shall not have
+            content = path.read_bytes()  # Arrow would read the file with threads, and then no process may fork
             table = pa.ipc.open_file(pa.BufferReader(content)).read_all()
             if bits is not None:
                 twice = np.unpackbits(bits[number], count=len(table), bitorder="little").astype(bool)
@@ -134,15 +136,15 @@ class TextShards:
                 shards.append(Shard(path.name, len(table), texts_hash, checksum))
         if not shards:
             raise KDError(
-                f"expected texts in data.unlabelled that stand in no split yet, found none among {counts.read:,} rows "
-                f"of {files} ({', '.join(f'{count:,} {fate}' for fate, count in counts.fates.items())}); give others"
+                f"expected texts in data.unlabelled that are in no split, found none among {counts.read:,} rows of "
+                f"{files} ({', '.join(f'{count:,} {fate}' for fate, count in counts.fates.items())}); add other files"
             )
         content = {"shards": [asdict(shard) for shard in shards], "counts": asdict(counts)}
-        write_whole(self._manifest, json.dumps(content).encode())
+        write_bytes(self._manifest, json.dumps(content).encode())
         shutil.rmtree(folder)
 
     def _once(self, table: pa.Table, twice: np.ndarray, counts: Counts) -> pa.Table:
-        """The rows that are the first of their text; the others are counted."""
+        """Return the rows without those marked in ``twice``, whose texts occur before; these are counted."""
         if not twice.any():
             return table
         gone = table.filter(pa.array(twice)).slice(0, LINES_KEPT)
@@ -151,15 +153,10 @@ class TextShards:
         return table.filter(pa.array(~twice))
 
     def facts(self) -> dict[str, Any]:
-        """What it holds and what was left out."""
+        """Return how many rows there are and were left out, for `environment.json`."""
         return {"rows": self.rows, "sha256": self.checksum, "shards": len(self), **asdict(self.counts)}
 
     def report(self) -> str:
-        """What was read, used and dropped, for the log."""
-        lines = [f"transfer set: {self.counts.read:,} rows read, {self.rows:,} used, in {len(self):,} shards"]
-        for fate in FATES:
-            if count := self.counts.fates.get(fate):
-                more = ", ..." if count > 5 else ""
-                places = ", ".join(self.counts.lines[fate][:5])
-                lines.append(f"  left out, {fate.replace('_', ' ')}: {count:,} ({places}{more})")
-        return "\n".join(lines)
+        """Return how many rows were read, used and left out, for the log."""
+        total = f"transfer set: {self.counts.read:,} rows read, {self.rows:,} used, in {len(self):,} shards"
+        return "\n".join([total, *left_out(self.counts.fates, self.counts.lines)])

@@ -1,8 +1,8 @@
-"""Reading a transfer set that is larger than memory: a slice of its files at a time, each usable text once.
+"""Read a transfer set that is larger than memory, one slice of its rows at a time, and find its duplicates.
 
-Of each slice the usable texts and their keys are kept on disk, and counted when they are whole, so that an interrupted
-reading goes on where it was. Then the keys are compared, a part of their range at a time. Memory holds one slice, or
-the keys of one part, and one bit for every row read.
+First, the usable texts of each slice and their keys are written to disk. A slice with a file of counts is complete, so
+that interrupted reading is resumed after it. Then the keys are compared to find duplicates, one part of their range at
+a time. Memory holds one slice, or the keys of one part, and one bit for every row.
 """
 
 from __future__ import annotations
@@ -19,25 +19,28 @@ import pyarrow as pa
 
 from kd.data.files import LINES_KEPT, Rows, read_rows
 from kd.data.splits import text_keys, unusable
+from kd.storage.checksum import digest
+from kd.storage.files import write_bytes
 
 FORMAT = 1
 KEYS_AT_ONCE = 1_000_000
+"""Keys that are compared with each other in memory."""
 COLUMNS = pa.schema([("text", pa.large_string()), ("file", pa.int32()), ("line", pa.int64())])
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a transfer set is made of, and what may not be in it.
+    """The files of a transfer set, and which of their texts to use.
 
     Args:
         files: in the order in which they are read.
-        fingerprint: of their content.
-        column: with the texts.
+        fingerprint: hash of their content.
+        column: name of the column with the texts.
         encoding: of text files.
-        held_out: sides of the texts that measure, see `kd.data.splits.text_keys`.
-        known: keys of the texts that are in the training split already.
-        deduplicate: keep the first row of each text.
-        slice_rows: rows that are read at a time.
+        held_out: sides of the validation and test texts; see `kd.data.splits.text_keys`.
+        known: keys of the texts in the training split.
+        deduplicate: whether to use only the first row of each text.
+        slice_rows: number of rows in a slice.
     """
 
     files: Sequence[Path]
@@ -51,52 +54,52 @@ class Source:
 
     @property
     def key(self) -> str:
-        """Names what comes of it: the hash of all that decides it."""
+        """The name of the transfer set: a hash of everything that affects its content."""
         sets = [hashlib.sha256(b"".join(sorted(keys))).hexdigest() for keys in (self.held_out, self.known)]
         parts = [FORMAT, self.fingerprint, self.column, self.encoding, *sets, self.deduplicate, self.slice_rows]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
+        return digest(parts)[:20]
 
     def fate(self, key: bytes, side: bytes) -> str | None:
-        """Why a text with these keys is not used, as far as the splits decide it."""
+        """Return why a text with these keys is not used, as one of `kd.data.splits.FATES`; None if it is used."""
         if side in self.held_out:
             return "removed_from_train"
         return "duplicates" if self.deduplicate and key in self.known else None
 
     def places(self, files: Sequence[int], lines: Sequence[int]) -> list[str]:
-        """Where rows stand, for people."""
+        """Return "file:line" of each row."""
         return [f"{self.files[file].name}:{line}" for file, line in zip(files, lines, strict=True)]
 
 
 @dataclass
 class Counts:
-    """Rows read, and why some are not used: a number for each fate, and where the first of them stand."""
+    """The number of rows that were read and, for each of `kd.data.splits.FATES`, left out; with their first lines."""
 
     read: int = 0
     fates: dict[str, int] = field(default_factory=dict)
     lines: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, fate: str, count: int, lines: Sequence[str]) -> None:
-        """Count rows; ``lines`` may be the first of them only."""
+        """Count rows that were left out. ``lines`` may name only the first of them."""
         self.fates[fate] = self.fates.get(fate, 0) + count
         known = self.lines.setdefault(fate, [])
         known += lines[: LINES_KEPT - len(known)]
 
     def merge(self, other: Counts) -> None:
-        """Add what another counted after this."""
+        """Add the counts of later rows."""
         self.read += other.read
         for fate, count in other.fates.items():
             self.add(fate, count, other.lines[fate])
 
 
 class Reader:
-    """The rows of all files; ``opened`` are those read so far."""
+    """Reads the rows of all files. ``opened`` lists the files so far."""
 
     def __init__(self, source: Source):
         self.opened: list[Rows] = []
         self._rows = self._all(source)
 
     def __iter__(self) -> Iterator[tuple[int, int, Any]]:
-        """``(number of the file, line, text)``."""
+        """Yield ``(number of the file, line, text)``."""
         return self._rows
 
     def _all(self, source: Source) -> Iterator[tuple[int, int, Any]]:
@@ -108,15 +111,15 @@ class Reader:
                 yield number, line, row.get(source.column)
 
     def skip(self, rows: int) -> int:
-        """Read over so many rows; gives how many there were."""
+        """Skip this number of rows, or the rest of them, and return how many were skipped."""
         return sum(1 for _ in zip(range(rows), self._rows, strict=False))
 
 
 def read_slices(folder: Path, source: Source) -> tuple[list[Path], Counts]:
-    """Read all files; slices that are whole in the folder already are read over.
+    """Read all files in slices. Slices that are already complete in the folder are skipped.
 
     Returns:
-        the Arrow files of the slices that have usable rows, and what was counted.
+        the Arrow files of the slices with usable rows, and the counts of all rows.
     """
     counts, reader, number, read = Counts(), Reader(source), 0, source.slice_rows
     while read == source.slice_rows:
@@ -128,7 +131,7 @@ def read_slices(folder: Path, source: Source) -> tuple[list[Path], Counts]:
             read = reader.skip(source.slice_rows)
         else:
             found = _write_slice(place, reader, source)
-            write_whole(counted, json.dumps(asdict(found)).encode())
+            write_bytes(counted, json.dumps(asdict(found)).encode())
             read = found.read
         counts.merge(found)
     for rows in reader.opened:
@@ -140,7 +143,7 @@ def read_slices(folder: Path, source: Source) -> tuple[list[Path], Counts]:
 
 
 def _write_slice(place: Path, reader: Reader, source: Source) -> Counts:
-    """Write the usable rows among the next ones, if there are any, and count all."""
+    """Read one slice, write its usable rows if there are any, and count all of them."""
     counts, keys = Counts(), bytearray()
     columns: tuple[list, list, list] = ([], [], [])
     for file, line, text in reader:
@@ -167,10 +170,10 @@ def _write_slice(place: Path, reader: Reader, source: Source) -> Counts:
 
 
 def repeated(slices: Sequence[Path], slice_rows: int) -> np.ndarray:
-    """Which rows of the slices have the key of a row before them, as bits ``[slices, ceil(slice_rows / 8)]``."""
+    """Find the rows whose key an earlier row has, as bits ``[slices, ceil(slice_rows / 8)]``."""
     bits = np.zeros((len(slices), -(-slice_rows // 8)), dtype=np.uint8)
     total = sum(len(_array(path, "rows")) for path in slices)
-    parts = -(-total // KEYS_AT_ONCE)
+    parts = -(-total // KEYS_AT_ONCE)  # hashes are uniform, so equal parts of their range hold about as many keys
     for part in range(parts):
         keys, numbers, rows = [], [], []
         for number, path in enumerate(slices):
@@ -187,7 +190,7 @@ def repeated(slices: Sequence[Path], slice_rows: int) -> np.ndarray:
 
 
 def _border(sorted_keys: np.ndarray, part: int, parts: int) -> int:
-    """Where a part of the range of keys begins."""
+    """Return the index of the first key in a part of the range."""
     return len(sorted_keys) if part == parts else int(np.searchsorted(sorted_keys, np.uint64(part * 2**64 // parts)))
 
 
@@ -196,17 +199,10 @@ def _array(path: Path, name: str) -> np.ndarray:
 
 
 def write_table(path: Path, table: pa.Table) -> bytes:
-    """Write an Arrow file, whole or not at all; gives its content."""
+    """Write an Arrow file in one step, and return its content."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
     content = sink.getvalue().to_pybytes()
-    write_whole(path, content)
+    write_bytes(path, content)
     return content
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file beside its place and rename it."""
-    temporary = path.with_name(f".{path.name}.building")
-    temporary.write_bytes(content)
-    temporary.replace(path)

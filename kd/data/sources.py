@@ -1,223 +1,195 @@
-"""Where texts come from: files on disk, and data sets of a hub; each function gives `Splits`."""
+"""Read files, or a data set on the hub, and split the rows into train, validation and test."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import datasets
+from annotated_types import Gt, Lt
 
 from kd.data.files import SUFFIXES, Rows, Tally, file_format, read_rows
 from kd.data.labels import LabelReader, require_label_names
 from kd.data.splits import SplitBuilder, Splits, require_shares
 from kd.errors import KDError
+from kd.options.declared import Count, checked, options_of
 from kd.storage import hub
 from kd.storage.assets import resolve
 
 __all__ = ["Splits", "from_files", "from_files_or_hub", "from_hub", "read_rows"]
 
 NO_LABEL = "-1"
-"""How a benchmark's hidden test labels are written."""
+"""The value that benchmarks such as GLUE write in place of a hidden test label."""
 STEMS = {"train": ("train",), "validation": ("validation", "valid", "dev"), "test": ("test",)}
+"""Names of the splits of a folder or of a data set on the hub."""
+ORDER = ("test", "validation", "train")
+"""In which the splits are read: a text of an earlier split is left out of the later ones."""
 PROBE_ROWS = 100
 
+Part = Annotated[float, Gt(0), Lt(1)]
 Place = TypeVar("Place")
 
 
+@checked
 def from_files(
     path: str | None = None,
     train: str | None = None,
     validation: str | None = None,
     test: str | None = None,
-    unlabelled: str | Sequence[str] | None = None,
+    unlabelled: str | list[str] | None = None,
     text: str = "text",
     label: str = "label",
-    label_names: Sequence[Any] | None = None,
-    where: Mapping[str, Any] | None = None,
+    label_names: list | None = None,
+    where: dict[str, Any] | None = None,
     encoding: str = "utf-8",
-    validation_share: float = 0.1,
-    test_share: float = 0.1,
-    limit: int | None = None,
+    validation_share: Part = 0.1,
+    test_share: Part = 0.1,
+    limit: Count | None = None,
     deduplicate: bool = True,
     stream: bool = False,
 ) -> Splits:
-    """Rows of CSV, TSV, JSONL, Parquet or Arrow files as train, validation and test.
-
-    What is not given is cut out of train by a hash of the normalised text; see `splits.normalise`.
+    """Read CSV, TSV, JSONL, Parquet or Arrow files and split their rows into train, validation and test.
 
     Args:
-        path: a file with all the rows, or a folder with train, dev (or validation) and test files.
-            Without a test file that has labels, dev is the test split and validation is cut from train.
-        train: instead of ``path``, the file with the train rows.
-        validation, test: files of the splits that are held out; they go before those of a folder.
-        unlabelled: files of texts for the transfer set; they join train without a label.
-        text, label: names of the columns. A row whose label is empty or -100 has none; train may lack the
-            column where validation and test are files of their own.
-        label_names: name of each label id; None to take the values found, sorted.
-        where: column -> value, or list of values, that a row must have; not asked of ``unlabelled``.
+        path: a file with all rows, or a folder with train, dev (or validation) and test files.
+        train: the file with the train rows, instead of ``path``.
+        validation, test: the file of this split, also in place of a folder's. Without one, rows are taken out of train.
+        unlabelled: one or more files of texts for the transfer set. Their rows are added to train without a label.
+        text: name of the column with the texts.
+        label: name of the column with the labels. An empty label or -100 means that the row has none.
+        label_names: name of each label id; null for the values found, sorted.
+        where: the rows to use, as column -> value or list of values; does not apply to ``unlabelled``.
         encoding: of text files.
-        validation_share, test_share: parts of the rows to cut, where no file is given.
-        limit: of each split's file, use only so many rows, chosen by hash; for quick tries.
-        deduplicate: within a split, keep the first row of each text.
-        stream: leave ``unlabelled`` to `kd.data.shards`, which reads it at flat memory.
-
-    Raises:
-        KDError: a file or column that is not there, text in another encoding, a label outside the label
-            names, an empty split, one class only.
+        validation_share, test_share: part of the rows that becomes this split if it has no file.
+        limit: largest number of rows to use from each split's file, chosen by a hash of the text.
+        deduplicate: whether to use only the first row of each text in a split.
+        stream: whether ``unlabelled`` is read in shards instead (`kd.data.shards`), in constant memory.
     """
-    if (path is None) == (train is None):
-        raise KDError(
-            "expected either data.path (a file or folder with all the rows) or data.train (a file with "
-            f"the train rows), found {'both' if path else 'neither'}; set one of them"
-        )
-    require_shares(validation_share, test_share, limit)
-    roles = _folder_roles(Path(resolve(path or str(train))), label, encoding)
-    for role, given in (("validation", validation), ("test", test)):
-        if given is not None:
-            roles[role] = Path(resolve(given))
+    require_shares(validation_share, test_share)
+    files = _files_by_role(path, train, validation, test, label, encoding)
     labels = LabelReader(require_label_names(label_names))
     builder = SplitBuilder(labels, validation_share, test_share, limit, deduplicate)
-    for role in ("test", "validation", "train"):
-        if role in roles:
-            # A teacher can teach from texts alone, as long as there are labels to choose and to measure by.
-            teachable = role == "train" and {"validation", "test"} <= roles.keys()
-            _add_file(builder, role, roles[role], text, label, dict(where or {}), encoding, label_optional=teachable)
-    for place in [unlabelled] if isinstance(unlabelled, str) else unlabelled or ():
-        if stream:
-            read_rows(resolve(place), encoding).require(text, "data.text")
-            continue
-        _add_file(builder, "unlabelled", Path(resolve(place)), text, None, {}, encoding)
+    reader = _FileReader(builder, text, label, where or {}, encoding)
+    reader.add_splits(files)
+    reader.add_unlabelled([unlabelled] if isinstance(unlabelled, str) else unlabelled or [], stream)
     return builder.finish()
 
 
+@checked
 def from_hub(
     name: str,
     config: str | None = None,
     text: str = "text",
     label: str = "label",
-    label_names: Sequence[Any] | None = None,
-    splits: Mapping[str, str | None] | None = None,
-    validation_share: float = 0.1,
-    test_share: float = 0.1,
-    limit: int | None = None,
+    label_names: list | None = None,
+    splits: dict[str, str | None] | None = None,
+    validation_share: Part = 0.1,
+    test_share: Part = 0.1,
+    limit: Count | None = None,
     deduplicate: bool = True,
 ) -> Splits:
-    """A data set of the hub; no code of it is run.
+    """Read a data set from the hub, without running any code of it.
 
     Args:
-        name, config: as for ``datasets.load_dataset``; the name may be pinned, as in ``org/data@commit``.
-        text, label: names of the columns; a label of -1 is none.
-        label_names: None to take those of the data set.
-        splits: ``train``, ``validation``, ``test`` -> the data set's name of it; None where there is
-            none. By default as with a folder in `from_files`: a test split without labels is left
-            alone, validation takes its place.
+        name: of the data set; ``org/data@commit`` pins it to a commit.
+        config: name of the data set's configuration, as in `datasets.load_dataset`.
+        text: name of the column with the texts.
+        label: name of the column with the labels. The label -1 means that the row has none.
+        label_names: name of each label id; null for the data set's own names.
+        splits: ``train``, ``validation``, ``test`` -> the data set's split, or null. By default they are found by name;
+            if the test split has no labels, the validation split takes its place.
         validation_share, test_share, limit, deduplicate: as in `from_files`.
-
-    Raises:
-        KDError: a hub that cannot be reached, a split or column that is not there, and as `from_files`.
     """
-    require_shares(validation_share, test_share, limit)
+    require_shares(validation_share, test_share)
     names = require_label_names(label_names)
-    try:
-        bare, revision = hub.parted(name)
-        loaded = datasets.load_dataset(bare, config, revision=revision)
-    # Hub, network, cache and file errors come as a dozen classes of four libraries.
-    except Exception as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise KDError(
-            f"cannot load {name} from the hub ({type(error).__name__}: {reason}); check the name and the "
-            "network, or set data.path=FILE_OR_FOLDER to use a local copy"
-        ) from error
-    _note_commit(name, loaded)
+    loaded = _load(name, config)
     roles = _hub_roles(name, loaded, label, splits)
-    for split in loaded.values():
-        if names is None and isinstance(feature := split.features.get(label), datasets.ClassLabel):
-            names = list(feature.names)
-    builder = SplitBuilder(LabelReader(names, {NO_LABEL}), validation_share, test_share, limit, deduplicate)
-    for role in ("test", "validation", "train"):
+    labels = LabelReader(names or _class_names(loaded, label), {NO_LABEL})
+    builder = SplitBuilder(labels, validation_share, test_share, limit, deduplicate)
+    for role in ORDER:
         if role in roles:
-            split = loaded[roles[role]]
-            for column, option in ((text, "data.text"), (label, "data.label")):
-                if column not in split.column_names:
-                    found = ", ".join(map(repr, split.column_names))
-                    raise KDError(f"{name} has no column {column!r}; it has {found}; set {option} to one of them")
-            builder.add(role, f"{name}/{roles[role]}", _hub_rows(split, text, label))
+            builder.add(role, f"{name}/{roles[role]}", _hub_rows(name, loaded[roles[role]], text, label))
     return builder.finish()
 
 
+@checked
 def from_files_or_hub(
     path: str | None = None,
     train: str | None = None,
     hub: str | None = None,
     hub_config: str | None = None,
-    hub_splits: Mapping[str, str | None] | None = None,
-    text: str = "text",
-    label: str = "label",
-    label_names: Sequence[Any] | None = None,
-    validation_share: float = 0.1,
-    test_share: float = 0.1,
-    limit: int | None = None,
-    deduplicate: bool = True,
-    **files: Any,
+    hub_splits: dict[str, str | None] | None = None,
+    **options: Any,
 ) -> Splits:
-    """`from_files` where ``path`` or ``train`` is given, `from_hub` of ``hub`` where neither is.
+    """Call `from_files` if ``path`` or ``train`` is given, otherwise `from_hub`.
 
     Args:
-        files: the arguments that `from_files` alone takes; only their defaults go with the hub.
+        path, train: as in `from_files`.
+        hub, hub_config, hub_splits: ``name``, ``config`` and ``splits`` of `from_hub`.
+        options: the other options of `from_files`.
 
     Raises:
-        KDError: as both; and for an option that the hub cannot serve.
+        KDError: as these functions; or an option is set that `from_hub` does not have.
     """
-    shared: dict[str, Any] = {
-        "text": text,
-        "label": label,
-        "label_names": label_names,
-        "validation_share": validation_share,
-        "test_share": test_share,
-        "limit": limit,
-        "deduplicate": deduplicate,
-    }
     if path is not None or train is not None or hub is None:
-        return from_files(path, train, **files, **shared)
-    unused = [name for name, value in files.items() if value and name != "encoding"]
+        return from_files(path, train, **options)
+    shared = {name: value for name, value in options.items() if name in options_of(from_hub)}
+    unused = [name for name, value in options.items() if value and name not in (*shared, "encoding")]
     if unused:
-        options = ", ".join(f"data.{name}" for name in unused)
-        raise KDError(f"{options} cannot be used with the hub's {hub}; set data.path=FILE_OR_FOLDER as well")
+        keys = ", ".join(f"data.{name}" for name in unused)
+        raise KDError(f"{keys} cannot be used with {hub} from the hub; set data.path=FILE_OR_FOLDER as well")
     return from_hub(hub, hub_config, splits=hub_splits, **shared)
 
 
-def _add_file(
-    builder: SplitBuilder,
-    role: str,
-    path: Path,
-    text: str,
-    label: str | None,
-    where: Mapping[str, Any],
-    encoding: str,
-    label_optional: bool = False,
-) -> None:
-    rows = read_rows(path, encoding)
-    rows.require(text, "data.text")
-    if label_optional and label not in rows.columns:
-        label = None
-    if label is not None:
-        rows.require(label, "data.label")
-    for column in where:
-        rows.require(column, "data.where")
-    filtered = Tally()
-    builder.add(role, path.name, _wanted(rows, text, label, where, filtered))
-    builder.drop("malformed", path.name, rows.malformed)
-    builder.drop("empty", path.name, rows.blank)
-    builder.drop("filtered", path.name, Tally(filtered.count))
+@dataclass(frozen=True)
+class _FileReader:
+    """Reads files into a `SplitBuilder`. The arguments are those of `from_files`."""
+
+    builder: SplitBuilder
+    text: str
+    label: str
+    where: Mapping[str, Any]
+    encoding: str
+
+    def add_splits(self, files: Mapping[str, Path]) -> None:
+        """Add the files of the splits, by role."""
+        for role in ORDER:
+            if role in files:
+                rows = read_rows(files[role], self.encoding)
+                # Distillation can learn from texts alone, but selecting and evaluating a model needs labels.
+                optional = role == "train" and {"validation", "test"} <= files.keys()
+                label = None if optional and self.label not in rows.columns else self.label
+                self._add(role, rows, label, self.where)
+
+    def add_unlabelled(self, files: Sequence[str], stream: bool) -> None:
+        """Add files of texts, or only check their column if they are streamed."""
+        for file in files:
+            rows = read_rows(resolve(file), self.encoding)
+            if stream:
+                rows.require(self.text, "data.text")
+            else:
+                self._add("unlabelled", rows, None, {})
+
+    def _add(self, role: str, rows: Rows, label: str | None, where: Mapping[str, Any]) -> None:
+        rows.require(self.text, "data.text")
+        if label is not None:
+            rows.require(label, "data.label")
+        for column in where:
+            rows.require(column, "data.where")
+        filtered = Tally()
+        self.builder.add(role, rows.path.name, _matching(rows, self.text, label, where, filtered))
+        for fate, tally in (("malformed", rows.malformed), ("empty", rows.blank), ("filtered", Tally(filtered.count))):
+            self.builder.drop(fate, rows.path.name, tally)
 
 
-def _wanted(
+def _matching(
     rows: Rows, text: str, label: str | None, where: Mapping[str, Any], filtered: Tally
 ) -> Iterator[tuple[int, Any, Any]]:
-    """``(line, text, label value)`` of the rows that ``where`` lets through."""
+    """Yield ``(line, text, label value)`` of the rows that have the values of ``where``, and count the others."""
     wanted = {
         column: {str(value) for value in (values if isinstance(values, list | tuple) else [values])}
         for column, values in where.items()
@@ -229,8 +201,22 @@ def _wanted(
             filtered.add(line)
 
 
+def _files_by_role(
+    path: str | None, train: str | None, validation: str | None, test: str | None, label: str, encoding: str
+) -> dict[str, Path]:
+    """Return the file of each split; a split without a file is missing."""
+    if (path is None) == (train is None):
+        raise KDError(
+            "expected either data.path (a file or folder with all the rows) or data.train (a file with "
+            f"the train rows), found {'both' if path else 'neither'}; set one of them"
+        )
+    found = _folder_roles(Path(resolve(str(train if path is None else path))), label, encoding)
+    given = {"validation": validation, "test": test}
+    return found | {role: Path(resolve(place)) for role, place in given.items() if place is not None}
+
+
 def _folder_roles(path: Path, label: str, encoding: str) -> dict[str, Path]:
-    """Which file serves which split; a path that is no folder is all train."""
+    """Return the file of each split in a folder. A path that is a file is the train split."""
     if not path.is_dir():
         return {"train": path}
     found: dict[str, Path] = {}
@@ -238,18 +224,18 @@ def _folder_roles(path: Path, label: str, encoding: str) -> dict[str, Path]:
         files = sorted(file for file in path.iterdir() if file.name.split(".")[0] in stems and _is_data(file))
         if len(files) > 1:
             raise KDError(
-                f"{path} has more than one {role} file ({', '.join(file.name for file in files)}); leave "
-                "one, or name it with data.train, data.validation and data.test instead of data.path"
+                f"expected one {role} file in the folder {path}, found {', '.join(file.name for file in files)}; keep "
+                "one, or set data.train, data.validation and data.test instead of data.path"
             )
         if files:
             found[role] = files[0]
     if "train" not in found:
-        there = ", ".join(sorted(file.name for file in path.iterdir())[:10]) or "nothing"
+        present = ", ".join(sorted(file.name for file in path.iterdir())[:10]) or "nothing"
         raise KDError(
             f"the folder {path} has no train file: expected train{'|'.join(SUFFIXES)}, and dev or test "
-            f"beside it; found {there}; set data.path to a file, or data.train"
+            f"beside it; found {present}; set data.path to a file, or data.train"
         )
-    return _serve(found, "test" in found and _has_labels(read_rows(found["test"], encoding), label))
+    return _without_hidden_labels(found, "test" in found and _has_labels(read_rows(found["test"], encoding), label))
 
 
 def _is_data(file: Path) -> bool:
@@ -259,28 +245,59 @@ def _is_data(file: Path) -> bool:
         return False
 
 
+def _load(name: str, config: str | None) -> datasets.DatasetDict:
+    try:
+        bare, revision = hub.parted(name)
+        loaded = datasets.load_dataset(bare, config, revision=revision)
+    # Errors of the hub, the network, the cache and the files come as a dozen classes of four libraries.
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise KDError(
+            f"cannot load {name} from the hub ({type(error).__name__}: {reason}); check the name and the "
+            "network, or set data.path=FILE_OR_FOLDER to use a local copy"
+        ) from error
+    _note_commit(name, loaded)
+    return loaded
+
+
+def _note_commit(name: str, loaded: Mapping[str, datasets.Dataset]) -> None:
+    """Record the commit of a data set, which is part of the addresses that its files were downloaded from."""
+    for split in loaded.values():
+        for address in split.info.download_checksums or ():
+            if found := re.search(r"@([0-9a-f]{40})/", address):
+                hub.note(name, found[1])
+                return
+
+
+def _class_names(loaded: Mapping[str, datasets.Dataset], label: str) -> list[str] | None:
+    """Return the data set's own label names; None if the label column has none."""
+    features = (split.features.get(label) for split in loaded.values())
+    return next((list(feature.names) for feature in features if isinstance(feature, datasets.ClassLabel)), None)
+
+
 def _hub_roles(
     name: str, loaded: Mapping[str, datasets.Dataset], label: str, splits: Mapping[str, str | None] | None
 ) -> dict[str, str]:
+    """Return the data set's split for each role; a role without a split is missing."""
     if splits is not None:
         roles = {role: split for role, split in splits.items() if split is not None}
     else:
         roles = {role: stem for role, stems in STEMS.items() for stem in stems if stem in loaded}
         probe = loaded[roles["test"]].select(range(min(PROBE_ROWS, len(loaded["test"])))) if "test" in roles else ()
-        roles = _serve(roles, _any_label(row.get(label) for row in probe))
-    strange = [split for split in roles.values() if split not in loaded]
-    strange += [role for role in roles if role not in STEMS]
-    if strange or "train" not in roles:
+        roles = _without_hidden_labels(roles, _any_label(row.get(label) for row in probe))
+    unknown = [split for split in roles.values() if split not in loaded]
+    unknown += [role for role in roles if role not in STEMS]
+    if unknown or "train" not in roles:
         raise KDError(
-            f"{name} has the splits {', '.join(loaded)}; expected a train split"
-            + (f", found {', '.join(strange)} asked for" if strange else "")
+            f"{name} has the splits {', '.join(loaded)}; expected one of them for train, and others for validation and "
+            + (f"test, found {', '.join(unknown)} in data.hub_splits" if unknown else "test")
             + "; set data.hub_splits={train: NAME, validation: NAME or null, test: NAME or null}"
         )
     return roles
 
 
-def _serve(found: Mapping[str, Place], test_has_labels: bool) -> dict[str, Place]:
-    """Where the test labels are hidden, as in GLUE, dev is the test split; validation comes out of train."""
+def _without_hidden_labels(found: Mapping[str, Place], test_has_labels: bool) -> dict[str, Place]:
+    """Replace a test split without labels, as GLUE's, by the validation split. Then validation is taken from train."""
     if test_has_labels or "validation" not in found:
         return {role: place for role, place in found.items() if role != "test" or test_has_labels}
     return {"train": found["train"], "test": found["validation"]}
@@ -294,19 +311,14 @@ def _any_label(values: Iterable[Any]) -> bool:
     return any(value is not None and str(value).strip() not in ("", NO_LABEL) for value in values)
 
 
-def _note_commit(name: str, loaded: Mapping[str, datasets.Dataset]) -> None:
-    """The commit stands in the addresses that the files of a data set were downloaded from."""
-    for split in loaded.values():
-        for address in split.info.download_checksums or ():
-            if found := re.search(r"@([0-9a-f]{40})/", address):
-                hub.note(name, found[1])
-                return
-
-
-def _hub_rows(split: datasets.Dataset, text: str, label: str) -> Iterator[tuple[int, Any, Any]]:
+def _hub_rows(name: str, split: datasets.Dataset, text: str, label: str) -> Iterator[tuple[int, Any, Any]]:
+    for column, option in ((text, "data.text"), (label, "data.label")):
+        if column not in split.column_names:
+            found = ", ".join(map(repr, split.column_names))
+            raise KDError(f"{name} has no column {column!r}; it has {found}; set {option} to one of them")
     columns = split.select_columns([text, label]).with_format("arrow")
     line = 0
     for batch in columns.iter(batch_size=1000):
-        for value, name in zip(batch[text].to_pylist(), batch[label].to_pylist(), strict=True):
+        for value, label_value in zip(batch[text].to_pylist(), batch[label].to_pylist(), strict=True):
             line += 1
-            yield line, value, name
+            yield line, value, label_value

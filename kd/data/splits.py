@@ -1,4 +1,4 @@
-"""Train, validation and test, cut by a hash of the text so that no text stands on both sides."""
+"""Divide rows into train, validation and test by a hash of the text, so that no text is in two splits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,9 +20,11 @@ from kd.data.store import Store, Table
 from kd.errors import KDError
 
 KEY_BYTES = 16
+TRAIN = 2
+"""Number of the train split, after test and validation."""
 NO_LETTER = re.compile(r"[\W_]+")
 ASCII_NO_LETTER = {code: None for code in range(128) if not chr(code).isalnum()}
-"""The same for ASCII, three times as fast."""
+"""For `str.translate`: removes the same characters from ASCII text, three times as fast."""
 FATES = (
     "filtered",
     "malformed",
@@ -35,11 +37,11 @@ FATES = (
     "removed_from_train",
     "limited",
 )
-"""Why a row that was read is not used; `Splits.counts` has one number for each."""
+"""The reasons why a row is not used. `Splits.counts` has the number of rows for each."""
 
 
 def normalise(text: str) -> str:
-    """What duplicates share: NFKC, case folded, white space collapsed; punctuation stays.
+    """Return a text in the form in which duplicates are equal: NFKC, case folded, white space collapsed.
 
     >>> normalise("  Not\\u00a0BAD!\\n")
     'not bad!'
@@ -50,10 +52,10 @@ def normalise(text: str) -> str:
 
 
 def text_keys(text: str) -> tuple[bytes, bytes]:
-    """Two keys of a text, 16 bytes of a SHA-256 each: one tells duplicates, one takes a side.
+    """Return two keys of a text, each 16 bytes of a SHA-256: its key and its side.
 
-    The side forgets punctuation and spaces as well, so that "it 's bad ." and "it's bad" never stand on
-    both sides of a split, while both may stay on one.
+    Texts with the same key are duplicates. Texts with the same side are always in the same split. The side ignores
+    punctuation and spaces as well: "it 's bad ." and "it's bad" are no duplicates, but never in two different splits.
 
     >>> text_keys("It 's bad .")[1] == text_keys("it's bad")[1]
     True
@@ -69,8 +71,18 @@ def _digest(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()[:KEY_BYTES]
 
 
+def left_out(counts: Mapping[str, Any], lines: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Yield for each of `FATES` how many rows were left out, and the first of their lines, for the log."""
+    for fate in FATES:
+        if count := counts.get(fate):
+            places = lines.get(fate, [])
+            more = ", ..." if count > len(places[:5]) else ""
+            listed = f" ({', '.join(places[:5])}{more})" if places else ""
+            yield f"  left out, {fate.replace('_', ' ')}: {count:,}{listed}"
+
+
 def unusable(text: Any) -> str | None:
-    """Why nothing can be learnt from what stands in the text column, as one of `FATES`; None where something can."""
+    """Return why a value of the text column cannot be used, as one of `FATES`; None if it can."""
     if text is None:
         return "empty"
     if not isinstance(text, str):
@@ -89,13 +101,13 @@ def unusable(text: Any) -> str | None:
 
 @dataclass
 class Splits:
-    """Three data sets with columns ``text``, ``label`` (-100 where there is none) and ``line``.
+    """Three data sets with the columns ``text``, ``label`` (-100 if the row has none) and ``line``.
 
     Attributes:
         label_names: name of each label id.
-        counts: ``read``, ``used``, ``unlabelled`` (rows of train without a label), every one of `FATES`
-            (``read`` is ``used`` plus all of them), ``lines`` (fate -> "file:line" of the first 20) and
-            ``splits`` (name -> ``rows``, ``labels`` by name, ``unlabelled``, ``sha256``).
+        counts: ``read``, ``used``, ``unlabelled`` (rows of train without a label), each of `FATES` (``read`` is
+            ``used`` plus all of them), ``lines`` (one of `FATES` -> "file:line" of its first 20 rows) and ``splits``
+            (name -> ``rows``, ``labels`` by name, ``unlabelled``, ``sha256``).
     """
 
     train: Dataset
@@ -105,37 +117,28 @@ class Splits:
     counts: dict[str, Any] = field(default_factory=dict)
 
     def report(self) -> str:
-        """What was read, used and dropped, for the log."""
+        """Return how many rows were read, used and left out, for the log."""
         counts = self.counts
         lines = [f"data: {counts['read']:,} rows read, {counts['used']:,} used"]
         for name, split in counts["splits"].items():
             balance = [f"{label} {rows:,}" for label, rows in split["labels"].items()]
             balance += [f"unlabelled {split['unlabelled']:,}"] * bool(split["unlabelled"])
             lines.append(f"  {name}: {split['rows']:,} ({', '.join(balance)})")
-        for fate in FATES:
-            if not counts[fate]:
-                continue
-            places = counts["lines"].get(fate, [])
-            more = ", ..." if counts[fate] > len(places[:5]) else ""
-            lines.append(
-                f"  left out, {fate.replace('_', ' ')}: {counts[fate]:,}"
-                + (f" ({', '.join(places[:5])}{more})" if places else "")
-            )
-        return "\n".join(lines)
+        return "\n".join([*lines, *left_out(counts, counts["lines"])])
 
 
 class SplitBuilder:
-    """Takes rows, drops those that cannot be used, and cuts what is left.
+    """Collects rows, leaves out those that cannot be used, and divides the rest into splits.
 
-    Add ``test`` and ``validation`` rows first, where they are given, then ``train``, then
-    ``unlabelled``: what comes later gives way. A text that is held out is removed from train.
+    Add the rows of ``test``, ``validation``, ``train`` and ``unlabelled`` in this order; only ``train`` is necessary.
+    A text of an earlier role is left out of the later ones, so that no text for evaluation is in train.
 
     Args:
         labels: turns the values of the label column into ids.
-        validation_share: part of the train rows that becomes validation, where none is given.
-        test_share: part of the train rows that becomes test, where none is given.
-        limit: of each role, use only that many rows, chosen by hash; None for all.
-        deduplicate: within a split, keep the first row of each text.
+        validation_share: part of the train rows that becomes validation, if no validation rows are added.
+        test_share: part of the train rows that becomes test, if no test rows are added.
+        limit: largest number of rows to use of each role, chosen by hash; None for all.
+        deduplicate: whether to use only the first row of each text in a split.
     """
 
     def __init__(
@@ -147,7 +150,7 @@ class SplitBuilder:
         deduplicate: bool = True,
     ):
         self._labels = labels
-        self._shares = (test_share, validation_share)
+        self._shares = {"test": test_share, "validation": validation_share}
         self._limit = limit
         self._deduplicate = deduplicate
         self._stores = {role: Store() for role in ("test", "validation", "train", "unlabelled")}
@@ -159,10 +162,10 @@ class SplitBuilder:
         self._read = 0
 
     def add(self, role: str, file: str, rows: Iterable[tuple[int, Any, Any]]) -> None:
-        """Add the ``(line, text, label value)`` of one file; role ``unlabelled`` reads no label.
+        """Add the ``(line, text, label value)`` of one file. The label of the role ``unlabelled`` is not read.
 
         Raises:
-            KDError: a label outside the label names.
+            KDError: a label is not one of the label names.
         """
         self._given.add(role)
         self._files.append(file)
@@ -174,7 +177,7 @@ class SplitBuilder:
                 self._tallies[fate].add(f"{file}:{line}")
 
     def drop(self, fate: str, file: str, tally: Tally) -> None:
-        """Count rows that the reader left out itself."""
+        """Count rows of a file that were left out before `add`."""
         self._read += tally.count
         known = self._tallies[fate]
         room = max(0, LINES_KEPT - len(known.lines))
@@ -182,7 +185,7 @@ class SplitBuilder:
         known.lines += [f"{file}:{line}" for line in tally.lines[:room]]
 
     def _place(self, role: str, file: int, line: int, text: Any, value: Any) -> str | None:
-        """Store a row, or say why not."""
+        """Store a row and return None, or return why it is left out."""
         if fault := unusable(text):
             return fault
         key, side = text_keys(text)
@@ -192,7 +195,7 @@ class SplitBuilder:
         if label == IGNORED_LABEL:
             if role in ("test", "validation"):
                 return "unlabelled_held_out"
-            # Whether it may stay is known when all labelled rows are in.
+            # `_transferable` decides later, when all labelled rows are known.
             self._stores["unlabelled"].add(text, label, line, file, side)
             return None
         if role == "train" and (side in self._taken["test"] or side in self._taken["validation"]):
@@ -208,19 +211,19 @@ class SplitBuilder:
         return None
 
     def finish(self) -> Splits:
-        """Cut, check and count.
+        """Divide the rows into splits, check and count them.
 
         Raises:
-            KDError: a split without rows, or one class only in train.
+            KDError: a split has no rows, or train has only one class.
         """
         labelled = ("test", "validation", "train")
         tables = {role: self._within_limit(self._stores[role].table()) for role in labelled}
-        cut = self._sides(tables["train"])
-        for side, role in enumerate(("test", "validation")):
+        numbers = self._split_numbers(tables["train"])
+        for number, role in enumerate(("test", "validation")):
             if role not in self._given:
-                tables[role] = tables["train"].where(cut == side)
+                tables[role] = tables["train"].where(numbers == number)
         unlabelled = self._within_limit(self._transferable(self._stores["unlabelled"].table()))
-        tables["train"] = tables["train"].where(cut == 2).followed_by(unlabelled)
+        tables["train"] = tables["train"].where(numbers == TRAIN).followed_by(unlabelled)
         names, ids = self._labels.finish()
         counts: dict[str, Any] = {
             "read": self._read,
@@ -246,7 +249,7 @@ class SplitBuilder:
         return Splits(**datasets, label_names=names, counts=counts)
 
     def _within_limit(self, table: Table) -> Table:
-        """The rows of lowest hash; the bytes that choose are not those that cut."""
+        """Return the rows with the smallest hashes. These are other bytes than those that choose the split."""
         if self._limit is None or len(table) <= self._limit:
             return table
         chosen = np.zeros(len(table), dtype=bool)
@@ -254,26 +257,22 @@ class SplitBuilder:
         self._tallies["limited"].count += int((~chosen).sum())
         return table.where(chosen)
 
-    def _sides(self, table: Table) -> np.ndarray:
-        """0 for test, 1 for validation, 2 for train, by the position of the hash between 0 and 1."""
-        return np.digitize(table.sides[:, 0] / 2.0**64, self._borders())
-
-    def _borders(self) -> tuple[float, float]:
-        test_share, validation_share = self._shares
-        test = 0.0 if "test" in self._given else test_share
-        return test, test + (0.0 if "validation" in self._given else validation_share)
+    def _split_numbers(self, table: Table) -> np.ndarray:
+        """Return 0 for test, 1 for validation or 2 for train, by the hash of each row as a number in [0, 1)."""
+        test, validation = (0.0 if role in self._given else share for role, share in self._shares.items())
+        return np.digitize(table.sides[:, 0] / 2.0**64, (test, test + validation))
 
     def _transferable(self, table: Table) -> Table:
-        """Rows without label, less those whose text is held out or stands in train already."""
+        """Return the rows without a label whose texts are not in any other split."""
         test, validation, train = (self._taken[role] for role in ("test", "validation", "train"))
-        sides = self._sides(table)
+        numbers = self._split_numbers(table)
         stays = np.ones(len(table), dtype=bool)
         met = set(self._seen["train"])
         texts = (text for chunk in table.texts.chunks for text in chunk.to_pylist())
         for row, text in enumerate(texts):
             side = table.side(row)
             key = _digest(normalise(text))
-            if side in test or side in validation or (side in train and sides[row] != 2):
+            if side in test or side in validation or (side in train and numbers[row] != TRAIN):
                 fate = "removed_from_train"
             elif self._deduplicate and key in met:
                 fate = "duplicates"
@@ -286,32 +285,32 @@ class SplitBuilder:
 
 
 def _check(counts: dict[str, Any]) -> None:
-    left_out = ", ".join(f"{counts[fate]:,} {fate.replace('_', ' ')}" for fate in FATES if counts[fate])
-    story = f"{counts['read']:,} rows were read" + (f"; left out: {left_out}" if left_out else "")
+    dropped = ", ".join(f"{counts[fate]:,} {fate.replace('_', ' ')}" for fate in FATES if counts[fate])
+    total = f"{counts['read']:,} rows were read" + (f"; left out: {dropped}" if dropped else "")
     for name, split in counts["splits"].items():
         if not split["rows"]:
             raise KDError(
                 f"the {name} split is empty: expected at least one row in each of train, validation and "
-                f"test; {story}; give more rows, larger shares, or the file of that split (data.{name}=...)"
+                f"test; {total}; give more rows, larger shares, or the file of that split (data.{name}=...)"
             )
     train = counts["splits"]["train"]
     present = [name for name, rows in train["labels"].items() if rows]
     if len(present) == 1:
         raise KDError(
-            f"one class only in the train split: all of its labelled rows "
+            f"only one class in the train split: all of its labelled rows "
             f"({train['labels'][present[0]]:,}) are {present[0]!r}, expected at least two classes; check "
-            f"data.label and data.where, or give more rows ({story})"
+            f"data.label and data.where, or give more rows ({total})"
         )
 
 
-def require_shares(validation_share: float, test_share: float, limit: int | None) -> None:
-    """Raises:
-    KDError: shares or a limit that leave a split nothing.
+def require_shares(validation_share: float, test_share: float) -> None:
+    """Refuse shares that leave no rows to train on.
+
+    Raises:
+        KDError: their sum is 1 or more.
     """
-    if not (0 < validation_share < 1 and 0 < test_share < 1 and validation_share + test_share < 1):
+    if validation_share + test_share >= 1:
         raise KDError(
-            f"data.validation_share={validation_share} and data.test_share={test_share}: expected two "
-            "numbers above 0 whose sum is below 1, so that train keeps the rest"
+            f"data.validation_share={validation_share} and data.test_share={test_share}: expected two numbers whose "
+            f"sum is below 1, found {validation_share + test_share}; lower one, so that rows are left for train"
         )
-    if limit is not None and limit < 1:
-        raise KDError(f"data.limit={limit}: expected a number of rows above 0, or null for all")

@@ -1,4 +1,4 @@
-"""Rows on their way from a reader into a data set, in flat arrays."""
+"""Collect rows in flat arrays, and make a data set of them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ FLUSH_ROWS, FLUSH_CHARACTERS = 4096, 1 << 24
 
 
 class Store:
-    """Takes rows one by one; memory holds their texts as Arrow chunks, no Python object a row.
+    """Collects rows one by one. The texts are kept as Arrow chunks, because a Python object for each needs more memory.
 
-    ``side`` is the row's 16-byte key: the first eight bytes place it in a split, the rest order it.
+    ``side`` is a row's 16-byte key (`kd.data.splits.text_keys`). Its first half chooses the split; its second half
+    chooses the rows if their number is limited.
     """
 
     def __init__(self) -> None:
@@ -28,14 +29,14 @@ class Store:
         self._sides = bytearray()
 
     def add(self, text: str, label: int, line: int, file: int, side: bytes) -> None:
-        """Append a row; ``file`` is a number that the caller understands."""
+        """Append a row; ``file`` is the number of its file."""
         self._texts.append(text)
         self._labels.append(label)
         self._lines.append(line)
         self._files.append(file)
         self._sides += side
         self._characters += len(text)
-        # An Arrow string array holds 2 GiB, so that long texts make chunks of fewer rows.
+        # An Arrow string array holds at most 2 GiB, so a chunk of long texts must have fewer rows.
         if len(self._texts) >= FLUSH_ROWS or self._characters >= FLUSH_CHARACTERS:
             self._flush()
 
@@ -44,7 +45,7 @@ class Store:
         self._texts, self._characters = [], 0
 
     def table(self) -> Table:
-        """All rows so far."""
+        """Return all rows so far."""
         self._flush()
         return Table(
             texts=pa.chunked_array(self._chunks, pa.string()),
@@ -57,7 +58,7 @@ class Store:
 
 @dataclass
 class Table:
-    """Columns of equal length; ``sides`` ``[rows, 2]`` are the two halves of the keys."""
+    """Rows in columns of equal length. ``sides`` ``[rows, 2]`` holds the two halves of each key."""
 
     texts: pa.ChunkedArray
     labels: np.ndarray
@@ -68,35 +69,28 @@ class Table:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def _numbers(self) -> tuple[np.ndarray, ...]:
+        return self.labels, self.lines, self.files, self.sides
+
     def where(self, mask: np.ndarray) -> Table:
-        """The rows that a boolean mask keeps."""
-        return Table(
-            self.texts.filter(pa.array(mask)),
-            self.labels[mask],
-            self.lines[mask],
-            self.files[mask],
-            self.sides[mask],
-        )
+        """Return the rows where a boolean mask is true."""
+        return Table(self.texts.filter(pa.array(mask)), *(column[mask] for column in self._numbers))
 
     def side(self, row: int) -> bytes:
-        """The key of a row, as it was added."""
+        """Return the key of a row, as it was added."""
         return self.sides[row].astype(">u8").tobytes()
 
     def followed_by(self, other: Table) -> Table:
-        """These rows, then the other's."""
-        return Table(
-            pa.chunked_array([*self.texts.chunks, *other.texts.chunks], pa.string()),
-            np.concatenate([self.labels, other.labels]),
-            np.concatenate([self.lines, other.lines]),
-            np.concatenate([self.files, other.files]),
-            np.concatenate([self.sides, other.sides]),
-        )
+        """Return these rows and then the other's."""
+        texts = pa.chunked_array([*self.texts.chunks, *other.texts.chunks], pa.string())
+        return Table(texts, *map(np.concatenate, zip(self._numbers, other._numbers, strict=True)))
 
     def dataset(self) -> tuple[Dataset, str]:
-        """The rows as a data set, and the SHA-256 of their texts and labels."""
+        """Return the rows as a data set, and the SHA-256 of their texts and labels."""
         checksum = hashlib.sha256(self.labels.astype("<i8").tobytes())
         for chunk in self.texts.chunks:
             checksum.update("\0".join([*chunk.to_pylist(), ""]).encode())
         table = pa.table({"text": self.texts, "label": self.labels, "line": self.lines})
-        # The fingerprint is the content's own: datasets would pickle and hash the whole table.
+        # Without a given fingerprint, datasets would pickle and hash the whole table.
         return Dataset(InMemoryTable(table), fingerprint=checksum.hexdigest()[:32]), checksum.hexdigest()

@@ -1,4 +1,4 @@
-"""A training split that is larger than memory: shards on disk, of which a few at a time are mixed and batched."""
+"""Train on a split that is larger than memory: load a few of its shards at a time, and mix and batch their rows."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from kd.data.batch_weights import batch_shares, row_counts
 from kd.data.batching import EncodedSplit, LengthBucketSampler, Ragged, batch_count, padding_share
 
 POOL_SHARDS = 8
-"""Shards that are mixed with one another; more mix better and hold more in memory."""
+"""Shards whose rows are mixed with each other. More shards mix better, but need more memory."""
 
 Place = tuple[EncodedSplit, np.ndarray]
-"""Rows of a batch, and the pool that they are numbered in."""
+"""A pool of rows in memory, and the numbers of a batch's rows in this pool."""
 
 
 @dataclass(frozen=True)
 class StreamedSplit(Dataset):
-    """Rows in memory, such as those with gold labels, and shards of further rows on disk.
+    """Rows in memory, such as those with gold labels, and shards of more rows on disk.
 
-    The ``index`` of a batch counts the rows in memory first, then those of the shards in their order.
+    The column ``index`` of a batch numbers the rows in memory first, then those of the shards, in order.
 
     Args:
         resident: the rows in memory.
-        sizes: ``[S]`` rows of each shard.
-        load: reads a shard, with the columns that ``resident`` has.
+        sizes: ``[S]`` number of rows in each shard.
+        load: loads a shard, with the same columns as ``resident``.
     """
 
     resident: EncodedSplit
@@ -44,7 +44,7 @@ class StreamedSplit(Dataset):
         return pool[rows]
 
     def pool(self, resident: np.ndarray, shards: Sequence[int]) -> EncodedSplit:
-        """Some of the rows in memory and some shards as one split, whose column ``index`` numbers the rows of all."""
+        """Join some of the rows in memory and some shards. The column ``index`` is that of the whole split."""
         starts = len(self.resident) + np.cumsum(self.sizes) - self.sizes
         parts = [_numbered(self.resident.take(resident), resident)]
         parts += [_numbered(self.load(shard), starts[shard] + np.arange(self.sizes[shard])) for shard in shards]
@@ -53,11 +53,11 @@ class StreamedSplit(Dataset):
     def sampler(
         self, batch_size: int, shuffle: bool = True, seed: int = 0, rank: int = 0, world_size: int = 1
     ) -> PoolSampler:
-        """The order of its batches; it is always shuffled."""
+        """Return a sampler of batches. It always shuffles."""
         return PoolSampler(self, batch_size, seed, rank, world_size)
 
     def padding_share(self, sampler: PoolSampler) -> float:
-        """The share of padding among the tokens of an epoch's first pool, which stands for the others."""
+        """Return the share of padding among the tokens of an epoch's first pool, as an estimate for all of them."""
         pool, rows = None, []
         for place in sampler:
             pool = place[0] if pool is None else pool
@@ -68,18 +68,18 @@ class StreamedSplit(Dataset):
 
 
 class PoolSampler(Sampler[Place]):
-    """Batches of rows of like length out of a split that is larger than memory.
+    """Samples batches of rows of similar length from a split that is larger than memory.
 
-    The shards are permuted and `POOL_SHARDS` of them at a time form a pool, together with an equal part of the rows in
-    memory; a pool is permuted and cut into batches as `LengthBucketSampler` does it. What a pool leaves over goes into
-    the next one. The order depends on ``seed`` and the epoch alone. Every row comes exactly once an epoch over all
-    ranks, and all ranks get as many batches.
+    The shards are permuted. Each `POOL_SHARDS` of them form a pool, with an equal part of the rows in memory. A pool is
+    permuted and divided into batches as in `LengthBucketSampler`, and its last rows are moved to the next pool. The
+    order depends only on ``seed`` and the epoch. In an epoch each row is in exactly one batch of one rank, and all
+    ranks have the same number of batches.
 
     Args:
         split: the rows.
-        batch_size: rows a batch and rank.
+        batch_size: rows in a batch of one rank.
         seed: of the permutations.
-        rank, world_size: this process among those that share the rows.
+        rank, world_size: number of this process, and of all processes.
     """
 
     def __init__(self, split: StreamedSplit, batch_size: int, seed: int = 0, rank: int = 0, world_size: int = 1):
@@ -89,30 +89,31 @@ class PoolSampler(Sampler[Place]):
         self.shares: np.ndarray | None = None
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before each epoch."""
+        """Set the epoch. Lightning calls this before each epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
         return batch_count(len(self.split), self.batch_size, self.world_size)
 
     def global_batches(self) -> None:
-        """Not known before the shards are read; see `follow`."""
+        """Return None: the batches are unknown until the shards are read. See `follow`."""
 
     def follow(self, accumulate: int, count: int) -> np.ndarray:
-        """Say what each batch counts, from the next epoch that is begun.
+        """Compute the weights of the batches, from the next epoch on.
 
         Args:
-            accumulate: batches an optimizer step.
-            count: batches that are trained on an epoch.
+            accumulate: batches in an optimizer step.
+            count: batches in an epoch that are trained on.
 
         Returns:
-            ``[count, 2]`` of `kd.data.batch_weights.batch_shares`, filled in while the batches are given out.
+            the array ``[count, 2]`` of `kd.data.batch_weights.batch_shares`. It is filled in during the epoch: the
+            weights of a batch are there when the sampler yields it.
         """
         self.accumulate, self.shares = accumulate, np.ones((count, 2))
         return self.shares
 
     def own(self, rows: np.ndarray) -> np.ndarray:
-        """This rank's part of a batch."""
+        """Return this rank's part of a batch."""
         return np.array_split(rows, self.world_size)[self.rank]
 
     def __iter__(self) -> Iterator[Place]:
@@ -129,7 +130,7 @@ class PoolSampler(Sampler[Place]):
                 yield pool, self.own(rows)
 
     def _batches(self) -> Iterator[Place]:
-        """The batches over all ranks."""
+        """Yield the batches over all ranks."""
         generator = np.random.default_rng([self.seed, self.epoch])
         shards = generator.permutation(len(self.split.sizes))
         pools = [shards[start : start + POOL_SHARDS] for start in range(0, len(shards), POOL_SHARDS)]
@@ -138,19 +139,19 @@ class PoolSampler(Sampler[Place]):
         for number, (some, more) in enumerate(zip(resident, pools, strict=True), start=1):
             pool = joined([*rest, self.split.pool(some, more)])
             rows = generator.permutation(len(pool))
-            # One whole batch stays for the next pool, which the rows at the very end may join.
+            # One whole batch is left for the next pool: at the end, fewer rows than ranks can be joined to it.
             used = len(rows) if number == len(pools) else max(0, len(rows) // whole - 1) * whole
             seed = int(generator.integers(2**32))
             rest = [pool.take(rows[used:])]
             if used:
                 lengths = pool.tokens.lengths[rows[:used]]
-                cut = LengthBucketSampler(lengths, self.batch_size, True, seed, self.rank, self.world_size)
-                for batch in cut.global_batches():
+                sampler = LengthBucketSampler(lengths, self.batch_size, True, seed, self.rank, self.world_size)
+                for batch in sampler.global_batches():
                     yield pool, rows[batch]
 
 
 def joined(parts: Sequence[EncodedSplit]) -> EncodedSplit:
-    """The rows of all parts as one split, in memory; the parts have the same columns."""
+    """Join parts with the same columns into one split in memory."""
     first = parts[0]
     columns = {}
     for name, column in first.columns.items():

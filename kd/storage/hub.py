@@ -1,4 +1,4 @@
-"""Names on the hub, ``org/model@revision``, and the commits of them that this process has read. Needs no torch."""
+"""Names on the Hugging Face Hub, such as ``org/model@revision``, and the commits that were read. Needs no torch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ log = logging.getLogger(__name__)
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 READ: dict[str, str] = {}
-"""Commit by name, as the configuration has it."""
+"""What this process has read: name in the configuration -> commit."""
 
 
 def parted(name: str) -> tuple[str, str | None]:
-    """The name and the revision (a commit, tag or branch) that it is pinned to.
+    """Split a name into the repository and the revision: a commit, a tag or a branch.
 
     >>> parted("org/model@main"), parted("org/model")
     (('org/model', 'main'), ('org/model', None))
@@ -25,15 +25,15 @@ def parted(name: str) -> tuple[str, str | None]:
 
 
 def note(name: str, commit: str) -> None:
-    """Keep which commit was read; one that is not pinned, and so may be another tomorrow, is said in the log."""
+    """Record the commit that was read, and warn once if the name is not pinned to a commit."""
     if READ.get(name) == commit:
         return
     READ[name] = commit
     bare, revision = parted(name)
     if not COMMIT.fullmatch(revision or ""):
-        log.warning("%s is not pinned: it may be another tomorrow; today's is %s@%s", name, bare, commit)
+        log.warning("%s is not pinned to a commit and may change; today it is %s@%s", name, bare, commit)
 
 
 def commits(values: Iterable[object]) -> dict[str, str]:
-    """Of what was read, what is among these values of a configuration."""
+    """Return name -> commit for those values of a configuration that are names of what was read."""
     return {value: READ[value] for value in values if isinstance(value, str) and value in READ}

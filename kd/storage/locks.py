@@ -1,12 +1,13 @@
-"""Locks in folders that several machines may share, NFS included.
+"""Locks in folders that several machines may share, also over NFS. Needs no torch.
 
-A lock is a lease of `filelock`: a file beside what it guards, made with ``O_CREAT | O_EXCL``, which names its holder's
-machine and process and is touched every few seconds. It asks of a file system what NFS has given since version 3:
-exclusive creation, and the server's attributes for whoever opens a file. It does not ask for ``flock``, which a mount
-with ``nolock`` or ``local_lock`` grants on each machine by itself, without a word. A holder that was killed is noticed
-at once on its own machine, and after `LEASE` seconds without a touch elsewhere, measured on the waiting machine's own
-clock: no lock stays for ever. A holder that lost its lease, because it was stopped or cut off for so long that another
-took it, is ended: what it did is resumed.
+A lock is a lease of `filelock`: a file beside what it protects. The file is created with ``O_CREAT | O_EXCL``, names
+the machine and the process of its holder, and is touched every few seconds. Two properties of the file system are
+needed, and NFS has both since version 3: exclusive creation, and fresh attributes for a process that opens a file.
+``flock`` is not used: a mount with ``nolock`` or ``local_lock`` grants it on each machine separately, without an error.
+
+No lock stays for ever. If the holder was killed, its own machine notices at once; another machine notices when the file
+was not touched for `LEASE` seconds of its own clock. If the holder was suspended or cut off for so long that another
+process took the lease, the old holder is terminated; its work can be resumed.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ from kd.errors import KDError
 log = logging.getLogger(__name__)
 
 LEASE, TOUCH = 60.0, 10.0
-"""Seconds after which a silent holder counts as gone, and between two signs of life."""
+"""Seconds without a touch after which a holder counts as gone, and seconds between two touches."""
 
 
 def lock(place: Path, timeout: float = -1) -> SoftFileLease:
-    """The lock of a file or folder, as a context; it waits for its holder, however long.
+    """Return the lock of a file or folder. Used in a ``with`` statement, it waits until the lock is free.
 
     Args:
-        place: what it guards; the lock stands beside it.
-        timeout: seconds to wait at most; -1: for ever.
+        place: the file or folder to protect. The lock's own file is made beside it.
+        timeout: seconds to wait at most; -1 waits without a limit.
     """
     return SoftFileLease(
         f"{place}.lease",
@@ -45,15 +46,16 @@ def lock(place: Path, timeout: float = -1) -> SoftFileLease:
 
 
 def lock_or_refuse(place: Path, refusal: str) -> SoftFileLease:
-    """The lock, taken, of something that nobody shall wait for.
+    """Acquire a lock at once or raise.
 
-    Where its holder is on another machine, this takes as long as it takes to see a sign of life of it, or none.
+    If the holder is on another machine, this takes until the holder's file is touched, or until the lease has expired.
 
     Args:
-        refusal: what another process does there, and what to do about it.
+        place: the file or folder to protect.
+        refusal: the rest of the error message: what the other process does, and what the user can do.
 
     Raises:
-        KDError: it has one.
+        KDError: another process holds the lock.
     """
     lease, touched = lock(place, timeout=1.0), None
     deadline = time.monotonic() + LEASE + TOUCH
@@ -69,21 +71,24 @@ def lock_or_refuse(place: Path, refusal: str) -> SoftFileLease:
 
 
 def end_this_process(loss: object) -> None:
-    """What a holder does that finds its lease in other hands."""
-    log.error("the lock was lost while this process was stopped or cut off from the disk (%s): it ends", loss)
+    """Terminate this process, whose lease another process has taken."""
+    log.error("this process lost its lock while it was suspended or cut off from the disk (%s): it stops", loss)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def is_here(hostname: str) -> bool:
-    """Whether a holder's processes are this machine's; `filelock` puts a container's namespace behind the name."""
+    """Return whether a holder runs on this machine, in the same container.
+
+    `filelock` appends the container's process namespace to the host name.
+    """
     name, _, namespace = hostname.partition("?pidns-")
     return name == socket.gethostname() and (not namespace or int(namespace, 16) == os.stat("/proc/self/ns/pid").st_ino)
 
 
 def last_touch(lease: str) -> tuple[int, int] | None:
-    """When a lease was touched, by the file server's clock, and which file it is; None where there is none."""
+    """Return the time of the last touch, by the file server's clock, and the file's inode; None without a file."""
     try:
-        with open(lease, "rb") as file:  # opened: NFS answers a mere stat from its memory
+        with open(lease, "rb") as file:  # without opening the file, NFS would return cached attributes
             found = os.fstat(file.fileno())
             return found.st_mtime_ns, found.st_ino
     except OSError:
@@ -91,11 +96,11 @@ def last_touch(lease: str) -> tuple[int, int] | None:
 
 
 def mark() -> str:
-    """What tells this process's temporary files from those of all others, on all machines."""
+    """Return a part for names of temporary files that no other process on any machine has."""
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
 def look_again(folder: Path) -> None:
-    """Have what other machines made in a folder seen: NFS remembers for up to a minute that there was nothing."""
+    """Make files visible that other machines have written to a folder: NFS caches a missing file for up to a minute."""
     if folder.is_dir():
-        os.close(os.open(folder, os.O_RDONLY))  # opening it asks the server
+        os.close(os.open(folder, os.O_RDONLY))  # opening the folder refreshes the cache

@@ -1,4 +1,4 @@
-"""Hugging Face folders: where a model lies, what tells its weights from others, and how it is read."""
+"""Find, check and load models in the folder format of Hugging Face transformers."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 
 
 def local_model(name_or_path: str, kind: str = "teacher") -> Path:
-    """The folder of a model: the given one, or the hub's, downloaded on demand.
+    """Return the folder of a model. A model on the hub is downloaded if necessary.
 
     Args:
-        name_or_path: a folder, or a name on the hub, pinned as in ``org/model@commit``.
-        kind: what the message calls it.
+        name_or_path: a folder, or a name on the hub; ``org/model@commit`` pins it to a commit.
+        kind: the word for the model in the error message.
 
     Raises:
-        KDError: no such folder, and no hub that has it.
+        KDError: neither a folder nor the hub has the model.
     """
     if (Path(name_or_path) / "config.json").is_file():
         return Path(name_or_path)
@@ -47,12 +47,12 @@ def local_model(name_or_path: str, kind: str = "teacher") -> Path:
     name, revision = hub.parted(name_or_path)
     try:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=FILES))
-        if not any(folder.glob("*.safetensors")):  # of the very commit that the rest came from
+        if not any(folder.glob("*.safetensors")):  # then the older format, from the same commit
             patterns = [*FILES, "pytorch_model*.bin"]
             folder = Path(snapshot_download(name, revision=folder.name, allow_patterns=patterns))
-    except Exception as error:  # the hub's client raises a dozen kinds, all of which mean the same here
+    except Exception as error:  # the hub's client raises a dozen classes, all of which mean the same here
         raise KDError(
-            f"{kind} '{name_or_path}' is neither a folder here nor to be had from the hub "
+            f"{kind} '{name_or_path}' is neither a folder here nor a model on the hub that can be downloaded "
             f"({type(error).__name__}); check the name and the network, or give a local folder"
         ) from error
     hub.note(name_or_path, folder.name)
@@ -60,25 +60,25 @@ def local_model(name_or_path: str, kind: str = "teacher") -> Path:
 
 
 def refuse_code(folder: Path) -> None:
-    """Refuse a model that comes with code of its own; without it the weights may mean something else.
+    """Refuse a model that needs its own code; without that code, its weights may mean something else.
 
     Raises:
-        KDError: it asks for its code to be run, or for an attention kernel of the hub, which is code too.
+        KDError: the configuration names code of the model, or an attention kernel of the hub, which is code too.
     """
     for name in ("config.json", "tokenizer_config.json"):
         try:
             content = json.loads((folder / name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            continue  # what cannot be read is said by who reads it
+            continue  # a damaged file is reported by the function that loads it
         if asked := next(code_in(content), None):
             raise KDError(
-                f"'{folder}' asks for code of its own to be run ({name}: {asked}), and kd never runs code that comes "
-                "with a model (trust_remote_code is off); choose a model whose architecture transformers has"
+                f"'{folder}' needs code of its own ({name}: {asked}), and kd never runs code that comes with a model "
+                "(trust_remote_code is off); choose a model whose architecture is part of transformers"
             )
 
 
 def code_in(content: Any) -> Iterator[str]:
-    """The keys of a model's configuration, at any depth, that ask for code from elsewhere."""
+    """Yield the keys of a model's configuration, at any depth, that name code outside transformers."""
     if isinstance(content, dict):
         for key, value in content.items():
             kernel = key.endswith("attn_implementation") and "/" in json.dumps(value)
@@ -88,7 +88,7 @@ def code_in(content: Any) -> Iterator[str]:
 
 
 def folder_checksum(folder: Path) -> str:
-    """SHA-256 over the weights, configuration and tokenizer of a Hugging Face folder."""
+    """Return the SHA-256 of the weights, the configuration and the tokenizer in a folder."""
     digest = hashlib.sha256()
     patterns = (*FILES, "pytorch_model*.bin")
     for path in sorted({path for pattern in patterns for path in folder.glob(pattern)}):
@@ -97,32 +97,32 @@ def folder_checksum(folder: Path) -> str:
 
 
 def load_config(folder: Path) -> PretrainedConfig:
-    """The model's configuration; code that comes with it is never run.
+    """Load a model's configuration, without running any code of the model.
 
     Raises:
-        KDError: what stands there cannot be read. So do the other two.
+        KDError: the files cannot be read.
     """
     return _read(AutoConfig, folder)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, cutting and padding on the right whatever its folder says."""
+    """Load a model's tokenizer, set to truncate and pad on the right. Raises `KDError` as `load_config` does."""
     tokenizer = _read(AutoTokenizer, folder)
     tokenizer.truncation_side = tokenizer.padding_side = "right"
-    tokenizer.chat_template = None  # classifiers have no use for one, and its names would become names of files
+    tokenizer.chat_template = None  # a classifier needs none, and saving would use its names as file names
     return tokenizer
 
 
 def load_classifier(folder: Path, new_head: bool = False, **config: Any) -> PreTrainedModel:
-    """The classifier in float32 and evaluation mode.
+    """Load a classifier in float32 and evaluation mode.
 
     Args:
-        folder: with weights and configuration.
-        new_head: allow weights without a classification head, or with one of another size; it starts random.
-        config: what to change in the configuration, such as ``id2label``.
+        folder: contains weights and configuration.
+        new_head: if the classification head is missing or has another size, initialise it randomly.
+        config: values to change in the configuration, such as ``id2label``.
 
     Raises:
-        KDError: unreadable, or no trained head where ``new_head`` is false.
+        KDError: the files cannot be read, or ``new_head`` is false and there is no trained head.
     """
     options = {"dtype": torch.float32, "ignore_mismatched_sizes": new_head, "output_loading_info": True}
     model, info = _read(AutoModelForSequenceClassification, folder, **options, **config)
@@ -136,18 +136,18 @@ def load_classifier(folder: Path, new_head: bool = False, **config: Any) -> PreT
 
 
 def longest_text(config: PretrainedConfig) -> int | None:
-    """Tokens that the model's position table holds; None where there is no such limit."""
+    """Return the largest number of tokens that a model has positions for; None if there is no limit."""
     positions = getattr(config, "max_position_embeddings", None)
-    # RoBERTa and its kin number positions from padding_idx + 1 on.
+    # RoBERTa and similar models number positions from padding_idx + 1.
     offset = (config.pad_token_id or 0) + 1 if "roberta" in config.model_type else 0
     return None if positions is None else positions - offset
 
 
 def require_length(name: str, config: PretrainedConfig, max_length: int, option: str) -> None:
-    """Refuse a length that the model has no positions for.
+    """Refuse a maximal length that a model has no positions for; ``option`` is its key in the configuration.
 
     Raises:
-        KDError: with the longest that will do.
+        KDError: the length is too large. The message gives the largest possible one.
     """
     longest = longest_text(config)
     if longest is not None and max_length > longest:
@@ -160,6 +160,6 @@ def _read(kind: type, folder: Path, **options: Any) -> Any:
     refuse_code(folder)
     try:
         return kind.from_pretrained(folder, trust_remote_code=False, **options)
-    except Exception as error:  # a damaged folder shows as any of a dozen kinds, from JSON to safetensors
+    except Exception as error:  # a damaged folder raises any of a dozen classes, from JSON to safetensors
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise KDError(f"cannot read the model in '{folder}' ({reason}); fetch or save it again") from error
+        raise KDError(f"cannot read the model in '{folder}' ({reason}); download or save it again") from error

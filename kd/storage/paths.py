@@ -1,4 +1,4 @@
-"""Names that become parts of paths stay names: none of them leaves the folder that it stands in."""
+"""Check names and relative paths from a configuration, so that none leads out of its folder. Needs no torch."""
 
 from __future__ import annotations
 
@@ -10,14 +10,10 @@ from kd.errors import KDError
 
 
 def plain_name(name: Any, key: str) -> str:
-    """A name for one folder or file.
-
-    Args:
-        name: as a configuration has it.
-        key: where it stands, for the message.
+    """Return the name of one folder or file, as text.
 
     Raises:
-        KDError: an empty one, or one that is more than a name.
+        KDError: the name is empty, or is a path. The message names the ``key`` in the configuration.
     """
     text = str(name)
     if text in ("", ".", "..") or not text.isprintable() or set(text) & set("/\\|"):
@@ -26,10 +22,10 @@ def plain_name(name: Any, key: str) -> str:
 
 
 def inside(folder: Path, part: Any, key: str) -> Path:
-    """A place in a folder, by a relative path; symbolic links are not followed.
+    """Return the absolute path of ``part``, which is relative to the folder. Symbolic links are not followed.
 
     Raises:
-        KDError: the path leads out of the folder.
+        KDError: the path leads out of the folder. The message names the ``key`` in the configuration.
     """
     base = os.path.abspath(folder)
     place = os.path.abspath(os.path.join(base, str(part)))

@@ -1,4 +1,4 @@
-"""Work that comes in pieces, divided among whatever processes are at it. Needs no torch."""
+"""Divide work that comes in pieces among several processes. Needs no torch."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from kd.storage.locks import lock
 
 
 def share(folder: Path, pieces: int, done: Callable[[int], bool], build: Callable[[int], None]) -> None:
-    """Build pieces, together with whatever other processes are at it: who claims one first builds it.
+    """Build all pieces, together with other processes that call this for the same folder.
 
-    A claim is a lock (`kd.storage.locks`), which ends with its process: the others take over what it left.
+    A process locks a piece (`kd.storage.locks`) while it builds it. The lock of a killed process becomes free, and
+    another process builds that piece.
 
     Args:
-        folder: where the claims stand; one for all processes.
-        pieces: how many there are.
-        done: whether a piece is there.
-        build: makes it so.
+        folder: where the locks are kept; the same for all processes.
+        pieces: number of pieces.
+        done: returns whether a piece is finished.
+        build: builds a piece, after which ``done`` is true.
     """
     waiting = [piece for piece in range(pieces) if not done(piece)]
     while waiting:
@@ -30,7 +31,7 @@ def share(folder: Path, pieces: int, done: Callable[[int], bool], build: Callabl
                 with lock(Path(folder) / f"{piece:06}", timeout=0):
                     if not done(piece):
                         build(piece)
-            except Timeout:
+            except Timeout:  # another process builds it
                 left.append(piece)
         if len(left) == len(waiting):
             time.sleep(0.1)

@@ -1,3 +1,5 @@
+"""Batches of rows of similar length."""
+
 import numpy as np
 import pytest
 import torch

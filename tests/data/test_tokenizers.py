@@ -48,7 +48,7 @@ def word_piece_tokenizer() -> BertTokenizer:
     return BertTokenizer(vocab={token: number for number, token in enumerate(tokens)}, model_max_length=64)
 
 
-def cut(tokenizer, texts):
+def pieces(tokenizer, texts):
     return [tokenizer.convert_ids_to_tokens(ids) for ids in tokenizer(list(texts))["input_ids"]]
 
 
@@ -62,20 +62,20 @@ def test_the_teachers_tokenizer_is_copied_and_pads_on_the_right():
     assert len(tokenizer) == len(teacher) + 1
 
 
-def test_restricted_cuts_the_training_texts_as_before():
+def test_a_restricted_vocabulary_tokenises_the_training_texts_as_before():
     teacher = word_piece_tokenizer()
     restricted = TeacherTokenizer(restrict=True)(iter(TEXTS), teacher)
-    assert cut(restricted, TEXTS) == cut(teacher, TEXTS)
+    assert pieces(restricted, TEXTS) == pieces(teacher, TEXTS)
     vocabulary = restricted.get_vocab()
     assert sorted(vocabulary.values()) == list(range(len(restricted)))
     assert restricted.convert_ids_to_tokens(range(5)) == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     assert {*LETTERS, *(f"##{letter}" for letter in LETTERS)} <= set(vocabulary)
     assert {"very", "bad", "##ne", "fi", "##lm", "[unused0]"}.isdisjoint(vocabulary)
-    assert cut(restricted, ["very bad"]) == [["[CLS]", "v", "##e", "##r", "##y", "b", "##a", "##d", "[SEP]"]]
-    assert cut(restricted, ["[MASK] film"]) == [["[CLS]", "[MASK]", "film", "[SEP]"]]
+    assert pieces(restricted, ["very bad"]) == [["[CLS]", "v", "##e", "##r", "##y", "b", "##a", "##d", "[SEP]"]]
+    assert pieces(restricted, ["[MASK] film"]) == [["[CLS]", "[MASK]", "film", "[SEP]"]]
 
 
-def test_restricting_looks_past_the_teachers_truncation_and_leaves_it_alone():
+def test_restricting_ignores_the_teachers_truncation_and_does_not_change_it():
     teacher = word_piece_tokenizer()
     teacher(["film film film"], truncation=True, max_length=3, padding="max_length")
     before = teacher.backend_tokenizer.to_str()
@@ -100,7 +100,7 @@ def test_other_post_processors_are_renumbered_too():
     teacher = word_piece_tokenizer()
     teacher.backend_tokenizer.post_processor = BertProcessing(("[SEP]", 4), ("[CLS]", 3))
     restricted = TeacherTokenizer(restrict=True)(TEXTS, teacher)
-    assert cut(restricted, TEXTS) == cut(teacher, TEXTS)
+    assert pieces(restricted, TEXTS) == pieces(teacher, TEXTS)
     teacher.backend_tokenizer.post_processor = None
 
 
@@ -116,7 +116,7 @@ def test_words_are_learnt_from_the_texts():
     tokenizer = WordTokenizer(min_count=1)(iter(TEXTS))
     special = ["[PAD]", "[UNK]", "[CLS]", "[MASK]"]
     assert tokenizer.convert_ids_to_tokens(range(4)) == special
-    assert cut(tokenizer, ["THE film, unheard", "電影", "", "[MASK] film"]) == [
+    assert pieces(tokenizer, ["THE film, unheard", "電影", "", "[MASK] film"]) == [
         ["[CLS]", "the", "film", ",", "[UNK]"],
         ["[CLS]", "電", "影"],
         ["[CLS]"],
@@ -138,7 +138,7 @@ def test_tokenizers_reload_and_keep_their_fingerprint(way, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     for loaded in (AutoTokenizer.from_pretrained(tmp_path), PretrainedTokenizer(str(tmp_path))([])):
         assert tokenizer_fingerprint(loaded) == fingerprint
-        assert cut(loaded, TEXTS) == cut(tokenizer, TEXTS)
+        assert pieces(loaded, TEXTS) == pieces(tokenizer, TEXTS)
         assert (loaded.pad_token_id, loaded.padding_side) == (0, "right")
 
 
@@ -152,9 +152,11 @@ def test_fingerprints_tell_tokenizers_apart():
 
 
 def test_what_is_out_of_range_or_missing_is_refused(tmp_path):
-    with pytest.raises(KDError, match=r"tokenizer\.min_count must be"):
+    with pytest.raises(KDError, match="min_count must be a whole number of at least 1, found 0"):
         WordTokenizer(min_count=0)
-    with pytest.raises(KDError, match=r"tokenizer\.max_size must be"):
+    with pytest.raises(KDError, match="max_size must be a whole number of at least 5, found 4"):
+        WordTokenizer(max_size=4)
+    with pytest.raises(KDError, match="max_size must be a whole number of at least 1 or null, found 0"):
         TeacherTokenizer(restrict=True, max_size=0)
     with pytest.raises(KDError, match="no tokenizer in"):
         PretrainedTokenizer(str(tmp_path / "nothing"))([])

@@ -1,4 +1,4 @@
-"""Cutting word by word gives what the tokenizer gives, whatever stands in the text."""
+"""Tokenising word by word gives the same token ids as the tokenizer, for any text."""
 
 import random
 
@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from kd.data import batching, wordwise
 from kd.data.batching import tokenize
 from kd.data.tokenizers import TeacherTokenizer, WordTokenizer
-from kd.data.wordwise import word_cutter
+from kd.data.wordwise import wordwise_tokenizer
 
 ALPHABET = [
     *"abcxyzABC019.,!?'-_[]#$",
@@ -76,10 +76,10 @@ TOKENIZERS = {
 @pytest.mark.parametrize("max_length", [2, 3, 9, 64])
 @pytest.mark.parametrize("make", TOKENIZERS.values(), ids=TOKENIZERS)
 def test_the_same_ids_as_the_tokenizer_gives(make, max_length, monkeypatch):
-    monkeypatch.setattr(batching, "CUT_CHUNK", 700)
+    monkeypatch.setattr(batching, "WORDWISE_CHUNK", 700)
     monkeypatch.setattr(wordwise, "WORDS_KEPT", 900)
     tokenizer, rows = make(), texts()
-    assert word_cutter(tokenizer) is not None
+    assert wordwise_tokenizer(tokenizer) is not None
     found = tokenize(tokenizer, rows, max_length)
     expected = tokenizer(rows, truncation=True, max_length=max_length)["input_ids"]
     assert [found[row].tolist() for row in range(len(rows))] == expected
@@ -92,7 +92,7 @@ def test_nothing_gives_nothing():
     assert [tokenize(word_pieces(), ["", " "], 8)[row].tolist() for row in range(2)] == [[2, 3], [2, 3]]
 
 
-def test_words_that_may_lean_on_their_neighbours_are_left_to_the_tokenizer():
+def test_words_that_may_depend_on_their_neighbours_are_left_to_the_tokenizer():
     def of(change) -> PreTrainedTokenizerFast:
         tokenizer = word_pieces()
         change(tokenizer)
@@ -112,7 +112,7 @@ def test_words_that_may_lean_on_their_neighbours_are_left_to_the_tokenizer():
 
     for change in (pre_tokenizer, normalizer, two_words, from_the_left):
         tokenizer = of(change)
-        assert word_cutter(tokenizer) is None
+        assert wordwise_tokenizer(tokenizer) is None
         rows = [*texts(100), "a film film a", "film film"]
         expected = tokenizer(rows, truncation=True, max_length=9)["input_ids"]
         found = tokenize(tokenizer, rows, 9)

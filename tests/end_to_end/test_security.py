@@ -202,7 +202,7 @@ def test_a_model_that_asks_for_its_code_is_refused(kind, model_type, tmp_path):
     """With an architecture that transformers has too: without its code such weights mean something else."""
     folder = with_code(tmp_path / "model", kind, model_type)
     for read in READERS[kind]:
-        with pytest.raises(KDError, match=r"asks for code of its own.*trust_remote_code is off") as caught:
+        with pytest.raises(KDError, match=r"needs code of its own.*trust_remote_code is off") as caught:
             read(folder)
         assert "\n" not in str(caught.value)
 
@@ -218,7 +218,7 @@ def test_its_code_would_have_left_the_marker(tmp_path, monkeypatch):
 @pytest.mark.parametrize("kind", READERS)
 def test_commands_refuse_it_in_one_sentence(kind, common_options, tmp_path, capsys):
     folder = with_code(tmp_path / "model", kind)
-    asks = "asks for code of its own"
+    asks = "needs code of its own"
     assert asks in refused(capsys, "predict", folder, "a film")
     assert asks in refused(capsys, "train", *common_options, f"teacher.name_or_path={folder}")
     student = ["student=hf", f"student.name_or_path={folder}"]
@@ -241,7 +241,7 @@ def test_an_attention_kernel_that_a_model_names_is_not_fetched(key, tmp_path):
     content = json.loads((folder / "config.json").read_text())
     for asked in ({key: "somebody/kernel"}, {"part": {key: {"": "somebody/kernel"}}}):
         (folder / "config.json").write_text(json.dumps(content | asked))
-        with pytest.raises(KDError, match=rf"asks for code of its own to be run \(config.json: {key}\)"):
+        with pytest.raises(KDError, match=rf"needs code of its own \(config.json: {key}\)"):
             load_classifier(folder)
     (folder / "config.json").write_text(json.dumps(content | {key: "eager", "auto_map": {}}))
     assert load_classifier(folder)
@@ -589,7 +589,7 @@ def test_a_hub_model_is_read_at_the_commit_that_it_is_pinned_to(hub_of_two_commi
     assert not caplog.records
     with caplog.at_level(logging.WARNING):
         assert local_model("org/tiny").name == second
-    assert f"org/tiny is not pinned: it may be another tomorrow; today's is org/tiny@{second}" in caplog.text
+    assert f"org/tiny is not pinned to a commit and may change; today it is org/tiny@{second}" in caplog.text
     with pytest.raises(KDError, match="neither a folder here nor"):
         local_model(f"org/tiny@{'c' * 40}")
 
@@ -618,4 +618,4 @@ def test_a_hub_data_set_is_read_at_its_commit_and_recorded(monkeypatch, caplog):
     from_hub("org/rows@main")
     assert asked == [(("org/rows", None), {"revision": "main"})]
     assert hub.READ == {"org/rows@main": "d" * 40}
-    assert f"org/rows@main is not pinned: it may be another tomorrow; today's is org/rows@{'d' * 40}" in caplog.text
+    assert f"org/rows@main is not pinned to a commit and may change; today it is org/rows@{'d' * 40}" in caplog.text

@@ -1,4 +1,4 @@
-"""Assets: taken from a wheel that the tests make, with the user's own pip, without a network."""
+"""Assets: extracted from a wheel that the tests make, with the user's own pip, without a network."""
 
 import hashlib
 import os
@@ -160,7 +160,7 @@ def test_a_broken_download_is_refused(shelf, without_pip, tmp_path, cut):
         start = data.index(b"toy/model/model.safetensors") + len("toy/model/model.safetensors")
         data[start : start + 8] = b"\xff" * 8
     wheel.write_bytes(data)
-    with pytest.raises(KDError, match=r"the download is broken|instead of the pinned"):
+    with pytest.raises(KDError, match=r"the download is damaged|instead of the pinned"):
         fetch("toy")
     assert left_behind(tmp_path) == []
 
@@ -192,8 +192,9 @@ def test_an_interrupted_download_leaves_nothing(shelf, tmp_path, monkeypatch, wi
             fetch("toy")
     assert left_behind(tmp_path) == []
     # A killed process cleans up nothing; the next one does.
-    (tmp_path / "home" / "assets" / ".toy.partial").mkdir()
-    (tmp_path / "home" / "assets" / ".toy.partial" / "model.safetensors").write_bytes(b"half")
+    killed = tmp_path / "home" / "assets" / "toy.building-host-7"
+    killed.mkdir()
+    (killed / "model.safetensors").write_bytes(b"half")
     assert (fetch("toy") / "model.safetensors").read_bytes() == WEIGHTS
     assert left_behind(tmp_path) == ["toy"]
 
@@ -210,7 +211,7 @@ import sys, time
 from pathlib import Path
 sys.argv[0] = "kd"  # spares the import of torch
 from kd.storage import assets
-from kd.assets import Asset, Content, Wheel
+from kd.storage.assets import Asset, Content, Wheel
 content = {content!r}
 wheels = (Wheel("kd-toy==0.1", "toy/model"),)
 assets.ASSETS = dict(table=Asset(wheels, {{"config.json": content}}, "config.json"))

@@ -1,4 +1,4 @@
-"""Locks in folders that machines share: processes of two hosts, on mounts whose ``flock`` is each mount's own."""
+"""Locks in folders that several machines share: processes of two hosts, on mounts that do not share ``flock``."""
 
 import contextlib
 import json
@@ -18,6 +18,7 @@ from kd.storage import locks
 
 HOLDER = """
 import sys, time
+sys.argv[0] = "kd"  # spares the import of torch
 from pathlib import Path
 from kd.storage import locks
 locks.LEASE, locks.TOUCH = map(float, sys.argv[2:4])
@@ -60,7 +61,7 @@ def short(monkeypatch):
     monkeypatch.setattr(locks, "TOUCH", 0.3)
 
 
-def test_who_holds_a_lock_is_told_at_once(tmp_path):
+def test_the_holder_of_a_lock_is_named_at_once(tmp_path):
     with held(tmp_path / "run", lease=60) as holder:
         begun = time.monotonic()
         with pytest.raises(KDError, match=rf"another process \({holder.pid} on {socket.gethostname()}\) is busy"):
@@ -79,7 +80,7 @@ def test_a_killed_holder_is_no_holder(tmp_path):
 
 
 @needs_hosts
-def test_a_holder_on_another_host_is_seen_to_live_and_to_be_gone(tmp_path, short):
+def test_a_holder_on_another_host_is_noticed_while_it_runs_and_when_it_is_gone(tmp_path, short):
     with held(tmp_path / "run", "other") as holder:
         with pytest.raises(KDError, match=r"another process \(\d+ on other\) is busy"):
             locks.lock_or_refuse(tmp_path / "run", "is busy")
