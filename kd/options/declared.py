@@ -87,7 +87,8 @@ def options_of(function: Callable[..., Any]) -> Mapping[str, Option]:
 def _options_of(function: Callable[..., Any]) -> Mapping[str, Option]:
     hints = _fields(function) if is_dataclass(function) else _parameters(function)
     meanings = _meanings(function)
-    names = [name for name in inspect.signature(function).parameters if name in hints]
+    parameters = inspect.signature(function).parameters.values()
+    names = [each.name for each in parameters if each.name in hints and each.kind not in VARIABLE]
     return {name: Option(name, in_words(hints[name]), meanings.get(name, ""), _test(hints[name])) for name in names}
 
 
@@ -202,6 +203,7 @@ def _test(annotation: Any) -> Callable[[Any], bool]:
     return fits
 
 
+VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 ARGUMENT = re.compile(r"^ {4}(\w[\w, ]*?): (.*)$")
 
 

@@ -7,7 +7,6 @@ done, and whether two jobs are one. Needs no torch.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 from kd.options.methods import METHODS
 from kd.run import renames
-from kd.storage.checksum import file_sha256
+from kd.storage.checksum import digest, file_sha256
 
 FORMAT = 1
 
@@ -65,13 +64,13 @@ PLACES = ("path", "train", "validation", "test", "unlabelled", "name_or_path")
 def identity(config: Mapping[str, Any]) -> str:
     """The name of the run that a resolved configuration describes, the same wherever and on whatever it runs."""
     parts = {"format": FORMAT, "config": decisive(config)}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:20]
+    return digest(parts, default=str)[:20]
 
 
 def fingerprint(node: Mapping[str, Any]) -> str:
     """Of a part of a configuration, with the content of its files."""
     parts = {key: _content(value) if key.split(".")[-1] in PLACES else value for key, value in flat(node)}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+    return digest(parts, default=str)
 
 
 def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,8 +143,6 @@ def _content(value: Any) -> Any:
         return value
     path = Path(value).resolve()
     files = [path] if path.is_file() else sorted(part for part in path.rglob("*") if part.is_file())
-    digest = hashlib.sha256()
-    for file in files:
-        name = "" if path.is_file() else file.relative_to(path).as_posix()
-        digest.update(f"{name}:{file_sha256(file)}\n".encode())
-    return f"sha256:{digest.hexdigest()}"
+    names = ("" if path.is_file() else file.relative_to(path).as_posix() for file in files)
+    content = "".join(f"{name}:{file_sha256(file)}\n" for name, file in zip(names, files, strict=True))
+    return f"sha256:{hashlib.sha256(content.encode()).hexdigest()}"
