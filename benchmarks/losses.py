@@ -33,7 +33,7 @@ from kd.features.feature import bytes_a_row
 from kd.methods.base import Method
 from kd.methods.distillation import cached_teacher
 from kd.storage.model_folder import load_classifier
-from kd.teacher.outputs import Answers
+from kd.teacher.outputs import TeacherOutputs as Answers
 from kd.teacher.ready import ReadyTeacher
 from kd.training.single_run import quiet
 

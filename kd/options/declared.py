@@ -23,7 +23,7 @@ import json
 import re
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -81,7 +81,9 @@ def options_of(function: Callable[..., Any]) -> Mapping[str, Option]:
 
 @functools.cache
 def _options_of(function: Callable[..., Any]) -> Mapping[str, Option]:
-    called = function.__init__ if inspect.isclass(function) else function  # type: ignore[misc]
+    called: Any = function
+    if inspect.isclass(function) and not is_dataclass(function):  # whose fields may stand in several modules
+        called = function.__init__  # type: ignore[misc]
     try:
         hints = get_type_hints(called, include_extras=True)
     except (NameError, TypeError):  # of another library, whose annotations cannot be read
@@ -112,6 +114,14 @@ class Checked:
         super().__init_subclass__(**options)
         if "__init__" in vars(cls):
             cls.__init__ = checked(cls.__init__)  # type: ignore[method-assign]
+
+
+class CheckedFields:
+    """A base of dataclasses that refuse values outside what their fields declare."""
+
+    def __post_init__(self) -> None:
+        for name, option in options_of(type(self)).items():
+            option.require(getattr(self, name))
 
 
 def in_words(annotation: Any) -> str:

@@ -31,7 +31,7 @@ from kd.features.feature import Feature
 from kd.run.directory import RunDirectory
 from kd.run.identity import identity
 from kd.teacher import cache as teacher_cache
-from kd.teacher.outputs import Answers
+from kd.teacher.outputs import TeacherOutputs as Answers
 from kd.teacher.ready import ReadyTeacher
 from kd.teacher.transfer_set import ShardTexts, Transfer
 from tests.conftest import bare_trainer, make_reviews, run_kd

@@ -101,7 +101,7 @@ def test_leftovers_of_a_killed_process_are_cleared(tmp_path):
 
 
 def test_missing_rows_and_nan_are_refused(tmp_path):
-    with pytest.raises(KDError, match="answered 4 of 10 rows"):
+    with pytest.raises(KDError, match="expected teacher outputs for 10 rows, got 4"):
         teacher_cache.obtain(tmp_path, [KEY], lambda: LENGTHS, lambda missing: [(np.arange(4), {"logits": LOGITS[:4]})])
     bad = LOGITS.copy()
     bad[7, 1] = np.nan

@@ -12,10 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from kd.data.batching import EncodedSplit, labels_of
 from kd.data.sources import Splits
-from kd.errors import KDError
+from kd.errors import KDError, OptionError
 from kd.features.feature import Feature
+from kd.options.declared import options_of
 from kd.teacher.ensemble import COMBINATIONS, Ensemble, ReadyEnsemble
-from kd.teacher.outputs import Answers
+from kd.teacher.outputs import TeacherOutputs
 from kd.teacher.ready import ReadyTeacher
 from kd.teacher.teacher import Teacher
 from tests.conftest import make_reviews, make_teacher
@@ -168,7 +169,7 @@ def test_each_member_reads_its_own_tokens_and_a_further_one_relabels_nothing(mem
 
 @pytest.mark.parametrize("combine", ["confidence", "correct"])
 def test_labels_are_read_for_the_training_rows_alone(members, splits, tmp_path, combine):
-    answers = Answers(ReadyEnsemble(members, combine), tmp_path, cache=True)
+    answers = TeacherOutputs(ReadyEnsemble(members, combine), tmp_path, cache=True)
     for name in ("train", "validation", "test"):
         rows = getattr(splits, name)
         logits = np.stack([member.live_logits(rows["text"]) for member in members.values()]).astype(np.float64)
@@ -196,14 +197,14 @@ def test_features_come_from_the_member_that_they_name(members, splits, tmp_path)
 
     every = [Feature("hidden_states", 1, "mean", name) for name in members]
     encoded = EncodedSplit(members["first"].tokens(texts), labels_of(splits.train), 0)
-    batch = Answers(ensemble, tmp_path, cache=True).attached_to(encoded, splits.train, "train", every)[[3, 1]]
+    batch = TeacherOutputs(ensemble, tmp_path, cache=True).attached_to(encoded, splits.train, "train", every)[[3, 1]]
     vectors = [batch[f"teacher_{name}.hidden_states-1-mean"] for name in members]
     assert all(vector.shape == (2, 32) for vector in vectors)
     assert not any(np.allclose(vectors[0], vector) for vector in vectors[1:])
 
 
 def test_it_answers_from_the_cache_alone(members):
-    with pytest.raises(KDError, match=r"^teacher=ensemble answers from the cache.*; set cache\.use=true$"):
+    with pytest.raises(KDError, match=r"^teacher=ensemble gives outputs only from the cache.*; set cache\.use=true$"):
         ReadyEnsemble(members, "mean_logits").live()
 
 
@@ -260,13 +261,16 @@ def test_members_are_made_ready_one_by_one(teachers, splits, tmp_path):
     assert ready.facts["members"]["taken"] == {}
 
 
-@pytest.mark.parametrize(
-    ("members_", "combine", "message"),
-    [
-        ({}, "mean_logits", r"needs members, got none; add one as in \+teacher@teacher\.members\.NAME=minilm"),
-        ({"one": None}, "best", "expected one of mean_probability, mean_logits, confidence, correct, got 'best'"),
-    ],
-)
-def test_what_makes_no_ensemble_is_refused(members_, combine, message):
-    with pytest.raises(KDError, match=message):
-        Ensemble(members_, combine)
+def test_what_makes_no_ensemble_is_refused(teachers):
+    with pytest.raises(
+        KDError, match=r"needs members, got none; add one as in \+teacher@teacher\.members\.NAME=minilm"
+    ):
+        Ensemble({}, "mean_logits")
+    expected = "mean_probability, mean_logits, confidence or correct"
+    with pytest.raises(OptionError, match=f"^combine must be {expected}, found 'best'"):
+        Ensemble(teachers, "best")
+    assert options_of(Ensemble)["combine"].expected == expected and all(map(expected.__contains__, COMBINATIONS))
+    with pytest.raises(
+        KDError, match=r"^teacher\.members\.all: expected one model, found an ensemble; list its members"
+    ):
+        Ensemble({"all": Ensemble(teachers)})

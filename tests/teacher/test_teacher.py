@@ -20,7 +20,7 @@ from kd.measure.cost import latency, parameter_counts
 from kd.methods.distillation import cached_teacher
 from kd.runtime.devices import Devices
 from kd.teacher.label_order import check_label_order
-from kd.teacher.outputs import Answers
+from kd.teacher.outputs import TeacherOutputs
 from kd.teacher.ready import ReadyTeacher
 from kd.teacher.teacher import Teacher, labelled_rows
 from tests.conftest import make_reviews, make_teacher
@@ -166,7 +166,7 @@ def test_teacher_tokenizer_texts_and_length_change_the_cache_key(ready, splits, 
 
 def test_cached_logits_stand_at_their_rows(ready, splits, tmp_path):
     """Against one text at a time, in the order of the split: batching by length must not move a row."""
-    answers = Answers(ready, tmp_path, cache=True)
+    answers = TeacherOutputs(ready, tmp_path, cache=True)
     found = answers.of(splits.train, "train")
     for row in (0, 7, 31, 59):
         inputs = ready.tokenizer(splits.train["text"][row], return_tensors="pt")
@@ -174,7 +174,7 @@ def test_cached_logits_stand_at_their_rows(ready, splits, tmp_path):
             alone = ready.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits[0]
         np.testing.assert_allclose(found[row], alone.numpy(), atol=1e-5)
     assert answers.seconds["train"] > 0
-    live = Answers(ready, tmp_path, cache=False).of(splits.train, "train")
+    live = TeacherOutputs(ready, tmp_path, cache=False).of(splits.train, "train")
     np.testing.assert_allclose(found, live, atol=1e-6)
 
 
@@ -265,7 +265,7 @@ def test_a_batch_holds_the_features_of_its_rows(cached, splits):
     """Token vectors are padded with zeros to the longest of the batch, as its tokens are."""
     ready, outputs = cached
     encoded = EncodedSplit(ready.tokens(splits.train["text"]), labels_of(splits.train), 0)
-    with_features = Answers(ready, outputs, cache=True).attached_to(encoded, splits.train, "train", FEATURES)
+    with_features = TeacherOutputs(ready, outputs, cache=True).attached_to(encoded, splits.train, "train", FEATURES)
     batch = with_features[[31, 0, 7]]
     live_logits, live = ready.live(FEATURES)(batch, FEATURES)
     logits, found = cached_teacher(batch, FEATURES)
