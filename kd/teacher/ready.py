@@ -144,6 +144,7 @@ class ReadyTeacher(WithoutCaches):
         features: Collection[Feature],
         max_gb: float,
     ) -> tuple[dict[str, np.ndarray | Ragged], float]:
+        """Return the columns of the heads (``logits``, or none) and of the features, as `cached` does."""
         folder = Path(outputs) / CACHE
         by_column = {feature.column: feature for feature in sorted(features, key=lambda feature: feature.column)}
         base = self.key(texts)
