@@ -560,7 +560,7 @@ from pathlib import Path
 from kd.data.shards import TextShards
 from kd.data.slices import Source
 from kd.data.sources import from_files
-from kd.teacher_cache import texts_hash
+from kd.teacher.cache import texts_hash
 
 def told(rows):
     lines = Path("/proc/self/status").read_text().splitlines()
