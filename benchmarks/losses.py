@@ -33,7 +33,7 @@ from kd.features.feature import bytes_a_row
 from kd.methods.base import Method
 from kd.methods.distillation import cached_teacher
 from kd.storage.model_folder import load_classifier
-from kd.teacher.outputs import Answers
+from kd.teacher.outputs import TeacherOutputs
 from kd.teacher.ready import ReadyTeacher
 from kd.training.single_run import quiet
 
@@ -94,7 +94,7 @@ class Kit:
         load_classifier(self.teacher.backbone, new_head=True, num_labels=2).save_pretrained(folder / "teacher")
         self.teacher.tokenizer.save_pretrained(folder / "teacher")
         ready = ReadyTeacher("minilm", folder / "teacher", config.data.max_length, 128, {})
-        self.answers = Answers(ready, folder, cache=True)
+        self.answers = TeacherOutputs(ready, folder, cache=True)
         self.tokenizer = build.tokenizer(config, splits.train["text"], self.teacher)
         self.encoded = build.encoded(self.train, self.tokenizer, config.data.max_length)
 

@@ -20,7 +20,7 @@ from kd.data.streaming import StreamedSplit
 from kd.methods.base import Method
 from kd.runtime.devices import Devices
 from kd.teacher.label_order import check_members
-from kd.teacher.outputs import Answers
+from kd.teacher.outputs import TeacherOutputs
 from kd.teacher.ready import ReadyTeacher
 from kd.teacher.teacher import Teacher
 from kd.teacher.transfer_set import Transfer
@@ -38,7 +38,7 @@ class Assembly(ABC):
     def __init__(self, config: DictConfig, splits: Splits, teacher: Teacher | None):
         self.config, self.splits, self.teacher = config, splits, teacher
         self.options = build.method_options(config)
-        self.answers = Answers(None, Path(config.outputs), config.cache.use, config.cache.max_gb)
+        self.answers = TeacherOutputs(None, Path(config.outputs), config.cache.use, config.cache.max_gb)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:

@@ -1,1 +1,1 @@
-"""The teacher: fine-tuned or loaded, asked live or from the cache, alone or in an ensemble."""
+"""The teacher: fine-tuned or loaded, live or from the cache, alone or in an ensemble."""

@@ -1,12 +1,11 @@
-"""Teacher outputs on disk: computed once, read by every run that asks for the same thing.
+"""Teacher outputs on disk: computed once, and read by every run that needs the same outputs.
 
-``<folder>/<digest>/`` holds one column: ``values.npy`` (and ``offsets.npy`` where a row holds a vector for each
-of its tokens) and ``meta.json``. A cache is written beside its place and renamed into it, behind a lock, so that
-one process builds while the others wait. Every file's SHA-256 stands in ``meta.json`` and is checked before the
-cache is used.
+``<folder>/<digest>/`` contains one column: ``values.npy``, ``offsets.npy`` if a row has one vector per token, and
+``meta.json``. A cache is written beside its place and then renamed, behind a lock: one process builds it while the
+others wait. ``meta.json`` contains the SHA-256 of every file, which is checked before the cache is used.
 
-What takes long is built in pieces (`kd.storage.pieces`), each a cache of its own: several processes take them in
-turn, and those that are whole survive whatever ends a process. `join` makes one cache of them.
+A large cache is built in pieces (`kd.storage.pieces`), and each piece is a cache of its own. Several processes divide
+the pieces among them. Finished pieces remain when a process is killed. `join` makes one cache of all pieces.
 """
 
 from __future__ import annotations
@@ -33,22 +32,22 @@ log = logging.getLogger(__name__)
 
 FORMAT = 2
 PIECE_ROWS = 32_768
-"""Rows that are labelled at a time; a killed process loses what it did of one such piece."""
+"""Rows of a piece; a killed process loses the unfinished piece."""
 
 Column = np.ndarray | tuple[np.ndarray, np.ndarray]
-"""``[N, ...]``, or the values ``[sum of lengths, d]`` and offsets ``[N + 1]`` of a column of token vectors."""
+"""``[N, ...]``, or for token vectors the values ``[sum of lengths, d]`` and the offsets ``[N + 1]``."""
 
 
 @dataclass(frozen=True)
 class CacheKey:
-    """What decides the teacher's outputs, and nothing else: no batch size, device or worker count.
+    """Everything that affects the teacher's outputs, and nothing else: no batch size, no device, no worker count.
 
     Args:
-        teacher: checksum of the teacher's weights and configuration.
-        tokenizer: fingerprint of the teacher's tokenizer.
-        max_length: tokens after which texts are cut.
-        column: the output stored, such as ``logits``.
-        texts: hash of the texts, in order.
+        teacher: hash of the teacher's weights and configuration.
+        tokenizer: hash of the teacher's tokenizer.
+        max_length: tokens after which texts are truncated.
+        column: the output, such as ``logits``.
+        texts: hash of the texts in their order.
     """
 
     teacher: str
@@ -59,12 +58,16 @@ class CacheKey:
 
     @property
     def digest(self) -> str:
-        fields = json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True)
-        return hashlib.sha256(fields.encode()).hexdigest()[:20]
+        return digest_of({"format": FORMAT, **asdict(self)})
+
+
+def digest_of(facts: Mapping[str, Any]) -> str:
+    """Return a short hash of facts that JSON can hold; their order does not matter."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
 
 
 def texts_hash(texts: Iterable[str]) -> str:
-    """SHA-256 over the texts in order; each is preceded by its length, so that no two lists collide."""
+    """Return the SHA-256 of the texts in their order; the length before each text keeps different lists apart."""
     digest = hashlib.sha256()
     for text in texts:
         encoded = text.encode("utf-8", "surrogatepass")
@@ -80,34 +83,34 @@ def obtain(
     compute: Callable[[list[str]], Iterable[tuple[np.ndarray, Mapping[str, np.ndarray]]]],
     note: Mapping[str, object] | None = None,
 ) -> dict[str, Column]:
-    """The columns for these keys: read from disk, or computed in one pass and stored.
+    """Return the columns of these keys: read them from disk, or compute them in one pass and store them.
 
     Args:
-        folder: where all caches live.
-        keys: what is asked for, one key a column.
-        lengths: gives the ``[N]`` tokens a row; called only where something is missing.
-        compute: given the names of the columns that are missing, yields row numbers ``[B]`` and the columns'
-            values for them, in any order: ``[B, ...]``, or ``[B, L, d]`` for a vector a token, of which the
-            first ``lengths()[row]`` are kept.
-        note: facts for people, kept in ``meta.json``.
+        folder: contains all caches.
+        keys: of the columns, one each.
+        lengths: () -> number of tokens of each row ``[N]``; called only if a column is missing.
+        compute: (names of missing columns) -> row numbers ``[B]`` and the columns' values for these rows, batch by
+            batch in any order. Values are ``[B, ...]``, or ``[B, L, d]`` for one vector per token, of which the first
+            ``lengths()[row]`` are stored.
+        note: facts for readers of ``meta.json``.
 
     Returns:
         the columns by name, memory-mapped and read-only.
 
     Raises:
-        KDError: if ``compute`` left a row out or gave a value that is not finite.
+        KDError: ``compute`` left out a row or gave a value that is not finite.
     """
     places = {key.column: Path(folder) / key.digest for key in keys}
     Path(folder).mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        for place in sorted(places.values()):  # one order for all, so that two processes never wait for each other
+        for place in sorted(places.values()):  # the same order in all processes, which prevents a deadlock
             stack.enter_context(lock(place))
         missing = [key for key in keys if not _whole(places[key.column])]
-        building = {key.column: places[key.column].with_suffix(f".building-{mark()}") for key in missing}
+        building: dict[str, Path] = {}
         try:
             if missing:
                 for key in missing:
-                    _begun(places[key.column])
+                    building[key.column] = _begun(places[key.column])
                 _write(building, missing, lengths(), compute, note or {})
                 for name, place in building.items():
                     os.replace(place, places[name])
@@ -125,17 +128,17 @@ def join(
     parts: Sequence[Sequence[CacheKey]],
     note: Mapping[str, object] | None = None,
 ) -> bool:
-    """Make caches of those of their pieces.
+    """Make one cache of several pieces, for each column.
 
     Args:
-        folder: where all caches live.
-        keys: of the whole, one a column.
-        pieces: the folder with the caches of the pieces.
-        parts: for each piece the keys of the same columns.
-        note: facts for people, kept in ``meta.json`` beside those of the first piece.
+        folder: contains all caches.
+        keys: of the whole columns.
+        pieces: the folder that contains the caches of the pieces.
+        parts: for each piece, the keys of the same columns.
+        note: facts for readers of ``meta.json``, beside those of the first piece.
 
     Returns:
-        whether all pieces were whole; those that were damaged are gone.
+        whether all pieces were intact; a damaged piece is removed.
     """
     for column, key in enumerate(keys):
         place = Path(folder) / key.digest
@@ -152,7 +155,7 @@ def join(
 
 
 def _begun(place: Path) -> Path:
-    """The folder in which a cache is built, behind its lock; what a killed process left of it goes."""
+    """Return a new folder in which a cache is built, behind its lock; remove what a killed process left."""
     for leftover in place.parent.glob(f"{place.stem}.building-*"):
         shutil.rmtree(leftover)
     building = place.with_suffix(f".building-{mark()}")
@@ -161,10 +164,10 @@ def _begun(place: Path) -> Path:
 
 
 def _table(file: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap:
-    """A file of this array to write into, with its room on the disk taken.
+    """Create the file of an array, with its space on the disk reserved, and open it for writing.
 
     Raises:
-        OSError: the disk is full; without the room taken, the first write to a page of it would kill the process.
+        OSError: the disk is full. Without the reservation, a later write would kill the process.
     """
     table = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
     with file.open("r+b") as opened:
@@ -194,17 +197,17 @@ def _join(place: Path, key: CacheKey, pieces: Sequence[Path], note: Mapping) -> 
 
 
 def absent(folder: Path, keys: Iterable[CacheKey]) -> list[str]:
-    """The names of the columns that would have to be computed."""
+    """Return the names of the columns that are not in the folder."""
     return [key.column for key in keys if not (Path(folder) / key.digest).exists()]
 
 
 def seconds(folder: Path, key: CacheKey) -> float:
-    """How long computing took."""
+    """Return how long the computation of a column took."""
     return json.loads((Path(folder) / key.digest / "meta.json").read_text())["seconds"]
 
 
 def damage(place: Path) -> str | None:
-    """What is wrong with a cache on disk, as a phrase; None where every checksum holds."""
+    """Return what is wrong with a cache on disk, as a phrase; None if every checksum is right."""
     try:
         meta = json.loads((place / "meta.json").read_text())
         files = meta["files"]
@@ -222,19 +225,19 @@ def damage(place: Path) -> str | None:
 
 
 def entries(folder: Path) -> list[Path]:
-    """The caches in a folder, oldest first."""
+    """Return the caches in a folder, oldest first."""
     found = [path.parent for path in Path(folder).glob("*/meta.json") if "." not in path.parent.name]
     return sorted(found, key=lambda place: (place / "meta.json").stat().st_mtime)
 
 
 def remove(place: Path) -> None:
-    """Delete one cache, not while another process builds or opens it."""
+    """Delete one cache, after any process that builds or opens it."""
     with lock(place):
         shutil.rmtree(place)
 
 
 def _whole(place: Path) -> bool:
-    """Whether a cache is there and unharmed; a damaged one is removed."""
+    """Return whether a cache exists and is intact; remove a damaged one."""
     if not place.exists():
         return False
     problem = damage(place)
@@ -261,13 +264,13 @@ def _write(
                 file = places[name] / "values.npy"
                 tables[name] = _table(file, value.dtype, shape)
             real = value
-            if name in by_token:  # padded positions may hold anything, nan too
+            if name in by_token:  # padded positions may contain any value, even nan
                 real = np.where((np.arange(value.shape[1]) < lengths[index][:, None])[..., None], value, 0)
             if not np.isfinite(real).all():
                 bad = index[~np.isfinite(real).reshape(len(index), -1).all(axis=1)]
                 raise KDError(
                     f"the teacher's {name} are not finite for rows {bad[:10].tolist()} in {value.dtype}; check the "
-                    "teacher's weights and precision, and where numbers beyond 65504 are meant set cache.use=false"
+                    "teacher's weights and precision; if values beyond 65504 are right, set cache.use=false"
                 )
             if name in by_token:
                 for row, vectors in zip(index, value, strict=True):
@@ -276,7 +279,9 @@ def _write(
                 tables[name][index] = value
         written[index] = True
     if not written.all():
-        raise KDError(f"the teacher answered {written.sum()} of {len(lengths)} rows; labelling must cover every row")
+        raise KDError(
+            f"expected teacher outputs for {len(lengths)} rows, got {written.sum()}; labelling must cover every row"
+        )
     duration = float(round(time.perf_counter() - start, 3))
     for key in keys:
         place, table = places[key.column], tables[key.column]

@@ -1,17 +1,18 @@
-"""Several teachers as one: each answers from its own cache, so that a further one re-labels nothing."""
+"""Several teachers as one. Each has a cache of its own, so that a further member labels nothing again."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import SkipValidation
 from scipy.special import log_softmax, logsumexp
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
@@ -20,14 +21,16 @@ from kd.data.batching import Ragged
 from kd.data.sources import Splits
 from kd.errors import KDError
 from kd.features.feature import Feature
+from kd.methods.distillation import Source
+from kd.options.declared import CheckedFields
 from kd.runtime.devices import ONE_CPU, Devices
-from kd.teacher.base import WithoutCaches
-from kd.teacher.ready import ReadyTeacher
+from kd.teacher.assistant import Assistant
+from kd.teacher.ready import ReadyTeacher, WithoutCaches, logits_in
 from kd.teacher.teacher import Teacher
 
 
 def mean_probability(logits: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
-    """Log of the members' mean probability.
+    """Return the log of the members' mean probability.
 
     ``log (1/K) sum_k softmax(z_k)``
 
@@ -42,7 +45,7 @@ def mean_probability(logits: np.ndarray, labels: np.ndarray | None = None) -> np
 
 
 def mean_logits(logits: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
-    """The mean of the members' logits: a geometric mean of their probabilities.
+    """Return the mean of the members' logits: a geometric mean of their probabilities.
 
     Args:
         logits: ``[K, N, C]``.
@@ -55,10 +58,11 @@ def mean_logits(logits: np.ndarray, labels: np.ndarray | None = None) -> np.ndar
 
 
 def confidence(logits: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
-    """Log of the mean probability, each member counting row by row by how well it knows the gold label.
+    """Return the log of a weighted mean probability: in each row, a member better on the gold label weighs more.
 
-    ``log sum_k w_k softmax(z_k)``, ``w_k = (1 - exp(CE_k) / sum_j exp(CE_j)) / (K - 1)``, CE_k the cross-entropy of
-    member k with the gold label. Rows without a label, and one member alone, count as in `mean_probability`.
+    ``log sum_k w_k softmax(z_k)``, ``w_k = (1 - exp(CE_k) / sum_j exp(CE_j)) / (K - 1)``, where CE_k is the
+    cross-entropy of member k with the gold label. Rows without a label, and an ensemble of one member, are computed as
+    in `mean_probability`.
 
     Args:
         logits: ``[K, N, C]``.
@@ -77,7 +81,7 @@ def confidence(logits: np.ndarray, labels: np.ndarray | None = None) -> np.ndarr
 
 
 def correct(logits: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
-    """Log of the mean probability of the members that are right on the gold label; of all where none is.
+    """Return the log of the mean probability of the members that predict the gold label; of all where none does.
 
     Args:
         logits: ``[K, N, C]``.
@@ -101,7 +105,7 @@ COMBINATIONS: dict[str, Callable[[np.ndarray, np.ndarray | None], np.ndarray]] =
 
 
 def _gold(values: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
-    """``[K, N, C]`` -> the entries of the gold labels ``[K, N]``; 0 where there is no label."""
+    """Select the entries of the gold labels: ``[K, N, C]`` -> ``[K, N]``, 0 where there is no label."""
     if labels is None:
         return np.zeros(values.shape[:2])
     known = labels != IGNORED_LABEL
@@ -110,38 +114,43 @@ def _gold(values: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
 
 
 def _log_mean(logits: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """``log sum_k w_k softmax(z_k)`` from weights ``[K, N]`` of any sum."""
-    shares = (weights / weights.sum(axis=0))[..., None]
-    return logsumexp(log_softmax(logits, axis=2), axis=0, b=shares).astype(np.float32)
+    """Return ``log sum_k w_k softmax(z_k)``; the weights ``[K, N]`` are normalised first."""
+    normalised = (weights / weights.sum(axis=0))[..., None]
+    return logsumexp(log_softmax(logits, axis=2), axis=0, b=normalised).astype(np.float32)
 
 
 @dataclass(frozen=True)
-class Ensemble(WithoutCaches):
-    """Teachers by name that answer as one.
+class Ensemble(CheckedFields, WithoutCaches):
+    """Several teachers whose outputs are combined into one.
 
-    The first is the one whose tokenizer and word table the student starts from.
+    The student starts from the tokenizer and the word embeddings of the first member.
 
     Args:
-        members: the teachers.
-        combine: a key of `COMBINATIONS`; what reads gold labels reads those of the training rows alone.
+        members: the teachers by name.
+        combine: how the members' logits are combined, a key of `COMBINATIONS`; only for training rows are gold labels
+            read.
 
     Raises:
-        KDError: no member, or an unknown way to combine.
+        KDError: there is no member, or a member is an ensemble.
     """
 
-    members: Mapping[str, Teacher]
-    combine: str = "mean_probability"
+    members: SkipValidation[Mapping[str, Teacher | Assistant]]
+    combine: Literal["mean_probability", "mean_logits", "confidence", "correct"] = "mean_probability"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.members:
             raise KDError(
                 "teacher=ensemble needs members, got none; add one as in +teacher@teacher.members.NAME=minilm"
             )
-        if self.combine not in COMBINATIONS:
-            raise KDError(f"teacher.combine: expected one of {', '.join(COMBINATIONS)}, got '{self.combine}'")
+        for name, member in self.members.items():
+            if isinstance(member, Ensemble):
+                raise KDError(
+                    f"teacher.members.{name}: expected one model, found an ensemble; list its members instead"
+                )
+        super().__post_init__()
 
     @property
-    def _first(self) -> Teacher:
+    def _first(self) -> Teacher | Assistant:
         return next(iter(self.members.values()))
 
     @property
@@ -151,11 +160,6 @@ class Ensemble(WithoutCaches):
     @property
     def max_length(self) -> int:
         return self._first.max_length
-
-    @property
-    def fine_tune(self) -> bool:
-        """Whether none is taken as it is."""
-        return all(member.fine_tune for member in self.members.values())
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -172,8 +176,8 @@ class Ensemble(WithoutCaches):
     def tokens(self, texts: Sequence[str]) -> Ragged:
         return self._first.tokens(texts)
 
-    def sources(self, chosen: str | None = None) -> dict[str, Teacher]:
-        """The members whose features are asked for: one by name, "all", or by default the first."""
+    def sources(self, chosen: str | None = None) -> dict[str, Teacher | Assistant]:
+        """Return the members whose features a student learns from: one by name, "all", or by default the first."""
         if chosen == "all":
             return dict(self.members)
         name = next(iter(self.members)) if chosen is None else chosen
@@ -182,14 +186,14 @@ class Ensemble(WithoutCaches):
         return {name: self.members[name]}
 
     def ready(self, splits: Splits, outputs: Path, on: Devices = ONE_CPU) -> ReadyEnsemble:
-        """All members, each fine-tuned if it has to be."""
+        """Return all members, each trained first if no run has done so."""
         ready = {name: member.ready(splits, outputs, on) for name, member in self.members.items()}
         return ReadyEnsemble(ready, self.combine)
 
 
 @dataclass(frozen=True)
 class ReadyEnsemble(WithoutCaches):
-    """Teachers that can answer, as one that can.
+    """Trained teachers whose outputs are combined into one.
 
     Args:
         by_name: the members.
@@ -201,7 +205,6 @@ class ReadyEnsemble(WithoutCaches):
 
     @property
     def members(self) -> list[ReadyTeacher]:
-        """The single teachers in it."""
         return list(self.by_name.values())
 
     @property
@@ -226,44 +229,47 @@ class ReadyEnsemble(WithoutCaches):
         max_gb: float = math.inf,
         labels: np.ndarray | None = None,
     ) -> tuple[dict[str, np.ndarray | Ragged], float]:
-        """As of one teacher; a feature's column is of the member that it names."""
-        logits, columns, seconds = [], {}, 0.0
+        """Combine the members' logits; add the features of the member that each feature names."""
+        logits, seconds = [], 0.0
+        columns: dict[str, np.ndarray | Ragged] = {}
         for name, member in self.by_name.items():
             own = {replace(feature, member=""): feature for feature in features if feature.member == name}
             found, took = member.cached(texts, split, outputs, own, max_gb)
-            logits.append(found["logits"])
+            logits.append(logits_in(found))
             columns |= {feature.column: found[plain.column] for plain, feature in own.items()}
             seconds += took
         return {"logits": self._combined(logits, labels), **columns}, seconds
 
     def labelled_in(self, texts: Sequence[str], outputs: Path) -> float | None:
-        """The seconds that all members' logits for these texts took; None where some are not in the cache."""
-        times = [member.labelled_in(texts, outputs) for member in self.members]
-        return None if None in times else sum(times)
+        """Return the seconds that all members' logits took; None where the cache lacks some of them."""
+        return _sum(member.labelled_in(texts, outputs) for member in self.members)
 
     def live_logits(self, texts: Sequence[str]) -> np.ndarray:
-        """Logits ``[N, C]`` computed now and not kept."""
         return self._combined([member.live_logits(texts) for member in self.members], None)
 
-    def live(self, features: Collection[Feature] = ()) -> Callable:
-        """Refused: members are kept one by one."""
-        raise KDError("teacher=ensemble answers from the cache, where its members stand one by one; set cache.use=true")
+    def live(self, features: Collection[Feature] = ()) -> Source:
+        """Refuse: the members' outputs are combined from the cache."""
+        raise KDError("teacher=ensemble gives outputs only from the cache, member by member; set cache.use=true")
 
     def _combined(self, logits: Sequence[np.ndarray], labels: np.ndarray | None) -> np.ndarray:
         return COMBINATIONS[self.combine](np.stack(logits).astype(np.float64), labels).astype(np.float32)
 
     def cost(self, texts: Sequence[str]) -> dict[str, Any]:
-        """The members' together, asked one after the other."""
+        """Measure the members and add their costs: they run one after the other."""
         costs = [member.cost(texts) for member in self.members]
-        times = [cost["training_seconds"] for cost in costs]
-        threads = costs[0]["latency"]["threads"]
         return {
             "name": self.name,
-            "training_seconds": None if None in times else sum(times),
+            "training_seconds": _sum(cost["training_seconds"] for cost in costs),
             "parameters": {key: sum(cost["parameters"][key] for cost in costs) for key in costs[0]["parameters"]},
             "model_bytes": sum(cost["model_bytes"] for cost in costs),
             "latency": {
                 **{key: sum(cost["latency"][key] for cost in costs) for key in ("p50_ms", "p95_ms")},
-                "threads": threads,
+                "threads": costs[0]["latency"]["threads"],
             },
         }
+
+
+def _sum(times: Iterable[float | None]) -> float | None:
+    """Add times; None where one of them is unknown."""
+    known = list(times)
+    return None if None in known else sum(filter(None, known))

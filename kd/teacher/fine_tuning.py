@@ -1,4 +1,4 @@
-"""Training of a model that will teach: once for all who ask, on the devices of this machine, kept by content."""
+"""Train a model that will teach: once for all runs that need it, on the devices of this machine."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import lightning
 import torch
@@ -23,6 +24,7 @@ from kd.data.module import TextDataModule
 from kd.errors import KDError
 from kd.methods.base import Method, run_fit
 from kd.methods.sharding import FullySharded, whole_state
+from kd.options.declared import CheckedFields, Count, NotNegative, Positive, Probability, Seed
 from kd.runtime import ranks
 from kd.runtime.devices import Devices
 from kd.runtime.progress_bar import ProgressBar
@@ -34,39 +36,56 @@ from kd.storage.model_folder import folder_checksum
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Recipe(CheckedFields):
+    """How a teacher is trained: by AdamW, with a linear warm-up and a linear decay to 0.
+
+    Args:
+        epochs: passes over the training rows.
+        batch_size: rows of an optimizer step, over all devices together.
+        learning_rate: the peak of the learning rate.
+        weight_decay: of AdamW.
+        warm_up: share of the optimizer steps in which the learning rate rises from 0.
+        gradient_clip: largest norm of the gradient; 0 clips nothing.
+        precision: of the training, as ``lightning.Trainer`` names it; 16-mixed needs a GPU.
+        seed: of the training; it is not the run's seed, so that runs with different seeds share a teacher.
+    """
+
+    epochs: Count
+    batch_size: Count
+    learning_rate: Positive
+    weight_decay: NotNegative
+    warm_up: Probability
+    gradient_clip: NotNegative
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true"]
+    seed: Seed
+
+
 class Trainee(NamedTuple):
     """What is trained.
 
     Args:
-        method: holds the model.
-        data: whose batch size is that of one device.
-        tokenizer: is kept with the model.
-        facts: are kept too.
+        method: contains the model.
+        data: its batch size is that of one device.
+        tokenizer: is stored with the model.
+        facts: are stored beside the model.
     """
 
     method: Method
     data: TextDataModule
     tokenizer: PreTrainedTokenizerBase
-    facts: dict
+    facts: dict[str, Any]
 
 
-class TrainingRecipe(Protocol):
-    """What a trainer of teachers is told."""
+def train_teacher(make: Callable[[int], Trainee], folder: Path, recipe: Recipe, on: Devices) -> None:
+    """Train a model that will teach; write it to ``folder/model`` and its facts to ``folder/teacher.json``.
 
-    epochs: int
-    batch_size: int
-    precision: str
-    gradient_clip: float
-
-
-def train_teacher(make: Callable[[int], Trainee], folder: Path, recipe: TrainingRecipe, on: Devices) -> None:
-    """Train a model that will teach, and leave it in ``folder/model`` with its facts beside it.
-
-    An optimizer step reads ``recipe.batch_size`` rows, however many devices share them: as many as divide it evenly.
+    An optimizer step reads ``recipe.batch_size`` rows on any number of devices: as many devices train as divide
+    this number evenly.
 
     Args:
-        make: (rows a batch and device) -> what is trained; each device has a process that calls it, so that it is
-            pickled where there are several.
+        make: (rows of a batch on one device) -> what is trained. Each device has a process that calls it; for several
+            devices it is pickled.
         folder: exists.
         recipe: of the training.
         on: the devices of this machine.
@@ -88,17 +107,17 @@ def train_teacher(make: Callable[[int], Trainee], folder: Path, recipe: Training
 
 
 def on_cuda(on: Devices) -> bool:
-    """Whether it happens on GPUs of CUDA."""
+    """Return whether these devices are CUDA GPUs."""
     return on.wants_gpu and torch.cuda.is_available()
 
 
 def sharers(rows: int, wanted: int, found: int) -> int:
-    """How many devices share the rows of a step evenly.
+    """Return how many devices can divide the rows of a step evenly.
 
     Args:
         rows: of a step.
-        wanted: devices.
-        found: those that this process may use; a scheduler may give each rank one only.
+        wanted: number of devices that the configuration names.
+        found: number of devices that this process may use; a scheduler may give each rank only one.
 
     >>> sharers(32, 3, 8), sharers(32, 8, 8), sharers(32, 8, 1)
     (2, 8, 1)
@@ -107,7 +126,7 @@ def sharers(rows: int, wanted: int, found: int) -> int:
 
 
 def _in_processes(work: Callable[[], None], count: int, folder: Path) -> None:
-    """The same in processes of their own, the ranks of a Trainer each, which end with this one."""
+    """Do the work in several processes, one for each rank of a Trainer; they end with this process."""
     places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(find_free_network_port()), "NODE_RANK": "0"}
     threads = max(1, torch.get_num_threads() // count)
     arguments = (work, {**places, "WORLD_SIZE": str(count)}, threads, folder, os.getpid())
@@ -125,7 +144,7 @@ def _in_processes(work: Callable[[], None], count: int, folder: Path) -> None:
 
 
 def _rank(number: int, work: Callable[[], None], environment: dict[str, str], threads: int, folder: Path, parent: int):
-    """What such a process does."""
+    """Do the work of one rank in its own process."""
     ranks.die_with_parent(parent)
     quiet()
     os.environ.update({**environment, "LOCAL_RANK": str(number)})
@@ -139,14 +158,14 @@ def _rank(number: int, work: Callable[[], None], environment: dict[str, str], th
     torch.distributed.destroy_process_group()
 
 
-def _train(make: Callable[[int], Trainee], folder: Path, recipe: TrainingRecipe, on: Devices) -> None:
-    """Train in this process, the only one or one of several ranks."""
+def _train(make: Callable[[int], Trainee], folder: Path, recipe: Recipe, on: Devices) -> None:
+    """Train in this process, which is the only one or one of several ranks."""
     trainee, sharded = make(recipe.batch_size // on.count), on.sharded and on.count > 1
     trainer = lightning.Trainer(
         accelerator=on.accelerator,
         devices=on.count,
         strategy="auto" if on.count == 1 else FullySharded() if sharded else "ddp_find_unused_parameters_true",
-        plugins=[LightningEnvironment()] if on.count > 1 else None,  # whatever has started the run
+        plugins=[LightningEnvironment()] if on.count > 1 else None,  # and not the cluster of the run
         max_epochs=recipe.epochs,
         precision=recipe.precision,
         gradient_clip_val=recipe.gradient_clip,
@@ -178,12 +197,14 @@ def _train(make: Callable[[int], Trainee], folder: Path, recipe: TrainingRecipe,
 
 
 def stored(folder: Path, key: str, train: Callable[[Path], None]) -> Path:
-    """The teacher of this key: found in the folder, or trained by whoever asks first while the others wait.
+    """Return the folder of a trained teacher; train it first if it is missing or damaged.
+
+    One process trains while the others wait for its lock.
 
     Args:
-        folder: where trained teachers are kept.
-        key: names all that decides the weights.
-        train: leaves the teacher in the folder that it is given.
+        folder: contains all trained teachers.
+        key: a hash of everything that affects the weights.
+        train: (folder) -> None; trains the teacher and writes it into the folder.
     """
     place = folder / key
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -191,7 +212,7 @@ def stored(folder: Path, key: str, train: Callable[[Path], None]) -> Path:
         for leftover in folder.glob(f"{place.name}.building-*"):
             shutil.rmtree(leftover)
         if _damaged(place):
-            log.warning("the teacher in %s is damaged: it is trained anew", place)
+            log.warning("the teacher in %s is damaged: it is trained again", place)
             shutil.rmtree(place)
         if place.exists():
             log.info("teacher: found %s in %s", read_json(place / "teacher.json")["name"], place)

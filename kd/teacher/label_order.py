@@ -1,8 +1,9 @@
-"""Check that a teacher counts its labels in the order of the data."""
+"""Check that a teacher's labels have the order of the data's labels."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,30 +12,32 @@ from scipy.optimize import linear_sum_assignment
 from kd.data.batching import labels_of
 from kd.data.sources import Splits
 from kd.errors import KDError
-from kd.teacher.outputs import Answers
-from kd.teacher.ready import ReadyTeacher
+from kd.teacher.base import AnyReadyTeacher
+from kd.teacher.outputs import TeacherOutputs
 
 log = logging.getLogger(__name__)
 
 
-def check_members(teacher: ReadyTeacher, answers: Answers, splits: Splits) -> None:
-    """Check the label order of those that were not trained here; see `check_label_order`."""
+def check_members(teacher: AnyReadyTeacher, outputs: TeacherOutputs, splits: Splits) -> None:
+    """Check the label order of each member that kd did not train; see `check_label_order`."""
     for member in teacher.members:
         if not member.facts:
-            logits = replace(answers, teacher=member).of(splits.validation, "validation")
+            logits = replace(outputs, teacher=member).logits(splits.validation, "validation")
             accuracy = check_label_order(member.name, logits, labels_of(splits.validation), splits.label_names)
             log.info("teacher: %s is right on %.1f %% of the validation rows", member.name, 100 * accuracy)
 
 
-def check_label_order(name: str, logits: np.ndarray, labels: np.ndarray, label_names: list[str]) -> float:
-    """The accuracy of a teacher on labelled rows, refused where its labels stand in another order.
+def check_label_order(name: str, logits: np.ndarray, labels: np.ndarray, label_names: Sequence[str]) -> float:
+    """Return the accuracy of a teacher on labelled rows; refuse a teacher whose labels have another order.
 
     Args:
+        name: of the teacher, for the message.
         logits: ``[N, C]``.
-        labels: ``[N]``, all of them valid.
+        labels: ``[N]``, each in [0, C).
+        label_names: C of them.
 
     Raises:
-        KDError: if another order of the labels fits clearly better.
+        KDError: another order of the labels fits clearly better.
     """
     classes = len(label_names)
     counts = np.zeros((classes, classes))
@@ -42,7 +45,7 @@ def check_label_order(name: str, logits: np.ndarray, labels: np.ndarray, label_n
     accuracy = float(np.trace(counts) / len(labels))
     order = linear_sum_assignment(counts, maximize=True)[1]
     best = counts[range(classes), order].sum() / len(labels)
-    if best > accuracy + 2 / np.sqrt(len(labels)):  # beyond what chance does to so few rows
+    if best > accuracy + 2 / np.sqrt(len(labels)):  # a smaller difference may be chance
         names = ", ".join(label_names[label] for label in order)
         raise KDError(
             f"teacher '{name}' is right on {accuracy:.1%} of the validation rows, and would be on {best:.1%} "

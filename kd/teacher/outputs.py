@@ -1,12 +1,10 @@
-"""What a run reads of its teacher: logits and features for whole splits, from the cache or live, and what it cost."""
+"""Logits and features of the teacher for whole splits, from the cache or live, and what they cost."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,44 +16,59 @@ from datasets import Dataset
 from kd.data.batching import EncodedSplit, Ragged, in_slices, labels_of
 from kd.errors import KDError
 from kd.features.feature import Feature
-from kd.methods.distillation import cached_teacher
+from kd.methods.distillation import Source, cached_teacher
 from kd.run.environment import processor
 from kd.storage.files import read_json, write_json
 from kd.teacher import cache as teacher_cache
-from kd.teacher.ready import ReadyTeacher
+from kd.teacher.base import AnyReadyTeacher
+from kd.teacher.ready import ReadyTeacher, logits_in
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
-class Answers:
+class TeacherOutputs:
     """The teacher's logits and features for whole splits, from the cache or live, and the time that labelling took.
 
     Args:
         teacher: None for a run without one.
-        outputs: where the cache lives.
-        cache: read from it; False asks the live model.
-        max_gb: see `ReadyTeacher.cached`.
+        outputs: the folder that contains the cache.
+        cache: true reads the cache; false runs the live model.
+        max_gb: see `AnyReadyTeacher.cached`.
+        seconds: of labelling, by split; filled while splits are read.
     """
 
-    teacher: ReadyTeacher | None
+    teacher: AnyReadyTeacher | None
     outputs: Path
     cache: bool
     max_gb: float = math.inf
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def of(self, split: Dataset, name: str) -> np.ndarray | None:
-        """Logits ``[N, C]`` for every row of a split; None without a teacher."""
+    @property
+    def ready(self) -> AnyReadyTeacher:
+        """Return the teacher of a run that has one."""
         if self.teacher is None:
-            return None
-        if not self.cache:
-            return self.teacher.live_logits(split["text"])
-        return self._columns(split, name)["logits"]
+            raise RuntimeError("expected a run with a teacher, found teacher=none")
+        return self.teacher
+
+    @property
+    def single(self) -> ReadyTeacher:
+        """Return the teacher of a run whose teacher is one model."""
+        (teacher,) = self.ready.members
+        return teacher
+
+    def of(self, split: Dataset, name: str) -> np.ndarray | None:
+        """Return logits ``[N, C]`` for every row of a split; None for a run without a teacher."""
+        return None if self.teacher is None else self.logits(split, name)
+
+    def logits(self, split: Dataset, name: str) -> np.ndarray:
+        """Return logits ``[N, C]`` for every row of a split."""
+        return logits_in(self._columns(split, name)) if self.cache else self.ready.live_logits(split["text"])
 
     def attached_to(
         self, encoded: EncodedSplit, split: Dataset, name: str, features: Collection[Feature] = ()
     ) -> EncodedSplit:
-        """A split with what the teacher's side needs: its outputs, or the tokens that a live teacher reads."""
+        """Return a split with the teacher's outputs, or with the tokens that a live teacher reads."""
         if self.cache:
             return _beside(encoded, self._columns(split, name, features))
         return self.with_tokens(encoded, split)
@@ -63,51 +76,50 @@ class Answers:
     def with_features(
         self, encoded: EncodedSplit, split: Dataset, name: str, features: Collection[Feature]
     ) -> EncodedSplit:
-        """A split with features from the cache and no logits, for a teacher whose head will move."""
-        found, self.seconds[name] = self.teacher.cached_features(
+        """Return a split with features from the cache, but no logits: for a teacher whose head is trained further."""
+        found, self.seconds[name] = self.single.cached_features(
             split["text"], name, self.outputs, features, self.max_gb
         )
         return _beside(encoded, found)
 
     def with_tokens(self, encoded: EncodedSplit, split: Dataset) -> EncodedSplit:
-        """A split with the tokens that a live teacher reads."""
-        tokens = self.teacher.tokens(split["text"])
-        return replace(encoded, teacher_tokens=tokens, teacher_padding=self.teacher.tokenizer.pad_token_id)
+        """Return a split with the tokens that a live teacher reads."""
+        tokens, padding = self.single.tokens(split["text"]), self.single.tokenizer.pad_token_id
+        return replace(encoded, teacher_tokens=tokens, teacher_padding=padding)
 
     def cost(self, texts: Sequence[str]) -> dict[str, Any]:
-        """What the teacher takes, measured once for these texts on this machine with so many threads."""
+        """Return the teacher's cost, measured once for these texts on this machine with this number of threads."""
         facts = {
-            "teachers": [[member.checksum, member.max_length] for member in self.teacher.members],
+            "teachers": [[member.checksum, member.max_length] for member in self.ready.members],
             "texts": teacher_cache.texts_hash(in_slices(texts)),
             "processor": processor(),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
         }
-        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
-        place = Path(self.outputs) / "teacher_cost" / f"{digest}.json"
+        place = Path(self.outputs) / "teacher_cost" / f"{teacher_cache.digest_of(facts)}.json"
         if place.is_file():
             try:
                 return read_json(place)["cost"]
             except (KDError, KeyError):
-                log.warning("the teacher's cost in %s is damaged: it is measured anew", place)
-        cost = self.teacher.cost(texts)
+                log.warning("the teacher's cost in %s is damaged: it is measured again", place)
+        cost = self.ready.cost(texts)
         place.parent.mkdir(parents=True, exist_ok=True)
         write_json(place, {**facts, "cost": cost})
         return cost
 
-    def source(self, features: Collection[Feature] = ()) -> Callable:
-        """The teacher that a method asks."""
-        return cached_teacher if self.cache else self.teacher.live(features)
+    def source(self, features: Collection[Feature] = ()) -> Source:
+        """Return the function from which a method gets the teacher's outputs for a batch."""
+        return cached_teacher if self.cache else self.ready.live(features)
 
     def _columns(self, split: Dataset, name: str, features: Collection[Feature] = ()) -> dict[str, np.ndarray | Ragged]:
-        labels = labels_of(split) if name == "train" else None  # what is measured must not be known
-        columns, self.seconds[name] = self.teacher.cached(
+        labels = labels_of(split) if name == "train" else None  # outputs for measured splits must not use gold labels
+        columns, self.seconds[name] = self.ready.cached(
             split["text"], name, self.outputs, features, self.max_gb, labels
         )
         return columns
 
 
 def _beside(encoded: EncodedSplit, found: Mapping[str, np.ndarray | Ragged]) -> EncodedSplit:
-    """A split with a teacher's columns beside its own."""
+    """Return a split with the teacher's columns beside its own."""
     columns = {f"teacher_{column}": values for column, values in found.items()}
     return replace(encoded, columns={**encoded.columns, **columns})

@@ -1,4 +1,4 @@
-"""A teacher that can answer: its logits and features for texts, kept in the cache or live."""
+"""A trained teacher of one model: its logits and features for texts, from the cache or live."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import math
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,47 +29,53 @@ from kd.methods.distillation import FrozenTeacher
 from kd.storage.model_folder import folder_checksum, load_classifier, load_config, load_tokenizer
 from kd.storage.pieces import share
 from kd.teacher import cache as teacher_cache
-from kd.teacher.base import WithoutCaches
 
 log = logging.getLogger(__name__)
 
 PRECISIONS = {"32-true": torch.float32, "bf16-true": torch.bfloat16}
-"""What a teacher may answer in, as Lightning calls it."""
+"""The precisions in which a teacher can give outputs, by the names that Lightning uses."""
 CACHE = "teacher_cache"
 
 
 @dataclass(frozen=True)
+class WithoutCaches:
+    """A base of dataclasses that are pickled without their ``cached_property`` values."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+@dataclass(frozen=True)
 class ReadyTeacher(WithoutCaches):
-    """A teacher that can answer.
+    """A teacher of one model that can give outputs.
 
     Args:
-        name: as the configuration calls it.
+        name: its name in the configuration.
         folder: its Hugging Face folder.
-        max_length: tokens after which texts are cut.
-        batch_size: rows a batch.
-        facts: what its fine-tuning recorded; empty for a model that was taken as it is.
-        device: where it answers.
-        has_head: False for a backbone, of which nothing but features may be asked.
-        precision: what it computes in, a key of `PRECISIONS`.
+        max_length: tokens after which texts are truncated.
+        batch_size: rows of a batch.
+        facts: what its training recorded; empty for a model that kd did not train.
+        device: where the model runs.
+        has_head: False for a backbone, which gives features but no logits.
+        precision: of the model, a key of `PRECISIONS`.
     """
 
     name: str
     folder: Path
     max_length: int
     batch_size: int
-    facts: dict
+    facts: dict[str, Any]
     device: str = "cpu"
     has_head: bool = True
     precision: str = "32-true"
 
     @property
     def members(self) -> list[ReadyTeacher]:
-        """The single teachers in it."""
         return [self]
 
     @cached_property
     def checksum(self) -> str:
-        """Of its weights, and of the precision that it answers in where this is not the full one."""
+        """Return a hash of the model's folder, with the precision where this is not float32."""
         weights = folder_checksum(self.folder)
         return weights if self.precision == "32-true" else f"{weights}+{self.precision}"
 
@@ -79,16 +85,17 @@ class ReadyTeacher(WithoutCaches):
 
     @cached_property
     def model(self) -> PreTrainedModel:
-        """The live model, in evaluation mode."""
-        return load_classifier(self.folder, new_head=not self.has_head).to(self.device, PRECISIONS[self.precision])
+        """Return the live model, in evaluation mode."""
+        model: Any = load_classifier(self.folder, new_head=not self.has_head)  # whose wrapped `to` has no usable type
+        return model.to(self.device, PRECISIONS[self.precision])
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the tokenizer."""
+        """Return a hash of the tokenizer."""
         return tokenizer_fingerprint(self.tokenizer)
 
     def tokens(self, texts: Sequence[str]) -> Ragged:
-        """The texts as the teacher reads them."""
+        """Tokenise texts as the teacher reads them."""
         return tokenize(self.tokenizer, texts, self.max_length)
 
     @cached_property
@@ -96,7 +103,7 @@ class ReadyTeacher(WithoutCaches):
         return load_config(self.folder)
 
     def key(self, texts: Sequence[str], column: str = "logits") -> teacher_cache.CacheKey:
-        """What a column of the teacher's outputs for these texts depends on."""
+        """Return the cache key of one column of the teacher's outputs for these texts."""
         return teacher_cache.CacheKey(
             teacher=self.checksum,
             tokenizer=self.fingerprint,
@@ -106,7 +113,6 @@ class ReadyTeacher(WithoutCaches):
         )
 
     def labelled_in(self, texts: Sequence[str], outputs: Path) -> float | None:
-        """The seconds that the logits for these texts took; None where they are not in the cache, or damaged there."""
         try:
             return teacher_cache.seconds(Path(outputs) / CACHE, self.key(texts))
         except (OSError, ValueError, KeyError, TypeError):
@@ -121,43 +127,28 @@ class ReadyTeacher(WithoutCaches):
         max_gb: float = math.inf,
         labels: np.ndarray | None = None,
     ) -> tuple[dict[str, np.ndarray | Ragged], float]:
-        """Logits ``[N, C]`` and features from the cache, computed first if nobody has.
-
-        Args:
-            texts: N of them.
-            split: what they are called in the log.
-            outputs: the cache lives below it.
-            features: kept in half precision.
-            max_gb: refuse to store more than this, in 10^9 bytes.
-            labels: ``[N]`` of training rows; only an ensemble reads them.
-
-        Returns:
-            the columns by name, and the seconds that the logits once took.
-
-        Raises:
-            KDError: more than ``max_gb``, or a value that is not finite in half precision.
-        """
         return self._stored(["logits"], texts, split, outputs, features, max_gb)
 
     def cached_features(
         self, texts: Sequence[str], split: str, outputs: Path, features: Collection[Feature], max_gb: float = math.inf
     ) -> tuple[dict[str, np.ndarray | Ragged], float]:
-        """As `cached`, without the logits."""
+        """Return the columns of `cached` without the logits."""
         return self._stored([], texts, split, outputs, features, max_gb)
 
     def _stored(
         self,
-        answers: list[str],
+        heads: list[str],
         texts: Sequence[str],
         split: str,
         outputs: Path,
         features: Collection[Feature],
         max_gb: float,
     ) -> tuple[dict[str, np.ndarray | Ragged], float]:
+        """Return the columns of the heads (``logits``, or none) and of the features, as `cached` does."""
         folder = Path(outputs) / CACHE
         by_column = {feature.column: feature for feature in sorted(features, key=lambda feature: feature.column)}
         base = self.key(texts)
-        keys = [replace(base, column=column) for column in (*answers, *by_column)]
+        keys = [replace(base, column=column) for column in (*heads, *by_column)]
 
         @functools.cache
         def tokens() -> Ragged:
@@ -176,7 +167,7 @@ class ReadyTeacher(WithoutCaches):
             for index, logits, found in outputs_by_row(
                 self.model, self._batches(tokens(), f"labelling {split}"), wanted
             ):
-                with np.errstate(over="ignore"):  # the cache refuses what is not finite in half precision
+                with np.errstate(over="ignore"):  # the cache refuses values that are not finite
                     halves = {feature.column: value.astype(np.float16) for feature, value in found.items()}
                 values = {"logits": logits, **halves}
                 yield index, {name: values[name] for name in missing}
@@ -194,7 +185,7 @@ class ReadyTeacher(WithoutCaches):
         folder: Path,
         by_column: Mapping[str, Feature],
     ) -> None:
-        """Put columns of many texts into the cache, a piece at a time, with whoever else is at it."""
+        """Fill the cache with columns of many texts, in pieces that several processes can divide among them."""
         size, whole = teacher_cache.PIECE_ROWS, replace(keys[0], column="pieces").digest
         starts = range(0, len(texts), size)
         base = [self.key(texts[start : start + size]) for start in starts]
@@ -203,15 +194,15 @@ class ReadyTeacher(WithoutCaches):
         pieces = outputs / CACHE
 
         def done(piece: int) -> bool:
-            # In this order: the pieces go when the whole is there.
+            # In this order: another process removes the pieces as soon as the whole is stored.
             return not teacher_cache.absent(pieces, parts[piece]) or not teacher_cache.absent(folder, keys)
 
         def build(piece: int) -> None:
             start = starts[piece]
             features = [by_column[key.column] for key in keys if key.column in by_column]
-            answers = [key.column for key in keys if key.column not in by_column]
+            heads = [key.column for key in keys if key.column not in by_column]
             name = f"{split} {start}-{min(start + size, len(texts))}"
-            self._stored(answers, texts[start : start + size], name, outputs, features, math.inf)
+            self._stored(heads, texts[start : start + size], name, outputs, features, math.inf)
 
         pieces.mkdir(parents=True, exist_ok=True)
         share(outputs, len(parts), done, build)
@@ -220,20 +211,18 @@ class ReadyTeacher(WithoutCaches):
         shutil.rmtree(outputs, ignore_errors=True)
 
     def live_logits(self, texts: Sequence[str]) -> np.ndarray:
-        """Logits ``[N, C]`` computed now and not kept."""
         return all_logits(self.model, self._batches(self.tokens(texts), "teacher"), len(texts))
 
     def live(self, features: Collection[Feature] = ()) -> FrozenTeacher:
-        """The model itself, asked at every step."""
         prepare(self.model, features)
         return FrozenTeacher(self.model)
 
     def cost(self, texts: Sequence[str], model: PreTrainedModel | None = None) -> dict[str, Any]:
-        """What the teacher takes, for the table.
+        """Measure size and latency on these texts.
 
         Args:
             texts: for the latency.
-            model: in place of the one in the folder, with the same architecture.
+            model: measured in place of the one in the folder; it has the same architecture.
         """
         model = self.model if model is None else model
         return {
@@ -254,10 +243,10 @@ class ReadyTeacher(WithoutCaches):
 def require_room(
     config: PretrainedConfig, features: Collection[Feature], rows: int, tokens: int, split: str, max_gb: float
 ) -> float:
-    """What features of a split take in the cache, in 10^9 bytes.
+    """Return the size of a split's features in the cache, in 10^9 bytes.
 
     Args:
-        tokens: of all rows together; only vectors a token depend on it.
+        tokens: of all rows together; only features with one vector per token depend on it.
 
     Raises:
         KDError: more than ``max_gb``.
@@ -274,6 +263,13 @@ def require_room(
 
 
 def prepare(model: PreTrainedModel, features: Collection[Feature]) -> None:
-    """Let a model record its attention where a feature asks for it."""
+    """Make a model record its attention if a feature needs it."""
     if any(feature.output in ATTENTION_OUTPUTS for feature in features):
         recording.prepare(model)
+
+
+def logits_in(columns: Mapping[str, np.ndarray | Ragged]) -> np.ndarray:
+    """Return the logits ``[N, C]`` among the columns of a teacher's outputs."""
+    logits = columns["logits"]
+    assert isinstance(logits, np.ndarray)
+    return logits

@@ -1,8 +1,8 @@
-"""The transfer set of a run that streams it: shards of texts, the student's tokens and the teacher's logits for each.
+"""A transfer set that a run streams: shards of texts, with the student's tokens and the teacher's logits of each shard.
 
-``<outputs>/transfer/<key>/`` holds the texts (`kd.data.shards`) and, below ``teacher_cache``, a cache of tokens or of
-logits for every shard, found by the hash of its texts: whole or not there, checked when it is read, and built anew
-where it is damaged.
+``<outputs>/transfer/<key>/`` contains the texts (`kd.data.shards`). Below it, ``teacher_cache`` contains a cache of
+tokens and a cache of logits for every shard, under the hash of its texts. Each cache is complete or missing; it is
+checked when it is read, and rebuilt if it is damaged.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
@@ -29,20 +30,20 @@ from kd.run.identity import fingerprint
 from kd.storage.assets import resolve
 from kd.storage.pieces import share
 from kd.teacher import cache as teacher_cache
-from kd.teacher.outputs import Answers
+from kd.teacher.outputs import TeacherOutputs
 from kd.teacher.ready import CACHE
 
 log = logging.getLogger(__name__)
 
 VOCABULARY_ROWS = 262_144
-"""Transfer rows, as many of every shard, that a vocabulary is learnt from beside all rows of the training split."""
+"""Transfer rows, the same number from every shard, from which a vocabulary is learnt beside all training rows."""
 ROWS_AT_ONCE = 4096
 
 _fingerprint = lru_cache(maxsize=8)(tokenizer_fingerprint)
 
 
 class ShardTexts(StoredTexts):
-    """The texts of one shard, read when they are asked for."""
+    """The texts of one shard, read on demand."""
 
     def __init__(self, store: TextShards, number: int):
         self.store, self.number = store, number
@@ -55,31 +56,31 @@ class ShardTexts(StoredTexts):
     def __len__(self) -> int:
         return self.store.shards[self.number].rows
 
-    def __getitem__(self, rows):
+    def __getitem__(self, rows: Any) -> Any:
         return self._texts[rows]
 
     def key(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> teacher_cache.CacheKey:
-        """Names the tokens."""
+        """Return the cache key of the tokens."""
         return teacher_cache.CacheKey("", _fingerprint(tokenizer), max_length, "input_ids", self.hash)
 
     def tokens(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Ragged:
-        """As the tokenizer cuts them, in the smallest integers that hold its vocabulary."""
+        """Return the tokens from the cache, as the smallest integers that can represent the vocabulary."""
         key = self.key(tokenizer, max_length)
         kind = np.uint16 if len(tokenizer) <= 1 << 16 else np.int32
 
         @lru_cache(maxsize=1)
-        def cut() -> Ragged:
+        def tokenized() -> Ragged:
             return tokenize(tokenizer, self._texts, max_length)
 
-        def compute(_: list[str]) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+        def compute(missing: list[str]) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
             for start in range(0, len(self), ROWS_AT_ONCE):
-                rows = np.arange(start, min(start + ROWS_AT_ONCE, len(self)))
-                ids, _ = cut().padded(rows, 0)
-                yield rows, {"input_ids": ids.numpy().astype(kind)[..., None]}
+                rows = range(start, min(start + ROWS_AT_ONCE, len(self)))
+                ids, _ = tokenized().padded(rows, 0)
+                yield np.array(rows), {"input_ids": ids.numpy().astype(kind)[..., None]}
 
         note = {"split": f"transfer {self.number}"}
         folder = self.store.place / CACHE
-        values, offsets = teacher_cache.obtain(folder, [key], lambda: cut().lengths, compute, note)[key.column]
+        values, offsets = teacher_cache.obtain(folder, [key], lambda: tokenized().lengths, compute, note)[key.column]
         return Ragged(values[:, 0], offsets)
 
 
@@ -89,7 +90,7 @@ class Transfer:
 
     Args:
         store: its texts.
-        max_length: tokens after which the student's texts are cut.
+        max_length: tokens after which the student's texts are truncated.
     """
 
     store: TextShards
@@ -97,10 +98,10 @@ class Transfer:
 
     @classmethod
     def of(cls, config: DictConfig, splits: Splits) -> Transfer:
-        """The texts of ``data.unlabelled`` that stand in no split, read if nobody has done it before.
+        """Return the texts of ``data.unlabelled`` that are in no split; read them if no run has done so.
 
         Raises:
-            KDError: a file that cannot be read, or none of its texts can be used.
+            KDError: a file cannot be read, or none of its texts can be used.
         """
         data = config.data
         places = [data.unlabelled] if isinstance(data.unlabelled, str) else data.unlabelled
@@ -122,37 +123,38 @@ class Transfer:
         return cls(store, data.max_length)
 
     def sample(self) -> Iterator[str]:
-        """Texts to learn a vocabulary from: all, or where there are many the beginnings of all shards."""
+        """Yield the texts from which a vocabulary is learnt: all, or for a large set the beginning of each shard."""
         most = -(-VOCABULARY_ROWS // len(self.store))
         for number in range(len(self.store)):
             yield from self.store.texts(number)[:most]
 
-    def label(self, tokenizer: PreTrainedTokenizerBase, answers: Answers) -> None:
-        """Cut and label what is not yet, shard by shard, with whoever else is at it."""
-        folder, outputs = self.store.place / CACHE, self.store.place
+    def label(self, tokenizer: PreTrainedTokenizerBase, teacher: TeacherOutputs) -> None:
+        """Tokenise and label the missing shards; several processes can divide them among them."""
+        folder, place, ready = self.store.place / CACHE, self.store.place, teacher.ready
 
         def done(number: int) -> bool:
             texts = ShardTexts(self.store, number)
             lacking = teacher_cache.absent(folder, [texts.key(tokenizer, self.max_length)])
-            return not lacking and answers.teacher.labelled_in(texts, outputs) is not None
+            return not lacking and ready.labelled_in(texts, place) is not None
 
         def build(number: int) -> None:
             texts = ShardTexts(self.store, number)
             texts.tokens(tokenizer, self.max_length)
-            answers.teacher.cached(texts, f"transfer {number + 1} of {len(self.store)}", outputs)
+            ready.cached(texts, f"transfer {number + 1} of {len(self.store)}", place)
 
         share(folder, len(self.store), done, build)
-        shards = (ShardTexts(self.store, number) for number in range(len(self.store)))
-        took = sum(answers.teacher.labelled_in(texts, outputs) or 0.0 for texts in shards)
-        answers.seconds["train"] = answers.seconds.get("train", 0.0) + took
+        times = [ready.labelled_in(ShardTexts(self.store, number), place) for number in range(len(self.store))]
+        teacher.seconds["train"] = teacher.seconds.get("train", 0.0) + sum(filter(None, times))
 
-    def split(self, resident: EncodedSplit, tokenizer: PreTrainedTokenizerBase, answers: Answers) -> StreamedSplit:
-        """The labelled rows, and the shards with the teacher's logits."""
+    def split(
+        self, resident: EncodedSplit, tokenizer: PreTrainedTokenizerBase, teacher: TeacherOutputs
+    ) -> StreamedSplit:
+        """Return the labelled rows, followed by the shards with the teacher's logits."""
 
         def load(number: int) -> EncodedSplit:
             texts = ShardTexts(self.store, number)
             tokens = texts.tokens(tokenizer, self.max_length)
-            found, _ = answers.teacher.cached(texts, f"transfer {number + 1}", self.store.place)
+            found, _ = teacher.ready.cached(texts, f"transfer {number + 1}", self.store.place)
             labels = np.full(len(texts), IGNORED_LABEL)
             return EncodedSplit(tokens, labels, resident.padding, columns={"teacher_logits": found["logits"]})
 

@@ -1,4 +1,4 @@
-"""The middle of a chain: distilled once, named by all that decides it, and a teacher like any other."""
+"""The middle of a chain: distilled once, named by everything that affects it, and used as any other teacher is."""
 
 import json
 from dataclasses import replace
@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
 from safetensors.torch import load_file
 from transformers import BertConfig
 
@@ -19,6 +18,7 @@ from kd.teacher.assistant import Assistant
 from kd.teacher.ensemble import Ensemble
 from kd.teacher.teacher import Teacher
 from tests.conftest import make_reviews, make_teacher
+from tests.teacher.conftest import RECIPE, split
 
 SMALL = partial(
     BertConfig,
@@ -28,15 +28,6 @@ SMALL = partial(
     intermediate_size=24,
     max_position_embeddings=24,
 )
-RECIPE = {"epochs": 1, "batch_size": 16, "learning_rate": 1e-3, "weight_decay": 0.01, "warm_up": 0.1}
-RECIPE |= {"gradient_clip": 1.0, "precision": "32-true", "seed": 0, "labelling_batch_size": 8}
-
-
-def split(rows) -> Dataset:
-    texts, labels = zip(*rows, strict=True)
-    return Dataset.from_dict({"text": list(texts), "label": list(labels), "line": list(range(len(texts)))})
-
-
 ROWS = make_reviews(120)
 
 
@@ -51,7 +42,7 @@ def splits() -> Splits:
 
 @pytest.fixture(scope="module")
 def teacher(teacher_folder, splits, tmp_path_factory) -> Teacher:
-    """It has learnt these reviews, and is taken as it is from there."""
+    """A teacher that was trained on these reviews before, and is not trained again."""
     learning = {**RECIPE, "epochs": 8, "batch_size": 8, "learning_rate": 3e-3}
     tuned = Teacher(str(teacher_folder), True, 24, **learning).ready(splits, tmp_path_factory.mktemp("tuned"))
     assert tuned.facts["validation_accuracy"] > 0.9
@@ -65,7 +56,7 @@ def assistant(teacher) -> Assistant:
 
 @pytest.fixture(scope="module")
 def outputs(assistant, splits, tmp_path_factory) -> Path:
-    """Where the assistant has been trained."""
+    """The folder in which the trained assistant is stored."""
     folder = tmp_path_factory.mktemp("outputs")
     assistant.ready(splits, folder)
     return folder
@@ -92,7 +83,7 @@ def test_it_is_distilled_once_and_found_again(assistant, splits, outputs, caplog
     assert {meta["split"] for meta in cached if meta["teacher"] == name} == {"train", "validation"}
 
 
-def test_it_answers_as_a_teacher_does(assistant, splits, outputs):
+def test_it_gives_outputs_as_a_teacher_does(assistant, splits, outputs):
     ready = assistant.ready(splits, outputs)
     assert type(ready.model).__name__ == "BertForSequenceClassification" and ready.config.hidden_size == 16
     assert ready.config.id2label == {0: "negative", 1: "positive"} and ready.max_length == 24
@@ -108,12 +99,12 @@ def test_it_answers_as_a_teacher_does(assistant, splits, outputs):
 
 
 def test_it_learns_from_the_teacher(teacher, splits, tmp_path):
-    """At alpha=1 no label is read: with the labels turned round the assistant says what the teacher says."""
+    """At alpha=1 no label is read: with the labels flipped, the assistant predicts what the teacher predicts."""
     longer = {**RECIPE, "epochs": 12, "learning_rate": 1e-2}
     distilled = Assistant(teacher, SMALL, alpha=1.0, temperature=1.0, **longer)
     ready = distilled.ready(splits, tmp_path)
-    answers = [found.live_logits(splits.test["text"]).argmax(1) for found in (ready, teacher.ready(splits, tmp_path))]
-    assert (answers[0] == answers[1]).mean() > 0.8 and 0 < answers[1].sum() < 16
+    predicted = [found.live_logits(splits.test["text"]).argmax(1) for found in (ready, teacher.ready(splits, tmp_path))]
+    assert (predicted[0] == predicted[1]).mean() > 0.8 and 0 < predicted[1].sum() < 16
     flipped = distilled.ready(splits_of([(text, 1 - label) for text, label in ROWS[:80]]), tmp_path)
     assert flipped.folder != ready.folder and same(flipped.folder, ready.folder)
 
@@ -131,7 +122,7 @@ def test_the_recipe_changes_its_name(assistant, splits, name):
     assert replace(assistant, **CHANGES[name])._key("t", splits) != assistant._key("t", splits)
 
 
-def test_how_it_is_asked_does_not_change_its_name(assistant, splits):
+def test_the_labelling_batch_size_does_not_change_its_name(assistant, splits):
     assert replace(assistant, labelling_batch_size=64)._key("t", splits) == assistant._key("t", splits)
 
 
@@ -141,7 +132,7 @@ def test_how_it_is_asked_does_not_change_its_name(assistant, splits):
     ids=["fewer", "another order", "one without its label", "one more"],
 )
 def test_rows_change_its_name(assistant, splits, rows):
-    """Rows without a label too: the teacher answers for them."""
+    """Rows without a label too, since the teacher labels them."""
     assert assistant._key("t", splits_of(rows)) != assistant._key("t", splits)
     assert assistant._key("t", splits_of(ROWS[:80])) == assistant._key("t", splits)
 
@@ -155,7 +146,7 @@ def test_its_teacher_changes_its_name(assistant, splits):
 
 
 def test_chain_of_two(assistant, splits, outputs, caplog):
-    """The upper assistant is found, the lower one learns from it and from nobody else."""
+    """The upper assistant is found, and the lower one learns only from it."""
     lower = replace(assistant, teacher=assistant, model=partial(SMALL, hidden_size=8))
     with caplog.at_level("INFO", logger="kd"):
         ready = lower.ready(splits, outputs)
@@ -164,8 +155,8 @@ def test_chain_of_two(assistant, splits, outputs, caplog):
     assert f"distilling it from assistant of {name} on 80 rows" in caplog.text
     assert caplog.text.count("distilling") == 1 and ready.config.hidden_size == 8
     assert lower.ready(splits, outputs).folder == ready.folder
-    asked = {json.loads(meta.read_text())["teacher"] for meta in outputs.glob("teacher_cache/*/meta.json")}
-    assert f"assistant of {name}" in asked
+    labelled_by = {json.loads(meta.read_text())["teacher"] for meta in outputs.glob("teacher_cache/*/meta.json")}
+    assert f"assistant of {name}" in labelled_by
 
 
 def test_assistant_of_an_ensemble(assistant, teacher, splits, outputs, tmp_path_factory):
@@ -174,11 +165,11 @@ def test_assistant_of_an_ensemble(assistant, teacher, splits, outputs, tmp_path_
     ready = replace(assistant, teacher=ensemble).ready(splits, outputs)
     assert ready.name == f"assistant of {teacher.name_or_path}+{other.name_or_path}"
     again = replace(assistant, teacher=replace(ensemble, combine="mean_logits")).ready(splits, outputs)
-    assert not same(again.folder, ready.folder), "another answer makes another assistant"
+    assert not same(again.folder, ready.folder), "other outputs make another assistant"
 
 
-def test_a_teacher_whose_labels_stand_in_another_order_is_refused(assistant, splits, tmp_path):
-    """It would be distilled into the assistant, where nobody sees it any more."""
+def test_a_teacher_whose_labels_have_another_order_is_refused(assistant, splits, tmp_path):
+    """The mistake would be distilled into the assistant, where no check finds it."""
     wrong = replace(splits, validation=split([(text, 1 - label) for text, label in ROWS[80:104]]))
     with pytest.raises(KDError, match=r"is right on \d\.\d% .* in the order \[positive, negative\]"):
         assistant.ready(wrong, tmp_path)
@@ -198,9 +189,3 @@ def test_an_impossible_model_is_refused_before_the_teacher_trains(assistant, spl
     with pytest.raises(KDError, match=message):
         replace(assistant, teacher=tuned, model=partial(SMALL, **change)).ready(splits, tmp_path)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_it_has_no_members(assistant):
-    assert assistant.sources() == assistant.sources("all") == {"": assistant}
-    with pytest.raises(KDError, match=r"method\.features_from=one names a member of an ensemble.*leave it null"):
-        assistant.sources("one")

@@ -1,4 +1,7 @@
+"""Teacher outputs on disk: computed once, checked when they are read, and rebuilt where they are damaged."""
+
 import dataclasses
+import json
 import multiprocessing
 import time
 from pathlib import Path
@@ -51,7 +54,7 @@ def test_whatever_decides_the_outputs_changes_the_key(change):
     assert dataclasses.replace(KEY, **change).digest != KEY.digest
 
 
-def test_texts_hash_tells_lists_apart():
+def test_different_lists_of_texts_have_different_hashes():
     texts = ["a b", "c"]
     assert teacher_cache.texts_hash(texts) == teacher_cache.texts_hash(iter(texts))
     for other in (["a", "b c"], ["c", "a b"], ["a b"], ["a b", "c", ""]):
@@ -65,7 +68,7 @@ def flip_a_byte(path: Path, position: int = -1) -> None:
 
 
 @pytest.mark.parametrize("harm", ["flip", "cut", "missing", "no meta"])
-def test_a_damaged_cache_is_noticed_and_built_anew(tmp_path, harm, caplog):
+def test_a_damaged_cache_is_noticed_and_rebuilt(tmp_path, harm, caplog):
     teacher_cache.obtain(tmp_path, [KEY], lambda: LENGTHS, compute)
     place = tmp_path / KEY.digest
     file = place / "values.npy"
@@ -101,7 +104,7 @@ def test_leftovers_of_a_killed_process_are_cleared(tmp_path):
 
 
 def test_missing_rows_and_nan_are_refused(tmp_path):
-    with pytest.raises(KDError, match="answered 4 of 10 rows"):
+    with pytest.raises(KDError, match="expected teacher outputs for 10 rows, got 4"):
         teacher_cache.obtain(tmp_path, [KEY], lambda: LENGTHS, lambda missing: [(np.arange(4), {"logits": LOGITS[:4]})])
     bad = LOGITS.copy()
     bad[7, 1] = np.nan
@@ -152,14 +155,14 @@ def token_vectors(rows: np.ndarray, width: int, filling: float) -> np.ndarray:
 
 
 class Labeller:
-    """Computes columns, and keeps a list of those that it was asked for."""
+    """Computes columns and records their names."""
 
     def __init__(self, order=range(10), size=4, extra=0, filling=np.nan):
         self.order, self.size, self.extra, self.filling = np.array(order), size, extra, filling
-        self.asked: list[list[str]] = []
+        self.computed: list[list[str]] = []
 
     def __call__(self, missing):
-        self.asked.append(list(missing))
+        self.computed.append(list(missing))
         for start in range(0, 10, self.size):
             rows = self.order[start : start + self.size]
             values = {name: COLUMNS[name][rows] for name in ("logits", "mean")}
@@ -172,7 +175,7 @@ def obtained(folder: Path, names, compute) -> dict:
 
 
 def stamp(name: str, folder: Path) -> tuple[int, int]:
-    """Changes when a column is written again."""
+    """Return what changes when a column is written again."""
     state = (folder / KEYS[name].digest / "values.npy").stat()
     return state.st_ino, state.st_mtime_ns
 
@@ -192,7 +195,7 @@ def test_only_the_missing_columns_are_computed_in_one_pass(tmp_path):
     assert_right(obtained(tmp_path, ["logits", "mean", "tokens"], labeller))
     assert_right(obtained(tmp_path, ["tokens", "logits"], labeller))
     assert_right(obtained(tmp_path, ["logits"], labeller))
-    assert labeller.asked == [["logits"], ["mean", "tokens"]]
+    assert labeller.computed == [["logits"], ["mean", "tokens"]]
     assert stamp("logits", tmp_path) == before
     assert len(teacher_cache.entries(tmp_path)) == 3
     assert teacher_cache.absent(tmp_path, [*KEYS.values(), dataclasses.replace(KEY, column="keys")]) == ["keys"]
@@ -213,20 +216,20 @@ def test_token_columns_are_right_for_any_batches_and_padding(tmp_path, seed, siz
 
 
 @pytest.mark.parametrize("file", ["values.npy", "offsets.npy"])
-def test_a_damaged_one_of_two_is_built_alone(tmp_path, file, caplog):
+def test_of_two_caches_only_the_damaged_one_is_rebuilt(tmp_path, file, caplog):
     labeller = Labeller()
     obtained(tmp_path, ["mean", "tokens"], labeller)
     flip_a_byte(tmp_path / KEYS["tokens"].digest / file)
     whole = stamp("mean", tmp_path)
     assert_right(obtained(tmp_path, ["mean", "tokens"], labeller))
-    assert labeller.asked == [["mean", "tokens"], ["tokens"]]
+    assert labeller.computed == [["mean", "tokens"], ["tokens"]]
     assert stamp("mean", tmp_path) == whole
     assert f"{file} does not match its checksum" in caplog.text
 
 
 @pytest.mark.parametrize(("name", "row"), [("mean", 6), ("tokens", 6), ("tokens", 2)])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_what_is_not_finite_at_a_real_position_is_refused(tmp_path, name, row, bad, monkeypatch):
+def test_values_that_are_not_finite_are_refused_at_real_positions(tmp_path, name, row, bad, monkeypatch):
     harmed = COLUMNS[name].copy()
     harmed[OFFSETS[row + 1] - 1 if name == "tokens" else row, 1] = bad
     monkeypatch.setitem(COLUMNS, name, harmed)
@@ -246,7 +249,7 @@ def _obtain_some(folder: Path, names: list[str]) -> None:
     assert_right(obtained(folder, names, compute))
 
 
-def test_processes_that_ask_for_overlapping_columns_neither_wait_for_ever_nor_compute_twice(tmp_path):
+def test_processes_with_overlapping_columns_neither_wait_forever_nor_compute_twice(tmp_path):
     context = multiprocessing.get_context("fork")
     wanted = [["logits", "mean"], ["mean", "tokens"], ["tokens", "logits"], ["tokens", "mean", "logits"]]
     processes = [context.Process(target=_obtain_some, args=(tmp_path, names), daemon=True) for names in wanted]
@@ -257,3 +260,35 @@ def test_processes_that_ask_for_overlapping_columns_neither_wait_for_ever_nor_co
         process.join(max(0, deadline - time.monotonic()))
     assert [process.exitcode for process in processes] == [0] * 4
     assert sorted((tmp_path / "log").read_text().split()) == ["logits", "mean", "tokens"]
+
+
+# Pieces
+
+
+def test_pieces_are_joined_into_one_cache(tmp_path):
+    """Five rows, three and two; as long as a piece is damaged or missing, nothing is joined."""
+    names, borders = ["mean", "tokens"], [(0, 5), (5, 8), (8, 10)]
+    parts = [[dataclasses.replace(KEYS[name], texts=str(piece)) for name in names] for piece in range(3)]
+
+    def build(piece: int) -> None:
+        rows = np.arange(*borders[piece])
+        values = {"mean": COLUMNS["mean"][rows], "tokens": token_vectors(rows, 6, 0.0)}
+        compute = lambda missing: [(rows - rows[0], {name: values[name] for name in missing})]  # noqa: E731
+        teacher_cache.obtain(tmp_path / "pieces", parts[piece], lambda: LENGTHS[rows], compute, {"split": "piece"})
+
+    def join() -> bool:
+        whole = [KEYS[name] for name in names]
+        return teacher_cache.join(tmp_path, whole, tmp_path / "pieces", parts, {"split": "train"})
+
+    build(0)
+    build(2)
+    assert not join()
+    build(1)
+    damaged = tmp_path / "pieces" / parts[1][1].digest
+    flip_a_byte(damaged / "values.npy")
+    assert not join() and not damaged.exists()
+    build(1)
+    assert join()
+    assert_right(obtained(tmp_path, names, lambda missing: pytest.fail("the pieces were not used")))
+    meta = json.loads((tmp_path / KEYS["mean"].digest / "meta.json").read_text())
+    assert meta["rows"] == 10 and meta["split"] == "train" and meta["shape"] == [10, 3]

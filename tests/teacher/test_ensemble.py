@@ -1,4 +1,4 @@
-"""Several teachers as one: what their answers are combined to, and that each is asked once."""
+"""Several teachers as one: how their outputs are combined, and that each labels a row once."""
 
 import json
 from dataclasses import replace
@@ -7,24 +7,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
 from safetensors.torch import load_file, save_file
 
 from kd.data.batching import EncodedSplit, labels_of
 from kd.data.sources import Splits
-from kd.errors import KDError
+from kd.errors import KDError, OptionError
 from kd.features.feature import Feature
+from kd.options.declared import options_of
 from kd.teacher.ensemble import COMBINATIONS, Ensemble, ReadyEnsemble
-from kd.teacher.outputs import Answers
+from kd.teacher.outputs import TeacherOutputs
 from kd.teacher.ready import ReadyTeacher
 from kd.teacher.teacher import Teacher
 from tests.conftest import make_reviews, make_teacher
+from tests.teacher.conftest import RECIPE, split
 
 GENERATOR = np.random.default_rng(0)
 LOGITS = 2 * GENERATOR.normal(size=(3, 12, 4))
 LABELS = np.array([0, 1, 2, 3, 0, 1, 2, 3, -100, -100, 0, 1])
-RECIPE = {"epochs": 1, "batch_size": 16, "learning_rate": 1e-3, "weight_decay": 0.01, "warm_up": 0.1}
-RECIPE |= {"gradient_clip": 1.0, "precision": "32-true", "seed": 0, "labelling_batch_size": 8}
 
 
 def softmax(values: np.ndarray) -> np.ndarray:
@@ -66,18 +65,18 @@ def test_combinations_are_their_formulas(combine, members, known):
 
 
 def test_log_probabilities_can_be_tempered_as_logits_can():
-    """A member alone is left as it is but for a constant a row, which no softmax sees at any temperature."""
+    """For one member, the result differs only by a constant for each row, which softmax removes at any temperature."""
     for combine in COMBINATIONS:
         difference = COMBINATIONS[combine](LOGITS[:1], LABELS) - LOGITS[0]
         np.testing.assert_allclose(difference, np.broadcast_to(difference[:, :1], difference.shape), atol=1e-5)
 
 
-def test_combinations_tell_the_rows_apart_on_which_members_disagree():
-    """Two of three are wrong: the mean follows them, what reads the label does not."""
+def test_combinations_differ_where_members_disagree():
+    """Two of three members are wrong: the means follow them, the combinations that read the label do not."""
     logits = np.array([[[4.0, 0.0]], [[0.0, 4.0]], [[0.0, 4.0]]])
     label = np.array([0])
-    answers = {combine: COMBINATIONS[combine](logits, label).argmax() for combine in COMBINATIONS}
-    assert answers["mean_probability"] == answers["mean_logits"] == 1 and answers["correct"] == 0
+    predicted = {combine: COMBINATIONS[combine](logits, label).argmax() for combine in COMBINATIONS}
+    assert predicted["mean_probability"] == predicted["mean_logits"] == 1 and predicted["correct"] == 0
     shares = [np.exp(COMBINATIONS[combine](logits, label))[0, 0] for combine in ("mean_probability", "confidence")]
     assert shares[1] > shares[0] + 0.1
     none_right = np.array([[[4.0, 0.0]], [[2.0, 0.0]]])
@@ -85,7 +84,7 @@ def test_combinations_tell_the_rows_apart_on_which_members_disagree():
     np.testing.assert_array_equal(one, two)
 
 
-def test_members_as_sure_as_can_be_stay_finite():
+def test_extreme_logits_stay_finite():
     logits = np.array([[[1000.0, 0.0]], [[0.0, 1000.0]]])
     for combine in COMBINATIONS:
         for label in (0, 1, -100):
@@ -96,11 +95,6 @@ def test_members_as_sure_as_can_be_stay_finite():
 # On disk
 
 
-def split(rows) -> Dataset:
-    texts, labels = zip(*rows, strict=True)
-    return Dataset.from_dict({"text": list(texts), "label": list(labels), "line": list(range(len(texts)))})
-
-
 @pytest.fixture(scope="module")
 def splits() -> Splits:
     rows = make_reviews(60)
@@ -108,8 +102,8 @@ def splits() -> Splits:
     return Splits(split(train), split(rows[40:50]), split(rows[50:]), ["negative", "positive"], {})
 
 
-def read_otherwise(folder: Path) -> None:
-    """The same words with a second separator at the end."""
+def add_separator(folder: Path) -> None:
+    """Make the tokenizer put a second separator at the end."""
     file = folder / "tokenizer.json"
     backend = json.loads(file.read_text())
     backend["post_processor"]["single"].append({"SpecialToken": {"id": "[SEP]", "type_id": 0}})
@@ -117,7 +111,7 @@ def read_otherwise(folder: Path) -> None:
 
 
 def leaning(folder: Path, bias: list[float]) -> Path:
-    """The same model with an opinion: a random one says nothing of any text."""
+    """Give the random model a bias, so that its predictions differ from those of the others."""
     weights = load_file(folder / "model.safetensors")
     save_file(
         weights | {"classifier.bias": torch.tensor(bias)}, folder / "model.safetensors", metadata={"format": "pt"}
@@ -127,13 +121,13 @@ def leaning(folder: Path, bias: list[float]) -> Path:
 
 @pytest.fixture(scope="module")
 def members(tmp_path_factory) -> dict[str, ReadyTeacher]:
-    """They lean to either side, and the second reads one token more a text."""
+    """Three members with different biases; the second reads one more token of each text."""
     leanings = {"first": [1.5, 0.0], "second": [0.0, 2.0], "third": [0.5, 0.0]}
     folders = {
         name: leaning(make_teacher(tmp_path_factory.mktemp(name), seed=seed), bias)
         for seed, (name, bias) in enumerate(leanings.items())
     }
-    read_otherwise(folders["second"])
+    add_separator(folders["second"])
     return {name: ReadyTeacher(f"tiny-{name}", folder, 24, 8, {}) for name, folder in folders.items()}
 
 
@@ -167,8 +161,8 @@ def test_each_member_reads_its_own_tokens_and_a_further_one_relabels_nothing(mem
 
 
 @pytest.mark.parametrize("combine", ["confidence", "correct"])
-def test_labels_are_read_for_the_training_rows_alone(members, splits, tmp_path, combine):
-    answers = Answers(ReadyEnsemble(members, combine), tmp_path, cache=True)
+def test_labels_are_read_only_for_training_rows(members, splits, tmp_path, combine):
+    outputs = TeacherOutputs(ReadyEnsemble(members, combine), tmp_path, cache=True)
     for name in ("train", "validation", "test"):
         rows = getattr(splits, name)
         logits = np.stack([member.live_logits(rows["text"]) for member in members.values()]).astype(np.float64)
@@ -176,11 +170,11 @@ def test_labels_are_read_for_the_training_rows_alone(members, splits, tmp_path, 
         np.testing.assert_allclose(without, COMBINATIONS["mean_probability"](logits))
         expected, other = (by_label, without) if name == "train" else (without, by_label)
         encoded = EncodedSplit(members["first"].tokens(rows["text"]), labels_of(rows), 0)
-        columns = [answers.of(rows, name), answers.attached_to(encoded, rows, name).columns["teacher_logits"]]
+        columns = [outputs.of(rows, name), outputs.attached_to(encoded, rows, name).columns["teacher_logits"]]
         for column in columns:
             np.testing.assert_allclose(column, expected, atol=1e-5)
             assert abs(column - other).max() > 0.1
-    assert set(answers.seconds) == {"train", "validation", "test"}
+    assert set(outputs.seconds) == {"train", "validation", "test"}
 
 
 def test_features_come_from_the_member_that_they_name(members, splits, tmp_path):
@@ -196,14 +190,14 @@ def test_features_come_from_the_member_that_they_name(members, splits, tmp_path)
 
     every = [Feature("hidden_states", 1, "mean", name) for name in members]
     encoded = EncodedSplit(members["first"].tokens(texts), labels_of(splits.train), 0)
-    batch = Answers(ensemble, tmp_path, cache=True).attached_to(encoded, splits.train, "train", every)[[3, 1]]
+    batch = TeacherOutputs(ensemble, tmp_path, cache=True).attached_to(encoded, splits.train, "train", every)[[3, 1]]
     vectors = [batch[f"teacher_{name}.hidden_states-1-mean"] for name in members]
     assert all(vector.shape == (2, 32) for vector in vectors)
     assert not any(np.allclose(vectors[0], vector) for vector in vectors[1:])
 
 
-def test_it_answers_from_the_cache_alone(members):
-    with pytest.raises(KDError, match=r"^teacher=ensemble answers from the cache.*; set cache\.use=true$"):
+def test_it_gives_outputs_only_from_the_cache(members):
+    with pytest.raises(KDError, match=r"^teacher=ensemble gives outputs only from the cache.*; set cache\.use=true$"):
         ReadyEnsemble(members, "mean_logits").live()
 
 
@@ -217,7 +211,7 @@ def test_its_cost_is_that_of_all_members(members):
     assert costs["latency"].keys() == single["latency"].keys() and costs["name"] == "tiny-first+tiny-first"
 
 
-def test_what_it_answers_changes_its_checksum(members):
+def test_members_and_combination_change_its_checksum(members):
     ensemble = ReadyEnsemble(members, "mean_probability")
     others = [ReadyEnsemble(members, "mean_logits"), ReadyEnsemble({"first": members["first"]}, "mean_probability")]
     assert len({ensemble.checksum, *(other.checksum for other in others)}) == 3
@@ -232,7 +226,7 @@ def teachers(members) -> dict[str, Teacher]:
     return {name: Teacher(str(member.folder), False, 24, **RECIPE) for name, member in members.items()}
 
 
-def test_the_first_member_lends_tokenizer_and_words(teachers):
+def test_the_student_starts_from_the_first_member(teachers):
     ensemble = Ensemble({name: teachers[name] for name in ("second", "first")})
     assert ensemble.tokenizer is teachers["second"].tokenizer and ensemble.max_length == 24
     np.testing.assert_array_equal(ensemble.word_table, teachers["second"].word_table)
@@ -240,7 +234,7 @@ def test_the_first_member_lends_tokenizer_and_words(teachers):
     np.testing.assert_array_equal(ensemble.tokens(["a film"]).values, teachers["second"].tokens(["a film"]).values)
 
 
-def test_whose_features_are_asked_for(teachers):
+def test_the_sources_of_features_are_chosen_by_name(teachers):
     ensemble = Ensemble(teachers)
     assert ensemble.sources() == {"first": teachers["first"]}
     assert ensemble.sources("third") == {"third": teachers["third"]}
@@ -260,13 +254,16 @@ def test_members_are_made_ready_one_by_one(teachers, splits, tmp_path):
     assert ready.facts["members"]["taken"] == {}
 
 
-@pytest.mark.parametrize(
-    ("members_", "combine", "message"),
-    [
-        ({}, "mean_logits", r"needs members, got none; add one as in \+teacher@teacher\.members\.NAME=minilm"),
-        ({"one": None}, "best", "expected one of mean_probability, mean_logits, confidence, correct, got 'best'"),
-    ],
-)
-def test_what_makes_no_ensemble_is_refused(members_, combine, message):
-    with pytest.raises(KDError, match=message):
-        Ensemble(members_, combine)
+def test_what_makes_no_ensemble_is_refused(teachers):
+    with pytest.raises(
+        KDError, match=r"needs members, got none; add one as in \+teacher@teacher\.members\.NAME=minilm"
+    ):
+        Ensemble({}, "mean_logits")
+    expected = "mean_probability, mean_logits, confidence or correct"
+    with pytest.raises(OptionError, match=f"^combine must be {expected}, found 'best'"):
+        Ensemble(teachers, "best")
+    assert options_of(Ensemble)["combine"].expected == expected and all(map(expected.__contains__, COMBINATIONS))
+    with pytest.raises(
+        KDError, match=r"^teacher\.members\.all: expected one model, found an ensemble; list its members"
+    ):
+        Ensemble({"all": Ensemble(teachers)})

@@ -19,7 +19,7 @@ from kd.data.sources import from_files
 from kd.data.streaming import POOL_SHARDS, StreamedSplit
 from kd.errors import KDError
 from kd.teacher import cache as teacher_cache
-from kd.teacher.outputs import Answers
+from kd.teacher.outputs import TeacherOutputs
 from kd.teacher.ready import ReadyTeacher
 from kd.teacher.transfer_set import ShardTexts, Transfer
 from tests.data.writing import NAMES, flip, transfer_files, write_rows
@@ -81,11 +81,11 @@ def all_rows(split: StreamedSplit, seed: int = 0, **ranks) -> dict[int, tuple[li
 def resident_of(splits, ready, outputs) -> EncodedSplit:
     tokens = ready.tokens(splits.train["text"])
     encoded = EncodedSplit(tokens, np.array(splits.train["label"]), 0)
-    return Answers(ready, outputs, cache=True).attached_to(encoded, splits.train, "train")
+    return TeacherOutputs(ready, outputs, cache=True).attached_to(encoded, splits.train, "train")
 
 
 def streamed(transfer: Transfer, splits, ready, outputs) -> StreamedSplit:
-    answers = Answers(ready, outputs, cache=True)
+    answers = TeacherOutputs(ready, outputs, cache=True)
     transfer.label(ready.tokenizer, answers)
     return transfer.split(resident_of(splits, ready, outputs), ready.tokenizer, answers)
 
@@ -132,7 +132,7 @@ def test_tokens_logits_and_labels_are_those_of_reading_in_memory(
 
 def test_killed_labelling_goes_on_and_several_processes_divide_it(files, reviews_file, splits, ready, tmp_path):
     transfer = Transfer.of(configuration(files, reviews_file, tmp_path), splits)
-    answers = Answers(ready, tmp_path, cache=True)
+    answers = TeacherOutputs(ready, tmp_path, cache=True)
     shards, context = len(transfer.store), multiprocessing.get_context("fork")
 
     def label(log: Path) -> None:
