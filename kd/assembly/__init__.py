@@ -18,7 +18,7 @@ from kd.methods.distillation import Distillation
 from kd.methods.hints import Hints
 from kd.methods.joint import Joint
 from kd.methods.supervised import Supervised
-from kd.teacher.teacher import Teacher
+from kd.teacher.base import AnyTeacher
 
 __all__ = ["ASSEMBLIES", "Assembly", "CompositionAssembly", "assemble"]
 
@@ -31,6 +31,6 @@ ASSEMBLIES: dict[type[Method], type[Assembly]] = {
 }
 
 
-def assemble(config: DictConfig, splits: Splits, teacher: Teacher | None) -> Assembly:
-    """The run of this configuration, ready for its teacher."""
+def assemble(config: DictConfig, splits: Splits, teacher: AnyTeacher | None) -> Assembly:
+    """Return the run of this configuration, before its teacher is ready."""
     return ASSEMBLIES[build.method_class(config)](config, splits, teacher)

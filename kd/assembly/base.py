@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from datasets import Dataset
 from omegaconf import DictConfig
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -19,15 +20,14 @@ from kd.data.sources import Splits
 from kd.data.streaming import StreamedSplit
 from kd.methods.base import Method
 from kd.runtime.devices import Devices
+from kd.teacher.base import AnyReadyTeacher, AnyTeacher
 from kd.teacher.label_order import check_members
 from kd.teacher.outputs import TeacherOutputs
-from kd.teacher.ready import ReadyTeacher
-from kd.teacher.teacher import Teacher
 from kd.teacher.transfer_set import Transfer
 
 
 class Assembly(ABC):
-    """A run before it trains. What can be wrong shows when it is made, before the teacher is fine-tuned.
+    """A run before it trains. Mistakes show when it is made, before the teacher is fine-tuned.
 
     Args:
         config: of the run.
@@ -35,14 +35,17 @@ class Assembly(ABC):
         teacher: None for ``teacher=none``.
     """
 
-    def __init__(self, config: DictConfig, splits: Splits, teacher: Teacher | None):
+    def __init__(self, config: DictConfig, splits: Splits, teacher: AnyTeacher | None):
         self.config, self.splits, self.teacher = config, splits, teacher
         self.options = build.method_options(config)
-        self.answers = TeacherOutputs(None, Path(config.outputs), config.cache.use, config.cache.max_gb)
+
+    def rows(self, name: str) -> Dataset:
+        """Return the rows of a split that the student reads."""
+        return getattr(self.splits, name)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """Of the student; learnt from all rows, so that a baseline has its counterpart's words."""
+        """The student's; learnt from all rows, so that a baseline has the vocabulary of its counterpart."""
         texts = in_slices(self.splits.train["text"])
         if self.transfer is not None:
             texts = chain(texts, self.transfer.sample())
@@ -55,29 +58,41 @@ class Assembly(ABC):
 
     @cached_property
     def student(self) -> PreTrainedModel:
-        """As training starts."""
+        """The student before training."""
         return build.student(self.config, self.tokenizer, self.splits.label_names, self.teacher)
 
-    def ready_teacher(self) -> ReadyTeacher | None:
-        """The teacher, ready to answer; fine-tuned if nobody has done it before.
+    @cached_property
+    def outputs(self) -> TeacherOutputs:
+        """The outputs of the teacher. Their first use fine-tunes the teacher, if nobody has done it before.
 
         Raises:
-            KDError: it was taken as it is, and has its labels in another order.
+            KDError: a teacher that kd did not train has its labels in another order.
         """
-        if self.teacher is None:
-            return None
-        splits = self.splits
-        ready = self.teacher.ready(splits, Path(self.config.outputs), Devices.of(self.config))
-        check_members(ready, self.answers, splits)
-        return ready
+        config = self.config
+        ready = self._ready(self.teacher) if self.teacher else None
+        outputs = TeacherOutputs(ready, Path(config.outputs), config.cache.use, config.cache.max_gb)
+        if ready is not None:
+            check_members(ready, outputs, self.splits)
+        return outputs
 
+    def _ready(self, teacher: AnyTeacher) -> AnyReadyTeacher:
+        """Return the teacher after its fine-tuning."""
+        return teacher.ready(self.splits, Path(self.config.outputs), Devices.of(self.config))
+
+    @cached_property
     @abstractmethod
     def method(self) -> Method:
-        """What trains the student, after ``answers`` has its teacher."""
+        """The LightningModule that trains the student."""
+
+    def share(self) -> None:
+        """Make what the runs of a sweep have in common: tokens and the initial student."""
+        for name in ("train", "validation", "test"):
+            self.encoded(name)
+        build.student(self.config, self.tokenizer, self.splits.label_names, self.teacher)
 
     def encoded(self, name: str) -> EncodedSplit:
-        """A split as the student reads it."""
-        split = getattr(self.splits, name)
+        """Return a split as the student reads it."""
+        split = self.rows(name)
 
         def facts() -> dict[str, Any]:
             own = type(self).tokenizer is Assembly.tokenizer
@@ -92,27 +107,27 @@ class Assembly(ABC):
         )
 
     def train(self) -> EncodedSplit | StreamedSplit:
-        """The training split with what the method needs of the teacher."""
+        """Return the training split, with the teacher's outputs that the method needs."""
         return self.encoded("train")
 
     def validation(self) -> EncodedSplit:
-        """The validation split with what the method needs of the teacher."""
+        """Return the validation split, with the teacher's outputs that the method needs."""
         return self.encoded("validation")
 
     def teacher_logits(self, name: str) -> np.ndarray | None:
-        """``[N, C]`` of the teacher that the student learnt from."""
-        return self.answers.of(getattr(self.splits, name), name)
+        """Return the logits ``[N, C]`` of the student's teacher; None without one."""
+        return self.outputs.of(getattr(self.splits, name), name)
 
     def teacher_cost(self, texts: list[str]) -> dict[str, Any] | None:
-        """What the teacher takes that the student learnt from."""
-        return self.answers.cost(texts) if self.answers.teacher else None
+        """Return what the student's teacher costs; None without one."""
+        return self.outputs.cost(texts) if self.outputs.teacher else None
 
     def figures(self) -> dict[str, Any]:
-        """What the run's ``metrics.json`` holds beyond every method's figures."""
+        """Return what ``metrics.json`` holds beyond the figures of every method."""
         return {}
 
     def models_to_keep(self) -> dict[str, tuple[PreTrainedModel, PreTrainedTokenizerBase]]:
-        """What the run made beyond the student, with its tokenizer; kept in ``partners/``."""
+        """Return the further models that are saved in ``partners/``, each with its tokenizer."""
         return {}
 
     def _objective(self):

@@ -22,8 +22,8 @@ from kd.measure.cost import latencies
 from kd.methods.base import Method
 from kd.methods.hints import fitting_batches
 from kd.models.composition import compose, composed_config, teacher_share
+from kd.teacher.base import AnyTeacher
 from kd.teacher.ready import require_room
-from kd.teacher.teacher import Teacher
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 class CompositionAssembly(Assembly):
     """The teacher's vectors in place of the student's own embeddings; the teacher's tokenizer in place of its own."""
 
-    def __init__(self, config: DictConfig, splits: Splits, teacher: Teacher | None):
+    def __init__(self, config: DictConfig, splits: Splits, teacher: AnyTeacher | None):
         super().__init__(config, splits, teacher)
         if teacher.max_length != config.data.max_length:
             raise KDError(
@@ -59,8 +59,13 @@ class CompositionAssembly(Assembly):
         config, names = self.config, self.splits.label_names
         body = build.student_config(config.student, config, 1, 0, names)
         torch.manual_seed(config.seed)
-        return compose(self.answers.teacher.model, self.layer, make(config.mapper), body)
+        return compose(self.outputs.single.model, self.layer, make(config.mapper), body)
 
+    def share(self) -> None:
+        for name in ("train", "validation", "test"):
+            self.encoded(name)  # there is no word table to share
+
+    @cached_property
     def method(self) -> Method:
         self._fit_mapper()
         return build.method(
@@ -69,7 +74,7 @@ class CompositionAssembly(Assembly):
             objective=self.objective,
             options=self.options,
             column=self.feature.column,
-            teacher=self.answers.source(),
+            teacher=self.outputs.source(),
         )
 
     def _fit_mapper(self) -> None:
@@ -100,7 +105,7 @@ class CompositionAssembly(Assembly):
         return self._with_features("validation")
 
     def _with_features(self, name: str) -> EncodedSplit:
-        return self.answers.attached_to(self.encoded(name), getattr(self.splits, name), name, [self.feature])
+        return self.outputs.attached_to(self.encoded(name), getattr(self.splits, name), name, [self.feature])
 
     def figures(self) -> dict[str, Any]:
         texts, max_length = self.splits.validation["text"][:200], self.config.data.max_length

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, final
 
 import numpy as np
@@ -13,15 +14,15 @@ from kd.data.batching import EncodedSplit
 from kd.data.sources import Splits
 from kd.errors import KDError
 from kd.methods.base import Method
+from kd.teacher.base import AnyTeacher
 from kd.teacher.ready import require_room
-from kd.teacher.teacher import Teacher
 
 
 @final
 class HintsAssembly(Assembly):
     """The student's features against the teacher's, layer by layer."""
 
-    def __init__(self, config: DictConfig, splits: Splits, teacher: Teacher | None):
+    def __init__(self, config: DictConfig, splits: Splits, teacher: AnyTeacher | None):
         super().__init__(config, splits, teacher)
         self.objective = self._objective()
         sources = teacher.sources(self.options.features_from)
@@ -39,7 +40,7 @@ class HintsAssembly(Assembly):
                 tokens = len(source.tokens(splits.train["text"]).values) if matching.by_token else 0
                 require_room(source.config, matching.features, len(splits.train), tokens, "train", config.cache.max_gb)
 
-    def _require_same_tokens(self, loss: str, source: Teacher) -> None:
+    def _require_same_tokens(self, loss: str, source: AnyTeacher) -> None:
         """Refuse token-level terms between models that cut a text differently."""
         own, other = self.encoded("train").tokens, source.tokens(self.splits.train["text"])
         names = self.tokenizer.convert_ids_to_tokens(range(len(self.tokenizer)))
@@ -51,6 +52,7 @@ class HintsAssembly(Assembly):
                 "text, such as hint"
             )
 
+    @cached_property
     def method(self) -> Method:
         return build.method(
             self.config,
@@ -58,11 +60,11 @@ class HintsAssembly(Assembly):
             objective=self.objective,
             options=self.options,
             matchings=self.matchings,
-            teacher=self.answers.source(self.features),
+            teacher=self.outputs.source(self.features),
         )
 
     def train(self) -> EncodedSplit:
-        return self.answers.attached_to(self.encoded("train"), self.splits.train, "train", self.features)
+        return self.outputs.attached_to(self.encoded("train"), self.splits.train, "train", self.features)
 
     def figures(self) -> dict[str, Any]:
         layers = {

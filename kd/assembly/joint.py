@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, final
 
 import numpy as np
@@ -20,8 +21,9 @@ from kd.measure.metrics import label_metrics
 from kd.methods.base import Method
 from kd.models.pretrained import freeze_lowest, require_depth, upper_part
 from kd.runtime.devices import Devices
-from kd.storage.model_folder import load_classifier
-from kd.teacher.ready import ReadyTeacher, require_room
+from kd.storage.model_folder import label_settings, load_classifier
+from kd.teacher.base import AnyReadyTeacher, AnyTeacher
+from kd.teacher.ready import require_room
 from kd.teacher.teacher import Teacher
 
 
@@ -29,7 +31,7 @@ from kd.teacher.teacher import Teacher
 class JointAssembly(Assembly):
     """Partners that learn beside the student: the teacher, or peers."""
 
-    def __init__(self, config: DictConfig, splits: Splits, teacher: Teacher | None):
+    def __init__(self, config: DictConfig, splits: Splits, teacher: AnyTeacher | None):
         super().__init__(config, splits, teacher)
         self.frozen = None
         if teacher is not None:
@@ -39,33 +41,42 @@ class JointAssembly(Assembly):
                 tokens = len(teacher.tokens(splits.train["text"]).values)
                 require_room(teacher.config, [self.frozen], len(splits.train), tokens, "train", config.cache.max_gb)
         nodes = {**{f"copy_{n}": config.student for n in range(1, self.options.copies + 1)}, **config.peers}
-        self.partners = {
+        self.peers = {
             name: build.student(config, self.tokenizer, splits.label_names, teacher, node, config.seed + 1000 * place)
             for place, (name, node) in enumerate(nodes.items(), start=1)
         }
 
-    def ready_teacher(self) -> ReadyTeacher | None:
-        if self.teacher is None or self.options.teacher_start == "warm":
-            return super().ready_teacher()
-        return self.teacher.untrained(Devices.of(self.config))
+    def _ready(self, teacher: AnyTeacher) -> AnyReadyTeacher:
+        if self.options.teacher_start == "warm":
+            return super()._ready(teacher)
+        assert isinstance(teacher, Teacher), "kd.config.contradictions refuses a cold start of any other"
+        return teacher.untrained(Devices.of(self.config))
 
+    @cached_property
+    def partners(self) -> dict[str, PreTrainedModel]:
+        """The models that learn beside the student, by name."""
+        if self.outputs.teacher is None:
+            return self.peers
+        torch.manual_seed(self.config.seed)
+        names = label_settings(self.splits.label_names)
+        teacher = load_classifier(self.outputs.single.folder, new_head=True, **names)  # a copy: the stored one stays
+        freeze_lowest(teacher, self.options.frozen_layers)
+        return {"teacher": teacher, **self.peers}
+
+    @cached_property
     def method(self) -> Method:
-        ready = self.answers.teacher
-        if ready is not None:
-            torch.manual_seed(self.config.seed)
-            # a copy: the teacher of the store stays as it was
-            teacher = load_classifier(ready.folder, new_head=True, **build.label_settings(self.splits.label_names))
-            freeze_lowest(teacher, self.options.frozen_layers)
-            self.partners = {"teacher": teacher, **self.partners}
         learners, column = self.partners, None
         if self.frozen:
-            learners = self.partners | {"teacher": upper_part(teacher, self.frozen.layer)}
+            learners = learners | {"teacher": upper_part(self.partners["teacher"], self.frozen.layer)}
             column = self.frozen.column
-        objective = self._objective()
-        self.joint = build.method(
-            self.config, self.student, objective=objective, partners=learners, options=self.options, column=column
+        return build.method(
+            self.config,
+            self.student,
+            objective=self._objective(),
+            partners=learners,
+            options=self.options,
+            column=column,
         )
-        return self.joint
 
     def train(self) -> EncodedSplit:
         return self._with_states("train")
@@ -78,19 +89,18 @@ class JointAssembly(Assembly):
         encoded = self._with_tokens(name)
         if self.frozen is None:
             return encoded
-        return self.answers.with_features(encoded, getattr(self.splits, name), name, [self.frozen])
+        return self.outputs.with_features(encoded, getattr(self.splits, name), name, [self.frozen])
 
     def _with_tokens(self, name: str) -> EncodedSplit:
         encoded = self.encoded(name)
-        if self.answers.teacher is None:
+        if self.outputs.teacher is None:
             return encoded
-        return self.answers.with_tokens(encoded, getattr(self.splits, name))
+        return self.outputs.with_tokens(encoded, getattr(self.splits, name))
 
     def teacher_cost(self, texts: list[str]) -> dict[str, Any] | None:
-        ready = self.answers.teacher
-        if ready is None or ready.has_head:  # as large and as fast as before
+        if self.outputs.teacher is None or self.outputs.single.has_head:  # as large and as fast as before
             return super().teacher_cost(texts)
-        return ready.cost(texts, self.partners["teacher"])
+        return self.outputs.single.cost(texts, self.partners["teacher"])
 
     def teacher_logits(self, name: str) -> np.ndarray | None:
         """Of the teacher as joint training left it."""
@@ -106,7 +116,7 @@ class JointAssembly(Assembly):
     def figures(self) -> dict[str, Any]:
         labels = labels_of(self.splits.validation)
         found = {}
-        for before, (name, model) in zip(self.joint.accuracy_before.tolist(), self.partners.items(), strict=True):
+        for before, (name, model) in zip(self.method.accuracy_before.tolist(), self.partners.items(), strict=True):
             accuracy = label_metrics(self._logits(name, "validation"), labels)["accuracy"]
             figures = {"validation_accuracy_before": before, "validation_accuracy": accuracy}
             found[name] = {"parameters": parameter_counts(model), **figures}
@@ -116,6 +126,6 @@ class JointAssembly(Assembly):
         if not self.options.keep_partners:
             return {}
         return {
-            name: (model, self.answers.teacher.tokenizer if name == "teacher" else self.tokenizer)
+            name: (model, self.outputs.single.tokenizer if name == "teacher" else self.tokenizer)
             for name, model in self.partners.items()
         }

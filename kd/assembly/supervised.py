@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import cached_property
 from typing import final
 
-from omegaconf import DictConfig
+from datasets import Dataset
 
 from kd.assembly.base import Assembly
 from kd.config import build
-from kd.data.sources import Splits
 from kd.methods.base import Method
-from kd.teacher.teacher import Teacher, labelled_rows
+from kd.teacher.teacher import labelled_rows
 
 
 @final
 class SupervisedAssembly(Assembly):
-    """Gold labels only: rows without one teach nothing here."""
+    """Gold labels only: a row without one teaches nothing here."""
 
-    def __init__(self, config: DictConfig, splits: Splits, teacher: Teacher | None):
-        super().__init__(config, splits, teacher)
-        _ = self.tokenizer  # before the rows without a label go
-        self.splits = replace(splits, train=labelled_rows(splits.train))
+    def rows(self, name: str) -> Dataset:
+        return labelled_rows(self.splits.train) if name == "train" else super().rows(name)
 
+    @cached_property
     def method(self) -> Method:
         return build.method(self.config, self.student)

@@ -90,7 +90,7 @@ def label(config: DictConfig, number: int) -> None:
         torch.cuda.set_device(number % torch.cuda.device_count())
     _, splits = single_run.prepared(config)
     assembly, _, data = assembled(config, splits)
-    if config.cache.use and assembly.answers.teacher:
+    if config.cache.use and assembly.outputs.teacher:
         for name in ("validation", "test"):
             assembly.teacher_logits(name)
     print(f"labelled: {len(data.train):,} training rows")

@@ -31,8 +31,8 @@ from kd.models.pretrained import new_student
 from kd.options.declared import options_of
 from kd.options.methods import METHODS, HintsOptions, MethodOptions
 from kd.runtime.devices import global_batch
-from kd.storage.model_folder import require_length
-from kd.teacher.teacher import Teacher
+from kd.storage.model_folder import label_settings, require_length
+from kd.teacher.base import AnyTeacher
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def splits(config: DictConfig) -> Splits:
     return once("splits", config, ("data.source",), lambda: make(config.data.source))
 
 
-def teacher(config: DictConfig) -> Teacher | None:
+def teacher(config: DictConfig) -> AnyTeacher | None:
     """The teacher by name, None for ``teacher=none``."""
     return once("teacher", config, ("teacher",), lambda: make(config.teacher)) if config.teacher else None
 
@@ -72,7 +72,7 @@ def method_options(config: DictConfig) -> MethodOptions:
         raise error.at("method") from error
 
 
-def tokenizer(config: DictConfig, texts: Iterable[str], teacher: Teacher | None) -> PreTrainedTokenizerBase:
+def tokenizer(config: DictConfig, texts: Iterable[str], teacher: AnyTeacher | None) -> PreTrainedTokenizerBase:
     """The student's tokenizer; where the choice says so, learnt from or restricted to the run's texts."""
     return once(
         "tokenizer", config, WORDS, lambda: make(config.tokenizer)(texts, teacher.tokenizer if teacher else None)
@@ -100,19 +100,11 @@ def student_config(
     return found
 
 
-def label_settings(label_names: list[str]) -> dict[str, dict]:
-    """How a Hugging Face configuration names the labels."""
-    return {
-        "id2label": dict(enumerate(label_names)),
-        "label2id": {name: number for number, name in enumerate(label_names)},
-    }
-
-
 def student(
     config: DictConfig,
     tokenizer: PreTrainedTokenizerBase,
     label_names: list[str],
-    teacher: Teacher | None,
+    teacher: AnyTeacher | None,
     node: DictConfig | None = None,
     seed: int | None = None,
 ) -> PreTrainedModel:
@@ -135,7 +127,7 @@ def student(
 
 
 def word_table(
-    config: DictConfig, own: torch.Tensor, tokenizer: PreTrainedTokenizerBase, teacher: Teacher | None, seed: int
+    config: DictConfig, own: torch.Tensor, tokenizer: PreTrainedTokenizerBase, teacher: AnyTeacher | None, seed: int
 ) -> torch.Tensor:
     """What a student's word table ``[V, E]`` starts from, in place of its own."""
     embeddings, width = make(config.embeddings), own.shape[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -163,3 +163,11 @@ def _read(kind: type, folder: Path, **options: Any) -> Any:
     except Exception as error:  # a damaged folder raises any of a dozen classes, from JSON to safetensors
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise KDError(f"cannot read the model in '{folder}' ({reason}); download or save it again") from error
+
+
+def label_settings(label_names: Sequence[str]) -> dict[str, Any]:
+    """Return the entries of a Hugging Face configuration that name the labels."""
+    return {
+        "id2label": dict(enumerate(label_names)),
+        "label2id": {name: number for number, name in enumerate(label_names)},
+    }

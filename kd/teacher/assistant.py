@@ -24,8 +24,8 @@ from kd.models.pretrained import new_student
 from kd.options.declared import Positive, Share
 from kd.runtime.devices import ONE_CPU, Devices
 from kd.storage.files import read_json
-from kd.storage.model_folder import require_length
-from kd.teacher.base import RECIPE, AnyReadyTeacher, AnyTeacher, SingleTeacher, label_settings
+from kd.storage.model_folder import label_settings, require_length
+from kd.teacher.base import RECIPE, AnyReadyTeacher, AnyTeacher, SingleTeacher
 from kd.teacher.fine_tuning import Trainee, stored, train_teacher
 from kd.teacher.label_order import check_members
 from kd.teacher.outputs import TeacherOutputs

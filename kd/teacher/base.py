@@ -26,7 +26,8 @@ from kd.methods.distillation import Source
 from kd.methods.learning_rate import warm_up_and_decay
 from kd.options.declared import Count
 from kd.runtime.devices import ONE_CPU, Devices
-from kd.teacher.cache import digest_of, texts_hash
+from kd.storage.checksum import digest
+from kd.teacher.cache import texts_hash
 from kd.teacher.fine_tuning import Recipe, Trainee
 from kd.teacher.ready import ReadyTeacher, WithoutCaches
 
@@ -177,7 +178,7 @@ class SingleTeacher(WithoutCaches, Recipe, ABC):
         """Return the name of the trained model: a hash of the recipe, the training rows and further facts."""
         labels = hashlib.sha256(labels_of(train).tobytes()).hexdigest()
         rows = {"texts": texts_hash(in_slices(train["text"])), "labels": labels, "label_names": label_names}
-        return digest_of({"format": FORMAT, **rows, **self._recipe(), **facts})
+        return digest({"format": FORMAT, **rows, **self._recipe(), **facts})[:20]
 
     def _encoded(self, split: Dataset) -> EncodedSplit:
         return EncodedSplit(self.tokens(split["text"]), labels_of(split), self.tokenizer.pad_token_id)
@@ -197,11 +198,3 @@ class SingleTeacher(WithoutCaches, Recipe, ABC):
         schedule = partial(warm_up_and_decay, decay="linear", warm_up=self.warm_up)
         facts = {"name": name, "rows": len(train), **self._recipe()}
         return Trainee(method(model, LabelLoss(), optimizer, schedule, seed=self.seed), data, self.tokenizer, facts)
-
-
-def label_settings(label_names: Sequence[str]) -> dict[str, Any]:
-    """Return the entries of a Hugging Face configuration that name the labels."""
-    return {
-        "id2label": dict(enumerate(label_names)),
-        "label2id": {name: number for number, name in enumerate(label_names)},
-    }

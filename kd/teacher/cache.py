@@ -26,7 +26,9 @@ from typing import Any
 import numpy as np
 
 from kd.errors import KDError
-from kd.storage.locks import lock, mark
+from kd.storage.checksum import digest as json_digest
+from kd.storage.files import built_beside
+from kd.storage.locks import lock
 
 log = logging.getLogger(__name__)
 
@@ -58,12 +60,7 @@ class CacheKey:
 
     @property
     def digest(self) -> str:
-        return digest_of({"format": FORMAT, **asdict(self)})
-
-
-def digest_of(facts: Mapping[str, Any]) -> str:
-    """Return a short hash of facts that JSON can hold; their order does not matter."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
+        return json_digest({"format": FORMAT, **asdict(self)})[:20]
 
 
 def texts_hash(texts: Iterable[str]) -> str:
@@ -106,18 +103,10 @@ def obtain(
         for place in sorted(places.values()):  # the same order in all processes, which prevents a deadlock
             stack.enter_context(lock(place))
         missing = [key for key in keys if not _whole(places[key.column])]
-        building: dict[str, Path] = {}
-        try:
-            if missing:
-                for key in missing:
-                    building[key.column] = _begun(places[key.column])
+        if missing:
+            with ExitStack() as beside:
+                building = {key.column: beside.enter_context(built_beside(places[key.column])) for key in missing}
                 _write(building, missing, lengths(), compute, note or {})
-                for name, place in building.items():
-                    os.replace(place, places[name])
-        except BaseException:
-            for place in building.values():
-                shutil.rmtree(place, ignore_errors=True)
-            raise
         return {name: _open(place) for name, place in places.items()}
 
 
@@ -148,19 +137,9 @@ def join(
             sources = [Path(pieces) / part[column].digest for part in parts]
             if not all([_whole(source) for source in sources]):
                 return False
-            building = _begun(place)
-            _join(building, key, sources, note or {})
-            os.replace(building, place)
+            with built_beside(place) as building:
+                _join(building, key, sources, note or {})
     return True
-
-
-def _begun(place: Path) -> Path:
-    """Return a new folder in which a cache is built, behind its lock; remove what a killed process left."""
-    for leftover in place.parent.glob(f"{place.stem}.building-*"):
-        shutil.rmtree(leftover)
-    building = place.with_suffix(f".building-{mark()}")
-    building.mkdir()
-    return building
 
 
 def _table(file: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap:

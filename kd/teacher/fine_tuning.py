@@ -29,8 +29,8 @@ from kd.runtime import ranks
 from kd.runtime.devices import Devices
 from kd.runtime.progress_bar import ProgressBar
 from kd.runtime.silence import quiet
-from kd.storage.files import read_json, write_json
-from kd.storage.locks import lock, mark
+from kd.storage.files import built_beside, read_json, write_json
+from kd.storage.locks import lock
 from kd.storage.model_folder import folder_checksum
 
 log = logging.getLogger(__name__)
@@ -209,22 +209,14 @@ def stored(folder: Path, key: str, train: Callable[[Path], None]) -> Path:
     place = folder / key
     place.parent.mkdir(parents=True, exist_ok=True)
     with lock(place):
-        for leftover in folder.glob(f"{place.name}.building-*"):
-            shutil.rmtree(leftover)
         if _damaged(place):
             log.warning("the teacher in %s is damaged: it is trained again", place)
             shutil.rmtree(place)
         if place.exists():
             log.info("teacher: found %s in %s", read_json(place / "teacher.json")["name"], place)
             return place
-        building = place.with_suffix(f".building-{mark()}")
-        building.mkdir()
-        try:
+        with built_beside(place) as building:
             train(building)
-            os.replace(building, place)
-        except BaseException:
-            shutil.rmtree(building, ignore_errors=True)
-            raise
     return place
 
 

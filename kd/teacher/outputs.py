@@ -18,6 +18,7 @@ from kd.errors import KDError
 from kd.features.feature import Feature
 from kd.methods.distillation import Source, cached_teacher
 from kd.run.environment import processor
+from kd.storage.checksum import digest
 from kd.storage.files import read_json, write_json
 from kd.teacher import cache as teacher_cache
 from kd.teacher.base import AnyReadyTeacher
@@ -96,7 +97,7 @@ class TeacherOutputs:
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
         }
-        place = Path(self.outputs) / "teacher_cost" / f"{teacher_cache.digest_of(facts)}.json"
+        place = Path(self.outputs) / "teacher_cost" / f"{digest(facts)[:20]}.json"
         if place.is_file():
             try:
                 return read_json(place)["cost"]

@@ -25,13 +25,14 @@ from kd.storage.assets import resolve
 from kd.storage.files import read_json
 from kd.storage.model_folder import (
     folder_checksum,
+    label_settings,
     load_classifier,
     load_config,
     load_tokenizer,
     local_model,
     require_length,
 )
-from kd.teacher.base import RECIPE, SingleTeacher, label_settings
+from kd.teacher.base import RECIPE, SingleTeacher
 from kd.teacher.fine_tuning import Trainee, on_cuda, stored, train_teacher
 from kd.teacher.ready import ReadyTeacher
 

@@ -13,7 +13,7 @@ from omegaconf.errors import MissingMandatoryValue
 from tqdm import tqdm
 
 import kd.models  # noqa: F401  registers the students
-from kd.assembly import CompositionAssembly, assemble
+from kd.assembly import assemble
 from kd.config import build
 from kd.config.check import check
 from kd.config.make import resolve
@@ -76,11 +76,7 @@ def remember(config: dict[str, Any]) -> None:
     tqdm.monitor_interval = 0  # a thread that watches bars
     with ranks.environment(ONE_THREAD), memory.keeping():
         make_absolute(config)
-        assembly = assemble(config, build.splits(config), build.teacher(config))
-        for name in ("train", "validation", "test"):
-            assembly.encoded(name)
-        if not isinstance(assembly, CompositionAssembly):  # which has no word table
-            _ = assembly.student
+        assemble(config, build.splits(config), build.teacher(config)).share()
 
 
 def prepared(config: DictConfig) -> tuple[dict[str, Any], Splits]:

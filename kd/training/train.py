@@ -72,7 +72,7 @@ def train_student(config: DictConfig, run: RunDirectory, splits: Splits, checkpo
         **evaluate(run, student, assembly),
     }
     if cost := assembly.teacher_cost(texts):
-        labelling = round(assembly.answers.seconds.get("train", 0.0), 2) or None
+        labelling = round(assembly.outputs.seconds.get("train", 0.0), 2) or None
         figures["teacher_cost"] = cost | {"labelling_seconds": labelling}
     (run.model / "README.md").write_text(model_card(config, figures))
     write_json(run.metrics_file, figures)
@@ -86,7 +86,7 @@ def train_rank(config: DictConfig, run: RunDirectory, splits: Splits, checkpoint
         torch.set_num_threads(config.threads)
     _, method, data = assembled(config, splits)
     learn(make_trainer(config, run.path), method, data, checkpoint, config.compile)
-    part()
+    leave_process_group()
 
 
 def learn(
@@ -116,17 +116,16 @@ def learn(
         method.load_state_dict(whole_state(learner))
 
 
-def part() -> None:
-    """The ranks have trained together, and rank 0 goes on alone."""
+def leave_process_group() -> None:
+    """Leave the group of ranks after the training; rank 0 evaluates alone."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
 def assembled(config: DictConfig, splits: Splits) -> tuple[Assembly, Method, TextDataModule]:
-    """All that training takes; the teacher is fine-tuned and has labelled the rows, if nobody had done so before."""
+    """Return what training needs. The teacher is fine-tuned and labels the rows now, if nobody has done it before."""
     assembly = assemble(config, splits, build.teacher(config))
-    assembly.answers.teacher = assembly.ready_teacher()
-    method = assembly.method()
+    method = assembly.method
     data = TextDataModule(assembly.train(), assembly.validation(), config.data.batch_size, config.seed)
     return assembly, method, data
 
@@ -158,7 +157,7 @@ def fit(
     meter = EnergyMeter.of_this_machine(gpus=isinstance(trainer.accelerator, CUDAAccelerator))
     learn(trainer, method, data, checkpoint, config.compile)
     energy = meter.stop()
-    part()
+    leave_process_group()
     for callback in trainer.callbacks:
         if isinstance(callback, Pruning) and callback.reason:
             raise Pruned(callback.reason)
@@ -181,7 +180,7 @@ def row_checksums(splits: Splits) -> dict[str, str]:
 
 def facts(config: DictConfig, splits: Splits, assembly: Assembly) -> dict[str, Any]:
     """What this run stood on beyond the software."""
-    teacher = assembly.answers.teacher
+    teacher = assembly.outputs.teacher
     streamed = {"transfer": assembly.transfer.store.facts()} if assembly.transfer else {}
     return {
         "seed": config.seed,
