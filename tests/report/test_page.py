@@ -14,7 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from benchmarks.report import CONFIG, ROWS, answers, write_run
+from benchmarks.report import CONFIG, ROWS, answers, write_copies, write_run
 from kd.cli import main
 from kd.report import write_report
 from kd.run.directory import RunDirectory
@@ -43,6 +43,7 @@ class Runs:
     def write(self, name: str, method: str, accuracy=0.75, logits=None, data="rows", **changes) -> Path:
         config = json.loads(json.dumps(CONFIG)) | {key: value for key, value in changes.items() if key in CONFIG}
         config["choices"] |= {"method": method} | changes.get("of_choices", {})
+        write_copies(config)
         path = self.folder / name
         write_run(path, config, self.labels, logits or self.answers(accuracy), self.teacher)
         environment = RunDirectory(path).environment()
@@ -87,12 +88,12 @@ def test_everything_lies_in_the_folder(runs, capsys):
     assert index.stat().st_size < 1e6
     assert f"the page is {index.resolve()}" in capsys.readouterr().err
     figures = {path.stem for path in (place / "figures").iterdir()}
-    assert {"brought", "heat-map-1", "curves", "accuracy-latency", "fidelity", "reliability-after"} <= figures
+    assert {"gain", "heat-map-1", "curves", "accuracy-latency", "fidelity", "reliability-after"} <= figures
     for figure in figures:
         assert (place / "figures" / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in (place / "figures" / f"{figure}.svg").read_text()
         assert len((place / "figures" / f"{figure}.csv").read_text().splitlines()) > 1
-    for name in ("results", "brought", "best", "costs", "fidelity", "calibration"):
+    for name in ("results", "gain", "best", "costs", "fidelity", "calibration"):
         tex = (place / "tables" / f"{name}.tex").read_text()
         assert tex.isascii(), "LaTeX without further packages reads it"
         assert tex.count("{") == tex.count("}") and "\\toprule" in tex and "% kd report" in tex
@@ -117,15 +118,15 @@ def test_the_numbers_are_those_of_the_runs(runs):
     for one in tables:
         test = one[one["split"] == "test"]
         accuracies.append(float((np.stack(test["logits"]).argmax(1) == test["label"]).mean()))
-    (row,) = [row for row in table(runs.folder, "results") if row["model"] == "distilled alpha=0.9 temperature=4"]
+    (row,) = [row for row in table(runs.folder, "results") if row["model"] == "distillation alpha=0.9 temperature=4"]
     assert float(row["test"]) == pytest.approx(np.mean(accuracies))
     assert float(row["±"]) == pytest.approx(np.std(accuracies, ddof=1))
     assert row["seeds"] == "0, 1, 2 (n = 3)"
     assert float(row["95 % interval low"]) < np.mean(accuracies) < float(row["95 % interval high"])
     teacher = (runs.teacher["test"].argmax(1) == runs.labels["test"]).mean()
     assert float(row["retained"]) == pytest.approx(np.mean(accuracies) / teacher)
-    (alone,) = [float(row["test"]) for row in table(runs.folder, "results") if row["model"] == "alone"]
-    gap = (np.mean(accuracies) - alone) / (teacher - alone)
+    (supervised,) = [float(row["test"]) for row in table(runs.folder, "results") if row["model"] == "supervised"]
+    gap = (np.mean(accuracies) - supervised) / (teacher - supervised)
     assert float(row["gap closed"]) == pytest.approx(gap)
 
 
@@ -138,8 +139,8 @@ def test_validation_alone_chooses(runs):
     runs.write("one", "distillation", logits=better_on_test, temperature=1)
     runs.write("two", "distillation", logits=better_on_validation, temperature=2)
     text = words(page(runs.folder))
-    assert "validation chose distilled temperature=2" in text
-    assert "Set off: distilled temperature=2, the best by validation." in text
+    assert "validation chose distillation temperature=2" in text
+    assert "Highlighted: distillation temperature=2, the best by validation." in text
     with (runs.folder / "report" / "figures" / "heat-map-1.csv").open() as file:
         (best,) = [row["temperature"] for row in csv.DictReader(file) if row["best"] == "True"]
     assert best == "2.0"
@@ -150,10 +151,10 @@ def test_one_seed_says_nothing_of_others(runs):
         runs.write(f"alone-{seed}", "supervised", 0.62, seed=seed)
         runs.write(f"taught-{seed}", "distillation", 0.80, seed=seed)
         text = words(page(runs.folder))
-        assert ("decided: other test rows would be expected to show it too. One seed tells nothing" in text) == (
+        assert ("decided: other test rows are expected to show a gain too. One seed does not show" in text) == (
             not seed
         )
-    assert "decided: other test rows and other seeds would be expected to show it too." in text
+    assert "decided: other test rows and other seeds are expected to show a gain too." in text
 
 
 def test_a_student_that_is_slower_or_larger_than_its_teacher_is_not_called_faster_or_smaller(runs):
@@ -193,7 +194,7 @@ def test_a_missing_baseline_is_named_with_its_command(runs, capsys):
     command = "kd train -m method=supervised student=dan 'data.label_names=[bad,good]' seed=0,2"
     assert command in capsys.readouterr().out
     text = words((runs.folder / "report" / "index.html").read_text()).replace("&#39;", "'")
-    assert command in text and "distilled" in text
+    assert command in text and "distillation" in text
     (row,) = table(runs.folder, "missing-baselines")
     assert row["seeds"] == "0, 2" and row["command that trains the baseline"] == command
 
@@ -237,7 +238,7 @@ def test_jobs_that_failed_or_are_missing_are_named(runs):
     assert left_out[str(runs.folder / "lone")]["state"] == "not finished"
     assert len(left_out) == 4, "a run that two jobs share once, one that is done since not at all"
     assert "made by kd train -m seed=0,1,2,3" in text
-    assert "1 run ended early, because a search's other trials were ahead" in text.replace("&#39;", "'")
+    assert "1 run ended early, because other trials of the search were better" in text.replace("&#39;", "'")
 
 
 def test_the_command_of_a_job_is_told_as_a_single_run(runs):
@@ -270,7 +271,7 @@ def test_the_heat_map_shows_small_differences_as_small(runs):
     with (runs.folder / "report" / "figures" / "heat-map-1.csv").open() as file:
         rows = list(csv.DictReader(file))
     (chosen,) = [row["temperature"] for row in rows if row["best"] == "True"]
-    assert f"validation chose distilled temperature={chosen[0]}" in text, "by the same rule"
+    assert f"validation chose distillation temperature={chosen[0]}" in text, "by the same rule"
     svg = (runs.folder / "report" / "figures" / "heat-map-1.svg").read_text()
     depths = sorted({float(found) for found in re.findall(r"opacity: (0\.\d+)", svg)})
     assert depths[-1] - depths[0] < 0.2
@@ -282,7 +283,7 @@ def test_the_heat_map_shows_small_differences_as_small(runs):
 def test_a_sweep_file_that_cannot_be_read_is_no_obstacle(runs, found):
     (runs.write("one", "supervised") / "test_reads.jsonl").write_bytes(b"\xff\n")
     (runs.folder / "sweep.json").write_text(found)
-    assert "No run here was taught" in words(page(runs.folder))
+    assert "No run here learnt from a teacher" in words(page(runs.folder))
 
 
 @pytest.mark.parametrize("flaw", [None, "logits", "not promised"])
@@ -297,11 +298,12 @@ def test_runs_that_should_agree(runs, flaw):
     text = words(page(runs.folder))
     if flaw == "logits":
         assert (
-            "Should agree and do not" in text and "1 rows have other logits (by up to 0.001), 0 another label" in text
+            "Should be equal and are not" in text
+            and "The logits of 1 row differ (by up to 0.001), the labels of 0" in text
         )
         assert "first" in text and "second" in text
     elif flaw:
-        assert "do not" not in text.split("Reproducibility")[-1]
+        assert "are not" not in text.split("Reproducibility")[-1]
     else:
         assert "1 further run of the same configuration, seed, machine and software" in text
 
@@ -374,9 +376,9 @@ def test_runs_that_lack_something_are_still_shown(runs, lacking):
     text = words(page(runs.folder))
     assert "Results" in text
     if lacking == "validation":
-        assert "nothing could be chosen by it" in text and "Set off" not in text
+        assert "so it could not choose" in text and "Highlighted" not in text
     if lacking == "teacher":
-        assert "its peers brought, over the student alone" in text and "Agreement with the teacher" not in text
+        assert "Gain of the peers over supervised training" in text and "Agreement with the teacher" not in text
 
 
 def test_names_from_a_folder_are_not_markup(runs):
