@@ -69,7 +69,7 @@ method: {_target_: kd.methods.distillation.Distillation}
 
 
 def write_runs(folder: Path, count: int) -> None:
-    """Write ``count`` runs: students, embeddings, temperatures, alphas and three seeds; a few per cent are baselines."""
+    """Write ``count`` runs: students, embeddings, temperatures, alphas and three seeds; a few are baselines."""
     generator = np.random.default_rng(0)
     labels = {name: generator.integers(2, size=rows) for name, rows in ROWS.items()}
     hard = {name: generator.random(rows) for name, rows in ROWS.items()}

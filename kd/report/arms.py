@@ -121,11 +121,20 @@ def labels(groups: list[tuple[Run, ...]]) -> list[str]:
             if key in run.settings and not implied_by_method(run, key, of_method[run.method, key]):
                 value = run.settings[key]
                 plain = key.startswith("choices.") or key in ("loss", "mapper")
-                words.append(str(value) if plain else f"{key.removesuffix('.use').split('.')[-1]}={value}")
+                words.append(str(value) if plain else f"{short_key(key)}={value}")
         if (seeds := tuple(member.seed for member in members)) != usual:
             words.append("seed=" + ",".join(map(str, seeds)))
         names.append(" ".join(words))
     return distinct(names, firsts)
+
+
+def short_key(key: str) -> str:
+    """Shorten a key for a name.
+
+    >>> [short_key(key) for key in ("optim.optimizer.lr", "loss.hint.weight", "cache.use")]
+    ['lr', 'hint.weight', 'cache']
+    """
+    return key.removeprefix("loss.") if root_of(key) == "loss" else key.removesuffix(".use").rpartition(".")[2]
 
 
 def values_of(runs: list[Run]) -> dict[str, set[str]]:
