@@ -223,8 +223,8 @@ def find_runs(folders: Iterable[Path]) -> Found:
                 found.left_out.append((directory.path, str(error)))
     found.runs = with_equal_rows(found)
     if states:
-        told = listed([f"{plural(count, 'run')} {state}" for state, count in sorted(states.items())])
-        print(f"kd report: left out: {told}", file=sys.stderr)
+        counts = listed([f"{plural(count, 'run')} {state}" for state, count in sorted(states.items())])
+        print(f"kd report: left out: {counts}", file=sys.stderr)
     if not found.runs:
         raise KDError(f"expected finished runs in {', '.join(map(str, folders))}, found none; run kd train first")
     return found
@@ -234,11 +234,11 @@ def with_equal_rows(found: Found) -> list[Run]:
     """Keep the runs with the test labels that most runs of the same checksum have; leave out the others."""
     shapes: dict[str, Counter] = defaultdict(Counter)
     # `once` made equal labels one array, so that their ids can be compared.
-    told = [(run, (id(run.test.labels), run.test.logits.shape)) for run in found.runs]
-    for run, shape in told:
+    shape_of = [(run, (id(run.test.labels), run.test.logits.shape)) for run in found.runs]
+    for run, shape in shape_of:
         shapes[run.test_rows][shape] += 1
     kept = []
-    for run, shape in told:
+    for run, shape in shape_of:
         if shape == shapes[run.test_rows].most_common(1)[0][0]:
             kept.append(run)
             continue

@@ -11,8 +11,8 @@ from kd.run import identity
 
 GROUPS = ("student", "embeddings", "tokenizer", "teacher", "data")
 """Groups of choices: their chosen options name the rows of a table."""
-NO_DIFFERENCE = (*identity.NO_DIFFERENCE, "choices")
-"""Keys that runs with the same result may differ in."""
+NO_DIFFERENCE = tuple(f"{key}." for key in (*identity.NO_DIFFERENCE, "choices"))
+"""Keys that runs with the same result may differ in, with all below them."""
 OF_TRANSFER = (*identity.OF_TRANSFER, "method", "cache")
 """Parts that a supervised run does not read, and that two methods with a teacher may differ in."""
 
@@ -52,13 +52,9 @@ def settings(config: dict[str, Any]) -> dict[str, Any]:
 def counts(key: str, flat: dict[str, Any]) -> bool:
     """Whether a key of a flat configuration tells one result from another."""
     value, root, last = flat[key], root_of(key), key.rpartition(".")[2]
-    if any(key == prefix or key.startswith(f"{prefix}.") for prefix in NO_DIFFERENCE):
+    if f"{key}.".startswith(NO_DIFFERENCE) or key.endswith(identity.SPEED) or key in identity.GLOBAL_BATCH:
         return False
-    if key in identity.GLOBAL_BATCH or key.endswith(identity.SPEED):
-        return False
-    if key in identity.LATER and value == identity.LATER[key]:
-        return False
-    if root == "data" and last in identity.PLACES:
+    if (key in identity.LATER and value == identity.LATER[key]) or (root == "data" and last in identity.PLACES):
         return False
     # Copies of another key count only where they were given a value of their own.
     if key.startswith("data.source."):
@@ -73,7 +69,7 @@ def counts(key: str, flat: dict[str, Any]) -> bool:
 def batch_sizes(flat: dict[str, Any], compares_rows: bool) -> dict[str, Any]:
     """Return the rows of an optimizer step, and its factors where a loss compares the rows of a batch.
 
-    Where a factor is known only at run time, as with ``auto``, the factors stand for themselves.
+    Return the factors alone where one is known only at run time, as with ``auto``.
     """
     factors = {key: flat[key] for key in identity.GLOBAL_BATCH if key in flat}
     batch = identity.global_batch(factors)
@@ -84,7 +80,7 @@ def batch_sizes(flat: dict[str, Any], compares_rows: bool) -> dict[str, Any]:
 
 
 def of_files(config: dict[str, Any], environment: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
-    """Return checksums of what was read: the rows to train, validate and transfer with; a teacher not trained here."""
+    """Return checksums: of the rows for training, validation and transfer; of a teacher that kd did not train."""
     rows, data, teacher = environment["data"], config["data"], environment["teacher"]
     parts = [rows.get("train"), rows.get("validation"), (rows.get("transfer") or {}).get("sha256")]
     digest = hashlib.sha256(repr(parts).encode()).hexdigest()
@@ -98,7 +94,7 @@ def of_files(config: dict[str, Any], environment: dict[str, Any], metrics: dict[
 
 
 def whole(value: Any) -> str:
-    """Return a value as text that is the same for equal values alone."""
+    """Write a value in full, so that different values have different texts."""
     return str(value.value) if isinstance(value, Named) else repr(value)
 
 

@@ -36,18 +36,18 @@ def sentences(study: Study) -> list[str]:
         if by_validation
         else capital(taught.name)
     )
-    said = [f"{chosen}: {100 * taught.accuracies.mean():.1f} % of {study.rows:,} test rows are correct{over(taught)}."]
+    lines = [f"{chosen}: {100 * taught.accuracies.mean():.1f} % of {study.rows:,} test rows are correct{over(taught)}."]
     if not by_validation:
-        said.append("The runs kept no figures of the validation split, so it could not choose.")
-    said += [*difference(gain), *teacher_and_gap(study, taught)] if gain else without_baseline(study, taught)
+        lines.append("The runs kept no figures of the validation split, so it could not choose.")
+    lines += [*difference(gain), *teacher_and_gap(study, taught)] if gain else without_baseline(study, taught)
     if study.best is not None and study.best is not taught:
         best = "the supervised student" if study.best.name == "supervised" else study.best.name
-        said.append(f"Among all runs, validation prefers {best}.")
+        lines.append(f"Among all runs, validation prefers {best}.")
     family = study.over_baselines
     if len(family) > 1:
         words = [f"{sum(one.verdict == word for one in family)} {word}" for word in DECIDED]
-        said.append(f"All {plural(len(family), 'comparison')} with a matched baseline: {listed(words)}.")
-    return said
+        lines.append(f"All {plural(len(family), 'comparison')} with a matched baseline: {listed(words)}.")
+    return lines
 
 
 def over(arm: Arm) -> str:

@@ -10,7 +10,7 @@ from tests.report.written import findings, page, printed, table, words, write_ru
 
 
 def test_validation_alone_chooses(runs):
-    """The setting that is best on test is not the one that is set off."""
+    """The setting that is best on test is not the one that is highlighted."""
     right = runs.answers(0.80)
     runs.write("alone", "supervised", 0.70)
     better_on_test = {"validation": runs.answers(0.70)["validation"], "test": right["test"]}
