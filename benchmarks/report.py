@@ -1,9 +1,9 @@
-"""``kd report`` on many runs: time and memory, on run directories written here.
+"""Time and memory of ``kd report`` on many runs, which are written here.
 
     python benchmarks/report.py            # 1,000 runs: 333 settings of three seeds and one more
     python benchmarks/report.py --runs 100 --keep DIR
 
-The answers are drawn, not trained: what is measured is reading, statistics, drawing and writing.
+The logits are random, not trained: the time is of reading, statistics, drawing and writing.
 """
 
 import argparse
@@ -69,7 +69,7 @@ method: {_target_: kd.methods.distillation.Distillation}
 
 
 def write_runs(folder: Path, count: int) -> None:
-    """``count`` runs over students, word tables, temperatures, alphas and three seeds; a tenth are baselines."""
+    """Write ``count`` runs: students, embeddings, temperatures, alphas and three seeds; a few are baselines."""
     generator = np.random.default_rng(0)
     labels = {name: generator.integers(2, size=rows) for name, rows in ROWS.items()}
     hard = {name: generator.random(rows) for name, rows in ROWS.items()}
@@ -89,19 +89,26 @@ def write_runs(folder: Path, count: int) -> None:
         logits = {name: answers(labels[name], hard[name], level, generator) for name in ROWS}
         config = copy.deepcopy(CONFIG) | {"seed": seed, "temperature": temperature, "alpha": alpha / 10}
         config["choices"] |= {"method": method, "student": student, "embeddings": embeddings}
-        config["loss"]["soft_target"]["temperature"] = temperature
+        write_copies(config)
         write_run(folder / f"{number:04}", config, labels, logits, teacher)
 
 
+def write_copies(config: dict) -> None:
+    """Write temperature and alpha to the places that follow them."""
+    config["loss"]["soft_target"]["temperature"] = config["temperature"]
+    for name in ("temperature", "alpha"):
+        config["balance"][name]["value"] = config[name]
+
+
 def answers(labels: np.ndarray, hard: np.ndarray, accuracy: float, generator: np.random.Generator) -> np.ndarray:
-    """``[N, 2]`` logits that are right on about a share ``accuracy`` of the rows, and wrong rather on hard ones."""
+    """Draw logits ``[N, 2]`` with about the given accuracy, and with most mistakes on hard rows."""
     right = 0.7 * hard + 0.3 * generator.random(len(labels)) < accuracy
     margin = np.where(right, 1, -1) * generator.exponential(1.5, len(labels)) * (2 * labels - 1)
     return np.stack([-margin / 2, margin / 2], axis=1).astype(np.float32)
 
 
 def write_run(path: Path, config: dict, labels: dict, logits: dict, teacher: dict) -> None:
-    """A run directory as ``kd train`` leaves it, without the model."""
+    """Write a run directory as ``kd train`` does, without the model."""
     path.mkdir(parents=True)
     run = RunDirectory(path)
     run.config_file.write_text(yaml.safe_dump(config, sort_keys=False))
@@ -143,7 +150,7 @@ def write_run(path: Path, config: dict, labels: dict, logits: dict, teacher: dic
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=1000)
-    parser.add_argument("--keep", type=Path, help="write the runs into this new folder and leave them there")
+    parser.add_argument("--keep", type=Path, help="write the runs into this new folder, and keep them")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary) / "runs"

@@ -1,4 +1,4 @@
-"""``kd report DIR...``: finished runs side by side, in the terminal and as a page, read from disk without torch."""
+"""``kd report DIR...``: show finished runs side by side, in the terminal and as a page. Needs no torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kd.report.terminal import show
 
 def main(arguments: list[str]) -> int:
     """Print a table for each test set, and write the page."""
-    parser = argparse.ArgumentParser(prog="kd report", description=__doc__.partition(": ")[2])
+    parser = argparse.ArgumentParser(prog="kd report", description="Show finished runs side by side.")
     parser.add_argument("folders", nargs="+", type=Path, help="run directories, or folders that hold them")
     parser.add_argument("--out", type=Path, help="folder for the page (default: report/ in the first folder)")
     options = parser.parse_args(arguments)

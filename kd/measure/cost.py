@@ -1,4 +1,4 @@
-"""Measure what a model costs: parameters and latency."""
+"""Measure the parameters and the latency of a model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kd.measure.inference import evaluating
 
 
 def parameter_counts(model: PreTrainedModel) -> dict[str, int]:
-    """Parameters in all, without the word table (and positions), and those that train."""
+    """Count all parameters, those outside embeddings (of words and positions), and those that are trained."""
     embeddings = {id(p) for m in model.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters()}
     sizes = {id(p): p.numel() for p in model.parameters()}
     return {
@@ -32,7 +32,7 @@ def latency(
     warm_up: int = 20,
     timed: int = 200,
 ) -> dict[str, float]:
-    """`latencies` of one model."""
+    """Measure the latency of one model; see `latencies`."""
     return latencies([model], tokenizer, texts, max_length, warm_up, timed)[0]
 
 
@@ -45,11 +45,13 @@ def latencies(
     warm_up: int = 20,
     timed: int = 200,
 ) -> list[dict[str, float]]:
-    """Time of one text at a time on the CPU, from tokens to logits, tokenizer apart; the models take turns.
+    """Time one text at a time on the CPU, from tokens to logits, without the tokenizer.
+
+    The models take turns, so that other load on the machine slows all of them alike.
 
     Args:
-        texts: taken in turn; give real ones, since the time depends on their length.
-        warm_up: calls before the clock starts.
+        texts: used in turn; give real ones, since the time depends on their length.
+        warm_up: calls before the timed ones.
         timed: calls that are timed.
 
     Returns:

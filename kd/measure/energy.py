@@ -1,7 +1,7 @@
-"""Energy that a training took, where the hardware counts it. No torch.
+"""Measure the energy of a training, where the hardware has a counter. Needs no torch.
 
-Both counters tell of a whole device, whatever else ran on it meanwhile: Intel's and AMD's RAPL counters of the
-processor packages (Linux, ``/sys/class/powercap``, often readable by root alone), and NVML's of a GPU (since Volta).
+There are two kinds: the RAPL counters of Intel's and AMD's processor packages (Linux, ``/sys/class/powercap``, often
+readable by root alone), and NVML's counter of a GPU (since Volta). Both count a whole device, with all its processes.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class Counter:
     """A counter of one device.
 
     Args:
-        source: what it counts, for the report.
-        read: joules since some moment.
-        wraps_at: joules after which it begins at 0 again, or None.
+        source: name of the device, for the report.
+        read: returns the joules since some moment.
+        wraps_at: joules after which it starts at 0 again, or None.
     """
 
     source: str
@@ -32,7 +32,7 @@ class Counter:
 
 
 class EnergyMeter:
-    """Joules between its start and `stop`.
+    """Measures the joules from its creation to `stop`.
 
     >>> meter = EnergyMeter([])
     >>> meter.stop() is None
@@ -41,18 +41,18 @@ class EnergyMeter:
 
     def __init__(self, counters: list[Counter]):
         self.started = time.perf_counter()
-        self.counters = [(counter, first) for counter in counters if (first := _tell(counter)) is not None]
+        self.counters = [(counter, first) for counter in counters if (first := _value(counter)) is not None]
 
     @classmethod
     def of_this_machine(cls, gpus: bool) -> EnergyMeter:
-        """The processor, and the visible GPUs where ``gpus`` says that the training uses them."""
+        """Return a meter of the processor, and of the visible GPUs where ``gpus`` is true."""
         return cls([*processor_counters(), *(gpu_counters(os.environ) if gpus else ())])
 
     def stop(self) -> dict[str, object] | None:
-        """``joules``, ``seconds`` and ``sources``; None where no counter tells."""
+        """Return ``joules``, ``seconds`` and ``sources``; None where no counter can be read."""
         joules, sources = 0.0, []
         for counter, first in self.counters:
-            last = _tell(counter)
+            last = _value(counter)
             if last is None:
                 continue
             if last < first and counter.wraps_at:
@@ -64,7 +64,7 @@ class EnergyMeter:
 
 
 def processor_counters(folder: Path = POWERCAP) -> list[Counter]:
-    """One for each processor package; memory controllers and cores within it are parts of it or left out."""
+    """Return a counter for each processor package; counters of its cores and memory are left out."""
     found = []
     for zone in sorted(folder.glob("*-rapl:*")):
         if zone.name.count(":") > 1:
@@ -80,7 +80,7 @@ def processor_counters(folder: Path = POWERCAP) -> list[Counter]:
 
 
 def gpu_counters(environment: Mapping[str, str]) -> list[Counter]:
-    """One for each GPU that ``CUDA_VISIBLE_DEVICES`` leaves visible, read through NVIDIA's management library."""
+    """Return a counter for each GPU that ``CUDA_VISIBLE_DEVICES`` leaves visible, read by NVIDIA's NVML library."""
     try:
         library = ctypes.CDLL("libnvidia-ml.so.1")
         count = ctypes.c_uint()
@@ -110,14 +110,14 @@ def _gpu_joules(library: ctypes.CDLL, device: ctypes.c_void_p) -> Callable[[], f
     def read() -> float:
         millijoules = ctypes.c_ulonglong()
         if failed := library.nvmlDeviceGetTotalEnergyConsumption(device, ctypes.byref(millijoules)):
-            raise OSError(failed, "NVML does not tell the energy of this GPU")
+            raise OSError(failed, "NVML cannot read the energy of this GPU")
         return millijoules.value / 1000
 
     return read
 
 
-def _tell(counter: Counter) -> float | None:
-    """The counter's value, None where it may not be read."""
+def _value(counter: Counter) -> float | None:
+    """Read a counter; None where it cannot be read."""
     try:
         return counter.read()
     except (OSError, ValueError, AttributeError):

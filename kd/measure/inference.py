@@ -1,4 +1,4 @@
-"""Logits of a model for every row of a split, and what a model costs."""
+"""Run a model over a split, and collect its logits and features."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def outputs_by_row(
 
 
 def all_logits(model: PreTrainedModel, batches: Iterable[Batch], rows: int) -> np.ndarray:
-    """The logits of all rows ``[rows, C]``, row i at i whatever the order of the batches."""
+    """Return the logits of all rows ``[rows, C]``, row i at i whatever the order of the batches."""
     table = None
     for index, logits, _ in outputs_by_row(model, batches):
         if table is None:
@@ -42,7 +42,7 @@ def all_logits(model: PreTrainedModel, batches: Iterable[Batch], rows: int) -> n
 
 @contextmanager
 def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; the mode before is restored."""
+    """Put a model into evaluation mode, and restore its mode at the end."""
     training = model.training
     model.eval()
     try:

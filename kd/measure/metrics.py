@@ -1,4 +1,4 @@
-"""Figures from logits and labels."""
+"""Metrics of logits and labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torchmetrics.functional.classification import (
 
 
 def label_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """How well logits ``[N, C]`` fit the gold labels ``[N]``.
+    """Compare logits ``[N, C]`` with the gold labels ``[N]``.
 
     Returns:
         ``accuracy``, ``macro_f1``, ``nll`` (mean negative log-likelihood, nats), ``ece`` (expected
@@ -31,7 +31,7 @@ def label_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 def fidelity_metrics(logits: np.ndarray, teacher_logits: np.ndarray) -> dict[str, float]:
-    """How closely a student follows its teacher; both logits ``[N, C]``.
+    """Compare a student's logits ``[N, C]`` with those of its teacher.
 
     Returns:
         ``agreement``, the share of rows with the same most probable label, and ``kl``, the mean of

@@ -1,4 +1,4 @@
-"""How much a test set can tell: intervals, paired tests, and what several comparisons at once allow. No torch."""
+"""Intervals and paired tests on a test set, and the correction for several comparisons. Needs no torch."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.special import betaincinv, expit, ndtri
+from scipy.special import betaincinv, expit
+from scipy.stats import binomtest
 
 SMALLEST_P = 1e-12
-"""What the sums below can resolve; smaller p-values are given as this."""
+"""The resolution of the sums below; smaller p-values are given as this."""
 
 
 def accuracy_interval(correct: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval of an accuracy.
+    """Return Wilson's interval of an accuracy.
 
     Args:
         correct: ``[N]`` bool, one a test row.
@@ -25,25 +26,23 @@ def accuracy_interval(correct: np.ndarray, confidence: float = 0.95) -> tuple[fl
     >>> [round(bound, 3) for bound in accuracy_interval(np.arange(100) < 90)]
     [0.826, 0.945]
     """
-    rows, p, z = len(correct), float(correct.mean()), float(ndtri(0.5 + confidence / 2))
-    centre = (p + z**2 / (2 * rows)) / (1 + z**2 / rows)
-    half = z / (1 + z**2 / rows) * np.sqrt(p * (1 - p) / rows + z**2 / (4 * rows**2))
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    found = binomtest(int(np.sum(correct)), len(correct)).proportion_ci(confidence, method="wilson")
+    return float(found.low), float(found.high)
 
 
 @dataclass(frozen=True)
 class PairedTest:
     """McNemar's exact test of two models on the same rows, and of two sets of seeds.
 
-    Row i speaks with ``D_i``, the number of seeds in which the first model is right there less that in which the
-    second is. If neither is better, the sign of each ``D_i`` is a fair coin, given its size: the exact distribution
+    ``D_i`` of row i is the number of seeds in which the first model is right, minus that in which the second is
+    right. Under the null hypothesis, given its size, the sign of each ``D_i`` is a fair coin. The exact distribution
     of the sum follows, and the p-value is twice its smaller tail. With one seed ``D_i`` is -1, 0 or 1, and this is
-    McNemar's exact test. Rows are the units: the answers of several seeds to one row are not counted as
-    independent, as pooling their discordant pairs would do. It tells whether other rows would show the same of
-    *these* weights; the luck of the start is the bootstrap's part (`kd.report.bootstrap`).
+    McNemar's exact test. Rows are the units: the outputs of several seeds for one row are not counted as
+    independent, as pooling their discordant pairs would do. The test is about other rows with *these* weights; the
+    variation between seeds is measured by the bootstrap (`kd.report.bootstrap`).
 
     Args:
-        sizes: ``[R]``, how many rows have ``|D_i|`` = 1, ..., R.
+        sizes: ``[R]``, number of rows with ``|D_i|`` = 1, ..., R.
         total: sum of ``D_i``.
         rows: N.
 
@@ -56,7 +55,7 @@ class PairedTest:
 
     @classmethod
     def of(cls, correct: np.ndarray, baseline: np.ndarray) -> PairedTest:
-        """From ``[R, N]`` bool each (or ``[N]``), seeds and rows in the same order."""
+        """Count from ``[R, N]`` bool each (or ``[N]``), with seeds and rows in the same order."""
         first, second = np.atleast_2d(correct), np.atleast_2d(baseline)
         net = first.sum(axis=0, dtype=int) - second.sum(axis=0, dtype=int)
         sizes = np.bincount(np.abs(net), minlength=len(first) + 1)[1:]
@@ -64,7 +63,7 @@ class PairedTest:
 
     @cached_property
     def p_value(self) -> float:
-        """Two-sided.
+        """The two-sided p-value.
 
         >>> PairedTest.of(np.arange(20) < 15, np.arange(20) < 8).p_value  # 7 rows won, none lost: 2 / 2^7
         0.015625
@@ -72,7 +71,7 @@ class PairedTest:
         return float(np.clip(2 * min(self._tails(0.0)), SMALLEST_P, 1.0))
 
     def interval(self, level: float = 0.05) -> tuple[float, float]:
-        """Bounds of the difference in accuracy at an error rate; they leave out 0 just when ``p_value < level``.
+        """Return bounds of the difference in accuracy at an error rate; they exclude 0 if and only if p < ``level``.
 
         The signs are tilted, ``P(D_i > 0) = expit(2 lean |D_i|)``, until the observed sum lies in a tail of
         ``level / 2``. With one seed that is Clopper and Pearson's interval for the share of discordant rows won.
@@ -81,7 +80,7 @@ class PairedTest:
         """
         if not self._largest:
             return 0.0, 0.0
-        if len(self.sizes) == 1:  # the same in closed form
+        if len(self.sizes) == 1:  # the closed form, far faster than `_bound` and than scipy's binomtest
             won, lost = (self._largest + self.total) // 2, (self._largest - self.total) // 2
             low = betaincinv(won, lost + 1, level / 2) if won else 0.0
             high = betaincinv(won + 1, lost, 1 - level / 2) if lost else 1.0
@@ -93,8 +92,8 @@ class PairedTest:
         return sum(size * count for size, count in enumerate(self.sizes, start=1))
 
     def _mass(self, lean: float) -> np.ndarray:
-        """Probability of each sum ``-largest, -largest + 2, ..., largest`` where signs lean to the first model."""
-        points = 1 << int(self._largest).bit_length()  # more than largest + 1 values: nothing wraps around
+        """Return the probability of each sum ``-largest, -largest + 2, ..., largest`` for signs tilted by ``lean``."""
+        points = 1 << int(self._largest).bit_length()  # more than largest + 1 values, so that none wraps around
         if points == 1:
             return np.ones(1)
         turn = np.exp(-2j * np.pi * np.arange(points // 2 + 1) / points)
@@ -106,16 +105,19 @@ class PairedTest:
         return np.fft.irfft(transform, points)[: self._largest + 1]
 
     def _tails(self, lean: float) -> tuple[float, float]:
-        """Probability of a sum as large, and of one as small, as observed."""
+        """Return the probability of a sum at least as large, and at least as small, as observed."""
         mass, place = self._mass(lean), (self._largest + self.total) // 2
         return float(mass[place:].sum()), float(mass[: place + 1].sum())
 
     def _expected(self, lean: float) -> float:
-        """Of the sum."""
+        """Return the expected sum."""
         return float(sum(size * count * np.tanh(size * lean) for size, count in enumerate(self.sizes, start=1)))
 
     def _bound(self, level: float, upper: bool) -> float:
-        """Newton's steps on the logarithm of a tail, whose slope is its mean sum less the mean sum; else halving."""
+        """Find the bound by Newton's method on the logarithm of a tail, or by halving.
+
+        The slope of the logarithm is the mean sum within the tail minus the mean of all sums.
+        """
         scale = len(self.sizes) * self.rows
         if abs(self.total) == self._largest and (self.total > 0) == upper:
             return self.total / scale
@@ -139,12 +141,12 @@ class PairedTest:
 
 
 def holm(p_values: Sequence[float], level: float = 0.05) -> tuple[np.ndarray, np.ndarray]:
-    """Holm's step-down correction of ``M`` comparisons.
+    """Apply Holm's step-down correction to ``M`` comparisons.
 
     Returns:
-        the adjusted p-values ``[M]``, and the levels ``[M]`` at which each comparison was tested: ``level / (M - k)``
-        for the one with ``k`` smaller p-values, and from the first that is not decided on, its level for all. An
-        interval at that level leaves out 0 just when the adjusted p-value is below ``level``.
+        the adjusted p-values ``[M]``, and the level ``[M]`` at which each comparison was tested: ``level / (M - k)``
+        for the one with ``k`` smaller p-values; the first that is not significant gives its level to all that follow.
+        An interval at that level excludes 0 if and only if the adjusted p-value is below ``level``.
 
     Source: Holm 1979, https://www.jstor.org/stable/4615733
 

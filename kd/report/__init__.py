@@ -1,16 +1,16 @@
 """``kd report``: run directories side by side, as a terminal table and as a page. Needs no torch.
 
 =================  ==============================================================================
-``runs``           reading run directories         ``settings``                 what decides a result
+``runs``           reads run directories           ``settings``                 settings that decide a result
 ``origin``         the commands that made them
 ``arms``           runs that differ in the seed alone, their names, their matched baselines
 ``bootstrap``      intervals over seeds and rows
-``verdicts``       comparisons and what may be said of them
+``verdicts``       comparisons, and which differences are significant
 ``study``          all runs with one test set
-``sweeps``         jobs that failed, further readings of the test rows, runs that should agree
-``contents``       the tables                      ``calibration``, ``curves``  what they read
+``sweeps``         jobs that failed, commands, repeated trainings that are not equal
+``contents``       the tables                      ``calibration``, ``curves``  their input
 ``figures``        the figures                     ``answer_figures``, ``figure``, ``drawing``
-``summary``        the plain words on top          ``document``                 the parts in order
+``summary``        the sentences at the top        ``document``                 the parts in order
 ``terminal``       the table in the terminal       ``page``                     HTML, Markdown, files
 =================  ==============================================================================
 """
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 
 def write_report(folders: Sequence[Path], place: Path) -> Path:
-    """Write the report of all runs in or below the folders into ``place``; returns its ``index.html``.
+    """Write the report of all runs in or below the folders into ``place``; return its ``index.html``.
 
     Raises:
-        KDError: no finished run, or a ``place`` that holds something other than a report.
+        KDError: there is no finished run, or ``place`` holds something other than a report.
     """
     from kd.report.runs import find_runs
     from kd.report.study import studies
@@ -40,7 +40,7 @@ def write_report(folders: Sequence[Path], place: Path) -> Path:
 
 
 def write_found(folders: Sequence[Path], found: Found, studies: Sequence[Study], place: Path) -> Path:
-    """`write_report`, of runs that were read already."""
+    """Write the report of runs that are already read; see `write_report`."""
     from kd.report.document import document
     from kd.report.page import write
 

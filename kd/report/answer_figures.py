@@ -1,4 +1,4 @@
-"""Figures of the answers themselves: whom a student follows, and how far its probabilities can be trusted."""
+"""Figures of the outputs: agreement with the teacher, and reliability of the probabilities."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 MOST_LINES = 6
 FEWEST_ROWS = 10
-"""In a bin that is drawn."""
+"""A bin with fewer rows is not drawn."""
 
 
 def fidelity(shown: list[Arm]) -> Figure | None:
-    """Agreement with the teacher, where it is right and where it is wrong."""
+    """Draw the agreement with the teacher, where it is right and where it is wrong."""
     rows = []
     for arm in shown:
         known = [run.test for run in arm.runs if run.test.teacher_logits is not None]
@@ -44,8 +44,8 @@ def fidelity(shown: list[Arm]) -> Figure | None:
         legend_below(axes, columns=2)
 
     caption = (
-        "How often the student gives the teacher's label, where that is right and where it is wrong. A student that "
-        "follows its teacher into its mistakes lies far to the right with the square too."
+        "How often the student gives the teacher's label, where that label is right and where it is wrong. The square "
+        "lies far to the right for a student that copies its teacher's mistakes."
     )
     lines = sum(wrapped(row[0]).count("\n") + 1.6 for row in rows)
     title = "Where the teacher is right, and where it is wrong"
@@ -54,7 +54,7 @@ def fidelity(shown: list[Arm]) -> Figure | None:
 
 
 def reliabilities(study: Study, shown: list[Arm], after: bool) -> Figure | None:
-    """Accuracy by confidence, all seeds of an arm together; the teacher for reference."""
+    """Draw accuracy by confidence, all seeds of an arm together, and the teacher for reference."""
     lines: dict[str, np.ndarray] = {}
     for name, run in study.teachers[:1]:
         if run.validation is not None and run.validation.teacher_logits is not None:
@@ -81,10 +81,9 @@ def reliabilities(study: Study, shown: list[Arm], after: bool) -> Figure | None:
 
     title = "Reliability after temperature scaling" if after else "Reliability"
     caption = (
-        "Accuracy of the test rows by the confidence in the given label, in 15 equal bins, all seeds together; "
-        "bins with fewer than 10 rows are not drawn. On the dotted line confidence is what it claims to be; below it "
-        "the model "
-        + ("is over-confident. The temperature was fitted to validation rows." if after else "is over-confident.")
+        "Accuracy on the test rows by the confidence in the predicted label, in 15 equal bins, all seeds together. "
+        "Bins with fewer than 10 rows are not drawn. On the dotted line confidence equals accuracy; below it the model "
+        "is over-confident." + (" The temperature was fitted to validation rows." if after else "")
     )
     columns = ("model", "bin", "confidence", "accuracy", "rows")
     height = HEIGHT + 0.18 * sum(wrapped(name, 34).count("\n") + 1 for name in lines)
@@ -93,7 +92,7 @@ def reliabilities(study: Study, shown: list[Arm], after: bool) -> Figure | None:
 
 
 def bins_of(runs: Sequence[Run], after: bool, teacher: bool = False) -> np.ndarray:
-    """`reliability` of several runs together."""
+    """Return the `reliability` of several runs together."""
     totals = 0
     for run in runs:
         logits = [split.teacher_logits if teacher else split.logits for split in (run.validation, run.test)]

@@ -1,4 +1,4 @@
-"""Bootstrap over seeds and test rows."""
+"""The bootstrap over seeds and test rows."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from kd.measure.significance import SMALLEST_P
 
 RESAMPLES = 10_000
 TAIL = 0.005
-"""Beyond this share of resamples a tail is too thin to be read off: it is continued as a normal one."""
+"""Smaller tail probabilities have too few resamples; there the tail of a normal distribution is used."""
 BLOCK = 1 << 20
-"""Resampled row numbers held in memory at once."""
+"""Number of resampled row numbers in memory at once."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """How far a mean accuracy, or a difference of two, moves with other seeds and other rows.
+    """The distribution of a mean accuracy, or of a difference of two, over other seeds and other rows.
 
     Args:
-        estimate: over the seeds and rows that are there.
-        seeds: how many.
-        deviations: ``[B]``, resampled values less the estimate, sorted.
-        freedom: degrees of freedom of the seeds' and rows' variances together.
+        estimate: the value for the given seeds and rows.
+        seeds: number of seeds.
+        deviations: ``[B]``, resampled values minus the estimate, sorted.
+        freedom: degrees of freedom of the variances of seeds and rows together.
     """
 
     estimate: float
@@ -35,13 +35,13 @@ class Spread:
     freedom: float
 
     def interval(self, level: float = 0.05) -> tuple[float, float]:
-        """Percentile interval at an error rate, stretched by ``t / z`` since few seeds tell little of their spread."""
+        """Return the percentile interval at an error rate, stretched by ``t / z`` to allow for few seeds."""
         low, high = (self.estimate + self._quantile(tail) for tail in (level / 2, 1 - level / 2))
         return float(low), float(high)
 
     @cached_property
     def p_value(self) -> float:
-        """Two-sided: the smallest level at which `interval` leaves out 0."""
+        """The two-sided p-value: the smallest level at which `interval` excludes 0."""
         if self.estimate == 0:
             return 1.0
         low, high = np.log(SMALLEST_P), 0.0
@@ -52,6 +52,7 @@ class Spread:
         return float(np.exp(high))
 
     def _quantile(self, tail: float) -> float:
+        # Linear interpolation as in np.quantile, which does not know that the values are sorted and takes far longer.
         read = min(max(tail, TAIL), 1 - TAIL)
         place = read * (len(self.deviations) - 1)
         below = int(place)
@@ -66,18 +67,19 @@ class Spread:
 class Bootstrap:
     """Resampled accuracies of all models of a test set.
 
-    Seeds and rows are crossed, since every seed answers the same rows: a resample draws seeds and, independently,
-    one set of rows for all of them. Such resamples miss ``1 / R`` of the variance of ``R`` seeds and count three
-    times what belongs to seed and row together: their spread is scaled to the variance that the two-way table gives.
-    With one seed only the rows are drawn.
+    Seeds and rows are crossed, since all seeds are tested on the same rows: a resample draws seeds and, independently,
+    one set of rows for all of them. Such resamples miss ``1 / R`` of the variance of ``R`` seeds, and count three
+    times the variance that belongs to seed and row together. Their spread is therefore scaled to the variance of the
+    two-way table. With one seed, only the rows are drawn.
 
-    In simulation (``benchmarks/coverage.py``: 889 rows, 400 studies a line) 95 % intervals covered the truth in 92 to
-    98 % with 2 to 10 seeds; with one, which cannot know the luck of its start, in 95 % without such luck and in 65 %
-    where its standard deviation was 3 points.
+    In simulation (``benchmarks/coverage.py``: 889 rows, 400 studies a line), 95 % intervals covered the true value in
+    92 to 98 % of the studies with 2 to 10 seeds. With one seed, which does not show the variation between seeds, they
+    covered it in 95 % without such variation and in 65 % where its standard deviation was 3 points.
 
     Args:
-        correct: ``[M, N]`` bool, a model with its seed in each row.
+        correct: ``[M, N]`` bool, one model and seed in each line.
         resamples: B.
+        seed: of the draws.
 
     Source: Berg-Kirkpatrick, Burkett & Klein 2012, https://aclanthology.org/D12-1091; crossed resampling: Owen 2007,
     https://doi.org/10.1214/07-AOAS122; few units: Hesterberg 2015, https://doi.org/10.1080/00031305.2015.1089789;
@@ -92,17 +94,17 @@ class Bootstrap:
         self._seeds: dict[int, np.ndarray] = {}
 
     def accuracies(self, models: Sequence[int]) -> Spread:
-        """Of the mean accuracy of models that are one but for their seeds."""
+        """Return the spread of the mean accuracy of models that differ in the seed alone."""
         models = list(models)
         return self._spread(self.rows[:, models], self.correct[models])
 
     def differences(self, models: Sequence[int], baselines: Sequence[int]) -> Spread:
-        """Of the mean difference of two such sets, seed by seed."""
+        """Return the spread of the mean difference of two such sets, seed by seed."""
         first, second = list(models), list(baselines)
         return self._spread(self.rows[:, first] - self.rows[:, second], self.correct[first] - self.correct[second])
 
     def _spread(self, rows: np.ndarray, values: np.ndarray) -> Spread:
-        """From what resampled rows gave, ``[B, R]``, and what each row gave, ``[R, N]``."""
+        """Compute the spread from the resampled values ``[B, R]`` and the value of each row ``[R, N]``."""
         (seeds, count), estimate = values.shape, float(values.mean(dtype=np.float64))
         centre, freedom = rows.mean(axis=1, dtype=np.float64), count - 1.0
         deviations = centre - estimate
@@ -119,14 +121,14 @@ class Bootstrap:
         return Spread(estimate, seeds, np.sort(deviations).astype(np.float32), max(freedom, 1.0))
 
     def _seed_weights(self, seeds: int) -> np.ndarray:
-        """``[B, R]``, the share of each seed in a resample."""
+        """Draw ``[B, R]``, the weight of each seed in a resample."""
         if seeds not in self._seeds:
             drawn = self.generator.integers(seeds, size=(self.resamples, seeds))
             self._seeds[seeds] = (drawn[:, :, None] == np.arange(seeds)).mean(axis=1, dtype=np.float32)
         return self._seeds[seeds]
 
     def _resample_rows(self) -> np.ndarray:
-        """``[B, M]``, the accuracy of every model on each resample of the rows."""
+        """Compute ``[B, M]``, the accuracy of every model on each resample of the rows."""
         rows = self.correct.shape[1]
         found = np.empty((self.resamples, len(self.correct)), dtype=np.float32)
         step = max(1, BLOCK // rows)

@@ -1,17 +1,18 @@
-"""How far stated probabilities can be trusted, before and after temperature scaling."""
+"""Measure how well probabilities match accuracy, before and after temperature scaling."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.special import log_softmax
 
 BINS = 15
 
 
 class Calibration(NamedTuple):
-    """Figures on one split: expected calibration error, mean negative log-likelihood (nats), Brier score."""
+    """Calibration on one split: expected calibration error, mean negative log-likelihood (nats), Brier score."""
 
     ece: float
     nll: float
@@ -19,7 +20,7 @@ class Calibration(NamedTuple):
 
 
 def calibration(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> Calibration:
-    """Of logits ``[N, C]`` over a temperature, against gold labels ``[N]``.
+    """Measure the calibration of logits ``[N, C]`` divided by a temperature, against gold labels ``[N]``.
 
     Brier's score is ``mean_i sum_c (p_ic - [label_i = c])^2``, in [0, 2].
 
@@ -35,7 +36,7 @@ def calibration(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0
 
 
 def reliability(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0, bins: int = BINS) -> np.ndarray:
-    """Equal-width bins of the confidence in the chosen label, over [1/C, 1], where it can lie.
+    """Put rows into equal-width bins of the confidence in the predicted label, over its range [1/C, 1].
 
     Returns:
         ``[bins, 3]``: mean confidence, accuracy, number of rows; 0 where a bin is empty.
@@ -52,28 +53,20 @@ def reliability(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature, in [0.05, 20], with the lowest NLL on these rows; give validation rows.
+    """Return the temperature in [0.05, 20] with the lowest NLL on these rows; give validation rows.
 
-    The NLL is convex in ``1 / temperature``: Newton's steps on it, kept inside the bracket by halving.
+    The NLL is convex in ``1 / temperature``, and its minimum is the root of its slope there.
 
     Source: Guo et al. 2017, https://arxiv.org/abs/1706.04599
     """
     logits = np.asarray(logits, dtype=np.float64)
     own = logits[np.arange(len(labels)), labels]
-    low, high = 1 / 20, 20.0
 
-    def slopes(inverse: float) -> tuple[float, float]:
+    def slope(inverse: float) -> float:
         probabilities = np.exp(log_softmax(inverse * logits, axis=1))
-        mean = (probabilities * logits).sum(axis=1)
-        return float((mean - own).mean()), float(((probabilities * logits**2).sum(axis=1) - mean**2).mean())
+        return float(((probabilities * logits).sum(axis=1) - own).mean())
 
-    inverse = 1.0
-    for _ in range(60):
-        slope, curvature = slopes(inverse)
-        low, high = (low, inverse) if slope > 0 else (inverse, high)
-        step = inverse - slope / curvature if curvature > 0 else low
-        following = step if low < step < high else (low + high) / 2
-        if abs(following - inverse) < 1e-9:
-            break
-        inverse = following
-    return float(1 / inverse)
+    low, high = 1 / 20, 20.0
+    if slope(low) >= 0 or slope(high) <= 0:  # the minimum lies at or beyond a bound
+        return 1 / low if slope(low) >= 0 else 1 / high
+    return float(1 / brentq(slope, low, high))

@@ -14,32 +14,33 @@ from kd.report.runs import Run, Split
 from kd.report.study import Study
 from kd.report.tables import EMPTY, Cell, Table, number, percent, points, probability
 from kd.report.verdicts import Comparison
-from kd.report.words import millions, plural
+from kd.report.words import capital, millions, plural
 
-NAMES = dict(zip(TITLES, ("brought", "ways", "word-table", "peers"), strict=True))
-"""Files of the comparisons, by title."""
+NAMES = dict(zip(TITLES, ("gain", "methods", "embeddings", "peers"), strict=True))
+"""File names of the comparisons, by title."""
 
 HOW_TO_READ = (
-    "Points: percentage points of test accuracy, seed by seed and row by row. Rows p: McNemar's exact test on the "
-    "rows, all seeds of a row together, and by seed of each pair of runs alone. Bootstrap p: over seeds and rows. The "
-    "larger of the two decides, after Holm's correction over the comparisons of the table; the interval is at the "
-    "level at which Holm's procedure tests it, so that it leaves out 0 just where the verdict is better or worse. Few "
-    "seeds tell little of their spread: with three of them and many comparisons only large differences are decided."
+    "Points: difference in test accuracy, in percentage points, seed by seed and row by row. Rows p: McNemar's exact "
+    "test on the rows, with all seeds of a row together; the last column has it for each seed by itself. Bootstrap p: "
+    "over seeds and rows. The larger of the two decides, after Holm's correction over the comparisons of the table. "
+    "The interval is at the level at which Holm's procedure tests the comparison: it excludes 0 exactly where the "
+    "verdict is better or worse. Few seeds give a poor estimate of their spread: with three seeds and many "
+    "comparisons, only large differences are decided."
 )
 
 
 def tables(study: Study) -> list[Table]:
-    """All tables that these runs can fill."""
-    families = [(NAMES[title], f"What {title}", family, "") for title, family in study.comparisons.items()]
+    """Return all tables for which these runs have data."""
+    families = [(NAMES[title], capital(title), family, "") for title, family in study.comparisons.items()]
     if study.against_best:
-        title = "Against the best by validation"
+        title = "Differences from the best by validation"
         families.append(("best", title, study.against_best, ", the best by validation"))
     compared = [comparison(*family, first=not number) for number, family in enumerate(families)]
     return [results(study), *compared, costs(study), *filter(None, [fidelity(study), calibrations(study)])]
 
 
 def results(study: Study) -> Table:
-    """Accuracy over seeds, retention and recovered gap."""
+    """Tabulate accuracy over seeds, retained accuracy and closed gap."""
     rows = []
     for name, run in study.teachers:
         correct = run.test.teacher_correct
@@ -65,29 +66,29 @@ def results(study: Study) -> Table:
         )
     notes = [
         f"Means over seeds, in per cent; ± is the standard deviation over seeds (n − 1). {study.rows:,} test rows. "
-        "The interval covers 95 %: with several seeds from the bootstrap over seeds and test rows, with one seed "
-        "Wilson's, which tells nothing of the luck of a start. Retained: accuracy over the teacher's. Gap closed: of "
-        "the distance between the matched baseline and the teacher, (taught − alone) / (teacher − alone).",
+        "The 95 % interval: with several seeds from the bootstrap over seeds and test rows; with one seed Wilson's, "
+        "which does not include the variation between seeds. Retained: accuracy divided by the teacher's. Gap closed: "
+        "(accuracy − supervised) / (teacher − supervised), where supervised is the matched baseline.",
     ]
     marked = None
     if study.best:
         marked = len(study.teachers) + study.arms.index(study.best)
-        notes.append(f"Set off: {study.best.name}, the best by validation.")
+        notes.append(f"Highlighted: {study.best.name}, the best by validation.")
     columns = ["model", "seeds", "validation", "test", "±", "95 % interval", "macro F1", "retained", "gap closed"]
     return Table("results", "Results", columns, rows, notes, ("model", "seeds"), marked)
 
 
 def recovered_gap(study: Study, arm: Arm) -> float | None:
-    """(taught - alone) / (teacher - alone), over the seeds that both have; None where the teacher is no better."""
-    brought, teacher = study.brought(arm), study.teacher_accuracy(arm)
-    if brought is None or teacher is None:
+    """Return (accuracy - supervised) / (teacher - supervised) over common seeds; None if the teacher is no better."""
+    gain, teacher = study.gain(arm), study.teacher_accuracy(arm)
+    if gain is None or teacher is None:
         return None
-    alone = float(np.mean([brought.pair.other.run_of(seed).test.correct.mean() for seed in brought.pair.seeds]))
-    return brought.difference / (teacher - alone) if teacher > alone else None
+    supervised = float(np.mean([gain.pair.other.run_of(seed).test.correct.mean() for seed in gain.pair.seeds]))
+    return gain.difference / (teacher - supervised) if teacher > supervised else None
 
 
 def comparison(name: str, title: str, family: list[Comparison], of_other: str, first: bool) -> Table:
-    """One family of comparisons with its verdicts; the first says how to read them all."""
+    """Tabulate one family of comparisons; the first table explains how to read them all."""
     rows = []
     for one in family:
         rows.append(
@@ -111,14 +112,14 @@ def comparison(name: str, title: str, family: list[Comparison], of_other: str, f
     idle = {"±", "rows p by seed"} if all(len(one.pair.seeds) == 1 for one in family) else set()
     if len(others := {one.pair.other.name for one in family}) == 1:
         idle.add("against")
-        notes.insert(0, f"Each against {others.pop()}{of_other}.")
+        notes.insert(0, f"Each is compared with {others.pop()}{of_other}.")
     kept = [place for place, column in enumerate(columns) if column not in idle]
     columns, rows = [columns[place] for place in kept], [[row[place] for place in kept] for row in rows]
     return Table(name, title, columns, rows, notes, ("model", "against", "seeds", "verdict"))
 
 
 def costs(study: Study) -> Table:
-    """Size, speed, time and energy."""
+    """Tabulate size, speed, time and energy."""
     rows = []
     for name, run in study.teachers:
         cost = study.teacher_cost(run)
@@ -128,8 +129,8 @@ def costs(study: Study) -> Table:
         rows.append([Cell(arm.name), *size_cells(figures), number(mean_of(arm, seconds), 1), *energy_cells(figures)])
     columns = ["model", "M parameters", "without embeddings", "MB", "p50 ms", "p95 ms", "training s", "energy kJ"]
     notes = [
-        "Million parameters; model file on disk, 10⁶ bytes; latency of one text at a time on the CPU, tokenizer apart; "
-        "training in seconds from the first step to the last, mean over seeds.",
+        "M parameters: millions. MB: model file on disk, 10⁶ bytes. p50, p95: latency of one text on the CPU, without "
+        "the tokenizer. Training: seconds from the first step to the last, mean over seeds.",
         *spent(study),
     ]
     if all(row[-1] == EMPTY for row in rows):
@@ -138,30 +139,30 @@ def costs(study: Study) -> Table:
 
 
 def spent(study: Study) -> list[str]:
-    """What all of it took together: the teacher once, however many runs."""
+    """Sum the costs of all runs; a teacher is counted once for all its runs."""
     trained = sum(filter(None, map(seconds, study.everything)))
-    lines = [f"Together {plural(len(study.everything), 'training')} took {trained:,.0f} s."]
+    lines = [f"All {plural(len(study.everything), 'training')} together took {trained:,.0f} s."]
     for name, run in study.teachers:
         cost = study.teacher_cost(run)
         tuned, labelled = cost["training_seconds"], cost["labelling_seconds"]
-        said = f"fine-tuned in {tuned:,.0f} s" if tuned is not None else "ready, not fine-tuned here"
-        asked = f"labelled the training rows in {labelled:,.1f} s" if labelled else "its labelling time is not told"
-        lines.append(f"The {name}: {said}, {asked}; both once for all runs that share them.")
+        first = f"fine-tuned in {tuned:,.0f} s" if tuned is not None else "ready, not fine-tuned here"
+        second = f"labelled the training rows in {labelled:,.1f} s" if labelled else "labelling time not recorded"
+        lines.append(f"The {name}: {first}; {second}. Both are done once for all runs that share them.")
     measured = [run.metrics["energy"] for run in study.everything if run.metrics.get("energy")]
     if not measured:
-        lines.append("Energy: the hardware did not tell it.")
+        lines.append("Energy: not measured, no counter of the hardware can be read.")
     else:
         sources = sorted({source for one in measured for source in one["sources"]})
         total = sum(one["joules"] for one in measured)
         lines.append(
             f"Energy: {total / 1000:,.1f} kJ ({total / 3.6e6:.3f} kWh) in the {plural(len(measured), 'training')} that "
-            f"measured it, read from {', '.join(sources)}: of the whole device, whatever else ran on it."
+            f"measured it, read from {', '.join(sources)}. It covers the whole device, with other processes."
         )
     return lines
 
 
 def fidelity(study: Study) -> Table | None:
-    """How closely the students follow their teacher, where it is right and where it is wrong."""
+    """Tabulate the agreement with the teacher, where it is right and where it is wrong."""
     rows = []
     for arm in study.arms:
         known = [run.test for run in arm.runs if run.test.teacher_logits is not None]
@@ -174,9 +175,9 @@ def fidelity(study: Study) -> Table | None:
     if not rows:
         return None
     note = (
-        "Share of test rows, in per cent, to which the student gives the teacher's label: of all, of those that the "
-        "teacher has right, of those that it has wrong (there agreement is a copied mistake). KL: "
-        "mean KL(teacher ‖ student) in nats. Means over seeds. A model alone agrees too, by being right."
+        "Test rows, in per cent, to which the student gives the teacher's label: of all rows, of those where the "
+        "teacher is right, of those where it is wrong (there, agreement is a copied mistake). KL: mean KL(teacher ‖ "
+        "student) in nats. Means over seeds. A supervised student agrees too, where both are right."
     )
     return Table(
         "fidelity",
@@ -188,7 +189,7 @@ def fidelity(study: Study) -> Table | None:
 
 
 def agreement_parts(split: Split) -> tuple[float, float, float]:
-    """Agreement on all rows, where the teacher is right, and where it is wrong (nan where there is no such row)."""
+    """Return the agreement on all rows, where the teacher is right, and where it is wrong; nan without such rows."""
     same = split.logits.argmax(axis=1) == split.teacher_logits.argmax(axis=1)
     right = split.teacher_correct
     part = lambda rows: float(rows.mean()) if len(rows) else np.nan  # noqa: E731
@@ -196,7 +197,7 @@ def agreement_parts(split: Split) -> tuple[float, float, float]:
 
 
 def calibrations(study: Study) -> Table | None:
-    """ECE, NLL and Brier score before and after temperature scaling on validation."""
+    """Tabulate ECE, NLL and Brier score before and after temperature scaling on validation."""
     rows = []
     for name, run in study.teachers:
         if run.validation is not None and run.validation.teacher_logits is not None:
@@ -208,8 +209,8 @@ def calibrations(study: Study) -> Table | None:
     if not rows:
         return None
     note = (
-        "On the test rows, means over seeds, before and after dividing the logits by one temperature, fitted to each "
-        "run's validation rows. ECE: expected calibration error in per cent, 15 equal bins of the confidence from "
+        "On the test rows, means over seeds, before and after dividing the logits by a temperature that was fitted to "
+        "each run's validation rows. ECE: expected calibration error in per cent, 15 equal bins of the confidence from "
         "1 / number of labels to 1. NLL: mean negative log-likelihood in nats. Brier: squared error of the "
         "probabilities, from 0 to 2."
     )
@@ -218,11 +219,11 @@ def calibrations(study: Study) -> Table | None:
 
 
 def scaled(run: Run, teacher: bool = False) -> np.ndarray:
-    """``[7]``: fitted temperature; ECE, NLL, Brier before; the same after."""
+    """Return ``[7]``: fitted temperature; ECE, NLL, Brier before; the same after."""
     logits = lambda split: split.teacher_logits if teacher else split.logits  # noqa: E731
     fitted = fit_temperature(logits(run.validation), run.validation.labels)
-    answers = logits(run.test), run.test.labels
-    return np.array([fitted, *calibration(*answers), *calibration(*answers, fitted)])
+    test = logits(run.test), run.test.labels
+    return np.array([fitted, *calibration(*test), *calibration(*test, fitted)])
 
 
 def calibration_cells(figures: list[np.ndarray]) -> list[Cell]:
@@ -236,7 +237,7 @@ def calibration_cells(figures: list[np.ndarray]) -> list[Cell]:
 
 
 def size_cells(costs: list[dict[str, Any]]) -> list[Cell]:
-    """Parameters, without embeddings, bytes, latency; means over seeds."""
+    """Show parameters, parameters without embeddings, bytes and latency; means over seeds."""
     total, bare = costs[0]["parameters"]["total"], costs[0]["parameters"]["without_embeddings"]
     mean = lambda name: [cost["latency"][name] for cost in costs if name in cost["latency"]]  # noqa: E731
     latencies = [number(float(np.mean(values)) if values else None) for values in (mean("p50_ms"), mean("p95_ms"))]
@@ -259,12 +260,12 @@ def mean_of(arm: Arm, figure: Callable[[Run], float | None]) -> float | None:
 
 
 def nan_mean(parts: np.ndarray) -> list[float]:
-    """Column means without nan; nan where a column has nothing else."""
+    """Return column means without nan, as `np.nanmean` does, but without its warning for a column of nan."""
     return [float(column[~np.isnan(column)].mean()) if not np.isnan(column).all() else np.nan for column in parts.T]
 
 
 def seeds_cell(seeds: tuple[int, ...]) -> Cell:
-    """The list, shortened where it is one run of numbers."""
+    """List the seeds; more than three consecutive numbers as first–last."""
     run_on = len(seeds) > 3 and seeds == tuple(range(seeds[0], seeds[-1] + 1))
     return Cell((f"{seeds[0]}–{seeds[-1]}" if run_on else ", ".join(map(str, seeds))) + f" (n = {len(seeds)})")
 

@@ -1,4 +1,4 @@
-"""Learning curves, read from ``metrics.csv`` when they are drawn."""
+"""Read learning curves from ``metrics.csv``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kd.report.arms import Arm
 
 
 def validation_curve(path: Path) -> dict[int, float]:
-    """Validation accuracy by epoch, counted from 1; empty where there is none or it cannot be read."""
+    """Return validation accuracy by epoch, counted from 1; empty without a file that can be read."""
     try:
         table = pyarrow.csv.read_csv(path)
         epochs, values = (table[name].to_pylist() for name in ("epoch", "val/accuracy"))
@@ -26,7 +26,7 @@ def validation_curve(path: Path) -> dict[int, float]:
 
 
 def over_seeds(arm: Arm) -> np.ndarray:
-    """``[E, 5]``: epoch, mean, lowest, highest and number of seeds, for the epochs that some seed reached."""
+    """Return ``[E, 5]``: epoch, mean, lowest, highest and number of seeds, for the epochs that some seed reached."""
     curves = [validation_curve(run.directory.path / "metrics.csv") for run in arm.runs]
     rows = []
     for epoch in sorted({epoch for curve in curves for epoch in curve}):

@@ -1,4 +1,4 @@
-"""The report as a document: its parts in order, whatever they are written in."""
+"""The parts of the report in order, without their format."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from kd.report.arms import TITLES
 from kd.report.figure import Figure
 from kd.report.runs import Found
 from kd.report.study import Study
-from kd.report.sweeps import Agreement, agreement, commands, find_sweeps, problems
+from kd.report.sweeps import Agreement, Problem, agreement, commands, find_sweeps, problems
 from kd.report.tables import Cell, Table
-from kd.report.words import listed, plural
+from kd.report.words import capital, listed, plural
+
+UNEQUAL = "Should be equal and are not"
 
 
 @dataclass(frozen=True)
 class Block:
-    """A heading with what stands under it."""
+    """A heading, and the text, figures and tables under it."""
 
     title: str
     text: Sequence[str] = ()
@@ -34,8 +36,8 @@ class Section:
     """One test set.
 
     Args:
-        prefix: of its files' names, where there are several.
-        commands: that made its runs.
+        prefix: the beginning of its files' names, where there are several test sets.
+        commands: the commands that made its runs.
     """
 
     title: str
@@ -59,29 +61,29 @@ class Document:
 
 
 def document(folders: Sequence[Path], found: Found, studies: Sequence[Study]) -> Document:
-    """Everything that is said."""
+    """Build the whole report."""
     sweeps = find_sweeps(folders)
     absent = problems(found, sweeps)
     troubles = [one for one in absent if one.state != "pruned"]
     agreed = agreement(arm for study in studies for arm in study.arms)
     titles = [f"{study.students} on {study.data}" for study in studies]
-    warnings = [f"Should agree and do not: {one}" for one in agreed.disagreements[:3]]
+    warnings = [f"{UNEQUAL}: {one}" for one in agreed.disagreements[:3]]
     if len(agreed.disagreements) > 3:
         warnings.append(f"{len(agreed.disagreements) - 3} more pairs of runs disagree; see Reproducibility.")
     if troubles:
-        warnings.append(
-            f"{plural(len(troubles), 'run')} not in the tables: see what failed or is missing, with reasons, below."
-        )
+        warnings.append(f"{plural(len(troubles), 'run')} not in the tables: the reasons are given below.")
     lacking = [missing for study in studies for missing in study.missing]
     if lacking:
         count = sum(len(one.arms) for one in lacking)
-        warnings.append(f"{plural(count, 'setting')} without a matched baseline: see below for how to get it.")
+        warnings.append(
+            f"{plural(count, 'setting')} without a matched baseline: the command that trains it is given below."
+        )
     sections = [
         section(study, title, f"{number}-" if len(studies) > 1 else "", commands(study.everything, sweeps))
         for number, (study, title) in enumerate(zip(studies, titles, strict=True), start=1)
     ]
     closing = [reading(studies), *missing_baselines(studies), *left_out(troubles)]
-    closing += [*given_up(len(absent) - len(troubles)), reproducibility(agreed)]
+    closing += [*pruned(len(absent) - len(troubles)), reproducibility(agreed)]
     return Document(
         titles[0] if len(titles) == 1 else f"{plural(len(titles), 'test set')}: {listed(titles)}",
         f"{plural(len(found.runs), 'finished run')}, read by kd {__version__} on {time.strftime('%Y-%m-%d at %H:%M')}",
@@ -93,17 +95,18 @@ def document(folders: Sequence[Path], found: Found, studies: Sequence[Study]) ->
 
 
 def section(study: Study, title: str, prefix: str, made_by: list[str]) -> Section:
+    """Build the part of one test set."""
     tables = {table.name: table for table in contents.tables(study)}
     drawn = {figure.name: figure for figure in figures.figures(study)}
     pick = lambda source, *names: [source[name] for name in names if name in source]  # noqa: E731
     maps = [name for name in drawn if name.startswith("heat-map")]
-    brought = tables.get("brought") or tables.get("peers")
+    gain = tables.get("gain") or tables.get("peers")
     blocks = [
         Block("Results", (), (), pick(tables, "results")),
-        Block(brought.title if brought else "", (), pick(drawn, "brought"), pick(tables, "brought", "peers")),
-        Block(f"What {TITLES[1]}", (), (), pick(tables, "ways")),
-        Block(f"What {TITLES[2]}", (), (), pick(tables, "word-table")),
-        Block("What validation chose", chosen(study), pick(drawn, *maps, "curves"), pick(tables, "best")),
+        Block(gain.title if gain else "", (), pick(drawn, "gain"), pick(tables, "gain", "peers")),
+        Block(capital(TITLES[1]), (), (), pick(tables, "methods")),
+        Block(capital(TITLES[2]), (), (), pick(tables, "embeddings")),
+        Block("Choice by validation", chosen(study), pick(drawn, *maps, "curves"), pick(tables, "best")),
         Block(
             "Size, speed and cost",
             (),
@@ -118,33 +121,35 @@ def section(study: Study, title: str, prefix: str, made_by: list[str]) -> Sectio
 
 
 def chosen(study: Study) -> list[str]:
-    """Which split chose."""
+    """Say how the best setting was chosen."""
     if study.best is None:
-        return ["These runs kept no figures of the validation split: nothing was chosen."]
+        return ["These runs kept no figures of the validation split, so that no setting was chosen."]
     rows = f" ({study.validation_rows:,} rows)" if study.validation_rows else ""
     return [
-        f"Settings are chosen by mean accuracy on the validation split{rows}, ties by its negative log-likelihood; "
-        f"so is the epoch whose weights a run keeps. That is {study.best.name}. No test row took part."
+        f"The best setting has the highest mean accuracy on the validation split{rows}; the lower negative "
+        f"log-likelihood breaks ties: {study.best.name}. Each run keeps the weights of its best epoch on validation. "
+        "No test row is used."
     ]
 
 
 def reading(studies: Sequence[Study]) -> Block:
-    """How often the test rows were read."""
+    """Say how often the test rows were read."""
     lines = []
     for study in studies:
         runs, reads = len(study.everything), study.test_reads
         further = (
-            f", and {plural(reads - runs, 'time')} more by kd evaluate or by runs trained again" if reads > runs else ""
+            f", and {plural(reads - runs, 'time')} more by kd evaluate or repeated trainings" if reads > runs else ""
         )
         lines.append(
             f"The test split of {study.data} ({study.rows:,} rows) was read {plural(reads, 'time')}: once by each of "
-            f"{plural(runs, 'run')}, after training{further}. Whoever looks at many test figures and keeps the best "
-            "has chosen by them: quote the setting that validation chose."
+            f"{plural(runs, 'run')}, after training{further}. The best of many test figures is too optimistic: quote "
+            "the setting that validation chose."
         )
-    return Block("What was read, and how often", lines)
+    return Block("How often the test rows were read", lines)
 
 
 def missing_baselines(studies: Sequence[Study]) -> list[Block]:
+    """List the missing baselines with the commands that train them."""
     lacking = [missing for study in studies for missing in study.missing]
     if not lacking:
         return []
@@ -152,47 +157,46 @@ def missing_baselines(studies: Sequence[Study]) -> list[Block]:
         [
             Cell(", ".join(one.arms)),
             Cell(", ".join(map(str, one.seeds))),
-            Cell(one.command or "the runs do not tell how they were made"),
+            Cell(one.command or "the runs have no record of their command"),
         ]
         for one in lacking
     ]
     columns = ("model", "seeds", "command that trains the baseline")
     table = Table("missing-baselines", "Missing baselines", columns, rows, (), columns)
-    text = "Only the same student trained alone on the same data, budget and seed can tell what a teacher brought."
+    text = "The gain of a teacher is measured against the supervised student with the same data, budget and seed."
     return [Block("Missing baselines", [text], (), [table])]
 
 
-def left_out(troubles: Sequence) -> list[Block]:
+def left_out(troubles: Sequence[Problem]) -> list[Block]:
+    """List the runs that no table holds."""
     if not troubles:
         return []
     rows = [[Cell(one.what), Cell(one.state), Cell(one.reason), Cell(one.log)] for one in troubles]
     columns = ("run", "state", "reason", "log")
     table = Table("left-out", "Not in the tables", columns, rows, (), columns)
-    return [
-        Block("Not in the tables", ["Runs that failed, are not finished, are damaged or are missing."], (), [table])
-    ]
+    return [Block("Not in the tables", ["Runs that failed, did not finish, are damaged or are missing."], (), [table])]
 
 
-def given_up(count: int) -> list[Block]:
-    """Runs that a search pruned."""
+def pruned(count: int) -> list[Block]:
+    """Count the runs that a search pruned."""
     if not count:
         return []
-    line = f"{plural(count, 'run')} ended early, because a search's other trials were ahead (callbacks=[pruning])."
-    return [Block("Given up by the search", [f"{line} That is as it should be; they are in no table."])]
+    line = f"{plural(count, 'run')} ended early, because other trials of the search were better (callbacks=[pruning])."
+    return [Block("Pruned by the search", [f"{line} This is intended; they are in no table."])]
 
 
 def reproducibility(agreed: Agreement) -> Block:
-    """Whether runs that should agree do."""
-    lines = [f"Should agree and do not: {one}" for one in agreed.disagreements]
+    """Say whether repeated trainings are equal."""
+    lines = [f"{UNEQUAL}: {one}" for one in agreed.disagreements]
     if agreed.equal:
         lines.append(
             f"{plural(agreed.equal, 'further run')} of the same configuration, seed, machine and software "
-            "(trainer.deterministic=true) gave the very same logits, bit for bit."
+            "(trainer.deterministic=true) gave the same logits, bit for bit."
         )
-    if agreed.other_ground:
+    if agreed.not_promised:
         lines.append(
-            f"{plural(agreed.other_ground, 'further run')} of a setting and seed that is there already: on another "
-            "machine, software, rows or teacher, or without trainer.deterministic=true, so that nothing is promised; "
-            "the first counts."
+            f"{plural(agreed.not_promised, 'further run')} of the same setting and seed, but on another machine, "
+            "software, rows or teacher, or without trainer.deterministic=true. Their results may differ; the first run "
+            "counts."
         )
-    return Block("Reproducibility", lines or ["No run was trained twice, so that none could be held against itself."])
+    return Block("Reproducibility", lines or ["No run was trained twice, so that no results can be compared."])

@@ -1,4 +1,4 @@
-"""From axes to files: PNG for slides, SVG for papers, and SVG whose colours follow the page."""
+"""Write figures as PNG, as SVG, and as SVG for the page with the colours of the page."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ STYLE = {
 
 
 def drawn(figure: Figure) -> tuple[bytes, str]:
-    """A figure as PNG and as SVG, on a white ground; the same data give the same bytes."""
+    """Draw a figure as PNG and as SVG on white; the same data give the same bytes."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
@@ -57,15 +57,15 @@ def drawn(figure: Figure) -> tuple[bytes, str]:
 
 
 def inline(svg: str, name: str, caption: str) -> str:
-    """An SVG to stand in the page: its colours are the page's variables, its ground is the page's, its ids its own."""
+    """Change an SVG for the page: colours become variables, the background goes, ids get the figure's name."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<g id="patch_1">.*?</g>\s*', "", svg, count=1, flags=re.DOTALL)  # the white ground
+    svg = re.sub(r'<g id="patch_1">.*?</g>\s*', "", svg, count=1, flags=re.DOTALL)  # the white background
     svg = re.sub(r'((?<=[ :])id="|url\(#|href="#)', rf"\g<1>{name}-", svg)
     for colour, variable in VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
     svg = re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}".rstrip("0").rstrip("."), svg)
-    svg = re.sub(r"font-family: [^;\"]*(; )?", "", svg)  # the page's own
+    svg = re.sub(r"font-family: [^;\"]*(; )?", "", svg)  # the page has its own
     svg = re.sub(r"\n\s*", "\n", svg)
     label = caption.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
     return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)

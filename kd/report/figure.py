@@ -1,4 +1,4 @@
-"""What a figure is, and the means that all of them are drawn with."""
+"""A figure as data, and what the drawing of all figures shares."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 INK, MUTED, GRID = "#1f2328", "#59636e", "#d1d9e0"
 SERIES = ("#0969da", "#bc4c00", "#1a7f37", "#8250df", "#bf3989", "#9a6700", "#0a7ea4", "#6e7781")
-"""Every colour stands for a variable of the page, which has another value in the dark: see `kd.report.drawing`."""
+"""In the page, each colour becomes a variable with another value in dark mode: see `kd.report.drawing`."""
 WIDTH, HEIGHT = 4.8, 3.3
-"""Inches; at this width the letters are readable on a phone."""
+"""In inches; at this width the text is readable on a phone."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Figure:
     """One figure.
 
     Args:
-        name: of its files.
-        title, caption: what it shows and how to read it; the caption is the text for those who cannot see it too.
+        name: name of its files.
+        title, caption: its content and how to read it; the caption is also the text for screen readers.
         columns, rows: its data.
-        draw: onto axes.
-        height: inches.
+        draw: draws it onto axes.
+        height: in inches.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Figure:
 
 
 def plain_log_ticks(axes: Axes) -> None:
-    """1, 2, 5 rather than powers of ten: costs seldom span more than three decades."""
+    """Put ticks at 1, 2 and 5 times a power of ten, or at the powers alone where the range is wide."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     low, high = axes.get_xlim()
@@ -55,10 +55,11 @@ def plain_log_ticks(axes: Axes) -> None:
 
 
 def legend_below(axes: Axes, columns: int = 1) -> None:
+    """Put the legend below the axes."""
     below = -0.5 / (0.77 * axes.figure.get_figheight())  # half an inch, in heights of the axes
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, below), frameon=False, ncols=columns, handlelength=1.6)
 
 
 def wrapped(name: str, width: int = 24) -> str:
-    """A name over several lines."""
+    """Break a name into several lines."""
     return "\n".join(textwrap.wrap(name, width, break_long_words=False, break_on_hyphens=False))

@@ -1,4 +1,4 @@
-"""The figures of one test set: what each shows, as data, and how it is drawn."""
+"""The figures of one test set: the data of each, and how it is drawn."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kd.report.answer_figures import fidelity, reliabilities
-from kd.report.arms import TITLES, Arm
+from kd.report.arms import Arm
 from kd.report.curves import over_seeds
 from kd.report.figure import HEIGHT, INK, MUTED, SERIES, Figure, legend_below, plain_log_ticks, wrapped
 from kd.report.runs import Run
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 MOST_LINES, MOST_ROWS, MOST_MAPS = 6, 16, 6
 SMALLEST_SPAN = 0.02
-"""Of the colours of a heat map, in accuracy: smaller differences are to look as small as they are."""
+"""The least range of accuracy over the colours of a heat map, so that small differences look small."""
 
 
 def figures(study: Study) -> list[Figure]:
-    """All figures that these runs can fill, in the order of the page."""
+    """Return all figures for which these runs have data, in the order of the page."""
     shown = representatives(study)
     made = [forest(study), *heat_maps(study), learning_curves(shown)]
     made += [trade_off(study, *axis) for axis in AXES]
@@ -35,10 +35,10 @@ def figures(study: Study) -> list[Figure]:
 
 
 def representatives(study: Study) -> list[Arm]:
-    """The best by validation of each way and student, with its baseline: what can be told apart in one figure."""
+    """Return the best by validation of each method and student, and a baseline: few enough for one figure."""
     groups: dict[tuple[str, str], list[Arm]] = defaultdict(list)
     for arm in study.arms:
-        groups[arm.way, arm.first.metrics["student"]].append(arm)
+        groups[arm.method, arm.first.metrics["student"]].append(arm)
     chosen = [best_by_validation(group) or group[0] for group in groups.values()]
     if study.best_taught and study.best_taught.name in study.baseline_of:
         chosen.append(study.baseline_of[study.best_taught.name])
@@ -48,8 +48,8 @@ def representatives(study: Study) -> list[Arm]:
 
 
 def forest(study: Study) -> Figure | None:
-    """Differences from the matched baselines with their intervals."""
-    family = [one for title in (TITLES[0], TITLES[3]) for one in study.comparisons.get(title, [])]
+    """Draw the differences from the matched baselines with their intervals."""
+    family = study.over_baselines
     if not family:
         return None
     ranked = sorted(family, key=lambda one: one.difference)[-MOST_ROWS:]
@@ -81,24 +81,24 @@ def forest(study: Study) -> Figure | None:
     ]
     left = f" The {len(family) - len(ranked)} lowest are left out here." if len(family) > len(ranked) else ""
     caption = (
-        "Difference from the same student trained alone on the same data, budget and seeds, with the interval at "
-        f"Holm's level (it may run out of the frame). Filled: decided; hollow: not decided.{left}"
+        "Difference from the supervised student with the same data, budget and seeds, with the interval at Holm's "
+        f"level (it may extend beyond the frame). Filled: decided; hollow: not decided.{left}"
     )
     columns = ("comparison", "difference", "low", "high", "p_holm", "verdict")
     lines = sum(wrapped(name).count("\n") + 1.6 for name in names)
-    return Figure("brought", "Points over the matched baseline", caption, columns, rows, draw, 1.0 + 0.16 * lines)
+    return Figure("gain", "Points over the matched baseline", caption, columns, rows, draw, 1.0 + 0.16 * lines)
 
 
 def heat_maps(study: Study) -> list[Figure]:
-    """Validation accuracy over temperature and alpha, one map for all arms that differ in nothing else."""
+    """Draw validation accuracy over temperature and alpha, one map for all arms that differ in nothing else."""
     groups: dict[object, dict[tuple[float, float], Arm]] = defaultdict(dict)
     for arm in study.arms:
         settings = arm.first.settings
-        told = all(isinstance(settings.get(name), int | float) for name in ("temperature", "alpha"))
-        if arm.supervised or arm.validation is None or not told:
+        known = all(isinstance(settings.get(name), int | float) for name in ("temperature", "alpha"))
+        if arm.supervised or arm.validation is None or not known:
             continue
         rest = frozenset((k, repr(v)) for k, v in settings.items() if k not in ("temperature", "alpha", "seed"))
-        groups[arm.way, rest][float(settings["temperature"]), float(settings["alpha"])] = arm
+        groups[arm.method, rest][float(settings["temperature"]), float(settings["alpha"])] = arm
     maps = sorted((cells for cells in groups.values() if len(cells) > 1), key=len, reverse=True)[:MOST_MAPS]
     return [heat_map(number, cells, len(maps)) for number, cells in enumerate(maps, start=1)]
 
@@ -137,14 +137,14 @@ def heat_map(number: int, cells: dict[tuple[float, float], Arm], of: int) -> Fig
     name = " ".join(word for word in arm.name.split() if not word.startswith(("temperature=", "alpha=", "seed=")))
     ties = (
         f"; {plural(len(tied), 'setting')} more (dashed) {'has' if len(tied) == 1 else 'have'} the same accuracy, and "
-        "the lower negative log-likelihood on validation decided"
+        "the lower negative log-likelihood on validation decides"
         if tied
         else ""
     )
     caption = (
-        f"{name}: mean validation accuracy in per cent over seeds; the frame is around the best, temperature "
-        f"{best[0]:g}, alpha {best[1]:g}{ties}. The colours span at least {100 * SMALLEST_SPAN:g} points. The test "
-        "rows play no part in it."
+        f"{name}: mean validation accuracy over seeds, in per cent. The frame marks the best, temperature "
+        f"{best[0]:g} and alpha {best[1]:g}{ties}. The colours span at least {100 * SMALLEST_SPAN:g} points. No test "
+        "row is used."
     )
     columns = ("temperature", "alpha", "validation_accuracy", "test_accuracy", "seeds", "best")
     title = "Temperature and alpha" + (f": {name}" if of > 1 else "")
@@ -152,7 +152,7 @@ def heat_map(number: int, cells: dict[tuple[float, float], Arm], of: int) -> Fig
 
 
 def learning_curves(shown: list[Arm]) -> Figure | None:
-    """Validation accuracy by epoch, with a band from the lowest to the highest seed."""
+    """Draw validation accuracy by epoch, with a band from the lowest to the highest seed."""
     curves = {arm.name: curve for arm in shown if len(curve := over_seeds(arm)) > 1}
     if not curves:
         return None
@@ -170,8 +170,8 @@ def learning_curves(shown: list[Arm]) -> Figure | None:
         legend_below(axes)
 
     caption = (
-        "Accuracy on the validation rows after each epoch: mean over seeds, band from the lowest to the highest seed. "
-        "Of each way and student the setting that is best by validation."
+        "Accuracy on the validation rows after each epoch: mean over seeds, and a band from the lowest to the highest "
+        "seed. Each method and student is shown with its best setting by validation."
     )
     columns = ("model", "epoch", "mean", "lowest", "highest", "seeds")
     height = HEIGHT + 0.18 * sum(wrapped(name, 34).count("\n") + 1 for name in curves)
@@ -186,8 +186,8 @@ AXES: tuple[tuple[str, str, Callable[[dict], float]], ...] = (
 
 
 def trade_off(study: Study, name: str, label: str, cost: Callable[[dict], float]) -> Figure | None:
-    """Accuracy against a cost; on the front nothing is both cheaper and more accurate."""
-    made = [(arm.name, arm.way, mean_cost(arm.runs, cost), float(arm.accuracies.mean())) for arm in study.arms]
+    """Draw accuracy against a cost; on the Pareto front, no other model is both cheaper and more accurate."""
+    made = [(arm.name, arm.method, mean_cost(arm.runs, cost), float(arm.accuracies.mean())) for arm in study.arms]
     made += [
         (teacher, "teacher", cost(study.teacher_cost(run)), float(run.test.teacher_correct.mean()))
         for teacher, run in study.teachers
@@ -196,13 +196,13 @@ def trade_off(study: Study, name: str, label: str, cost: Callable[[dict], float]
     rows = [(*entry, place in front) for place, entry in enumerate(made)]
 
     def draw(axes: Axes) -> None:
-        ways = dict.fromkeys(row[1] for row in rows)
-        colours = dict(zip([way for way in ways if way != "teacher"], SERIES, strict=False))
-        for way in ways:
-            points = [(x, 100 * y) for _, one, x, y, _ in rows if one == way]
-            style = {"marker": "*", "s": 110} if way == "teacher" else {"marker": "o", "s": 26, "alpha": 0.75}
-            colour = INK if way == "teacher" else colours.get(way, MUTED)
-            axes.scatter(*zip(*points, strict=True), color=colour, label=way, zorder=3, linewidth=0, **style)
+        methods = dict.fromkeys(row[1] for row in rows)
+        colours = dict(zip([method for method in methods if method != "teacher"], SERIES, strict=False))
+        for method in methods:
+            points = [(x, 100 * y) for _, one, x, y, _ in rows if one == method]
+            style = {"marker": "*", "s": 110} if method == "teacher" else {"marker": "o", "s": 26, "alpha": 0.75}
+            colour = INK if method == "teacher" else colours.get(method, MUTED)
+            axes.scatter(*zip(*points, strict=True), color=colour, label=method, zorder=3, linewidth=0, **style)
         line = sorted((x, 100 * y) for _, _, x, y, on_front in rows if on_front)
         axes.plot(*zip(*line, strict=True), color=MUTED, linewidth=1, linestyle="--", label="Pareto front", zorder=2)
         axes.set_xscale("log")
@@ -213,10 +213,10 @@ def trade_off(study: Study, name: str, label: str, cost: Callable[[dict], float]
     on_front = [row[0] for row in sorted(rows, key=lambda row: row[2]) if row[4]]
     named = ", ".join(on_front[:4]) + (f" and {len(on_front) - 4} more" if len(on_front) > 4 else "")
     caption = (
-        f"Each point is a setting, mean over seeds. On the Pareto front, where nothing is both cheaper and more "
-        f"accurate: {named}. It describes; it does not choose: validation does."
+        f"Each point is a setting, mean over seeds. On the Pareto front, where no other is both cheaper and more "
+        f"accurate: {named}. The front describes these results; settings are chosen by validation."
     )
-    columns = ("model", "way", name, "test_accuracy", "on_front")
+    columns = ("model", "method", name, "test_accuracy", "on_front")
     return Figure(f"accuracy-{name}", f"Accuracy and {name}", caption, columns, rows, draw, HEIGHT + 0.3)
 
 
@@ -225,7 +225,9 @@ def mean_cost(runs: Sequence[Run], cost: Callable[[dict], float]) -> float:
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> set[int]:
-    """The places of points (cost, accuracy) that no other beats in one and equals or beats in the other.
+    """Return the places of the points (cost, accuracy) that no other point dominates.
+
+    A point dominates another if it is better in one and no worse in the other.
 
     >>> sorted(pareto([(1, 0.7), (2, 0.9), (3, 0.8), (1, 0.6)]))
     [0, 1]

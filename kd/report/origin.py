@@ -1,4 +1,4 @@
-"""How a run was made: the command, as one would type it."""
+"""The command that made a run, as one would type it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import yaml
 from kd.run.directory import RunDirectory
 
 OF_A_JOB = "hydra.mode=RUN"
-"""In the command of every job of a sweep: see `kd.sweep.jobs.Job.arguments`."""
+"""Part of the command of every job of a sweep: see `kd.sweep.jobs.Job.arguments`."""
 
 
 def plain_command(command: list[str] | None) -> list[str] | None:
-    """``sys.argv`` as one would type it.
+    """Write ``sys.argv`` as one would type it; None where it is no command.
 
     >>> plain_command(["/home/me/.venv/bin/kd", "train", "seed=1"])
     ['kd', 'train', 'seed=1']
@@ -26,7 +26,7 @@ def plain_command(command: list[str] | None) -> list[str] | None:
 
 
 def command_of(run: RunDirectory, environment: dict[str, Any]) -> list[str] | None:
-    """The command that made a run; None where it does not tell. A job of a sweep is told as a single run."""
+    """Return the command that made a run, or None without a record. A job of a sweep becomes a single run."""
     command = plain_command(environment.get("command"))
     if command is None or OF_A_JOB not in command:
         return command
@@ -35,7 +35,7 @@ def command_of(run: RunDirectory, environment: dict[str, Any]) -> list[str] | No
 
 
 def overrides(run: RunDirectory, environment: dict[str, Any]) -> list[str] | None:
-    """What was said on the command line for this run: Hydra's record of it, else the command."""
+    """Return the overrides on the command line of this run, from Hydra's record or else from the command."""
     try:
         found = yaml.safe_load((run.path / ".hydra" / "overrides.yaml").read_text())
     except (OSError, ValueError, yaml.YAMLError):
@@ -45,10 +45,10 @@ def overrides(run: RunDirectory, environment: dict[str, Any]) -> list[str] | Non
     command = plain_command(environment.get("command"))
     if command is None or command[1] != "train":
         return None
-    said = [word for word in command[2:] if "=" in word]
-    return (
-        [word for word in said if not word.lstrip("+").startswith(("hydra.", "hydra/"))] if OF_A_JOB in said else said
-    )
+    given = [word for word in command[2:] if "=" in word]
+    if OF_A_JOB not in given:
+        return given
+    return [word for word in given if not word.lstrip("+").startswith(("hydra.", "hydra/"))]
 
 
 def places(words: list[str], word: str) -> list[int]:

@@ -1,4 +1,5 @@
-// Tables sort on a click on a heading, and back on the next: numbers by value, words as a reader would, gaps last.
+// A click on a heading sorts the table, and the next click reverses the order: numbers by value, words by letter and
+// number, empty cells last.
 for (const table of document.querySelectorAll(".sheet table")) {
   const body = table.tBodies[0];
   const heads = [...table.tHead.rows[0].cells];

@@ -1,4 +1,4 @@
-"""The document as one HTML page and as Markdown, with its tables and figures beside it."""
+"""Write the document as one HTML page and as Markdown, with its tables and figures beside it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ MOST_COMMANDS = 30
 
 
 def write(document: Document, place: Path) -> Path:
-    """Write everything into a folder, whole or not at all, in place of an earlier report; returns ``index.html``.
+    """Write everything into a folder, whole or not at all, in place of an earlier report; return ``index.html``.
 
     Raises:
-        KDError: a folder that holds something else.
+        KDError: the folder holds something else.
     """
     place = place.resolve()
     if place.exists() and not (place / MARK).is_file() and (not place.is_dir() or any(place.iterdir())):
@@ -38,11 +38,11 @@ def write(document: Document, place: Path) -> Path:
     try:
         for folder in ("tables", "figures"):
             (made / folder).mkdir(parents=True)
-        (made / MARK).write_text("kd report writes here and replaces what it wrote.\n")
+        (made / MARK).write_text("kd report writes this folder, and replaces it when it runs again.\n")
         pictures = save_parts(document, made)
         (made / "index.html").write_text(html(document, pictures), encoding="utf-8")
         (made / "report.md").write_text(markdown(document), encoding="utf-8")
-        if place.exists():  # moved first: one that is half removed would not be known as a report
+        if place.exists():  # moved first: half removed, it would no longer be recognised as a report
             place.rename(aside / "old")
         made.rename(place)
     finally:
@@ -51,7 +51,7 @@ def write(document: Document, place: Path) -> Path:
 
 
 def remove_abandoned(place: Path) -> None:
-    """What processes of this machine left half-written that were killed; those that still write are left alone."""
+    """Remove what killed processes of this machine left half-written; running processes keep their folders."""
     mine, own = f".{place.name}.{mark()}", str(os.getpid())
     for folder in place.parent.glob(f"{glob.escape(mine.removesuffix(own))}*"):
         number = folder.name.removeprefix(mine.removesuffix(own))
@@ -60,7 +60,7 @@ def remove_abandoned(place: Path) -> None:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process of this machine still is, another user's too."""
+    """Whether a process of this machine is running, also another user's."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -71,7 +71,7 @@ def alive(pid: int) -> bool:
 
 
 def blocks(document: Document) -> Iterable[tuple[str, Section | None, Block]]:
-    """Every block with the prefix of its files."""
+    """Yield every block with the prefix of its files and its section."""
     for section in document.sections:
         for block in section.blocks:
             yield section.prefix, section, block
@@ -80,7 +80,7 @@ def blocks(document: Document) -> Iterable[tuple[str, Section | None, Block]]:
 
 
 def save_parts(document: Document, place: Path) -> dict[str, str]:
-    """Tables and figures into their folders; returns the figures as they stand in the page, by name."""
+    """Write tables and figures into their folders; return the figures for the page, by name."""
     pictures = {}
     for prefix, section, block in blocks(document):
         made_by = [*(section.commands[:MOST_COMMANDS] if section else ()), document.command]
@@ -99,24 +99,24 @@ def save_parts(document: Document, place: Path) -> dict[str, str]:
 
 
 def html(document: Document, pictures: dict[str, str]) -> str:
-    """The page: styles, script and figures inside it, nothing fetched."""
+    """Write the page, which contains its styles, script and figures and loads nothing."""
     from jinja2 import Environment, FunctionLoader
 
-    room = files("kd.report")
+    folder = files("kd.report")
     environment = Environment(
-        loader=FunctionLoader(lambda name: (room / name).read_text(encoding="utf-8")),
+        loader=FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8")),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    parts = {name: (room / f"page.{name}").read_text(encoding="utf-8") for name in ("css", "js")}
+    parts = {name: (folder / f"page.{name}").read_text(encoding="utf-8") for name in ("css", "js")}
     return environment.get_template("page.html.j2").render(
         document=document, pictures=pictures, most_commands=MOST_COMMANDS, **parts
     )
 
 
 def markdown(document: Document) -> str:
-    """The same for reading as text; pictures lie beside it."""
+    """Write the page as Markdown, with links to the figures' files."""
     lines = [f"# {marked_down(document.title)}", marked_down(document.subtitle)]
     lines += [f"> {marked_down(warning)}" for warning in document.warnings]
     for section in document.sections:
@@ -125,7 +125,7 @@ def markdown(document: Document) -> str:
         lines += map(marked_down, section.summary)
         made_by = "\n".join(map(plain, section.commands[:MOST_COMMANDS]))
         lines.append(
-            f"Made by:\n\n```\n{made_by}\n```" if made_by else "The runs do not tell the commands that made them."
+            f"Made by:\n\n```\n{made_by}\n```" if made_by else "The runs have no record of the commands that made them."
         )
         for block in section.blocks:
             lines += block_lines(block, section.prefix, section.commands)
@@ -136,6 +136,7 @@ def markdown(document: Document) -> str:
 
 
 def block_lines(block: Block, prefix: str, made_by: Iterable[str]) -> list[str]:
+    """Write a block as Markdown."""
     lines = [f"## {marked_down(block.title)}", *map(marked_down, block.text)]
     for figure in block.figures:
         title, caption = marked_down(figure.title), marked_down(figure.caption)
@@ -147,7 +148,7 @@ def block_lines(block: Block, prefix: str, made_by: Iterable[str]) -> list[str]:
 
 
 def made(commands: list[str]) -> list[str]:
-    """The command under a table."""
+    """Write the line under a table that names its commands."""
     if not commands:
         return []
     return [f"Made by {code(commands[0])}." if len(commands) == 1 else f"Made by the {len(commands)} commands above."]

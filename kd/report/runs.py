@@ -1,4 +1,4 @@
-"""Finished runs as the report reads them: from disk, without torch."""
+"""Read finished runs from disk, without torch."""
 
 from __future__ import annotations
 
@@ -17,27 +17,20 @@ import pyarrow.parquet
 
 from kd.errors import KDError
 from kd.report.origin import command_of
-from kd.report.settings import settings
+from kd.report.settings import of_files, settings
 from kd.report.words import listed, plural
 from kd.run.directory import RunDirectory
 
 FIGURES = (
-    *("method", "student", "embeddings", "data", "seed", "test", "parameters", "model_bytes", "latency"),
+    *("student", "embeddings", "data", "seed", "test", "parameters", "model_bytes", "latency"),
     *("padding_share", "training_seconds", "weights"),
 )
-METHOD_WORDS = {
-    "supervised": "alone",
-    "distillation": "distilled",
-    "feature_mapping to_teacher": "hinted",
-    "feature_mapping to_student": "mapped",
-    "joint": "joint",
-}
-"""What a row is called; feature mapping by its direction."""
+"""Keys that ``metrics.json`` must have."""
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """What a run answered on the rows of a split.
+    """The outputs of a run on the rows of a split.
 
     Args:
         labels: ``[N]``, gold.
@@ -65,14 +58,16 @@ class Run:
     """A finished run.
 
     Args:
-        directory: where it lies.
+        directory: its place on disk.
+        method: the option of ``method=``.
         metrics, environment: as on disk.
-        settings: what decides the result, as flat keys; options of a group by name.
-        test, validation: its answers; runs from before validation was kept have none there.
-        deterministic: whether it promises the same weights for the same seed.
+        settings: flat keys of all that decides the result (`kd.report.settings`).
+        test, validation: its outputs; validation is None where an early version of kd did not keep it.
+        deterministic: whether the same seed promises the same weights.
     """
 
     directory: RunDirectory
+    method: str
     metrics: dict[str, Any]
     environment: dict[str, Any]
     settings: dict[str, Any]
@@ -82,7 +77,7 @@ class Run:
 
     @classmethod
     def read(cls, directory: RunDirectory, shared: dict[bytes, np.ndarray]) -> Run:
-        """Read a run; equal arrays of several runs (labels, teacher's answers) are kept once, in ``shared``.
+        """Read a run; equal arrays of several runs (labels, logits of the teacher) are kept once, in ``shared``.
 
         Raises:
             KDError: a file that is missing or damaged.
@@ -96,9 +91,10 @@ class Run:
             check_figures(metrics, environment)
             return cls(
                 directory,
+                "" + config["choices"]["method"],
                 metrics,
                 environment,
-                settings(config, metrics["method"]),
+                settings(config) | of_files(config, environment, metrics),
                 splits["test"],
                 splits.get("validation"),
                 bool(config.get("trainer", {}).get("deterministic", False)),
@@ -111,37 +107,26 @@ class Run:
 
     @property
     def supervised(self) -> bool:
-        return self.metrics["method"] == "supervised"
+        return self.method == "supervised"
 
     @property
     def seed(self) -> int:
         return self.metrics["seed"]
 
     @property
-    def way(self) -> str:
-        """The method in a word."""
-        way = " ".join(filter(None, [self.metrics["method"], self.direction]))
-        return METHOD_WORDS.get(way, way)
-
-    @property
-    def direction(self) -> str | None:
-        """Of feature mapping."""
-        return self.settings.get("method.direction")
-
-    @property
     def test_rows(self) -> str:
-        """Checksum of the test split."""
+        """The checksum of the test split."""
         return self.environment["data"]["test"]
 
     @property
     def command(self) -> list[str] | None:
-        """The command that made it; see `kd.report.origin`."""
+        """The command that made the run; see `kd.report.origin`."""
         return command_of(self.directory, self.environment)
 
 
 def check_figures(metrics: dict[str, Any], environment: dict[str, Any]) -> None:
-    """Raises KeyError, TypeError or AttributeError where a figure is missing that the tables read."""
-    _ = "".join(metrics[name] for name in ("method", "student", "data", "weights")) + environment["data"]["test"]
+    """Raise KeyError, TypeError or AttributeError where a figure is missing that the tables read."""
+    _ = "".join(metrics[name] for name in ("student", "data", "weights")) + environment["data"]["test"]
     _ = metrics["padding_share"] + metrics["seed"], metrics.get("validation", {}).get("accuracy", 0.0) + 0.0
     _ = metrics["latency"]["threads"] + metrics["test"]["rows"], metrics["test"].get("agreement", 0.0) + 0.0
     costs = [metrics]
@@ -155,7 +140,7 @@ def check_figures(metrics: dict[str, Any], environment: dict[str, Any]) -> None:
 
 
 def read_predictions(path: Path, shared: dict[bytes, np.ndarray]) -> dict[str, Split]:
-    """The splits in a ``predictions.parquet``.
+    """Read the splits in a ``predictions.parquet``.
 
     Raises:
         KDError: no test rows, or logits that are not finite.
@@ -185,13 +170,13 @@ def read_predictions(path: Path, shared: dict[bytes, np.ndarray]) -> dict[str, S
 
 
 def matrix(column: pyarrow.ChunkedArray) -> np.ndarray:
-    """``[N, C]`` float32 from a column of lists."""
+    """Turn a column of lists into ``[N, C]`` float32."""
     values = column.combine_chunks()
     return values.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(values), -1)
 
 
 def once(values: np.ndarray | None, shared: dict[bytes, np.ndarray]) -> np.ndarray | None:
-    """The same array where an equal one was met before."""
+    """Return the earlier array where an equal one was read before."""
     if values is None:
         return None
     return shared.setdefault(hashlib.sha256(values.tobytes()).digest(), values)
@@ -199,11 +184,11 @@ def once(values: np.ndarray | None, shared: dict[bytes, np.ndarray]) -> np.ndarr
 
 @dataclass
 class Found:
-    """What lies below some folders.
+    """The runs below some folders.
 
     Args:
         runs: finished and whole.
-        left_out: (place, reason) of each run that is failed, unfinished or damaged.
+        left_out: (place, reason) of each run that failed, is unfinished or is damaged.
     """
 
     runs: list[Run] = field(default_factory=list)
@@ -211,10 +196,10 @@ class Found:
 
 
 def find_runs(folders: Iterable[Path]) -> Found:
-    """The finished runs in or below the folders; the others are named on standard error.
+    """Read the finished runs in or below the folders; name the others on standard error.
 
     Raises:
-        KDError: a folder that is not there, or no finished run in any.
+        KDError: a folder does not exist, or none holds a finished run.
     """
     found, states, shared, seen = Found(), Counter(), {}, set()
     folders = list(folders)
@@ -229,7 +214,7 @@ def find_runs(folders: Iterable[Path]) -> Found:
             try:
                 state = directory.status()
                 if state.get("state") != "done":
-                    states["that a search gave up" if state.get("state") == "pruned" else "not finished"] += 1
+                    states["stopped early by a search" if state.get("state") == "pruned" else "not finished"] += 1
                     found.left_out.append((directory.path, unfinished_reason(state)))
                     continue
                 found.runs.append(Run.read(directory, shared))
@@ -238,22 +223,22 @@ def find_runs(folders: Iterable[Path]) -> Found:
                 found.left_out.append((directory.path, str(error)))
     found.runs = with_equal_rows(found)
     if states:
-        told = listed([f"{plural(count, 'run')} {state}" for state, count in sorted(states.items())])
-        print(f"kd report: left out: {told}", file=sys.stderr)
+        counts = listed([f"{plural(count, 'run')} {state}" for state, count in sorted(states.items())])
+        print(f"kd report: left out: {counts}", file=sys.stderr)
     if not found.runs:
         raise KDError(f"expected finished runs in {', '.join(map(str, folders))}, found none; run kd train first")
     return found
 
 
 def with_equal_rows(found: Found) -> list[Run]:
-    """The runs whose test labels are those that most runs with the same checksum have; the others are left out."""
+    """Keep the runs with the test labels that most runs of the same checksum have; leave out the others."""
     shapes: dict[str, Counter] = defaultdict(Counter)
-    # Equal labels are one array by now: see `once`.
-    told = [(run, (id(run.test.labels), run.test.logits.shape)) for run in found.runs]
-    for run, shape in told:
+    # `once` made equal labels one array, so that their ids can be compared.
+    shape_of = [(run, (id(run.test.labels), run.test.logits.shape)) for run in found.runs]
+    for run, shape in shape_of:
         shapes[run.test_rows][shape] += 1
     kept = []
-    for run, shape in told:
+    for run, shape in shape_of:
         if shape == shapes[run.test_rows].most_common(1)[0][0]:
             kept.append(run)
             continue
@@ -267,9 +252,9 @@ def with_equal_rows(found: Found) -> list[Run]:
 
 
 def unfinished_reason(state: dict[str, Any]) -> str:
-    """Why a run is not done, in a sentence."""
+    """Say in a sentence why a run is not done."""
     if state.get("state") == "failed":
         return f"failed: {state.get('reason') or 'no reason was given'}"
     if state.get("state") == "pruned":
-        return f"pruned: {state.get('reason') or 'a search gave it up'}"
-    return "not finished: still running, or interrupted; the same command goes on with it"
+        return f"pruned: {state.get('reason') or 'a search stopped it'}"
+    return "not finished: still running, or interrupted; repeat the same command to resume it"

@@ -1,56 +1,110 @@
-"""What decides a run's result, and what two runs may differ in and still be compared."""
+"""The settings that decide a run's result, and which of them two runs may differ in and still be compared."""
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass, field
 from typing import Any
 
 from kd.options.methods import TRANSFER
+from kd.report.words import short
 from kd.run import identity
 
 GROUPS = ("student", "embeddings", "tokenizer", "teacher", "data")
-"""Groups of choices; two options of one group are told apart by name rather than key by key."""
-NO_DIFFERENCE = (*identity.NO_DIFFERENCE, "cache", "choices")
-"""What may differ between runs of equal result."""
-OF_TRANSFER = (*TRANSFER, "method")
-"""What a supervised run does not read, and what two ways of transfer may differ in."""
+"""Groups of choices: their chosen options name the rows of a table."""
+NO_DIFFERENCE = tuple(f"{key}." for key in (*identity.NO_DIFFERENCE, "choices"))
+"""Keys that runs with the same result may differ in, with all below them."""
+OF_TRANSFER = (*TRANSFER, "method", "cache")
+"""Parts that a supervised run does not read, and that two methods with a teacher may differ in."""
 
 
-def settings(config: dict[str, Any], method: str) -> dict[str, Any]:
-    """What decides a run's result: flat keys of its configuration, groups of choices by the name of the option."""
+@dataclass(frozen=True)
+class Named:
+    """A value with a short name to show; only the value is compared."""
+
+    value: Any
+    name: str = field(compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def settings(config: dict[str, Any]) -> dict[str, Any]:
+    """Return all that a run's identity counts (`kd.run.identity`), as flat keys; a ``_target_`` under its parent's key.
+
+    Files are left out here: `of_files` compares their content, wherever they lie.
+    """
+    flat, method = dict(identity.flat(config)), config["choices"]["method"]
     found = {f"choices.{group}": config["choices"][group] for group in GROUPS}
-    for key, value in identity.flat(config):
-        root = key.split(".")[0]
-        if key.startswith(NO_DIFFERENCE) or key.endswith(identity.SPEED):
-            continue
-        if method == "supervised" and root in OF_TRANSFER:
-            continue
-        if root == "data" and key.split(".")[-1] in identity.PLACES:
-            continue  # runs are compared on the same rows, wherever these lie
-        if root in ("balance", "mapper") and key.endswith("._target_"):
-            found[key.removesuffix("._target_")] = value.rpartition(".")[2]
-        if key.endswith(("._target_", "._partial_")) or key.startswith(("callbacks.progress", "data.source")):
-            continue
-        if root == "loss" and key.endswith(".temperature"):
-            continue  # the top-level key says it
-        if key in ("balance.alpha.value", "balance.temperature.value"):
-            continue  # so here
-        found[key] = as_written(value) if root in identity.NUMBERS else value
-    rows = found.get("data.batch_size")
-    if (batch := identity.global_batch(found)) is not None:  # its factors may differ between equals
-        found = {key: value for key, value in found.items() if key not in identity.GLOBAL_BATCH}
-        found["global_batch"] = batch
-        if identity.compares_rows(config):
-            found["loss.batch_size"] = rows
+    for key, value in flat.items():
+        if counts(key, flat) and not (method == "supervised" and root_of(key) in OF_TRANSFER):
+            if key.endswith("._target_"):
+                key, value = key.removesuffix("._target_"), Named(value, value.rpartition(".")[2])
+            found[key] = as_written(value) if root_of(key) in identity.NUMBERS else value
+    found |= batch_sizes(flat, method != "supervised" and identity.compares_rows(config))
     if method != "supervised":
         found["loss"] = "+".join(config["loss"]) or "none"
-    if found.get("method.direction") == "to_student":
-        towards_words = config["mapper"]["_target_"] in identity.TOWARDS_WORDS
-        found = {key: value for key, value in found.items() if not of_own_words(key, towards_words)}
+    if method == "composition":
+        reads_embeddings = config["mapper"]["_target_"] in identity.TOWARDS_WORDS
+        found = {key: value for key, value in found.items() if not of_own_vocabulary(key, reads_embeddings)}
     return found
 
 
+def counts(key: str, flat: dict[str, Any]) -> bool:
+    """Whether a key of a flat configuration tells one result from another."""
+    value, root, last = flat[key], root_of(key), key.rpartition(".")[2]
+    if f"{key}.".startswith(NO_DIFFERENCE) or key.endswith(identity.SPEED) or key in identity.GLOBAL_BATCH:
+        return False
+    if (key in identity.LATER and value == identity.LATER[key]) or (root == "data" and last in identity.PLACES):
+        return False
+    # Copies of another key count only where they were given a value of their own.
+    if key.startswith("data.source."):
+        return value != flat.get(key.replace(".source", "", 1))
+    if root == "loss" and last == "temperature":
+        return value != flat.get("temperature")
+    if key in ("balance.alpha.value", "balance.temperature.value"):
+        return value != flat.get(key.split(".")[1])
+    return True
+
+
+def batch_sizes(flat: dict[str, Any], compares_rows: bool) -> dict[str, Any]:
+    """Return the rows of an optimizer step, and its factors where a loss compares the rows of a batch.
+
+    Return the factors alone where one is known only at run time, as with ``auto``.
+    """
+    factors = {key: flat[key] for key in identity.GLOBAL_BATCH if key in flat}
+    batch = identity.global_batch(factors)
+    if batch is None:
+        return factors
+    of_loss = {f"loss.{key.rpartition('.')[2]}": value for key, value in factors.items() if compares_rows}
+    return {"global_batch": batch} | of_loss
+
+
+def of_files(config: dict[str, Any], environment: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return checksums: of the rows for training, validation and transfer; of a teacher that kd did not train."""
+    rows, data, teacher = environment["data"], config["data"], environment["teacher"]
+    parts = [rows.get("train"), rows.get("validation"), (rows.get("transfer") or {}).get("sha256")]
+    digest = hashlib.sha256(repr(parts).encode()).hexdigest()
+    places = [data.get(key) for key in ("path", "train", "validation", "unlabelled")]
+    files = [str(file) for place in places if place for file in (place if isinstance(place, list) else [place])]
+    names = "+".join(map(short, files)) or str(data.get("name", "rows"))
+    found = {"data.rows": Named(digest, f"{names}@{digest[:7]}")}
+    if teacher and metrics["teacher_cost"]["training_seconds"] is None:
+        found["teacher.weights"] = Named(teacher["checksum"], teacher["checksum"][:7])
+    return found
+
+
+def whole(value: Any) -> str:
+    """Write a value in full, so that different values have different texts."""
+    return str(value.value) if isinstance(value, Named) else repr(value)
+
+
+def root_of(key: str) -> str:
+    return key.partition(".")[0]
+
+
 def as_written(value: Any) -> Any:
-    """A whole number as most people write it, so that 2.0 and 2 are one.
+    """Return a whole number as most people write it, so that 2.0 and 2 are one.
 
     >>> as_written(2.0), as_written(0.5)
     (2, 0.5)
@@ -58,7 +112,7 @@ def as_written(value: Any) -> Any:
     return int(value) if type(value) is float and value.is_integer() else value
 
 
-def of_own_words(key: str, towards_words: bool = False) -> bool:
-    """Whether a composition of teacher and student does not read this: it has the teacher's words."""
-    groups = ("tokenizer",) if towards_words else ("tokenizer", "embeddings")
-    return key.split(".")[0] in groups or key in [f"choices.{group}" for group in groups]
+def of_own_vocabulary(key: str, reads_embeddings: bool = False) -> bool:
+    """Whether a composition of teacher and student does not read this setting: it has the teacher's vocabulary."""
+    groups = ("tokenizer",) if reads_embeddings else ("tokenizer", "embeddings")
+    return root_of(key) in groups or key in [f"choices.{group}" for group in groups]

@@ -1,4 +1,4 @@
-"""All runs with one test set: their arms, what is compared, what is chosen, what is missing."""
+"""All runs with one test set: their arms, comparisons, the choice by validation, missing baselines."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from typing import Any
 
 import numpy as np
 
-from kd.report.arms import TITLES, Arm, Pair, arms, baseline_index, baselines, budget, pairs
+from kd.report.arms import OVER_BASELINE, TITLES, Arm, Pair, arms, baseline_index, baselines, budget, pairs
 from kd.report.origin import overrides
 from kd.report.runs import Run
 from kd.report.settings import OF_TRANSFER
 from kd.report.verdicts import Comparison, Judge, best_by_validation
 from kd.report.words import short
 
-NOT_OF_A_BASELINE = (*OF_TRANSFER, "hydra", "seed", "cache", "resume", "rerun", "objective")
-"""Overrides that a command for a baseline leaves out."""
+NOT_OF_A_BASELINE = (*OF_TRANSFER, "hydra", "seed", "resume", "rerun", "objective")
+"""Overrides that the command for a baseline leaves out."""
 BEST = "the best by validation"
 
 
 @dataclass(frozen=True)
 class MissingBaseline:
-    """Transfer arms without their matched baseline, for lack of a supervised run of the same seed.
+    """Arms without a matched baseline, because supervised runs of their seeds are missing.
 
     Args:
-        arms: names.
-        seeds: that are missing.
-        command: that trains them, or nothing where the runs do not tell how they were made.
+        arms: their names.
+        seeds: the missing ones.
+        command: trains them; empty where the runs have no record of their command.
     """
 
     arms: tuple[str, ...]
@@ -42,10 +42,10 @@ class MissingBaseline:
 
 
 class Study:
-    """What the report says of one test set, computed when it is asked for.
+    """The runs with one test set; figures are computed when they are first read.
 
     Args:
-        runs: finished, with answers to the same test rows.
+        runs: finished, with outputs for the same test rows.
     """
 
     def __init__(self, runs: list[Run]):
@@ -54,7 +54,7 @@ class Study:
 
     @property
     def runs(self) -> list[Run]:
-        """One a setting and seed."""
+        """One run for each setting and seed."""
         return [run for arm in self.arms for run in arm.runs]
 
     @cached_property
@@ -80,14 +80,14 @@ class Study:
 
     @cached_property
     def teachers(self) -> list[tuple[str, Run]]:
-        """Each teacher with a run that tells of it; joint training moves its teacher."""
-        taught = [run for run in self.runs if run.environment["teacher"] and run.way != "joint"]
-        found = {run.environment["teacher"]["checksum"]: run for run in taught if run.test.teacher_logits is not None}
+        """Each teacher with a run that has its outputs; not of joint training, which changes its teacher."""
+        fixed = [run for run in self.runs if run.environment["teacher"] and run.method != "joint"]
+        found = {run.environment["teacher"]["checksum"]: run for run in fixed if run.test.teacher_logits is not None}
         name = lambda run: f"teacher {short(run.metrics['teacher_cost']['name'])}"  # noqa: E731
         return [("teacher" if len(found) == 1 else name(run), run) for run in found.values()]
 
     def teacher_cost(self, run: Run) -> dict[str, Any]:
-        """What the teacher of a run takes; its latency is the median of what the runs that share it measured."""
+        """Return the costs of a run's teacher; its latency is the median over the runs that share the teacher."""
         checksum = run.environment["teacher"]["checksum"]
         same = [
             one.metrics["teacher_cost"]
@@ -99,8 +99,10 @@ class Study:
             if name in latency:
                 latency[name] = float(np.median([cost["latency"].get(name, latency[name]) for cost in same]))
         labelled = [cost["labelling_seconds"] for cost in same if cost.get("labelling_seconds")]
-        told = {"labelling_seconds": labelled[0] if labelled else None, "latency": latency}
-        return run.metrics["teacher_cost"] | told
+        return run.metrics["teacher_cost"] | {
+            "labelling_seconds": labelled[0] if labelled else None,
+            "latency": latency,
+        }
 
     @property
     def teacher_names(self) -> list[str]:
@@ -109,7 +111,7 @@ class Study:
 
     @cached_property
     def comparisons(self) -> dict[str, list[Comparison]]:
-        """By title; each title is a family of its own."""
+        """The comparisons by title; each title is a family of its own."""
         by_title: dict[str, list[Pair]] = defaultdict(list)
         for pair in pairs(self.arms):
             by_title[pair.title].append(pair)
@@ -117,12 +119,12 @@ class Study:
 
     @cached_property
     def best(self) -> Arm | None:
-        """By validation alone."""
+        """The best arm by validation; None where no run kept its figures."""
         return best_by_validation(self.arms)
 
     @cached_property
     def against_best(self) -> list[Comparison]:
-        """Every arm with a seed in common, less the best by validation."""
+        """The difference of each arm with a seed in common from the best by validation."""
         if self.best is None:
             return []
         made = [Pair(BEST, arm, self.best) for arm in self.arms if arm is not self.best]
@@ -130,12 +132,12 @@ class Study:
 
     @cached_property
     def best_taught(self) -> Arm | None:
-        """The best by validation of those that a teacher or peers taught."""
+        """The best by validation of the arms with a teacher or peers."""
         return best_by_validation([arm for arm in self.arms if not arm.supervised])
 
     @cached_property
     def baseline_of(self) -> dict[str, Arm]:
-        """The matched baseline of each transfer arm; of several, the best by validation."""
+        """The matched baseline of each arm with a teacher or peers; of several, the best by validation."""
         index = baseline_index(self.arms)
         found = {}
         for arm in self.arms:
@@ -144,14 +146,19 @@ class Study:
                 found[arm.name] = best_by_validation(matches) or matches[0]
         return found
 
-    def brought(self, arm: Arm) -> Comparison | None:
-        """What transfer brought to an arm over its baseline."""
+    @cached_property
+    def over_baselines(self) -> list[Comparison]:
+        """All comparisons with a matched baseline."""
+        return [one for title in OVER_BASELINE for one in self.comparisons.get(title, [])]
+
+    def gain(self, arm: Arm) -> Comparison | None:
+        """Return the comparison of an arm with its baseline."""
         baseline = self.baseline_of.get(arm.name)
-        family = [one for title in (TITLES[0], TITLES[3]) for one in self.comparisons.get(title, [])]
-        return next((one for one in family if one.pair.arm is arm and one.pair.other is baseline), None)
+        return next((one for one in self.over_baselines if one.pair.arm is arm and one.pair.other is baseline), None)
 
     @cached_property
     def missing(self) -> list[MissingBaseline]:
+        """The missing baselines; arms that lack the same one share an entry."""
         index = baseline_index(self.arms)
         lacking: dict[object, list[tuple[Arm, tuple[int, ...]]]] = defaultdict(list)
         for arm in self.arms:
@@ -169,17 +176,17 @@ class Study:
 
     @property
     def test_reads(self) -> int:
-        """By every training and every further look, copies of a run included."""
+        """How often the test rows were read: by every training, copies of a run included, and by ``kd evaluate``."""
         return sum(run.directory.test_reads() for run in self.everything)
 
     def teacher_accuracy(self, arm: Arm) -> float | None:
-        """Of the teacher that its runs had, on the test rows."""
+        """Return the mean accuracy of its runs' teacher on the test rows."""
         known = [run.test.teacher_correct.mean() for run in arm.runs if run.test.teacher_logits is not None]
         return float(np.mean(known)) if known else None
 
 
 def studies(runs: list[Run]) -> list[Study]:
-    """One for each test set, the largest first."""
+    """Group the runs by test set, the largest group first."""
     by_rows: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         by_rows[run.test_rows].append(run)
@@ -187,18 +194,18 @@ def studies(runs: list[Run]) -> list[Study]:
 
 
 def baseline_command(run: Run, seeds: tuple[int, ...]) -> str:
-    """The command that trains the supervised runs of the same student, data and budget."""
-    said = overrides(run.directory, run.environment)
-    if said is None:
+    """Return the command that trains the supervised runs of the same student, data and budget."""
+    given = overrides(run.directory, run.environment)
+    if given is None:
         return ""
-    kept = [word for word in said if not of_transfer(word)]
+    kept = [word for word in given if not of_transfer(word)]
     searched = ["hydra/sweeper=basic"] if any(word.startswith("experiment=") for word in kept) else []
     words = ["method=supervised", *kept, *searched, f"seed={','.join(map(str, seeds))}"]
     return shlex.join(["kd", "train", "-m", *words])
 
 
 def of_transfer(override: str) -> bool:
-    """Whether a baseline does without this override; a group's name may stand before ``@`` or ``/``.
+    """Whether the command for a baseline leaves out this override; ``@`` or ``/`` may follow the name of a group.
 
     >>> [of_transfer(word) for word in ("balance/alpha=linear", "+student@peers.other=dan", "objective=latency")]
     [True, True, True]

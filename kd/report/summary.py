@@ -1,79 +1,77 @@
-"""The plain-language top of the page: what distillation brought, and whether it is decided."""
+"""The sentences and figures at the top of the page: the gain of distillation, and whether it is decided."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from kd.report.arms import TITLES, Arm
+from kd.report.arms import Arm
 from kd.report.contents import recovered_gap
 from kd.report.study import Study
 from kd.report.verdicts import Comparison
-from kd.report.words import listed, plural
+from kd.report.words import capital, listed, plural
 
 DECIDED = {
-    "better": "That is decided: other test rows and other seeds would be expected to show it too.",
-    "worse": "That is decided: it did worse than the student alone.",
-    "not decided": "That is not decided by this test set: a difference of this size may be chance.",
+    "better": "This is decided: other test rows and other seeds are expected to show a gain too.",
+    "worse": "This is decided: it is worse than the supervised student.",
+    "not decided": "This is not decided by this test set: a difference of this size may be chance.",
 }
 
 
 class Fact(NamedTuple):
-    """A figure to set large, and what it is."""
+    """A figure in large type, and its meaning."""
 
     value: str
     meaning: str
 
 
 def sentences(study: Study) -> list[str]:
-    """Of one test set."""
+    """Return the summary of one test set."""
     taught = study.best_taught or next((arm for arm in study.arms if not arm.supervised), None)
     if taught is None:
-        return [
-            "No run here was taught by a teacher or by peers: there is nothing that distillation could have brought."
-        ]
-    brought = study.brought(taught)
+        return ["No run here learnt from a teacher or from peers: there is no gain of distillation to report."]
+    gain = study.gain(taught)
     by_validation = taught is study.best_taught
     chosen = (
-        f"Of what was taught, validation chose {taught.name}"
+        f"Among the students with a teacher or peers, validation chose {taught.name}"
         if by_validation
-        else f"{taught.name[0].upper()}{taught.name[1:]}"
+        else capital(taught.name)
     )
-    said = [f"{chosen}: {100 * taught.accuracies.mean():.1f} % of {study.rows:,} test rows are right{over(taught)}."]
+    lines = [f"{chosen}: {100 * taught.accuracies.mean():.1f} % of {study.rows:,} test rows are correct{over(taught)}."]
     if not by_validation:
-        said.append("The runs kept no figures of the validation split, so nothing could be chosen by it.")
-    said += [*difference(brought), *teacher_and_gap(study, taught)] if brought else without_baseline(study, taught)
+        lines.append("The runs kept no figures of the validation split, so it could not choose.")
+    lines += [*difference(gain), *teacher_and_gap(study, taught)] if gain else without_baseline(study, taught)
     if study.best is not None and study.best is not taught:
-        best = "the student alone" if study.best.name == "alone" else study.best.name
-        said.append(f"Of all runs validation prefers {best}.")
-    family = [one for title in (TITLES[0], TITLES[3]) for one in study.comparisons.get(title, [])]
+        best = "the supervised student" if study.best.name == "supervised" else study.best.name
+        lines.append(f"Among all runs, validation prefers {best}.")
+    family = study.over_baselines
     if len(family) > 1:
         words = [f"{sum(one.verdict == word for one in family)} {word}" for word in DECIDED]
-        said.append(f"Of all {plural(len(family), 'comparison')} with a matched baseline: {listed(words)}.")
-    return said
+        lines.append(f"All {plural(len(family), 'comparison')} with a matched baseline: {listed(words)}.")
+    return lines
 
 
 def over(arm: Arm) -> str:
-    return f", on the mean of {plural(len(arm.runs), 'seed')}" if len(arm.runs) > 1 else ", with one seed"
+    return f" (mean of {plural(len(arm.runs), 'seed')})" if len(arm.runs) > 1 else " (one seed)"
 
 
-def difference(brought: Comparison) -> list[str]:
-    """What transfer brought, and the verdict."""
-    low, high, gained = (signed(value) for value in (*brought.interval, brought.difference))
-    several = len(brought.pair.seeds) > 1
+def difference(gain: Comparison) -> list[str]:
+    """Return the gain over the baseline, and the verdict."""
+    low, high, gained = (signed(value) for value in (*gain.interval, gain.difference))
+    several = len(gain.pair.seeds) > 1
     if low == high:
-        return ["The student alone is right and wrong on the same test rows: nothing can be said of a difference."]
-    verdict = DECIDED[brought.verdict]
+        return ["The supervised student is correct on the same test rows: no difference can be measured."]
+    verdict = DECIDED[gain.verdict]
     if not several:
         verdict = verdict.replace("other test rows and other seeds", "other test rows")
-        verdict += " One seed tells nothing of the luck of a start."
+        verdict += " One seed does not show how much the result varies with the seed."
     return [
-        f"Over the same student trained alone on the same data, budget and {'seeds' if several else 'seed'} that is "
-        f"{gained} points (interval {low} to {high}). {verdict}"
+        f"That is {gained} points (interval {low} to {high}) over the supervised student with the same data, budget "
+        f"and {'seeds' if several else 'seed'}. {verdict}"
     ]
 
 
 def teacher_and_gap(study: Study, taught: Arm) -> list[str]:
-    """How far it is from the teacher."""
+    """Return the distance from the teacher."""
     teacher = study.teacher_accuracy(taught)
     if not teacher:
         return []
@@ -81,32 +79,32 @@ def teacher_and_gap(study: Study, taught: Arm) -> list[str]:
     closed = "closes none" if gap is not None and gap <= 0 else f"closes {100 * gap:.0f} %" if gap is not None else ""
     kept = f"It keeps {100 * taught.accuracies.mean() / teacher:.1f} % of its teacher's {100 * teacher:.1f} %"
     if closed:
-        return [f"{kept} and {closed} of the gap between the student alone and the teacher."]
-    return [f"{kept}. The student alone is no worse than this teacher: there is no gap to close."]
+        return [f"{kept} and {closed} of the gap between the supervised student and the teacher."]
+    return [f"{kept}. The supervised student is no worse than this teacher: there is no gap to close."]
 
 
 def without_baseline(study: Study, taught: Arm) -> list[str]:
-    """Why nothing can be said of what transfer brought."""
+    """Say why the gain is unknown."""
     for missing in study.missing:
         if taught.name in missing.arms:
-            how = " The command that trains it stands below." if missing.command else ""
-            return [f"What its teacher brought cannot be said: there is {missing}.{how}"]
-    return ["What its teacher brought cannot be said: there is no matched baseline."]
+            how = " The command that trains it is given below." if missing.command else ""
+            return [f"The gain over supervised training is unknown: there is {missing}.{how}"]
+    return ["The gain over supervised training is unknown: there is no matched baseline."]
 
 
 def signed(share: float) -> str:
-    """In percentage points."""
+    """Write a share in percentage points, with its sign."""
     return f"{100 * share:+.1f}".replace("-", "−")
 
 
 def facts(study: Study) -> list[Fact]:
-    """A handful of figures of the chosen arm."""
+    """Return a few figures of the chosen arm."""
     taught = study.best_taught
     if taught is None:
         return []
     found = [Fact(f"{100 * taught.accuracies.mean():.1f} %", f"test accuracy of {taught.name}")]
-    if brought := study.brought(taught):
-        found.append(Fact(signed(brought.difference), f"points over the student alone: {brought.verdict}"))
+    if gain := study.gain(taught):
+        found.append(Fact(signed(gain.difference), f"points over the supervised student: {gain.verdict}"))
     if teacher := study.teacher_accuracy(taught):
         found.append(Fact(f"{100 * taught.accuracies.mean() / teacher:.1f} %", "of the teacher's accuracy"))
     if "teacher_cost" in taught.first.metrics and taught.first.environment["teacher"]:
@@ -119,5 +117,5 @@ def facts(study: Study) -> list[Fact]:
 
 
 def times(ratio: float, above: str, below: str) -> Fact:
-    """A ratio as a factor of 1 or more, in the words for its side of 1."""
+    """Write a ratio as a factor of 1 or more, with the words for its side of 1."""
     return Fact(f"{ratio:.3g}×", above) if ratio >= 1 else Fact(f"{1 / ratio:.3g}×", below)

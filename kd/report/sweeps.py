@@ -1,4 +1,4 @@
-"""What lies beside the runs: the jobs of sweeps that did not end, readings of the test split, runs that disagree."""
+"""Jobs of sweeps that have no finished run, the commands of the runs, and repeated trainings that are not equal."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from kd.errors import KDError
 from kd.report.arms import Arm
 from kd.report.origin import plain_command
 from kd.report.runs import Found, Run
+from kd.report.words import plural
 from kd.storage.files import read_json
 
 STATES = {"failed": "failed", "running": "not finished", "waiting": "not started"}
@@ -22,13 +23,13 @@ STATES = {"failed": "failed", "running": "not finished", "waiting": "not started
 
 @dataclass(frozen=True)
 class Problem:
-    """A run that the tables lack.
+    """A run that is in no table.
 
     Args:
-        what: its overrides where a sweep tells them, else its place.
+        what: its overrides where a sweep records them, else its place.
         state: failed, pruned, not finished, not started, missing or damaged.
-        reason: a sentence, or nothing.
-        log: where to read on.
+        reason: a sentence, or empty.
+        log: the log file, or empty.
     """
 
     what: str
@@ -39,7 +40,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A ``sweep.json``; what is written there is read tolerantly."""
+    """A ``sweep.json``; parts of it that have the wrong type are ignored."""
 
     folder: Path
     command: str
@@ -51,8 +52,8 @@ class Sweep:
             content = read_json(path)
         except KDError:
             return None
-        told = content.get("jobs")
-        jobs = tuple(job for job in told if isinstance(job, dict)) if isinstance(told, list) else ()
+        listed = content.get("jobs")
+        jobs = tuple(job for job in listed if isinstance(job, dict)) if isinstance(listed, list) else ()
         command = plain_command(content.get("command"))
         return cls(path.parent, shlex.join(command) if command else "", jobs)
 
@@ -61,31 +62,31 @@ class Sweep:
 
 
 def find_sweeps(folders: Iterable[Path]) -> list[Sweep]:
-    """The sweeps in or below the folders."""
+    """Find the sweeps in or below the folders."""
     paths = {path.resolve(): path for folder in folders for path in sorted(folder.glob("**/sweep.json"))}
     return [sweep for path in paths.values() if (sweep := Sweep.read(path))]
 
 
 def problems(found: Found, sweeps: list[Sweep]) -> list[Problem]:
-    """Every run that is failed, pruned, unfinished, damaged or missing, once."""
+    """List every run that failed, was pruned, is unfinished, damaged or missing, once."""
     made: list[Problem] = []
-    told: set[Path] = set()
+    seen: set[Path] = set()
     reasons = {place.resolve(): reason for place, reason in found.left_out}
     whole = {run.directory.path.resolve() for run in found.runs}
     for sweep in sweeps:
         for job in sweep.jobs:
             place, state = sweep.place(job), str(job.get("state"))
-            if place in whole or place in told:  # done since, or a job that is the same run as an earlier one
+            if place in whole or place in seen:  # done since, or the same run as an earlier job
                 continue
             what = " ".join(map(str, job.get("overrides") or ())) or str(job.get("directory") or job.get("number"))
             reason = str(job.get("reason") or reasons.get(place) or "")
             if state == "done":
                 state, reason = ("damaged", reason) if place in reasons else ("missing", "its directory is gone")
-            told.add(place)
+            seen.add(place)
             log = job.get("log")
             made.append(Problem(what, STATES.get(state, state), reason, str(sweep.folder / str(log)) if log else ""))
     for place, reason in found.left_out:
-        if place.resolve() not in told:
+        if place.resolve() not in seen:
             state, _, rest = reason.partition(": ")
             known = state in ("failed", "pruned", "not finished")
             made.append(Problem(str(place), state if known else "damaged", rest if known else reason))
@@ -93,7 +94,7 @@ def problems(found: Found, sweeps: list[Sweep]) -> list[Problem]:
 
 
 def commands(runs: Iterable[Run], sweeps: list[Sweep]) -> list[str]:
-    """What made the runs, each command once: a sweep's for all its jobs."""
+    """List the commands that made the runs, each once; the jobs of a sweep have one command."""
     of_sweep = {sweep.place(job): sweep.command for sweep in sweeps for job in sweep.jobs if sweep.command}
     found: dict[str, None] = {}
     for run in runs:
@@ -107,13 +108,13 @@ def commands(runs: Iterable[Run], sweeps: list[Sweep]) -> list[str]:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """Two runs that should agree to the bit and do not.
+    """Two runs that should have the same logits, bit for bit, and do not.
 
     Args:
-        rows: how many have other logits.
-        labels: how many have another label.
-        largest: difference of two logits.
-        uncommitted: the code had changes that no commit holds, which may explain it.
+        rows: number of rows whose logits differ.
+        labels: number of rows whose predicted labels differ.
+        largest: largest difference of two logits.
+        uncommitted: the code had uncommitted changes, which may be the cause.
     """
 
     first: Path
@@ -124,40 +125,40 @@ class Disagreement:
     uncommitted: bool
 
     def __str__(self) -> str:
-        maybe = "; the code had uncommitted changes, which may be why" if self.uncommitted else ""
+        maybe = "; the code had uncommitted changes, which may be the cause" if self.uncommitted else ""
         return (
             f"{self.first} and {self.second} have the same configuration, seed, machine and software with "
-            f"trainer.deterministic=true, and differ: {self.rows} rows have other logits (by up to "
-            f"{self.largest:.2g}), {self.labels} another label{maybe}."
+            f"trainer.deterministic=true. The logits of {plural(self.rows, 'row')} differ (by up to "
+            f"{self.largest:.2g}), the labels of {self.labels}{maybe}."
         )
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Runs of one configuration and seed, held against each other.
+    """The comparison of runs with the same configuration and seed.
 
     Args:
-        equal: how many further runs gave the very same answers.
-        disagreements: those that should have, by `ground`, and did not.
-        other_ground: further runs on another machine, software, rows or teacher, or without
-            ``trainer.deterministic=true``: nothing is promised there.
+        equal: number of further runs with the same logits.
+        disagreements: runs that should have the same logits and do not.
+        not_promised: number of further runs on another machine, software, rows or teacher, or without
+            ``trainer.deterministic=true``.
     """
 
     equal: int
     disagreements: tuple[Disagreement, ...]
-    other_ground: int
+    not_promised: int
 
 
-def ground(run: Run) -> tuple[Any, ...] | None:
-    """What two runs must share to be promised equal; None for a run that promises nothing."""
-    told = run.environment
+def conditions(run: Run) -> tuple[Any, ...] | None:
+    """Return what two runs must share for equal logits; None for a run that is not deterministic."""
+    environment = run.environment
     if not run.deterministic:
         return None
-    data, teacher = told["data"], told["teacher"] or {}
+    data, teacher = environment["data"], environment["teacher"] or {}
     return tuple(
         repr(part)
         for part in (
-            *(told.get(name) for name in ("python", "packages", "git", "machine", "threads")),
+            *(environment.get(name) for name in ("python", "packages", "git", "machine", "threads")),
             *(data.get(name) for name in ("train", "validation", "test")),
             teacher.get("checksum"),
         )
@@ -165,27 +166,27 @@ def ground(run: Run) -> tuple[Any, ...] | None:
 
 
 def agreement(arms: Iterable[Arm]) -> Agreement:
-    """Hold the copies of a run against it."""
-    equal, other_ground, found = 0, 0, []
+    """Compare the copies of each run with it."""
+    equal, not_promised, found = 0, 0, []
     for arm in arms:
-        by_ground: dict[Any, list[Run]] = defaultdict(list)
+        groups: dict[Any, list[Run]] = defaultdict(list)
         for run in (*arm.runs, *arm.copies):
-            by_ground[run.seed, ground(run)].append(run)
-        for (_, stands_on), runs in by_ground.items():
-            if stands_on is None:
+            groups[run.seed, conditions(run)].append(run)
+        compared = 0
+        for (_, shared), runs in groups.items():
+            if shared is None:
                 continue
             for copy in runs[1:]:
                 apart = difference(runs[0], copy)
                 equal += apart is None
                 found += [apart] if apart else []
-        with_same_seed = len(arm.runs) + len(arm.copies) - len(arm.seeds)
-        compared = sum(len(runs) - 1 for (_, stands_on), runs in by_ground.items() if stands_on is not None)
-        other_ground += with_same_seed - compared
-    return Agreement(equal, tuple(found), other_ground)
+                compared += 1
+        not_promised += len(arm.copies) - compared
+    return Agreement(equal, tuple(found), not_promised)
 
 
 def difference(first: Run, second: Run) -> Disagreement | None:
-    """Where the answers of two runs differ, on validation and test; None where they do not."""
+    """Compare the logits of two runs on validation and test; None where they are equal."""
     pairs = [
         (one.logits, other.logits)
         for one, other in ((first.validation, second.validation), (first.test, second.test))

@@ -1,4 +1,4 @@
-"""A table once, written four ways: Markdown, CSV, LaTeX with ``booktabs``, and the rows of an HTML page."""
+"""A table, written as Markdown, CSV or LaTeX with ``booktabs``; the HTML page reads its rows."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ TEX = {
 
 
 class Cell(NamedTuple):
-    """What a cell shows, and what lies behind it: a number, or the two bounds of an interval, unrounded."""
+    """The text of a cell, and its unrounded value: a number, or the two bounds of an interval."""
 
     text: str
     value: float | tuple[float, float] | None = None
 
     @property
     def order(self) -> float | None:
-        """What the cell is sorted by, where that is a number."""
+        """The number by which the cell is sorted, if it has one."""
         return self.value[0] if isinstance(self.value, tuple) else self.value
 
 
@@ -47,11 +47,11 @@ class Table:
     Args:
         name: of its files.
         title: its heading.
-        columns: headings; those of ``words`` hold words, the others numbers.
-        rows: cells, as many as columns.
+        columns: headings.
+        rows: one cell for each column.
         notes: sentences below it.
-        words: columns that are aligned left.
-        marked: number of a row to set off, such as the one that was chosen.
+        words: columns that hold words and are aligned left; the others hold numbers.
+        marked: number of the row to highlight, such as the chosen one.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Table:
     marked: int | None = None
 
     def csv(self) -> str:
-        """The numbers unrounded where there are any, else the words; an interval takes two columns."""
+        """Write unrounded numbers, or the text of cells without one; an interval takes two columns."""
         double = {place for row in self.rows for place, cell in enumerate(row) if isinstance(cell.value, tuple)}
         header, lines = [], [[] for _ in self.rows]
         for place, column in enumerate(self.columns):
@@ -77,6 +77,7 @@ class Table:
         return csv_text([header, *lines])
 
     def markdown(self) -> str:
+        """Write the table and its notes."""
         escape = lambda text: marked_down(text).replace("|", "\\|")  # noqa: E731
         sides = ["---" if column in self.words else "---:" for column in self.columns]
         lines = [self.columns, sides, *([cell.text for cell in row] for row in self.rows)]
@@ -84,11 +85,11 @@ class Table:
         return "\n\n".join([text, *map(marked_down, self.notes)]) + "\n"
 
     def tex(self, commands: Sequence[str] = ()) -> str:
-        """For ``\\input``; needs ``\\usepackage{booktabs}``."""
+        """Write LaTeX for ``\\input``; it needs ``\\usepackage{booktabs}``."""
         made = "".join(f"% {line}\n" for line in ["\\usepackage{booktabs}", *map(plain, commands)])
         sides = "".join("l" if column in self.words else "r" for column in self.columns)
         body = [[cell.text for cell in row] for row in self.rows]
-        # A bracket or star at the beginning of a line would be the option of the line end before it.
+        # LaTeX reads a bracket or star at the beginning of a line as an option of the line end before it.
         lines = [
             "{}" * line[0].startswith(("[", "*")) + " & ".join(map(tex, line)) + r" \\"
             for line in [self.columns, *body]
@@ -101,7 +102,7 @@ class Table:
 
 
 def tex(text: str) -> str:
-    """Words as LaTeX sets them.
+    """Escape text for LaTeX.
 
     >>> tex("50 % of a_b")
     '50 \\\\% of a\\\\_b'
@@ -110,7 +111,7 @@ def tex(text: str) -> str:
 
 
 def marked_down(text: str) -> str:
-    """Words as Markdown shows them: no HTML, no links.
+    """Escape text for Markdown, so that it holds no HTML and no links.
 
     >>> marked_down("<img> [a](b)")
     '&lt;img> [a]\\\\(b)'
@@ -119,22 +120,22 @@ def marked_down(text: str) -> str:
 
 
 def code(text: str) -> str:
-    """A command in Markdown."""
+    """Write a command in Markdown."""
     return "`" + plain(text).replace("`", "'") + "`"
 
 
 def csv_text(rows: Sequence[Sequence[object]]) -> str:
-    """Rows as a CSV file's text."""
+    """Write rows as the text of a CSV file."""
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows([list(map(no_formula, row)) for row in rows])
     return buffer.getvalue()
 
 
 def no_formula(cell: object) -> object:
-    """A cell that a spreadsheet takes as text or as a number, and never as a formula.
+    """Change a cell that a spreadsheet would read as a formula into text.
 
-    >>> [no_formula(cell) for cell in ("=1+1", "-0.5", "alone pca")]
-    ["'=1+1", '-0.5', 'alone pca']
+    >>> [no_formula(cell) for cell in ("=1+1", "-0.5", "hints pca")]
+    ["'=1+1", '-0.5', 'hints pca']
     """
     if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
         return cell
@@ -146,22 +147,22 @@ def no_formula(cell: object) -> object:
 
 
 def percent(value: float | None, digits: int = 1) -> Cell:
-    """A share in per cent; the CSV keeps the share."""
+    """Show a share in per cent; the CSV has the share."""
     return EMPTY if value is None else Cell(f"{100 * value:.{digits}f}".replace("-", "−"), float(value))
 
 
 def number(value: float | None, digits: int = 2) -> Cell:
-    """A figure with so many decimals."""
+    """Show a number with the given decimals."""
     return EMPTY if value is None else Cell(f"{value:,.{digits}f}", float(value))
 
 
 def points(value: float | None) -> Cell:
-    """A difference of two shares in percentage points, with its sign."""
+    """Show a difference of two shares in percentage points, with its sign."""
     return EMPTY if value is None else Cell(f"{100 * value:+.1f}".replace("-", "−"), float(value))
 
 
 def probability(value: float) -> Cell:
-    """A p-value.
+    """Show a p-value.
 
     >>> [probability(value).text for value in (0.0412, 0.00034, 1e-12)]
     ['0.041', '3.4e-04', '<1e-11']

@@ -14,13 +14,13 @@ from kd.report.arms import TITLES, Arm, deviation, usual_seeds
 from kd.report.runs import Run
 from kd.report.study import Study
 from kd.report.verdicts import Comparison
-from kd.report.words import millions, plain
+from kd.report.words import capital, millions, plain
 
-UNKNOWN = "method=supervised with the same student, data and budget (the runs do not tell their command)"
+UNKNOWN = "method=supervised with the same student, data and budget (these runs have no record of their command)"
 
 
 def show(study: Study, console: Console) -> None:
-    """Print one test set's table and what it says."""
+    """Print the table, the notes and the comparisons of one test set."""
     say = lambda text: console.print(plain(text), markup=False, highlight=False)  # noqa: E731
     say(f"student {study.students} on {study.data}")
     console.print(table(study))
@@ -32,12 +32,12 @@ def show(study: Study, console: Console) -> None:
         for line in closing(study):
             say(line)
     for missing in study.missing:
-        say(f"{str(missing)[0].upper()}{str(missing)[1:]}. It is trained by:")
+        say(f"{capital(str(missing))}. This command trains it:")
         console.print(f"  {plain(missing.command or UNKNOWN)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def table(study: Study) -> Table:
-    """A row for each teacher and each arm."""
+    """Tabulate each teacher and each arm."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("model", overflow="fold")
     for name in ("test % [95 %]", "agree", "M (no emb)", "MB", "p50 ms", "train s"):
@@ -59,18 +59,18 @@ def table(study: Study) -> Table:
 
 
 def shown(name: str) -> Text:
-    """A name as it is: what looks like markup is none."""
+    """Return a name as plain text, in which rich reads no markup."""
     return Text(plain(name))
 
 
 def accuracy_cell(mean: float, std: float | None, interval: tuple[float, float]) -> str:
-    """Mean, deviation over seeds where there are several, and interval, in per cent."""
+    """Show the mean, the deviation over several seeds, and the interval, in per cent."""
     spread = "" if std is None else f" ±{100 * std:.1f}"
     return f"{100 * mean:.1f}{spread} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
 
 
 def cost_cells(costs: list[dict[str, Any]]) -> list[str]:
-    """What a model costs; means over seeds."""
+    """Show the costs of a model; means over seeds."""
     parameters = costs[0]["parameters"]
     seconds = [cost["training_seconds"] for cost in costs if cost["training_seconds"] is not None]
     return [
@@ -82,41 +82,41 @@ def cost_cells(costs: list[dict[str, Any]]) -> list[str]:
 
 
 def teacher_left(name: str, run: Run) -> str:
-    """How much of the teacher a composition carries along."""
+    """Say how much of the teacher a composition keeps."""
     inside = run.metrics["teacher_inside"]
     parts = inside["encoder"] / run.metrics["parameters"]["total"]
     whole = inside.get("whole_ms", run.metrics["latency"]["p50_ms"])  # timed in turns with the encoder
     share = inside["encoder_ms"] / whole
     return (
-        f"{name}: of the teacher {millions(inside['encoder'])} M parameters are still in it (layer "
-        f"{inside['layer']}), {parts:.0%} of all, and {inside['encoder_ms']:.2f} ms, {min(share, 1):.0%} of its p50."
+        f"{name}: it contains the teacher up to layer {inside['layer']}: {millions(inside['encoder'])} M parameters, "
+        f"{parts:.0%} of all, and {inside['encoder_ms']:.2f} ms, {min(share, 1):.0%} of its p50."
     )
 
 
 def teacher_moved(arm: Arm) -> str:
-    """What joint training did to the teacher, on the mean over seeds."""
+    """Say how joint training changed the teacher's accuracy, mean over seeds."""
     figures = [run.metrics["partners"]["teacher"] for run in arm.runs]
     before = 100 * np.mean([teacher["validation_accuracy_before"] for teacher in figures])
     after = 100 * np.mean([teacher["validation_accuracy"] for teacher in figures])
     noise = 2 * (before * (100 - before) / arm.first.metrics["validation"]["rows"]) ** 0.5
-    words = ("dragged down", "no difference that these rows can show", "lifted")
+    words = ("it became worse", "no significant difference on these rows", "it became better")
     word = words[0] if after < before - noise else words[2] if after > before + noise else words[1]
     return (
         f"{arm.name}: its teacher went from {before:.1f} to {after:.1f} % on validation in joint training: {word}. "
-        "agree: with the teacher as it was then."
+        "Its agree is with the teacher after training."
     )
 
 
 def notes(study: Study) -> list[str]:
-    """How to read the table."""
+    """Explain the table."""
     runs = study.runs
     threads = sorted({run.metrics["latency"]["threads"] for run in runs})
     padding = [run.metrics["padding_share"] for run in runs]
     chosen = {run.metrics["weights"] for run in runs}
     lines = [
-        f"{study.rows} test rows, read once a run, after training. Weights: {' or '.join(sorted(chosen))}.",
+        f"{study.rows} test rows, read once by each run, after training. Weights: {' or '.join(sorted(chosen))}.",
         "M: million parameters in all (without embeddings). MB: model on disk.",
-        f"p50: one text on the CPU, {'/'.join(map(str, threads))} thread{'s' * (threads != [1])}, tokenizer apart.",
+        f"p50: one text on the CPU, {'/'.join(map(str, threads))} thread{'s' * (threads != [1])}, no tokenizer.",
         f"Padding: at most {max(padding):.1%} of the training tokens.",
     ]
     if study.teacher_names:
@@ -125,40 +125,40 @@ def notes(study: Study) -> list[str]:
     lines += [teacher_left(arm.name, arm.first) for arm in study.arms if "teacher_inside" in arm.first.metrics]
     lines += [teacher_moved(arm) for arm in study.arms if "teacher" in arm.first.metrics.get("partners", {})]
     if all(len(arm.runs) == 1 for arm in study.arms):
-        lines.append("One seed: the intervals tell of the test rows, not of the luck of a start.")
+        lines.append("One seed: the intervals are over the test rows, and do not include the variation between seeds.")
     else:
-        lines.append("±: standard deviation over seeds (n - 1). The interval is over seeds and rows.")
+        lines.append("±: standard deviation over seeds (n - 1). The intervals are over seeds and rows.")
         usual = usual_seeds([arm.seeds for arm in study.arms])
-        lines.append(f"Seeds: {', '.join(map(str, usual))}, where the name says no other.")
+        lines.append(f"Seeds: {', '.join(map(str, usual))}, unless the name has others.")
     return lines
 
 
 def findings(study: Study) -> Table:
-    """The comparisons under their titles."""
+    """Tabulate the comparisons under their titles."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column("what ...", overflow="fold")
+    table.add_column("comparison", overflow="fold")
     for name, side in (("points [95 %]", "right"), ("p", "right"), ("", "left")):
         table.add_column(name, justify=side, no_wrap=True)
     for title in sorted(study.comparisons, key=TITLES.index):
-        table.add_row(f"... {title}:")
+        table.add_row(f"{title}:")
         for one in study.comparisons[title]:
             table.add_row(shown(f"{one.pair.arm.name} - {one.pair.other.name}"), *verdict(one))
     return table
 
 
 def verdict(one: Comparison) -> tuple[str, str, str]:
-    """Difference with its interval in points, p-value, and what they say."""
+    """Show the difference with its interval in points, the p-value and the verdict."""
     low, high = one.interval
     points = f"{100 * one.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
     return points, f"{one.adjusted:.2g}", one.verdict
 
 
 def closing(study: Study) -> list[str]:
-    """What the p-values are."""
+    """Explain the p-values."""
     several = any(len(one.pair.seeds) > 1 for family in study.comparisons.values() for one in family)
     units = "seeds and rows" if several else "rows"
     return [
         f"p: the larger of McNemar's exact test and the bootstrap over {units},",
-        "after Holm's correction in each block; intervals at the level it tests at.",
-        "not decided: no difference that this test set can show.",
+        "after Holm's correction in each block; the intervals are at its levels.",
+        "not decided: the difference is not significant on this test set.",
     ]

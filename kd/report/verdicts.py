@@ -1,4 +1,4 @@
-"""Comparisons of arms, seed by seed and row by row, and what may be said of them."""
+"""Compare arms seed by seed and row by row, and decide which differences are significant."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ LEVEL = 0.05
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """An arm less its match, by two tests, of which the more cautious decides.
+    """The difference of an arm from its match, with two tests, of which the more cautious decides.
 
-    `rows` is McNemar's exact test, over several seeds by the row: would other test rows show it? `spread` is the
-    bootstrap over seeds and rows: would other seeds? A difference is decided where both say so, after Holm's
-    correction over the comparisons of the table. The interval is the hull of both at the level at which Holm tests
-    this comparison; so it leaves out 0 just where the verdict is "better" or "worse".
+    `rows` is McNemar's exact test, in which a row is the unit: would other test rows show the difference? `spread` is
+    the bootstrap over seeds and rows: would other seeds show it? A difference is decided where both tests are
+    significant after Holm's correction over the comparisons of the table. The interval is the hull of both intervals
+    at the level at which Holm tests this comparison, so that it excludes 0 exactly where the verdict is "better" or
+    "worse".
 
     Args:
-        pair: who against whom.
+        pair: the two arms.
         rows, spread: the tests.
         seed_tests: McNemar's test of each seed by itself.
         std: standard deviation of the difference over seeds (n - 1).
-        adjusted: the larger of the two p-values, after Holm.
-        level: at which it was tested.
+        adjusted: the larger of the two p-values, after Holm's correction.
+        level: the level at which Holm's procedure tested it.
     """
 
     pair: Pair
@@ -46,12 +47,12 @@ class Comparison:
 
     @property
     def p_value(self) -> float:
-        """Of the more cautious test, before Holm."""
+        """The p-value of the more cautious test, before Holm's correction."""
         return max(self.rows.p_value, self.spread.p_value)
 
     @cached_property
     def interval(self) -> tuple[float, float]:
-        """Of the difference, in [-1, 1]."""
+        """The interval of the difference, in [-1, 1]."""
         bounds = [self.rows.interval(self.level), self.spread.interval(self.level)]
         return max(-1.0, min(low for low, _ in bounds)), min(1.0, max(high for _, high in bounds))
 
@@ -68,10 +69,10 @@ class Comparison:
 
 
 class Judge:
-    """The statistics of one test set: every resample of its rows is drawn once for all arms.
+    """The statistics of one test set; each resample of its rows is drawn once for all arms.
 
     Args:
-        arms: with answers to the same rows.
+        arms: arms with outputs for the same rows.
     """
 
     def __init__(self, arms: list[Arm]):
@@ -81,7 +82,7 @@ class Judge:
         self._intervals: dict[str, tuple[float, float]] = {}
 
     def interval(self, arm: Arm) -> tuple[float, float]:
-        """95 % interval of an arm's accuracy: Wilson's with one seed, the bootstrap's with several."""
+        """Return the 95 % interval of an arm's accuracy: Wilson's with one seed, the bootstrap's with several."""
         if arm.name not in self._intervals:
             if len(arm.runs) == 1:
                 found = accuracy_interval(arm.correct[0])
@@ -92,7 +93,7 @@ class Judge:
         return self._intervals[arm.name]
 
     def compare(self, pairs: list[Pair]) -> list[Comparison]:
-        """One family of comparisons, Holm-corrected together."""
+        """Compare each pair; Holm's correction is over all of them."""
         found = [self._one(pair) for pair in pairs]
         adjusted, levels = holm([one.p_value for one in found], LEVEL)
         return [
@@ -116,7 +117,7 @@ class Judge:
 
 
 def best_by_validation(arms: list[Arm]) -> Arm | None:
-    """The arm with the highest mean accuracy on validation; the lower NLL breaks ties. None where none was kept."""
+    """Return the arm with the highest mean accuracy on validation, or None; the lower NLL breaks ties."""
     known = [arm for arm in arms if arm.validation is not None]
     if not known:
         return None

@@ -33,7 +33,7 @@ from kd.storage.paths import inside, plain_name
 from kd.teacher import cache as teacher_cache
 from kd.training import single_run
 from tests.conftest import make_teacher, run_kd
-from tests.report.test_page import Runs, page
+from tests.report.written import Runs, page
 
 ROOT = Path(__file__).parents[2]
 MARK = "marker"

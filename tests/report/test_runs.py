@@ -1,115 +1,116 @@
-"""`kd report` on runs that were trained, small as they are."""
+"""Runs that are whole, damaged, or lack something."""
 
-import csv
 import json
-import shlex
-from pathlib import Path
 
+import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from kd.cli import main
-from kd.commands.cache_build import composed
-from kd.config.make import resolve
-from kd.report.settings import settings
 from kd.run.directory import RunDirectory
-from kd.run.identity import identity
 from kd.storage.files import write_json
+from tests.report.written import Runs, findings, page, printed, table, words, write_run
 
 
-@pytest.fixture(scope="module")
-def said(reviews_file, teacher_folder) -> list[str]:
-    """What every run has in common."""
-    return [
-        *("data=files", f"data.path={reviews_file}", "data.label_names=[negative,positive]", "data.max_length=24"),
-        *("data.batch_size=16", "data.validation_share=0.2", "data.test_share=0.3", "student=dan"),
-        *("teacher=hf", f"teacher.name_or_path={teacher_folder}", "teacher.epochs=4", "teacher.batch_size=8"),
-        *("teacher.learning_rate=3e-3", "student.embedding_size=16", "trainer=cpu", "trainer.max_epochs=2"),
-        *("trainer.deterministic=true", "callbacks=[checkpoint]", "threads=1"),
-    ]
+def test_a_mixed_folder(runs, capsys):
+    """Two test sets, two students, a run that diverged, a cut one: each in its place."""
+    runs.grid(seeds=(0,))
+    runs.write("bilstm", "distillation", of_choices={"student": "bilstm"})
+    Runs(runs.folder / "others").write("a", "distillation", data="other rows", of_choices={"data": "sst2"})
+    diverged = runs.answers(0.7)
+    diverged["test"][0] = np.nan
+    runs.write("diverged", "distillation", logits=diverged, temperature=7)
+    runs.write("cut", "distillation", temperature=8)
+    (runs.folder / "cut" / "metrics.json").write_text("{")
+    assert main(["report", str(runs.folder)]) == 0
+    assert "found 2 that are not" in capsys.readouterr().err
+    text = words((runs.folder / "report" / "index.html").read_text())
+    assert "2 test sets: bilstm, dan on reviews and dan on sst2" in text
+    assert {row["state"] for row in table(runs.folder, "left-out")} == {"damaged"}
+    assert (runs.folder / "report" / "tables" / "2-results.csv").is_file()
 
 
-def table(folder: Path, name: str) -> list[dict[str, str]]:
-    path = folder / "report" / "tables" / f"{name}.csv"
-    return list(csv.DictReader(path.read_text().splitlines())) if path.is_file() else []
+@pytest.mark.parametrize(
+    ("file", "key", "value"),
+    [
+        ("metrics", "latency", {}),
+        ("metrics", "parameters", None),
+        ("metrics", "teacher_cost", {"name": "big"}),
+        ("metrics", "student", None),
+        ("metrics", "training_seconds", "long"),
+        ("metrics", "validation", None),
+        ("environment", "teacher", {}),
+        ("environment", "data", {}),
+    ],
+)
+def test_a_run_that_lacks_a_figure_is_left_out(runs, file, key, value, capsys):
+    runs.grid(seeds=(0,))
+    path = runs.folder / "alone-0" / f"{file}.json"
+    write_json(path, json.loads(path.read_text()) | {key: value})
+    assert main(["report", str(runs.folder)]) == 0
+    assert "alone-0' is damaged" in capsys.readouterr().err
+    assert [row["state"] for row in table(runs.folder, "left-out")] == ["damaged"]
 
 
-def test_from_training_to_the_page(said, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    taught = [*said, "temperature=1,4", "seed=0,1", "loss=[soft_target]", "hydra.sweep.dir=outputs/taught"]
-    assert main(["train", "-m", "method=distillation", *taught]) == 0
-    outputs = Path("outputs")
-    capsys.readouterr()
-    assert main(["report", "outputs"]) == 0
-    assert "no supervised baseline" in capsys.readouterr().out.replace("No", "no")
-
-    # The command that the report gives trains what it asks for.
-    (missing,) = table(outputs, "missing-baselines")
-    command = shlex.split(missing["command that trains the baseline"])
-    assert command[:3] == ["kd", "train", "-m"] and missing["seeds"] == "0, 1"
-    assert main(command[1:]) == 0
-    capsys.readouterr()
-    assert main(["report", "outputs"]) == 0
-    printed = capsys.readouterr().out
-    assert "baseline" not in printed and "distilled temperature=4 - alone" in printed
-    assert not table(outputs, "missing-baselines")
-    assert {row["seeds"] for row in table(outputs, "brought")} == {"0, 1 (n = 2)"}
-    assert {row["verdict"] for row in table(outputs, "brought")} <= {"better", "worse", "not decided"}
-    with (outputs / "report" / "figures" / "curves.csv").open() as file:
-        epochs = [(row["model"], row["epoch"], row["seeds"]) for row in csv.DictReader(file)]
-    assert ("alone", "1", "2") in epochs and ("alone", "2", "2") in epochs
-
-    # Looking at the test rows again is counted; at the validation rows it is not.
-    run = RunDirectory(next(outputs.glob("taught/*/status.json")).parent)
-    assert "energy" in run.metrics(), "told, or None where the hardware does not tell it"
-    for split in ("validation", "test", "test"):
-        assert main(["evaluate", str(run.path), "--split", split]) == 0
-    assert run.test_reads() == 3
-    assert main(["report", "outputs"]) == 0
-    assert "was read 8 times" in " ".join((outputs / "report" / "report.md").read_text().split())
-
-    # A second training of the same run agrees to the bit, and the report says so; a third that does not is named.
-    config = [word for word in taught if word.partition("=")[0] not in ("temperature", "seed", "hydra.sweep.dir")]
-    again = ["method=distillation", *config, "temperature=1", "seed=0"]
-    assert main(["train", *again, "hydra.run.dir=outputs/again"]) == 0
-    assert main(["report", "outputs"]) == 0
-    assert "1 further run of the same configuration" in (outputs / "report" / "report.md").read_text()
-    environment = RunDirectory(outputs / "again").environment()
-    assert environment["packages"]["torch"], "what runs are held to agree by"
-    other = json.loads(json.dumps(environment))
-    other["packages"]["torch"] = "another"
-    write_json(outputs / "again" / "environment.json", other)
-    assert main(["report", "outputs"]) == 0
-    assert "so that nothing is promised" in (outputs / "report" / "report.md").read_text()
+def test_a_run_with_other_rows_than_its_checksum_says_is_left_out(runs, capsys):
+    runs.grid(seeds=(0,))
+    predictions = RunDirectory(runs.folder / "alone-0").predictions_file
+    pyarrow.parquet.write_table(pyarrow.parquet.read_table(predictions).slice(0, 1500), predictions)
+    assert main(["report", str(runs.folder)]) == 0
+    assert "expected the test labels of the other runs" in capsys.readouterr().err
 
 
-def test_training_again_keeps_the_count_of_readings(said, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    options = ["method=supervised", *said, "teacher=none", "embeddings=random", "tokenizer=words", "hydra.run.dir=one"]
-    options = [word for word in options if not word.startswith("teacher.")]
-    assert main(["train", *options]) == 0
-    assert main(["evaluate", "one", "--split", "test"]) == 0
-    assert main(["train", *options, "rerun=true"]) == 0
-    assert RunDirectory(Path("one")).test_reads() == 3, "two trainings and one look in between"
+@pytest.mark.parametrize("lacking", ["curves", "validation", "teacher"])
+def test_runs_that_lack_something_are_still_shown(runs, lacking):
+    runs.grid(seeds=(0,))
+    for path in runs.folder.iterdir():
+        run = RunDirectory(path)
+        if lacking == "curves":
+            (path / "metrics.csv").unlink()
+            continue
+        rows = pyarrow.parquet.read_table(run.predictions_file)
+        if lacking == "teacher":
+            rows = rows.drop_columns(["teacher_logits"])
+            write_json(path / "environment.json", run.environment() | {"teacher": None})
+            write_json(run.metrics_file, {key: v for key, v in run.metrics().items() if key != "teacher_cost"})
+        else:
+            rows = rows.filter(pyarrow.compute.equal(rows["split"], "test"))
+            write_json(run.metrics_file, {key: v for key, v in run.metrics().items() if key != "validation"})
+        pyarrow.parquet.write_table(rows, run.predictions_file)
+    text = words(page(runs.folder))
+    assert "Results" in text
+    if lacking == "validation":
+        assert "so it could not choose" in text and "Highlighted" not in text
+    if lacking == "teacher":
+        assert "Gain of the peers over supervised training" in text and "Agreement with the teacher" not in text
 
 
-def test_runs_of_one_global_batch_are_not_told_apart(said):
-    def told(*more: str) -> dict:
-        config = resolve(composed([*said, *more]))
-        return settings(config, config["choices"]["method"])
-
-    halves = "data.batch_size=8"
-    assert told("method=distillation") == told("method=distillation", halves, "trainer=ddp")
-    assert told("method=distillation") == told("method=distillation", halves, "trainer.accumulate_grad_batches=2")
-    assert told("method=distillation") != told("method=distillation", halves)
-    compares = ("method=distillation", "loss=[rkd]")
-    assert told(*compares) != told(*compares, halves, "trainer=ddp")
-    alone, distilled = told("method=supervised"), told(*compares)
-    assert alone["global_batch"] == distilled["global_batch"] == 16
+def test_unfinished_and_damaged_runs_are_left_out_and_named(tmp_path, capsys):
+    write_run(tmp_path / "good")
+    write_run(tmp_path / "cut")
+    (tmp_path / "cut" / "predictions.parquet").write_bytes(b"PAR1")
+    (tmp_path / "half").mkdir()
+    RunDirectory(tmp_path / "half").set_status("running")
+    assert main(["report", str(tmp_path)]) == 0
+    error = capsys.readouterr().err
+    assert "left out: 1 run not finished" in error and "cut' is damaged" in error
 
 
-def test_two_is_two_however_it_is_written(said):
-    """The defaults are floats, and a command line says temperature=2."""
-    configs = [resolve(composed([*said, *more])) for more in ([], ["temperature=2"], ["temperature=2.0"])]
-    one, *others = [settings(config, "distillation") for config in configs]
-    assert all(repr(sorted(other.items())) == repr(sorted(one.items())) for other in others)
-    assert {identity(config) for config in configs} == {identity(configs[0])}
+@pytest.mark.parametrize("folder", ["nowhere", "empty"])
+def test_nothing_to_report(tmp_path, folder, capsys):
+    (tmp_path / "empty").mkdir()
+    assert main(["report", str(tmp_path / folder)]) == 2
+    assert "found none" in capsys.readouterr().err
+
+
+# The two tests below pass once `RunDirectory.config` gives old runs the names of today (the table of old names).
+@pytest.mark.parametrize(("direction", "method"), [("to_teacher", "hints"), ("to_student", "composition")])
+def test_a_run_of_before_has_the_names_of_today(tmp_path, capsys, direction, method):
+    """Feature mapping was one method with a direction, and all options of both directions stood in its file."""
+    both = {"layer": None, "layers": "top", "feature_epochs": 0, "direction": direction}
+    old = {"_target_": f"kd.methods.feature_mapping.{direction}", "mapper_learning_rate": None, **both}
+    mapper = {"_target_": "kd.features.mapper.Linear"}
+    write_run(tmp_path / "old", "feature_mapping", correct=170, of_method=old, mapper=mapper)
+    write_run(tmp_path / "supervised", "supervised", correct=130)
+    assert set(findings(printed(capsys, tmp_path))) == {f"{method} - supervised"}

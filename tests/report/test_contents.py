@@ -1,0 +1,39 @@
+"""The tables."""
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from kd.report.contents import agreement_parts
+from kd.report.runs import Split
+from tests.report.written import page, table
+
+
+def test_the_numbers_are_those_of_the_runs(runs):
+    runs.grid()
+    page(runs.folder)
+    paths = [runs.folder / f"taught-4-0.9-{seed}" for seed in range(3)]
+    tables = [pyarrow.parquet.read_table(path / "predictions.parquet").to_pandas() for path in paths]
+    accuracies = []
+    for one in tables:
+        test = one[one["split"] == "test"]
+        accuracies.append(float((np.stack(test["logits"]).argmax(1) == test["label"]).mean()))
+    (row,) = [row for row in table(runs.folder, "results") if row["model"] == "distillation alpha=0.9 temperature=4"]
+    assert float(row["test"]) == pytest.approx(np.mean(accuracies))
+    assert float(row["±"]) == pytest.approx(np.std(accuracies, ddof=1))
+    assert row["seeds"] == "0, 1, 2 (n = 3)"
+    assert float(row["95 % interval low"]) < np.mean(accuracies) < float(row["95 % interval high"])
+    teacher = (runs.teacher["test"].argmax(1) == runs.labels["test"]).mean()
+    assert float(row["retained"]) == pytest.approx(np.mean(accuracies) / teacher)
+    (supervised,) = [float(row["test"]) for row in table(runs.folder, "results") if row["model"] == "supervised"]
+    gap = (np.mean(accuracies) - supervised) / (teacher - supervised)
+    assert float(row["gap closed"]) == pytest.approx(gap)
+
+
+def test_agreement_where_the_teacher_is_right_and_wrong():
+    labels = np.array([0, 0, 0, 0, 1])
+    teacher = np.eye(2)[[0, 0, 1, 1, 1]]  # wrong on rows 2 and 3
+    student = np.eye(2)[[0, 1, 1, 0, 1]]
+    assert agreement_parts(Split(labels, student, teacher)) == pytest.approx((3 / 5, 2 / 3, 1 / 2))
+    assert np.isnan(agreement_parts(Split(labels, student, np.eye(2)[labels]))[2])
