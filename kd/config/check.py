@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from kd.config import build, contradictions, targets
-from kd.config.declarations import declarations, option_mistakes
+from kd.config.declarations import declarations, missing_sections, option_mistakes
 from kd.config.make import make
 from kd.config.trainer import make_trainer
 from kd.errors import KDError
@@ -51,7 +51,6 @@ def check(config: DictConfig) -> None:
     Raises:
         KDError: with every mistake found.
     """
-    targets.check(config)
     check_options(config)  # what follows makes objects of the options
     mistakes = Mistakes()
     mistakes.attempt(lambda: make_trainer(config, Path(config.outputs)))
@@ -73,8 +72,10 @@ def check_options(config: DictConfig) -> None:
     """Refuse values that their declarations do not allow, all in one go.
 
     Raises:
-        KDError: with every mistake found.
+        KDError: with every mistake found; or code that no configuration may name.
     """
+    Mistakes(missing_sections(config)).refuse()
+    targets.check(config)
     Mistakes([*option_mistakes(config, declarations(config)), *_missing_choices(config)]).refuse()
 
 

@@ -54,19 +54,28 @@ def declarations(config: DictConfig) -> list[Declaration]:
     return [Declaration(place, title, options) for place, (title, options) in found.items()]
 
 
+def missing_sections(config: DictConfig) -> list[str]:
+    """Find sections that are not keys with values, one sentence each: without them nothing else can be read."""
+    found = {place: OmegaConf.to_container(config, resolve=False).get(place) for place in SECTIONS if place}
+    return [
+        f"{place}: expected keys with values, got {written(node)}; leave the group as it is"
+        for place, node in found.items()
+        if "." not in place and not isinstance(node, dict)
+    ]
+
+
 def option_mistakes(config: DictConfig, declared: list[Declaration]) -> Iterator[str]:
     """Find every option whose value is not what its declaration expects, one sentence each."""
+    seen = set()
     for declaration in declared:
         node = OmegaConf.select(config, declaration.place) if declaration.place else config
-        if not OmegaConf.is_dict(node):
-            yield f"{declaration.place}: expected keys with values, got {written(node)}"
-            continue
         for name, option in declaration.options.items():
             if name in node and not OmegaConf.is_missing(node, name):
-                value = plain(node[name])
-                if not (_makes_an_object(value) or option.fits(value)):
+                value, key = plain(node[name]), _origin(config, node, declaration, name)
+                if not (_makes_an_object(value) or option.fits(value) or key in seen):
+                    seen.add(key)
                     found = repr(value) if isinstance(value, str) else written(value)
-                    yield f"{_origin(config, node, declaration, name)}: expected {option.expected}, got {found}"
+                    yield f"{key}: expected {option.expected}, got {found}"
 
 
 def _makes_an_object(value: Any) -> bool:

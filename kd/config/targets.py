@@ -190,7 +190,9 @@ def check_composed(config: DictConfig, multirun: bool) -> None:
         KDError: code that no configuration may name; modules or environment variables that a file sets, and not the
             command line.
     """
-    modules = OmegaConf.select(config, "modules") or []
+    modules = OmegaConf.select(config, "modules")
+    if not OmegaConf.is_list(modules):
+        raise KDError(f"modules: expected a list of names, as in modules=[mylib.losses], got {modules}")
     said = [override.lstrip("+") for override in config.hydra.overrides.task]
     if modules and not any(override.startswith(("modules=", "modules.")) for override in said):
         raise KDError(

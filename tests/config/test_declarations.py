@@ -32,7 +32,7 @@ WRONG = [
     *("data.deduplicate=no", "student.freeze_embeddings=no", "resume=off", "rerun=1", "cache.use=yes"),
     *("data.max_length=2", "data.batch_size=0", "data.limit=0", "student.embedding_size=0", "student.dropout=1"),
     *("data.validation_share=1", "label_smoothing=1", "temperature=0", "alpha=1.5", "alpha=nan", "temperature=inf"),
-    *("objective=null", "objective=true", "objective=speed", "modules=true", "outputs=5", "outputs=null", "sweep=7"),
+    *("objective=null", "objective=true", "objective=speed", "outputs=5", "outputs=null", "sweep=7"),
     *("trainer.max_epochs=0", "trainer.max_epochs=1.5", "trainer.log_every_n_steps=0", "trainer.devices=auto"),
     *("trainer.devices=100000", "trainer.num_nodes=0", "+trainer.overfit_batches=1", "+trainer.fast_dev_run=true"),
     *("+trainer.limit_train_batches=0", "+trainer.max_steps=0", "trainer.gradient_clip_val=-1", "threads=100000"),
@@ -49,6 +49,11 @@ def test_a_value_of_the_wrong_kind_is_named_as_it_was_set(override):
     key = override.lstrip("+").partition("=")[0]
     assert found.startswith(f"{key}: expected "), found
     assert ", got " in found
+
+
+def test_modules_are_looked_at_before_anything_is_composed_of_them():
+    with pytest.raises(KDError, match=r"modules: expected a list of names, .* got True"):
+        composed(["modules=true"])
 
 
 def test_all_mistakes_of_a_command_come_in_one_go():
@@ -83,7 +88,7 @@ def test_whatever_a_declared_option_is_set_to_it_fits_or_is_one_sentence(data):
         return
     value = data.draw(JUNK)
     node[name] = value
-    found = [line for line in option_mistakes(config, [declaration])]
+    found = list(option_mistakes(config, [declaration]))
     fits = declaration.options[name].fits(value)
     assert len(found) == (0 if fits else 1)
     assert fits or found[0].startswith(f"{declaration.key(name)}: expected ")
