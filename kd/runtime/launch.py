@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -75,6 +76,16 @@ def tasks_per_node(counts: str) -> str:
             "--ntasks-per-node to trainer.devices"
         )
     return count
+
+
+def quoted(text: str) -> str:
+    r"""Quote a text for Hydra's override grammar, in which a backslash is an escape only before a quote.
+
+    >>> print(quoted(r"C:\it's"))
+    'C:\it\'s'
+    """
+    escaped = re.sub(r"(\\*)('|\Z)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
+    return f"'{escaped}'"
 
 
 def set_step_variables() -> None:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from kd.errors import KDError
-from kd.runtime.launch import Launch, Rendezvous
+from kd.runtime.launch import Launch, Rendezvous, quoted
 
 STARTED_BY_KD = "KD_RANKS_OF"
 """Variable that rank 0 sets before it trains, so that the ranks that it starts recognise it."""
@@ -68,8 +68,8 @@ def rendezvous(arguments: list[str]) -> Iterator[list[str]]:
     reason = "it had nothing to train"
     try:
         if launch.rank:
-            place = opened.receive("place").replace("\\", "\\\\").replace("'", "\\'")
-            yield [*arguments, f"hydra.run.dir='{place}'", "hydra.output_subdir=null", *QUIET]
+            place = quoted(opened.receive("place"))
+            yield [*arguments, f"hydra.run.dir={place}", "hydra.output_subdir=null", *QUIET]
         else:
             yield arguments
     except BaseException as error:

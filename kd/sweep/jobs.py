@@ -19,6 +19,7 @@ from kd.errors import KDError
 from kd.run.directory import RunDirectory
 from kd.run.identity import identity, unread
 from kd.runtime.devices import wants_gpu
+from kd.runtime.launch import quoted
 
 SLUG = 80
 LOG = "job.log"
@@ -107,12 +108,6 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
     """Return a job's configuration as plain values, resolved and without Hydra's own keys."""
     task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     return cast(dict[str, Any], OmegaConf.to_container(task, resolve=True, throw_on_missing=False))
-
-
-def quoted(text: str) -> str:
-    """Quote a text for Hydra's override grammar."""
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 def plan(

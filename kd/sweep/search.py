@@ -18,8 +18,8 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from kd.errors import KDError, Pruned
 from kd.run.identity import NO_DIFFERENCE
+from kd.runtime.launch import quoted
 from kd.storage.files import write_text
-from kd.sweep.jobs import quoted
 
 TRIAL = "KD_OPTUNA_TRIAL"
 """A variable of a job's environment: the study's file, its name, and the trial's id, joined by ``|``."""
