@@ -315,7 +315,7 @@ def test_a_file_is_identified_by_its_content(tmp_path):
 
 @pytest.mark.parametrize("settings", ["method=supervised", "method=distillation", "data.stream=true"])
 def test_what_a_run_reads_is_made_for_all_jobs_together(options, monkeypatch, settings):
-    """A job that finds vocabulary, tokenised texts and initial embeddings in memory makes none; results are the same."""
+    """A job that finds vocabulary, tokenised texts and first embeddings in memory makes none. Results are the same."""
     from kd.config import build
     from kd.data.tokenizers import WordTokenizer
     from kd.models.embeddings import TeacherEmbeddings
