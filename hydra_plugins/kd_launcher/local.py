@@ -38,11 +38,7 @@ class LocalLauncher(Launcher):
         self.sweep: Sweep | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep the configuration.
-
-        Raises:
-            KDError: a key has several values, but their list is empty.
-        """
+        """Keep the configuration, and refuse a sweep over no value."""
         self.context, self.config = hydra_context, config
         params = (f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items())
         refuse_empty_choices([*params, *config.hydra.overrides.task], hydra_context.config_loader)
@@ -102,23 +98,14 @@ class LocalLauncher(Launcher):
 
 
 def refuse_empty_choices(overrides: list[str], loader: ConfigLoader) -> None:
-    """Refuse a list of values that is empty, such as ``range(3,1)`` or a glob without a match.
-
-    Raises:
-        KDError: naming the override. Hydra itself would run no job and say nothing.
-    """
+    """Refuse an empty list of values, such as ``range(3,1)``, for which Hydra would run no job without a message."""
     from kd.errors import KDError
 
-    parsed = {
-        one.get_key_element(): one for one in OverridesParser.create(config_loader=loader).parse_overrides(overrides)
-    }
-    for key, override in parsed.items():
-        if (
-            override.is_sweep_override()
-            and override.is_discrete_sweep()
-            and not any(True for _ in override.sweep_string_iterator())
-        ):
-            raise KDError(f"{key}: expected at least one value, found none in '{override.input_line}'; give it values")
+    parser = OverridesParser.create(config_loader=loader)
+    last = {one.get_key_element(): one for one in parser.parse_overrides(overrides)}  # the last of a key counts
+    for key, one in last.items():
+        if one.is_discrete_sweep() and next(one.sweep_string_iterator(), None) is None:
+            raise KDError(f"{key}: expected at least one value, found none in '{one.input_line}'; give it values")
 
 
 def keep_compositions(context: HydraContext) -> None:

@@ -13,6 +13,7 @@ from typing import Any, cast
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from kd.errors import KDError
@@ -144,20 +145,14 @@ def plan(
 
 
 def planned(config: DictConfig, overrides: list[str], number: int, constant: set[str]) -> Job:
-    """Return the job with this configuration.
-
-    Args:
-        config: the composed configuration; Hydra's job number and id are set in it.
-        overrides: those that the sweeper has chosen.
-        number: of the job.
-        constant: keys that are the same in all jobs, which the directory's name leaves out.
-    """
+    """Return the job with this configuration; keys that are constant are left out of its directory's name."""
     with read_write(config.hydra), open_dict(config.hydra):
         config.hydra.job.num = number
         config.hydra.job.id = "job"
     HydraConfig.instance().set_config(config)  # this also makes config.hydra read-only again
     resolved = plain_config(config)
-    name, hidden = identity(resolved), constant | {key for key in keys_of(overrides) if is_unread(key, resolved)}
+    keys = [override.key_or_group for override in parsed(overrides)]
+    name, hidden = identity(resolved), constant | {key for key in keys if is_unread(key, resolved)}
     with read_write(config.hydra), open_dict(config.hydra):
         config.hydra.job.id = f"{slug(overrides, hidden)}-{name[:8]}".lstrip("-")
     place = Path(config.hydra.sweep.dir) / str(config.hydra.sweep.subdir)
@@ -166,13 +161,12 @@ def planned(config: DictConfig, overrides: list[str], number: int, constant: set
 
 def constant_keys(overrides: Iterable[str]) -> set[str]:
     """Return the keys of a command line that have one value only."""
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    return {override.key_or_group for override in parsed if not override.is_sweep_override()}
+    return {override.key_or_group for override in parsed(overrides) if not override.is_sweep_override()}
 
 
-def keys_of(overrides: Iterable[str]) -> list[str]:
-    """Return the keys that the overrides set."""
-    return [override.key_or_group for override in OverridesParser.create().parse_overrides(list(overrides))]
+def parsed(overrides: Iterable[str]) -> list[Override]:
+    """Parse overrides of Hydra's grammar."""
+    return OverridesParser.create().parse_overrides(list(overrides))
 
 
 def is_unread(key: str, config: Mapping[str, Any]) -> bool:
@@ -181,14 +175,9 @@ def is_unread(key: str, config: Mapping[str, Any]) -> bool:
 
 
 def slug(overrides: Iterable[str], constant: set[str]) -> str:
-    """Return a folder name made of the last word of each key and its value.
-
-    Args:
-        overrides: of one job.
-        constant: keys that the name leaves out.
-    """
+    """Return a folder name made of the last word of each key and its value, without the constant keys."""
     words = []
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
+    for override in parsed(overrides):
         key = override.key_or_group
         if key in constant or key.startswith("hydra."):
             continue
@@ -201,11 +190,7 @@ def slug(overrides: Iterable[str], constant: set[str]) -> str:
 
 
 def refuse_clashes(jobs: Iterable[Job]) -> None:
-    """Refuse two different runs in one directory.
-
-    Raises:
-        KDError: naming the overrides of both.
-    """
+    """Refuse two different runs in one directory."""
     owners: dict[Path, Job] = {}
     for job in jobs:
         other = owners.setdefault(job.directory, job)

@@ -20,17 +20,11 @@ class Started:
 
 @dataclass(frozen=True)
 class Ended:
-    """An event: a job has ended.
-
-    Args:
-        job: its number.
-        code: its exit code; the negative signal number if a signal killed it.
-        reason: why it ended, if the queue has a reason that the job could not write down itself.
-    """
+    """An event: the job with this number has ended."""
 
     job: int
-    code: int
-    reason: str | None = None
+    code: int  # the exit code; the negative signal number if a signal killed the job
+    reason: str | None = None  # why, if the job could not write it down itself
 
 
 class Queue(Protocol):
@@ -38,14 +32,9 @@ class Queue(Protocol):
 
     @abstractmethod
     def start(self, job: int, arguments: list[str], log: Path, environment: Mapping[str, str], threads: int) -> None:
-        """Start a job.
+        """Start the job with this number: ``kd`` with these arguments.
 
-        Args:
-            job: its number.
-            arguments: those of ``kd``.
-            log: the file for its output.
-            environment: variables to add to its environment.
-            threads: CPU threads of each of its ranks.
+        Its output goes to ``log``; it gets the additional environment, and each of its ranks this number of threads.
         """
 
     def warm(self, function: str, argument: dict[str, Any]) -> None:

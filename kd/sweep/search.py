@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import yaml
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from kd.errors import KDError, Pruned
 from kd.run.identity import NO_DIFFERENCE
 from kd.runtime.launch import quoted
 from kd.storage.files import write_text
+from kd.sweep.jobs import parsed
 
 TRIAL = "KD_OPTUNA_TRIAL"
 """A variable of a job's environment: the study's file, its name, and the trial's id, joined by ``|``."""
@@ -52,8 +52,7 @@ class Space:
         Raises:
             KDError: no key has several values.
         """
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-        found = {override.get_key_element(): override for override in parsed}
+        found = {override.get_key_element(): override for override in parsed(overrides)}
         searched = {key: override for key, override in found.items() if override.is_sweep_override()}
         fixed = [str(override.input_line) for key, override in found.items() if key not in searched]
         if not searched:

@@ -38,21 +38,13 @@ GRACE = 10.0
 
 @dataclass
 class Running:
-    """A job that was given to the queue.
-
-    Args:
-        job: the job.
-        slot: where it runs.
-        before: the content of the run's status file before the start.
-        start: monotonic time of the start; infinite until the queue reports it.
-        reason: why it was stopped or ended, if not by itself.
-    """
+    """A job that was given to the queue."""
 
     job: Job
     slot: Slot
-    before: bytes | None
-    start: float = math.inf
-    reason: str | None = None
+    before: bytes | None  # content of the run's status file before the start
+    start: float = math.inf  # monotonic time, infinite until the queue reports the start
+    reason: str | None = None  # why the job was stopped or ended, if not by itself
 
 
 class Sweep:
@@ -303,13 +295,7 @@ def status_since(job: Job, before: bytes | None) -> tuple[str | None, str | None
 
 
 def failure(job: Job, code: int, written: str | None) -> str:
-    """Return why a job failed: what its ranks or the run wrote down, the signal that killed it, or its last line.
-
-    Args:
-        job: the job.
-        code: its exit code.
-        written: the reason in the run's status file.
-    """
+    """Return why a job failed: what a rank or the run has written down, the signal that killed it, or its last line."""
     if found := read_failure(job.directory) or written:
         return found
     if code < 0:

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from kd.errors import KDError
 from kd.run.directory import RunDirectory
-from kd.sweep.jobs import Job, constant_keys, entry, keys_of, known_runs, refuse_clashes, slug
+from kd.sweep.jobs import Job, constant_keys, entry, known_runs, parsed, refuse_clashes, slug
 from tests.sweep.conftest import job_at
 
 
@@ -28,7 +28,13 @@ def test_a_directory_is_named_after_what_varies(overrides, name):
 def test_keys_with_one_value_are_constant():
     overrides = ["seed=0,1", "alpha=0.5", "+trainer.limit_train_batches=3", "loss=[a,b]", "x=range(0,3)"]
     assert constant_keys(overrides) == {"alpha", "trainer.limit_train_batches", "loss"}
-    assert keys_of(overrides) == ["seed", "alpha", "trainer.limit_train_batches", "loss", "x"]
+    assert [one.key_or_group for one in parsed(overrides)] == [
+        "seed",
+        "alpha",
+        "trainer.limit_train_batches",
+        "loss",
+        "x",
+    ]
 
 
 def test_the_arguments_of_a_job_start_the_single_run(tmp_path):
