@@ -12,13 +12,13 @@ from typing import Any
 
 from kd.errors import KDError
 
-JOINING, LOOK = timedelta(minutes=30), timedelta(minutes=1)
+JOINING, CHECK = timedelta(minutes=30), timedelta(minutes=1)
 """How long ranks wait for each other to start, and how often a waiting rank checks that rank 0 is still there."""
 
 STEPS = ("place", "train")
 """What rank 0 sends, in this order: the directory of the run, and whether there is something to train."""
 
-FAREWELL = 5.0
+STAY = 5.0
 """Seconds for which a failing rank 0 stays, so that the others can receive the reason."""
 
 
@@ -132,12 +132,12 @@ class Rendezvous:
 
         while True:
             try:
-                self.store.wait([step], LOOK)
+                self.store.wait([step], CHECK)
                 message = json.loads(self.store.get(step))
                 break
             except DistNetworkError as error:
                 raise KDError("rank 0 is gone and left no reason; see its output") from error
-            except DistStoreError:  # nothing came within LOOK
+            except DistStoreError:  # nothing came within CHECK
                 continue
         if "failed" in message:
             self.store.add("reasons received", 1)
@@ -150,6 +150,6 @@ class Rendezvous:
             return
         for step in self.missing:
             self.store.set(step, json.dumps({"failed": reason}))
-        deadline = time.monotonic() + FAREWELL
+        deadline = time.monotonic() + STAY
         while self.store.add("reasons received", 0) < self.launch.size - 1 and time.monotonic() < deadline:
             time.sleep(0.05)
