@@ -1,11 +1,11 @@
-"""What `compile=true` brings: a student's training step with and without torch.compile, and what compiling costs.
+"""Measure `compile=true`: a student's training step with and without torch.compile, and the cost of compiling.
 
     python benchmarks/compiling.py [--rows 2048] [--repeats 5] [--threads 2] [--students dan textcnn bilstm transformer]
 
-Distillation from random logits on the Rotten Tomatoes sentences, batches of 64 of like length, so that nearly every
-batch has another length. "compile s" is what the first epoch and the first validation take beyond a later one of each;
-"graphs" counts what was compiled, recompilations for another shape or mode included. "pays after" is the number of
-steps after which the compiled student has caught up, None if it never does. Both sides alternate; medians.
+Distillation from random logits on the Rotten Tomatoes sentences, in batches of 64 rows of similar length, so nearly
+every batch has a different length. "compile s" is the extra time of the first epoch and the first validation. "graphs"
+counts compiled graphs, recompilations for another shape or mode included. "pays after" is the number of steps after
+which the compiled student has made up for compiling. Both sides alternate, and the table has medians.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def epoch(method: Method, rows: EncodedSplit, number: int) -> float:
-    """Seconds of one pass over the rows."""
+    """Return the seconds of one training pass over the rows."""
     sampler = LengthBucketSampler(rows.tokens.lengths, BATCH_SIZE, shuffle=True)
     sampler.set_epoch(number)
     batches = [rows[batch] for batch in sampler]
@@ -102,7 +102,7 @@ def epoch(method: Method, rows: EncodedSplit, number: int) -> float:
 
 @torch.inference_mode()
 def validation(method: Method, rows: EncodedSplit) -> float:
-    """Seconds of one pass over the rows without gradients."""
+    """Return the seconds of one pass over the rows without gradients."""
     batches = [rows[batch] for batch in LengthBucketSampler(rows.tokens.lengths, 256)]
     method.student.eval()
     start = time.perf_counter()

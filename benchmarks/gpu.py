@@ -1,16 +1,16 @@
-"""How busy kd keeps a GPU: a teacher that labels, small students that learn from the cache, several jobs on one card.
+"""Measure how well kd uses a GPU: a teacher that labels, small students trained from the cache, several jobs at once.
 
     python benchmarks/gpu.py [--rows 65536] [--students bilstm textcnn dan] [--slots 1 2 4 8]
 
-It has never been run on a GPU: the authors had none. Three tables on the Rotten Tomatoes sentences, repeated:
+The authors had no GPU, so this was never run on one. Three tables on the Rotten Tomatoes sentences, repeated:
 
-* labelling by MiniLM in 32 bits and in bf16 (teacher.answer_precision), tokens a second, and which share of the card's
-  own bf16 matrix rate that is; the rate is measured first, by products of 8192 x 8192 matrices. A token is counted as
-  2 operations a weight beside the word table, and 4 L d a layer for attention;
-* an epoch of cached distillation in bf16-mixed under kd: rows and tokens a second, and the share of the time in which a
-  kernel runs (torch.profiler, in an epoch of its own), plain, compiled (compile=true) and as CUDA graphs
-  (mode="reduce-overhead", one graph a length);
-* a sweep of as many jobs as the most slots, by the number of jobs side by side on the card (hydra.launcher.slots).
+* labelling by MiniLM in 32 bits and in bf16 (teacher.answer_precision): tokens a second, and the share of the GPU's
+  bf16 matrix rate, which is measured first with products of 8192 x 8192 matrices. Each token counts as 2 operations for
+  each weight outside the word embeddings, and 4 L d for attention in each layer (L tokens, width d);
+* an epoch of cached distillation in bf16-mixed: rows and tokens a second, and the share of the time in which a kernel
+  runs (torch.profiler, in a separate epoch), plain, compiled (compile=true) and as CUDA graphs
+  (mode="reduce-overhead", one graph for each length);
+* a sweep by the number of jobs that run at the same time on the GPU (hydra.launcher.slots).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--slots", nargs="+", type=int, default=[1, 2, 4, 8])
     options = parser.parse_args()
     if not torch.cuda.is_available():
-        sys.exit("benchmarks/gpu.py measures a GPU, and torch finds none here; run it where torch.cuda.is_available()")
+        sys.exit("benchmarks/gpu.py needs a GPU, but torch finds none; run it where torch.cuda.is_available()")
     quiet()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore")
@@ -68,9 +68,9 @@ def main() -> None:
 
 
 class Kit:
-    """Rows, teacher and tokenizer, from which everything here is made."""
+    """The rows, the teacher and the tokenizer of all measurements."""
 
-    def __init__(self, rows: int):
+    def __init__(self, rows: int) -> None:
         config = configuration("dan")
         self.splits, self.teacher = build.splits(config), build.teacher(config)
         self.tokenizer = build.tokenizer(config, self.splits.train["text"], self.teacher)
@@ -85,13 +85,14 @@ class Kit:
         self.validation = build.encoded(self.splits.validation, self.tokenizer, config.data.max_length)
 
     def method(self, student: str) -> Method:
+        """Return a distillation of a new student."""
         config = configuration(student)
         made = build.student(config, self.tokenizer, self.splits.label_names, self.teacher)
         return build.method(config, made, objective=build.objective(config, 2), teacher=cached_teacher)
 
 
 def repeated(tokens: Ragged, rows: int) -> Ragged:
-    """The rows again and again, until there are so many."""
+    """Repeat the rows until there are ``rows`` of them."""
     lengths = np.resize(tokens.lengths, rows)
     times = -(-rows // len(tokens))
     offsets = np.concatenate([[0], np.cumsum(lengths)])
@@ -99,7 +100,7 @@ def repeated(tokens: Ragged, rows: int) -> Ragged:
 
 
 def seconds(action: Callable[[], object], device: str) -> float:
-    """Of an action with all the kernels that it has started."""
+    """Return the seconds of an action, with all kernels that it starts."""
     settle(device)
     start = time.perf_counter()
     action()
@@ -108,12 +109,13 @@ def seconds(action: Callable[[], object], device: str) -> float:
 
 
 def settle(device: str) -> None:
+    """Wait until all kernels have ended."""
     if device != "cpu":
         torch.cuda.synchronize()
 
 
 def matrix_rate(device: str, size: int = 8192, times: int = 50) -> float:
-    """Operations a second of bf16 products of square matrices."""
+    """Return the operations a second of bf16 products of square matrices."""
     one, other = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
 
     def products() -> None:
@@ -148,18 +150,18 @@ def students(kit: Kit, names: list[str], accelerator: str) -> Table:
     table = new_table("an epoch from the cache", "", "s", "rows/s", "tokens/s", "GPU busy", "first epoch s")
     tokens = len(kit.train.tokens.values)
     for name in names:
-        for way, options in WAYS.items():
+        for mode, options in MODES.items():
             try:
                 first, taken, busy = epochs(kit.method(name), kit, options, accelerator)
-            except RuntimeError as error:  # a way that does not work with a student says so, and the others go on
-                table.add_row(name, way, str(error).splitlines()[0][:60])
+            except RuntimeError as error:  # not every student can be compiled in every mode
+                table.add_row(name, mode, str(error).splitlines()[0][:60])
                 continue
             rates = (f"{taken:.2f}", f"{len(kit.train) / taken:,.0f}", f"{tokens / taken:,.0f}")
-            table.add_row(name, way, *rates, f"{busy:.0%}", f"{first:.1f}")
+            table.add_row(name, mode, *rates, f"{busy:.0%}", f"{first:.1f}")
     return table
 
 
-WAYS = {
+MODES = {
     "plain": None,
     "compiled": {"dynamic": True},
     "CUDA graphs": {"mode": "reduce-overhead", "dynamic": False},
@@ -167,10 +169,10 @@ WAYS = {
 
 
 def epochs(method: Method, kit: Kit, compiled: dict | None, accelerator: str) -> tuple[float, float, float]:
-    """Seconds of the batches of the first and of the second epoch, and the share of the third in which kernels ran."""
+    """Return the seconds of the first and the second epoch, and the share of the third in which kernels ran."""
     if compiled is not None:
         torch._dynamo.reset()
-        torch._dynamo.config.recompile_limit = 64  # CUDA graphs: one a length
+        torch._dynamo.config.recompile_limit = 64  # CUDA graphs: one for each length
         method.student.compile(**compiled)
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
@@ -186,9 +188,9 @@ def epochs(method: Method, kit: Kit, compiled: dict | None, accelerator: str) ->
 
 
 class Clock(build.lightning.Callback):
-    """The time of each epoch's training batches, and of the kernels in the third."""
+    """Measures the time of each epoch's training batches, and of the kernels in the third epoch."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.seconds, self.busy = [], 0.0
 
     def on_train_epoch_start(self, trainer, method):
@@ -208,7 +210,7 @@ class Clock(build.lightning.Callback):
 
 
 def covered(spans: list[tuple[float, float]]) -> float:
-    """What the spans cover together.
+    """Return the total length that the spans cover.
 
     >>> covered([(5, 6), (0, 2), (1, 3)])
     4
@@ -221,7 +223,7 @@ def covered(spans: list[tuple[float, float]]) -> float:
 
 
 def slots(student: str, numbers: list[int], accelerator: str = "gpu", **options: object) -> Table:
-    """A sweep over seeds, by how many jobs share the card."""
+    """Measure a sweep over seeds for several numbers of slots."""
     table, jobs = new_table(f"{max(numbers)} jobs of {student}", "s", "against one slot"), max(numbers)
     common = [f"trainer={accelerator}", f"student={student}", "callbacks=[checkpoint]", "hydra.launcher.report=false"]
     common += [f"{key}={value}" for key, value in options.items()]
@@ -234,12 +236,12 @@ def slots(student: str, numbers: list[int], accelerator: str = "gpu", **options:
             sweep = (f"hydra.launcher.slots={number}", f"hydra.sweep.dir={folder}/sweep-{number}")
             taken = seconds(lambda sweep=sweep, seeds=seeds: kd("train", "-m", *common, seeds, *sweep), "cpu")
             first = first or taken
-            table.add_row(f"{number} side by side", f"{taken:.1f}", f"{first / taken:.2f}")
+            table.add_row(f"{number} at the same time", f"{taken:.1f}", f"{first / taken:.2f}")
     return table
 
 
 def kd(*arguments: str) -> None:
-    """Run a command, whose output is shown only where it fails."""
+    """Run a command; show its output only if it fails."""
     done = subprocess.run([sys.executable, "-m", "kd", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stdout + done.stderr)

@@ -1,10 +1,10 @@
-"""Two ranks with one thread each against one process with two threads: the same run, as `kd train` does it on a CPU.
+"""Compare two ranks with one thread each and one process with two threads: the same run of `kd train` on a CPU.
 
     python benchmarks/ranks.py [--rows 4096] [--epochs 2] [--repeats 3] [--students bilstm textcnn dan] [--trainer ddp]
 
-Supervised training on the Rotten Tomatoes sentences, a global batch of 64 either way. Rows a second are those of the
-time from the first to the last step, validation included; "whole" is the command's wall time, in which two ranks also
-read, tokenize and import twice. The two sides alternate, and the table gives medians.
+Supervised training on the Rotten Tomatoes sentences with a global batch of 64 on both sides. Rows a second are measured
+from the first to the last step, validation included. "whole" is the command's wall time, in which two ranks also read,
+tokenise and import twice. The two sides alternate, and the table has medians.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ SIDES = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=4096, help="of each split's file at most")
+    parser.add_argument("--rows", type=int, default=4096, help="limit for each split's file")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--students", nargs="+", default=["bilstm", "textcnn", "dan"])
-    parser.add_argument("--trainer", choices=["ddp", "fsdp"], default="ddp", help="of the two ranks")
+    parser.add_argument("--trainer", choices=["ddp", "fsdp"], default="ddp", help="strategy of the two ranks")
     options = parser.parse_args()
     table = Table(box=None, pad_edge=False)
     table.add_column("student")
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def measured(run: Path, student: str, rows: int, epochs: int, side: list[str]) -> tuple[float, float]:
-    """Training rows a second, and the command's seconds."""
+    """Return the training rows a second, and the seconds of the whole command."""
     common = [
         *("method=supervised", "teacher=none", "tokenizer=words", "embeddings=random", f"student={student}"),
         *(f"data.limit={rows}", f"trainer.max_epochs={epochs}", "callbacks=[checkpoint]"),

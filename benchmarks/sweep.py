@@ -1,11 +1,11 @@
-"""What a run costs beyond its training: as a `kd train` process of its own, and as a job of a sweep.
+"""Measure what a run costs in addition to its training: as its own `kd train` process, and as a job of a sweep.
 
     python benchmarks/sweep.py [--jobs 8] [--rows 2000] [--student dan] [--teacher minilm]
 
-The teacher is fine-tuned and has labelled the rows beforehand, so that every run finds its answers on disk. Then the
-same runs, one seed each, once as processes one after the other and once as one sweep with one slot. What is not
-training (imports, composing, reading rows, evaluation, latency, files) is a run's wall time less the seconds from its
-first to its last step. Medians over the runs; the sweep's whole time, with its start, stands beside them.
+A first run fine-tunes the teacher and labels the rows, so that every other run finds the teacher's outputs on disk.
+Then the same runs, one seed each, are started as processes one after the other, and as one sweep with one slot. The
+cost beyond training (imports, composing, reading rows, evaluation, latency, files) is a run's wall time minus the time
+from its first to its last step. The table has medians over the runs, and the whole time of each side.
 """
 
 from __future__ import annotations
@@ -67,14 +67,14 @@ def main() -> None:
 
 
 def kd(*arguments: str) -> None:
-    """Run a command, whose output is shown only where it fails."""
+    """Run a command; show its output only if it fails."""
     done = subprocess.run([sys.executable, "-m", "kd", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stdout + done.stderr)
 
 
 def training(run: Path) -> float:
-    """Seconds from a run's first to its last step."""
+    """Return the seconds from a run's first to its last step."""
     return json.loads((run / "metrics.json").read_text())["training_seconds"]
 
 

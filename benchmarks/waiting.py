@@ -1,10 +1,10 @@
-"""What torch's threads lose where they share the cores: spinning against sleeping while they wait for each other.
+"""Compare spinning and sleeping threads: how slow torch becomes when another process uses the same cores.
 
     python benchmarks/waiting.py [--steps 8] [--threads 2]
 
-Times a training step of a BERT of MiniLM's size (6 layers, 384 wide, batch 32, 30 tokens) on an otherwise idle machine
-and beside one busy process in a session of its own, with OMP_WAIT_POLICY unset (libgomp's habit: spin for a while) and
-PASSIVE (what ``kd`` sets). Each figure is the median of its steps; the four conditions run one after the other.
+Measures a training step of a BERT of MiniLM's size (6 layers, 384 wide, batch 32, 30 tokens) on an idle machine and
+beside one busy process in another session, with OMP_WAIT_POLICY unset (libgomp's threads spin for a while) and PASSIVE
+(``kd`` sets this). Each figure is the median of its steps; the four conditions run one after the other.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ def main() -> None:
 
 
 def measured(policy: str, options: argparse.Namespace) -> float:
+    """Return the seconds of a step in a new process with this policy."""
     command = [sys.executable, __file__, "--worker", f"--steps={options.steps}", f"--threads={options.threads}"]
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     if policy != "unset":
@@ -55,7 +56,7 @@ def measured(policy: str, options: argparse.Namespace) -> float:
 
 
 def step_seconds(steps: int, threads: int) -> float:
-    """Median seconds of a training step in this process."""
+    """Return the median seconds of a training step in this process."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 

@@ -1,1 +1,1 @@
-"""kd's plugins for Hydra, which accepts them from this namespace package only."""
+"""kd's plugins for Hydra, which looks for plugins only in the namespace package ``hydra_plugins``."""

@@ -1,6 +1,6 @@
-"""``hydra/launcher=local``: the jobs of a multirun as single runs of ``kd train``, over slots; see `kd.sweep`.
+"""``hydra/launcher=local``: run the jobs of a multirun as single runs of ``kd train`` on this machine; see `kd.sweep`.
 
-Hydra imports this file in every application, so that the rest waits until a sweep begins.
+Hydra imports this file in every application, so kd itself is imported only when a sweep begins.
 """
 
 from __future__ import annotations
@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -19,49 +21,54 @@ from omegaconf import DictConfig
 if TYPE_CHECKING:
     from kd.sweep import Sweep
     from kd.sweep.jobs import Job
+    from kd.sweep.queue import MakeQueue
 
 
 class LocalLauncher(Launcher):
     """Runs jobs on this machine.
 
     Args:
-        slots: how many run side by side; null: one a GPU, or one where there is none.
-        timeout_min: minutes after which a job counts as hanging and is ended; null: never.
-        report: write the report of the sweep's folder at the end; `kd train` reads it.
+        slots: how many jobs run at the same time; null: one for each GPU, or one without a GPU.
+        timeout_min: minutes after which a job counts as hanging and is killed; null: never.
+        report: write the report of the sweep's folder at the end; `kd train` reads this option.
     """
 
-    def __init__(self, slots: int | None = None, timeout_min: float | None = None, report: bool = True):
+    def __init__(self, slots: int | None = None, timeout_min: float | None = None, report: bool = True) -> None:
         self.slots, self.timeout_min = slots, timeout_min
         self.sweep: Sweep | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what the jobs are made from."""
+        """Keep the configuration, and refuse a sweep over no value."""
         self.context, self.config = hydra_context, config
-        remember_compositions(hydra_context)
+        params = (f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items())
+        refuse_empty_choices([*params, *config.hydra.overrides.task], hydra_context.config_loader)
+        keep_compositions(hydra_context)
         setup_globals()
         HydraConfig.instance().set_config(config)  # the sweeper resolves hydra.sweep.dir before the first job
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run a batch of jobs; those that failed have status FAILED, and those that were done are not run again."""
+        """Run a batch of jobs, except those that are done, and return the results of all."""
         jobs = self.open().launch([list(overrides) for overrides in job_overrides], initial_job_idx)
         HydraConfig.instance().set_config(self.config)
         return [self.returned(job) for job in jobs]
 
     def open(self) -> Sweep:
-        """The sweep, with its folder to itself; whoever looks after `kd.sweep.OPENED` closes it."""
+        """Return the sweep, which locks its folder until the user of `kd.sweep.OPENED` closes it."""
         from kd.sweep import Sweep
 
         if self.sweep is None:
             command = ["kd", "train", *sys.argv[1:]]
             loader = self.context.config_loader
-            self.sweep = Sweep(self.config, loader, command, self.flags(), self.slots, self.timeout_min, self.queue)
+            settings = self.slots, self.timeout_min, self.make_queue()
+            self.sweep = Sweep(self.config, loader, command, self.flags(), *settings)
         return self.sweep
 
-    queue = None
-    """What starts the jobs in place of the sweep's fork server; see `kd.sweep.Sweep`."""
+    def make_queue(self) -> MakeQueue | None:
+        """Return what makes the queue of a cluster; None: jobs are forked on this machine."""
+        return None
 
     def flags(self) -> list[str]:
-        """The command line's options that decide how a job is composed."""
+        """Return the command-line options that affect how a job is composed."""
         flags = ["--config-name", self.config.hydra.job.config_name]
         for source in self.config.hydra.runtime.config_sources:
             if source.provider == "command-line":
@@ -71,12 +78,12 @@ class LocalLauncher(Launcher):
         return flags
 
     def returned(self, job: Job) -> JobReturn:
-        """What a sweeper hears of a job: its figures, or why it has none."""
+        """Return a job's result for the sweeper: its figures, or why it has none."""
         from kd.errors import KDError, Pruned
 
         result = JobReturn(overrides=job.overrides, cfg=job.config, working_dir=str(job.directory))
         if job.state == "done":
-            result.status, result.return_value = JobStatus.COMPLETED, self.figures(job)
+            result.status, result.return_value = JobStatus.COMPLETED, job.run.objective(job.config.objective)
         elif self.stops_at_failures():
             result.status, result.return_value = JobStatus.COMPLETED, None
         else:
@@ -84,21 +91,30 @@ class LocalLauncher(Launcher):
             result.status, result.return_value = JobStatus.FAILED, kind(job.reason)
         return result
 
-    def figures(self, job: Job) -> Any:
-        """What ``objective`` names."""
-        return job.run.objective(job.config.objective)
-
     def stops_at_failures(self) -> bool:
-        """Hydra's own sweeper reads no figures, and would drop the batches after one with a failure."""
-        return self.config.hydra.sweeper._target_ == "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+        """Return whether the sweeper is Hydra's own, which reads no figures and would stop at a failed job."""
+        target: str = self.config.hydra.sweeper._target_
+        return target == "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
-def remember_compositions(context: HydraContext) -> None:
-    """Hand a job's configuration to the launcher that the sweeper has composed just before, to see whether it can.
+def refuse_empty_choices(overrides: list[str], loader: ConfigLoader) -> None:
+    """Refuse an empty list of values, such as ``range(3,1)``, for which Hydra would run no job without a message."""
+    from kd.errors import KDError
 
-    Composing takes a fifth of a second a job, and Hydra's sweeper throws the result away.
+    parser = OverridesParser.create(config_loader=loader)
+    last = {one.get_key_element(): one for one in parser.parse_overrides(overrides)}  # the last of a key counts
+    for key, one in last.items():
+        if one.is_discrete_sweep() and next(one.sweep_string_iterator(), None) is None:
+            raise KDError(f"{key}: expected at least one value, found none in '{one.input_line}'; give it values")
+
+
+def keep_compositions(context: HydraContext) -> None:
+    """Keep each configuration that the sweeper composes as a test, for the launcher, which needs it next.
+
+    Composing takes 0.2 s a job, and Hydra's sweeper throws the result away.
     """
-    compose, made = context.config_loader.load_sweep_config, {}
+    compose = context.config_loader.load_sweep_config
+    made: dict[tuple[str, ...], DictConfig] = {}
 
     def load_sweep_config(master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         key = tuple(sweep_overrides)
@@ -107,4 +123,4 @@ def remember_compositions(context: HydraContext) -> None:
         made[key] = compose(master_config, sweep_overrides)
         return made[key]
 
-    context.config_loader.load_sweep_config = load_sweep_config
+    context.config_loader.load_sweep_config = load_sweep_config  # type: ignore[method-assign]

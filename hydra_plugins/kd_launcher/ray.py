@@ -1,32 +1,29 @@
-"""``hydra/launcher=ray``: the jobs of a multirun as tasks of a Ray cluster; see `kd.sweep.ray`.
+"""``hydra/launcher=ray``: run the jobs of a multirun as tasks of a Ray cluster; see `kd.sweep.ray`.
 
-Ray itself, and not its plugin for Hydra: hydra-ray-launcher 1.2.2 wants cloudpickle<3 and boto3, which do not go with
-``constraints.txt``, runs every job, whatever is done already, and names its folder by its number in the sweep.
+This does not use hydra-ray-launcher 1.2.2: it needs cloudpickle<3 and boto3, which contradict ``constraints.txt``, runs
+jobs again that are done, and names a job's folder by its number in the sweep.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hydra_plugins.kd_launcher.local import LocalLauncher
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from kd.sweep.jobs import Job
+    from kd.sweep.queue import MakeQueue
 
 
 class RayLauncher(LocalLauncher):
-    """Runs jobs where Ray puts them.
+    """Runs jobs on a Ray cluster.
 
     Args:
-        address: of the cluster; None: RAY_ADDRESS, or a cluster of this machine for as long as the sweep lasts.
-        cpus_per_device: of each of a job's ranks.
-        gpus: of a job.
-        resources: what else a job takes, as Ray calls it.
-        timeout_min: minutes after which a job counts as hanging and is ended; None: never.
-        report: write the report of the sweep's folder at the end; `kd train` reads it.
+        address: the cluster's address; null: RAY_ADDRESS, or a new cluster on this machine that ends with the sweep.
+        cpus_per_device: CPU cores of each of a job's ranks.
+        gpus: GPUs of a job.
+        resources: other resources of a job, by their names in Ray.
+        timeout_min: minutes after which a job counts as hanging and is killed; null: never.
+        report: write the report of the sweep's folder at the end; `kd train` reads this option.
     """
 
     def __init__(
@@ -37,11 +34,10 @@ class RayLauncher(LocalLauncher):
         resources: dict[str, float],
         timeout_min: float | None = None,
         report: bool = True,
-    ):
+    ) -> None:
         super().__init__(timeout_min=timeout_min, report=report)
 
-    def queue(self, place: Path, jobs: Sequence[Job]) -> Any:
-        """Where the jobs are started."""
+    def make_queue(self) -> MakeQueue:
         from kd.sweep.ray import RayQueue
 
-        return RayQueue(place, jobs)
+        return RayQueue

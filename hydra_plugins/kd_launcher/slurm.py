@@ -1,38 +1,36 @@
-"""``hydra/launcher=slurm``: the jobs of a multirun in SLURM's queue; see `kd.sweep.slurm`.
+"""``hydra/launcher=slurm``: run the jobs of a multirun in SLURM's queue; see `kd.sweep.slurm`.
 
-Submitit, and not its plugin for Hydra: hydra-submitit-launcher runs every job, whatever is done already, names its
-folder by the number in the queue, so that the same command finds nothing, and raises at the first job that failed.
+This uses submitit, but not hydra-submitit-launcher, which runs jobs again that are done, names a job's folder by its
+SLURM job id, so that the same command does not find it again, and stops at the first failed job.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hydra_plugins.kd_launcher.local import LocalLauncher
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from kd.sweep.jobs import Job
+    from kd.sweep.queue import MakeQueue
 
 
 class SlurmLauncher(LocalLauncher):
-    """Runs jobs where SLURM puts them; the options are submitit's, and each job's are resolved for itself.
+    """Runs jobs with SLURM. The options are submitit's; each job has its own values.
 
     Args:
         timeout_min: minutes that a job may take.
-        nodes, tasks_per_node: its ranks.
-        cpus_per_task: threads of each.
-        gpus_per_node: GPUs; None: none are asked for.
-        mem_gb: memory a node; None: the partition's default.
-        partition: None: the cluster's default.
-        signal_delay_s: how long before its end a job is told, and requeued.
-        max_num_timeout: how often a job is requeued whose time was over.
-        array_parallelism: how many run side by side.
-        setup: lines of shell before ``srun``.
-        additional_parameters: further options of ``sbatch``.
-        report: write the report of the sweep's folder at the end; `kd train` reads it.
+        nodes: nodes of a job.
+        tasks_per_node: ranks on each node.
+        cpus_per_task: CPU threads of each rank.
+        gpus_per_node: GPUs on each node; null: none.
+        mem_gb: memory of each node; null: the partition's default.
+        partition: SLURM's partition; null: the cluster's default.
+        signal_delay_s: seconds before its end at which a job is sent a signal and requeued.
+        max_num_timeout: how often a job whose time was over is requeued.
+        array_parallelism: how many jobs run at the same time.
+        setup: shell commands before ``srun``.
+        additional_parameters: other options of ``sbatch``.
+        report: write the report of the sweep's folder at the end; `kd train` reads this option.
     """
 
     def __init__(
@@ -50,11 +48,10 @@ class SlurmLauncher(LocalLauncher):
         setup: list[str],
         additional_parameters: dict[str, Any],
         report: bool = True,
-    ):
+    ) -> None:
         super().__init__(report=report)
 
-    def queue(self, place: Path, jobs: Sequence[Job]) -> Any:
-        """Where the jobs are started."""
+    def make_queue(self) -> MakeQueue:
         from kd.sweep.slurm import SlurmQueue
 
-        return SlurmQueue(place, jobs)
+        return SlurmQueue

@@ -1,4 +1,4 @@
-"""``kd cache ls|verify|rm``: what the teachers' answers on disk are, whether they are whole, and away with them."""
+"""``kd cache ls|verify|rm``: list, check or remove the teacher outputs on disk."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from kd.teacher import cache as teacher_cache
 
 
 def main(arguments: list[str]) -> int:
+    """Do one of the actions and return the exit code."""
     parser = argparse.ArgumentParser(
         prog="kd cache",
-        description="Stored teacher outputs. kd cache build makes them before a run needs them; it has its own --help.",
+        description="Stored teacher outputs. kd cache build makes them before a run; see kd cache build --help.",
     )
     parser.add_argument("action", choices=["ls", "verify", "rm"], help="list, check every checksum, or remove")
     parser.add_argument(
         "keys",
         nargs="*",
-        help="cache keys as ls prints them (a beginning will do); none: all of them for verify",
+        help="cache keys as ls prints them, or the beginning of a key; without keys ls and verify use all caches",
     )
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="as for kd train (default: outputs)")
     parser.add_argument("--all", action="store_true", help="rm: remove every cache")
@@ -39,10 +40,10 @@ def main(arguments: list[str]) -> int:
 
 
 def choose(folder: Path, keys: list[str]) -> list[Path]:
-    """The caches whose keys begin so; all of them where no key is given.
+    """Return the caches whose keys begin like this; all caches if no key is given.
 
     Raises:
-        KDError: a key that fits none or several.
+        KDError: a key fits no cache, or several.
     """
     found = teacher_cache.entries(folder)
     if not keys:
@@ -59,8 +60,10 @@ def choose(folder: Path, keys: list[str]) -> list[Path]:
 
 
 def ls(places: list[Path]) -> int:
-    """A table for each teacher, of figures that are not cut off at 80 columns; what is damaged is named below."""
-    console, tables, damaged = Console(), {}, {}
+    """Print a table of caches for each teacher, narrow enough for 80 columns, and the damaged caches below."""
+    console = Console()
+    tables: dict[str, list[tuple[str, ...]]] = {}
+    damaged: dict[str, str] = {}
     for place in places:
         if problem := teacher_cache.damage(place):
             damaged[place.name] = problem
@@ -93,7 +96,7 @@ def ls(places: list[Path]) -> int:
 
 
 def verify(places: list[Path]) -> int:
-    """Exit code 1 where any cache is damaged."""
+    """Check every cache; the exit code is 1 if one is damaged."""
     bad = 0
     for place in places:
         problem = teacher_cache.damage(place)
@@ -103,6 +106,7 @@ def verify(places: list[Path]) -> int:
 
 
 def rm(places: list[Path]) -> int:
+    """Remove the caches."""
     for place in places:
         teacher_cache.remove(place)
         print(f"{place.name}  removed")

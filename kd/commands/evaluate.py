@@ -1,4 +1,4 @@
-"""``kd evaluate RUN``: a finished run's student measured again, on the run's own rows or on a labelled file."""
+"""``kd evaluate RUN``: measure a finished run's student again, on the run's own rows or on a labelled file."""
 
 from __future__ import annotations
 
@@ -25,21 +25,23 @@ from kd.run.directory import RunDirectory
 
 
 def main(arguments: list[str]) -> int:
-    """Measure a run's student."""
+    """Measure a run's student and print the figures."""
     parser = argparse.ArgumentParser(prog="kd evaluate", description=__doc__.partition(": ")[2])
     parser.add_argument("run", type=Path, help="run directory")
-    parser.add_argument("--split", choices=["validation", "test"], default="validation", help="of the run's own rows")
+    parser.add_argument(
+        "--split", choices=["validation", "test"], default="validation", help="which of the run's own rows"
+    )
     parser.add_argument("--file", type=Path, help="labelled CSV, TSV, JSONL or Parquet instead")
     parser.add_argument("--text", help="column with the texts (default: the run's own data.text)")
     parser.add_argument("--label", help="column with the labels (default: the run's own data.label)")
     parser.add_argument("--encoding", default="utf-8")
     parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--modules", nargs="+", default=[], help="your own modules that the run's data may name")
+    parser.add_argument("--modules", nargs="+", default=[], help="your own modules that the run's data may use")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
     if options.batch_size < 1:
         raise KDError(f"--batch-size: expected at least 1, got {options.batch_size}")
-    targets.trust(options.modules)  # not those that the run lists: it may be a stranger's
+    targets.trust(options.modules)  # but not the modules that the run lists, which may come from a stranger
     run = RunDirectory.finished(options.run)
     config = OmegaConf.create(run.config())
     predictor = Predictor.load(options.run)
@@ -51,12 +53,12 @@ def main(arguments: list[str]) -> int:
         splits = build.splits(config)
         if splits.counts["splits"][options.split]["sha256"] != run.environment()["data"][options.split]:
             raise KDError(
-                f"the {options.split} rows are no longer those of the run in '{options.run}'; give the rows with --file"
+                f"the {options.split} rows have changed since the run in '{options.run}'; give its rows with --file"
             )
         split = getattr(splits, options.split)
         texts, labels, name = split["text"], labels_of(split), options.split
         if name == "test":
-            run.record_test_read(command="kd evaluate")  # kd report counts how often the test rows were read
+            run.record_test_read(command="kd evaluate")  # for kd report, which shows how often test rows were read
     logits = predictor.logits(texts, options.batch_size)
     figures = label_metrics(logits, labels)
     low, high = accuracy_interval(logits.argmax(axis=1) == labels)
@@ -75,10 +77,10 @@ def main(arguments: list[str]) -> int:
 def labelled_file(
     path: Path, text: str, label: str, label_names: list[str], encoding: str
 ) -> tuple[list[str], np.ndarray]:
-    """The texts and label ids of the rows that have both.
+    """Return the texts and label ids of the rows that have both.
 
     Raises:
-        KDError: a missing column, a label outside the names, or no labelled row.
+        KDError: a column is missing, a label is unknown, or no row has a label.
     """
     rows = read_rows(path, encoding)
     rows.require(text, "--text")

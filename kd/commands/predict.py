@@ -1,4 +1,4 @@
-"""``kd predict RUN``: labels and probabilities for texts, a file of any length, or standard input."""
+"""``kd predict RUN``: predict labels and probabilities for texts, a file of any length, or standard input."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from kd.predictor import Predictor
 from kd.storage.locks import mark
 
 CHUNK = 4096
-"""Rows in memory at a time; within a chunk rows are batched by length."""
+"""Rows in memory at the same time; within a chunk rows of similar length share a batch."""
 
 Write = Callable[[list[Row]], None]
 
 
 def main(arguments: list[str]) -> int:
-    """Classify what the arguments name."""
+    """Classify the texts that the arguments name."""
     parser = argparse.ArgumentParser(
         prog="kd predict",
         description="Classify with a finished run's student. Adds the columns 'prediction' and 'probability_<label>'.",
-        epilog="Without TEXT and --file, standard input is read, one text a line.",
+        epilog="Without TEXT and --file, standard input is read, one text per line.",
     )
-    parser.add_argument("run", type=Path, help="run directory, or a Hugging Face folder of a classifier")
+    parser.add_argument("run", type=Path, help="run directory, or Hugging Face folder of a classifier")
     parser.add_argument("texts", nargs="*", metavar="TEXT")
     parser.add_argument("--file", type=Path, help="CSV, TSV, JSONL or Parquet; every column is kept")
     parser.add_argument("--text", help="column with the texts (default: the run's own data.text)")
@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
     if options.batch_size < 1:
         raise KDError(f"--batch-size: expected at least 1, got {options.batch_size}")
     if options.out and options.file and options.out.resolve() == options.file.resolve():
-        raise KDError(f"--out would overwrite the input {options.file}; give another name")
+        raise KDError(f"--out would overwrite the input {options.file}; choose another name")
     predictor = Predictor.load(options.run)
     column, columns = "text", ["text"]
     if options.file:
@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
         lines = ({"text": line.rstrip("\r\n")} for line in utf8(sys.stdin))
     added = ["prediction", *(f"probability_{name}" for name in predictor.label_names)]
     if taken := set(added) & set(columns):
-        raise KDError(f"the input has a column '{min(taken)}' already; rename it")
+        raise KDError(f"the input already has a column '{min(taken)}'; rename it")
     empty = 0
     with writer(options.out, [*columns, *added]) as write:
         while chunk := list(islice(lines, CHUNK)):
@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> int:
 
 
 def add_predictions(predictor: Predictor, rows: list[Row], column: str, added: list[str], batch_size: int) -> int:
-    """Put prediction and probabilities into the rows; returns how many had no text."""
+    """Add prediction and probabilities to the rows, and return the number of rows without a text."""
     filled = [row for row in rows if is_text(row.get(column))]
     probabilities = predictor.probabilities([row[column] for row in filled], batch_size)
     for row in rows:
@@ -89,12 +89,16 @@ def add_predictions(predictor: Predictor, rows: list[Row], column: str, added: l
 
 
 def is_text(value: Any) -> bool:
-    """Whether a cell holds something to read; half of a surrogate pair, from a JSON escape, is nothing."""
+    """Return whether a cell holds a text; half of a surrogate pair, from a JSON escape, is none."""
     return isinstance(value, str) and bool(value.strip()) and not any("\ud800" <= mark <= "\udfff" for mark in value)
 
 
 def utf8(stream: TextIO) -> Iterator[str]:
-    """The lines of a stream, read as UTF-8 whatever the locale says; a byte order mark is dropped."""
+    """Yield the lines of a stream, read as UTF-8 whatever the locale is; a byte order mark is dropped.
+
+    Raises:
+        KDError: the input is not UTF-8.
+    """
     stream.reconfigure(encoding="utf-8-sig", errors="strict")
     number = 0
     try:
@@ -108,10 +112,10 @@ def utf8(stream: TextIO) -> Iterator[str]:
 
 @contextmanager
 def writer(path: Path | None, columns: list[str]) -> Iterator[Write]:
-    """Takes rows chunk by chunk; the file appears under its name when all of them are written.
+    """Yield a function that writes a chunk of rows. The file gets its name when all rows are written.
 
     Raises:
-        KDError: a format that kd does not write, or rows that the format cannot hold.
+        KDError: kd does not write this format, or the format cannot hold the rows.
     """
     if path is None:
         yield _delimited(sys.stdout, columns)
@@ -156,7 +160,7 @@ def _csv(path: Path, columns: list[str]) -> Iterator[Write]:
 
 @contextmanager
 def _tsv(path: Path, columns: list[str]) -> Iterator[Write]:
-    """As kd reads it: no quotes, so that no cell may hold a tab or a line end."""
+    """Write TSV as kd reads it: without quotes, so no cell may hold a tab or a line end."""
     with path.open("w", encoding="utf-8", newline="") as stream:
         stream.write("\t".join(columns) + "\n")
 
@@ -179,7 +183,10 @@ def _jsonl(path: Path, columns: list[str]) -> Iterator[Write]:
 
 @contextmanager
 def _parquet(path: Path, columns: list[str]) -> Iterator[Write]:
-    """The first chunk decides a column's type; one that is empty there is text, a later number too many is refused."""
+    """Write Parquet with the column types of the first chunk; a column that is empty there is text.
+
+    A later value of another type is refused.
+    """
     table: Any = None
     typed = {"prediction": pyarrow.string()}
 
@@ -197,7 +204,9 @@ def _parquet(path: Path, columns: list[str]) -> Iterator[Write]:
             table.write_table(pyarrow.table({name: array.cast(typed[name]) for name, array in arrays.items()}))
         except pyarrow.ArrowException as error:
             reason = str(error).splitlines()[0]
-            raise KDError(f"a column changes its type ({reason}); write --out FILE.jsonl instead") from error
+            raise KDError(
+                f"the type of a column changes within the input ({reason}); write --out FILE.jsonl instead"
+            ) from error
 
     try:
         yield write

@@ -1,4 +1,4 @@
-"""``kd reproduce RUN``: train a finished run again from its own directory, and compare the two bit for bit."""
+"""``kd reproduce RUN``: train a finished run again from its configuration, and compare both runs bit for bit."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ SPLITS = ("validation", "test")
 
 
 def main(arguments: list[str]) -> int:
-    """Train the run again and print what is the same; exit code 1 where something that counts is not."""
+    """Train the run again and print what is the same; the exit code is 1 if results differ."""
     parser = argparse.ArgumentParser(prog="kd reproduce", description=__doc__.partition(": ")[2])
     parser.add_argument("run", type=Path, help="directory of a finished run")
-    parser.add_argument("--into", type=Path, help="where to train; by default <outputs>/reproduced/<name of the run>")
+    parser.add_argument("--into", type=Path, help="new directory (default: <outputs>/reproduced/<name of the run>)")
     parser.add_argument(
-        "--from-scratch", action="store_true", help="fine-tune the teacher and label anew too, below --into"
+        "--from-scratch", action="store_true", help="also fine-tune the teacher and label again, below --into"
     )
-    parser.add_argument("--outputs", type=Path, help="where teachers and their answers are kept (default: as the run)")
-    parser.add_argument("--modules", nargs="+", default=[], help="your own modules that the run may name")
+    parser.add_argument("--outputs", type=Path, help="folder of teachers and their outputs (default: the run's)")
+    parser.add_argument("--modules", nargs="+", default=[], help="your own modules that the run may use")
     options = parser.parse_args(arguments)
-    targets.trust(options.modules)  # not those that the run lists: it may be a stranger's
+    targets.trust(options.modules)  # but not the modules that the run lists, which may come from a stranger
     original = RunDirectory.finished(options.run)
     environment = original.environment()
     config = original.config()
@@ -42,43 +42,44 @@ def main(arguments: list[str]) -> int:
     require_apart(options.run, place)
     if options.from_scratch:
         config["outputs"] = str(place / "outputs")
-    # As it was, whatever the default is here: sums depend on the number of threads in their last bits.
+    # The same number of threads as then, because the last bits of sums depend on it.
     config |= {"rerun": True, "threads": environment.get("threads", config["threads"])}
-    if train(config, place) is None:  # a rank that only helped
+    if train(config, place) is None:  # this is a rank other than 0
         return 0
     repeated = RunDirectory.finished(place)
     return show(comparisons(original, repeated), differences(environment, repeated.environment()), Console())
 
 
 def own_outputs(run: Path, outputs: str) -> Path:
-    """Where the run kept its teachers, if that is here, around the run, or a folder that holds teachers already.
+    """Return the folder in which the run kept its teachers.
 
     Raises:
-        KDError: elsewhere; a run that a stranger made shall not say where this machine's disk is written.
+        KDError: it is neither below the current folder, nor a parent of the run, nor holds teachers already. A run that
+            a stranger made must not choose where files are written.
     """
     place = Path(outputs)
     here = Path.cwd() in place.resolve().parents or place.resolve() in run.resolve().parents
     if not here and not any((place / name).is_dir() for name in ("teachers", "teacher_cache")):
         raise KDError(
             f"the run keeps its teachers in '{outputs}', which is neither in this folder nor around the run and holds "
-            "none; give --outputs DIR"
+            "no teachers; give --outputs DIR"
         )
     return place
 
 
 def require_apart(run: Path, place: Path) -> None:
-    """Refuse to train where the run itself stands.
+    """Refuse to train in the folder of the run itself.
 
     Raises:
-        KDError: the two folders are one, or one lies in the other.
+        KDError: the folders are the same, or one is inside the other.
     """
     one, other = run.resolve(), place.resolve()
     if one == other or one in other.parents or other in one.parents:
-        raise KDError(f"expected --into apart from the run '{run}', got '{place}'; give a folder of its own")
+        raise KDError(f"expected --into apart from the run '{run}', got '{place}'; choose another folder")
 
 
 def train(config: dict[str, Any], place: Path) -> float | list[float] | None:
-    """One run of this configuration, in a folder of its own; None in a rank other than the first."""
+    """Train a run with this configuration; return its figures, or None in a rank other than 0."""
     from omegaconf import OmegaConf
 
     from kd.training import single_run
@@ -89,13 +90,14 @@ def train(config: dict[str, Any], place: Path) -> float | list[float] | None:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One thing of both runs.
+    """One line of the table: something that both runs have.
 
     Args:
         what: its name.
-        original, repeated: as printed.
-        same: whether they are equal to the last bit.
-        verdict: in words.
+        original: its value in the original run, as printed.
+        repeated: its value in the repeated run, as printed.
+        same: whether all bits are equal.
+        verdict: the difference in words.
     """
 
     what: str
@@ -106,7 +108,7 @@ class Comparison:
 
 
 def comparisons(original: RunDirectory, repeated: RunDirectory) -> Iterator[Comparison]:
-    """Weights, rows, logits and accuracies of the two."""
+    """Compare weights, rows, logits and accuracies of both runs."""
     sums = [_checksum(run.model / "model.safetensors") for run in (original, repeated)]
     same = sums[0] == sums[1]
     yield Comparison("weights, sha256", sums[0][:12], sums[1][:12], same, "same" if same else "other weights")
@@ -114,9 +116,9 @@ def comparisons(original: RunDirectory, repeated: RunDirectory) -> Iterator[Comp
     tables = [pyarrow.parquet.read_table(run.predictions_file) for run in (original, repeated)]
     for split in SPLITS:
         rows = [table.filter(pyarrow.compute.equal(table["split"], split)) for table in tables]
-        logits = [np.array(part["logits"].to_pylist(), dtype=np.float32) for part in rows]
-        labels = [np.array(part["label"].to_pylist()) for part in rows]
-        counts = [f"{len(part)} rows" for part in logits]
+        logits = [np.array(table["logits"].to_pylist(), dtype=np.float32) for table in rows]
+        labels = [np.array(table["label"].to_pylist()) for table in rows]
+        counts = [f"{len(values)} rows" for values in logits]
         if logits[0].shape != logits[1].shape or not np.array_equal(*labels):
             yield Comparison(f"{split} rows", *counts, False, "other rows: the data changed")
             continue
@@ -132,8 +134,8 @@ def comparisons(original: RunDirectory, repeated: RunDirectory) -> Iterator[Comp
 
 
 def differences(original: dict[str, Any], repeated: dict[str, Any]) -> list[str]:
-    """What of the two environments is not the same, a line each: where other bits may come from."""
-    facts = [
+    """Return the differences of both environments, one line each; they may explain different results."""
+    recorded = [
         {
             **{f"package {name}": version for name, version in (found.get("packages") or {}).items()},
             **{f"{name} rows": (found.get("data") or {}).get(name, "none")[:12] for name in ("train", *SPLITS)},
@@ -146,13 +148,13 @@ def differences(original: dict[str, Any], repeated: dict[str, Any]) -> list[str]
         }
         for found in (original, repeated)
     ]
-    names = dict.fromkeys([*facts[0], *facts[1]])  # also what only one of the two tells
-    changed = [(name, *(part.get(name) for part in facts)) for name in names]
+    names = dict.fromkeys([*recorded[0], *recorded[1]])  # also those that only one environment has
+    changed = [(name, *(values.get(name) for values in recorded)) for name in names]
     return [f"{name}: {before} -> {now}" for name, before, now in changed if before != now]
 
 
 def show(found: Iterator[Comparison], changed: list[str], console: Console) -> int:
-    """Print the comparison; returns the exit code."""
+    """Print the comparison and return the exit code."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in ("", "the run", "reproduced", ""):
         table.add_column(name, overflow="fold")
@@ -165,7 +167,7 @@ def show(found: Iterator[Comparison], changed: list[str], console: Console) -> i
     if all(line.same for line in everything):
         console.print("reproduced to the last bit")
         return 0
-    why = "see what changed since" if changed else "nothing that is recorded changed: set trainer.deterministic=true"
+    why = "see what changed since" if changed else "no recorded setting has changed: set trainer.deterministic=true"
     console.print(f"not reproduced to the last bit; {why}", markup=False, highlight=False)
     return 1
 

@@ -26,7 +26,7 @@ from kd.config.folder import configuration_folder, one_sentence
 from kd.errors import KDError, Pruned
 from kd.run import renames
 from kd.runtime import ranks
-from kd.runtime.requeue import requeue_when_told
+from kd.runtime.requeue import requeue_on_signal
 from kd.storage.paths import plain_name
 
 log = logging.getLogger(__name__)
@@ -55,8 +55,8 @@ def main(arguments: list[str]) -> int:
     if name := ranks.default_name():
         os.environ["KD_RUN"] = name  # conf/config.yaml
     try:
-        requeue_when_told()
-        with ranks.met(arguments) as arguments, mode_as_said(arguments), checked_compositions():
+        requeue_on_signal()
+        with ranks.rendezvous(arguments) as arguments, mode_as_said(arguments), checked_compositions():
             sys.argv = [before[0], *arguments]
             application = hydra.main(version_base="1.3", config_path=str(configuration_folder()), config_name="config")
             application(kept_apart(mistakes))()

@@ -59,7 +59,7 @@ def once(
         found = {place: OmegaConf.select(config, place) for place in places}
         return fingerprint({place: plain(part) for place, part in found.items()} | facts())
 
-    return memory.once(kind, key, make)
+    return memory.get_or_make(kind, key, make)
 
 
 def plain(part: Any) -> Any:

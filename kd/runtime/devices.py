@@ -1,19 +1,20 @@
-"""What a run computes on, by its configuration: how large a step is, and what cannot go together. Needs no torch."""
+"""The devices of a run according to its configuration, and the rows of an optimizer step. Needs no torch."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from omegaconf import DictConfig, OmegaConf
 
 
-class Devices(NamedTuple):
-    """What of this machine trains teachers and answers for them.
+@dataclass(frozen=True)
+class Devices:
+    """The devices of this machine that train a teacher and compute its outputs.
 
     Args:
         accelerator: as for ``lightning.Trainer``.
-        count: of them.
-        sharded: a model is cut over them, where each would hold a whole copy otherwise.
+        count: number of devices.
+        sharded: each device holds a piece of the model instead of a whole copy.
     """
 
     accelerator: str = "cpu"
@@ -22,12 +23,12 @@ class Devices(NamedTuple):
 
     @property
     def wants_gpu(self) -> bool:
-        """Whether they are GPUs where there are some."""
+        """Whether the devices are GPUs if there are any."""
         return wants_gpu(self.accelerator)
 
     @classmethod
     def of(cls, config: DictConfig) -> Devices:
-        """Those of a run."""
+        """Return the devices of a run."""
         return cls(config.trainer.accelerator, config.trainer.devices, is_sharded(config))
 
 
@@ -35,22 +36,23 @@ ONE_CPU = Devices()
 
 
 def wants_gpu(accelerator: str | None) -> bool:
-    """Whether this ``accelerator`` of ``lightning.Trainer`` takes a GPU where there is one."""
+    """Return whether this ``accelerator`` of ``lightning.Trainer`` uses a GPU if there is one."""
     return accelerator in ("auto", "gpu", "cuda")
 
 
 def is_sharded(config: DictConfig) -> bool:
-    """Whether the run cuts its models over the devices."""
+    """Return whether the run shards its models over the devices."""
     return _strategy(config).endswith("FullySharded")
 
 
 def _strategy(config: DictConfig) -> str:
-    """By name, or by the name of its class."""
+    """Return the strategy's name, or the name of its class."""
     strategy = config.trainer.strategy
-    return strategy.get("_target_", "") if OmegaConf.is_dict(strategy) else str(strategy)
+    return str(strategy.get("_target_", "") if OmegaConf.is_dict(strategy) else strategy)
 
 
 def global_batch(config: DictConfig) -> int:
-    """Rows of an optimizer step, over accumulated batches and all ranks."""
+    """Return the rows of an optimizer step, over accumulated batches and all ranks."""
     node = config.trainer
-    return config.data.batch_size * node.accumulate_grad_batches * node.devices * node.num_nodes
+    rows: int = config.data.batch_size * node.accumulate_grad_batches * node.devices * node.num_nodes
+    return rows

@@ -1,6 +1,6 @@
-"""What a process has made once for the runs that will ask for it: those that a sweep's fork server forks.
+"""Objects that a sweep's fork server makes a single time and keeps in memory for the runs that it forks.
 
-Outside `keeping` nothing is kept, so that a run reads its files anew.
+Outside `keeping` nothing is kept, so an ordinary run always reads its files.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _keeping = False
 
 @contextmanager
 def keeping() -> Iterator[None]:
-    """Keep what is made meanwhile, for this process and those that it forks."""
+    """Keep the objects that `get_or_make` makes within this context, for this process and those that it forks."""
     global _keeping
     before, _keeping = _keeping, True
     try:
@@ -26,19 +26,20 @@ def keeping() -> Iterator[None]:
         _keeping = before
 
 
-def once(kind: str, key: Callable[[], str], make: Callable[[], Made]) -> Made:
-    """What was made before for this key, or what is made now.
+def get_or_make(kind: str, key: Callable[[], str], make: Callable[[], Made]) -> Made:
+    """Return the object that was kept for this key, or make it. The caller must not change it.
 
     Args:
-        kind: of thing; keys of two kinds may be equal.
-        key: names all that decides the result; asked only where something is kept.
-        make: makes it. Whoever gets it must not change it.
+        kind: kind of object; objects of two kinds may have the same key.
+        key: returns a text that names everything that affects the object; called only if something is kept.
+        make: makes the object.
     """
     if not (_KEPT or _keeping):
         return make()
     name = (kind, key())
     if name in _KEPT:
-        return _KEPT[name]
+        kept: Made = _KEPT[name]
+        return kept
     made = make()
     if _keeping:
         _KEPT[name] = made
@@ -46,5 +47,5 @@ def once(kind: str, key: Callable[[], str], make: Callable[[], Made]) -> Made:
 
 
 def forget() -> None:
-    """Keep nothing any longer."""
+    """Drop everything that was kept."""
     _KEPT.clear()

@@ -1,9 +1,10 @@
-"""Ranks that something other than kd started, and how they meet. Needs no torch, until they do."""
+"""Ranks that torchrun or srun started, and messages between them. Imports torch only to exchange messages."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,22 +12,25 @@ from typing import Any
 
 from kd.errors import KDError
 
-JOINING, WORD = timedelta(minutes=30), timedelta(minutes=1)
-"""How long ranks wait for each other to start, and how often one that waits for a word looks whether all is well."""
+JOINING, CHECK = timedelta(minutes=30), timedelta(minutes=1)
+"""How long ranks wait for each other to start, and how often a waiting rank checks that rank 0 is still there."""
 
-HEARD = 5.0
-"""Seconds that a failing rank 0 gives the others to hear why."""
+STEPS = ("place", "train")
+"""What rank 0 sends, in this order: the directory of the run, and whether there is something to train."""
+
+STAY = 5.0
+"""Seconds for which a failing rank 0 stays, so that the others can receive the reason."""
 
 
 @dataclass(frozen=True)
 class Launch:
-    """What started the ranks of a run from outside.
+    """How this process was started as one of several ranks.
 
     Args:
         by: torchrun or srun.
-        rank: this process's number among all.
-        size: how many there are.
-        name: of the launch, the same for all its ranks and restarts; None where it has none.
+        rank: number of this process among all ranks.
+        size: number of ranks.
+        name: name of the launch, the same for all ranks and restarts; None if it has none.
     """
 
     by: str
@@ -36,35 +40,31 @@ class Launch:
 
     @classmethod
     def found(cls) -> Launch | None:
-        """As the environment tells; None where there is no sign of a launcher.
+        """Return the launch that the environment describes, None if there is none.
 
-        SLURM's rule, and Lightning's: in a job that is called bash or interactive, processes are on their own. A batch
-        script that starts kd without srun has one process, whatever the job's tasks.
+        As for SLURM and Lightning, a process of a job named bash or interactive is no rank. A batch script that starts
+        kd without srun has one process, whatever number of tasks the job has.
         """
         own = os.environ.get
         if name := own("TORCHELASTIC_RUN_ID"):
-            found = cls(
-                "torchrun", int(own("RANK", "0")), int(own("WORLD_SIZE", "1")), None if name == "none" else name
-            )
-        elif own("SLURM_NTASKS") and own("SLURM_JOB_NAME") not in ("bash", "interactive"):
-            if step := own("SLURM_STEP_ID"):
-                size, name = int(own("SLURM_NTASKS")), f"{own('SLURM_JOB_ID')}.{step}"
-                found = cls("srun", int(own("SLURM_PROCID", "0")), size, name)
-            else:
-                found = cls("srun", 0, 1, None)
-        else:
+            size = int(own("WORLD_SIZE", "1"))
+            return cls("torchrun", int(own("RANK", "0")), size, None if name == "none" else name)
+        tasks = own("SLURM_NTASKS")
+        if not tasks or own("SLURM_JOB_NAME") in ("bash", "interactive"):
             return None
-        return found
+        if step := own("SLURM_STEP_ID"):
+            return cls("srun", int(own("SLURM_PROCID", "0")), int(tasks), f"{own('SLURM_JOB_ID')}.{step}")
+        return cls("srun", 0, 1, None)
 
 
 def tasks_per_node(counts: str) -> str:
-    """How many ranks each node has, which Lightning wants to be told, however ``srun`` was.
+    """Return the number of ranks on each node of a SLURM step.
 
     Args:
-        counts: of a step's nodes, as SLURM writes them: 4, or 4(x2) for two nodes.
+        counts: the tasks of the nodes as SLURM writes them: 4, or 4(x2) for two nodes.
 
     Raises:
-        KDError: they differ.
+        KDError: the nodes have different numbers of tasks.
 
     >>> tasks_per_node("4(x2)")
     '4'
@@ -72,65 +72,84 @@ def tasks_per_node(counts: str) -> str:
     count, _, times = counts.partition("(x")
     if not (count.isdecimal() and (not times or times.rstrip(")").isdecimal())):
         raise KDError(
-            f"expected as many tasks on every node, as trainer.devices has them, found {counts or 'no'} tasks; set "
-            "srun --nodes and --ntasks-per-node"
+            f"expected the same number of tasks on every node, found {counts or 'no'} tasks; set srun --nodes, and "
+            "--ntasks-per-node to trainer.devices"
         )
     return count
 
 
-class Meeting:
-    """Words from rank 0 to the others, each heard once, in order; they outlive no process of the run.
+def quoted(text: str) -> str:
+    r"""Quote a text for Hydra's override grammar, in which a backslash is an escape only before a quote.
 
-    The store is the one through which the ranks find each other when training begins: torchrun's own, or rank 0's.
+    >>> print(quoted(r"C:\it's"))
+    'C:\it\'s'
+    """
+    escaped = re.sub(r"(\\*)('|\Z)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
+    return f"'{escaped}'"
+
+
+def set_step_variables() -> None:
+    """Set the variables by which torch finds rank 0 of a SLURM step, and Lightning the number of ranks a node."""
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+
+    os.environ["SLURM_NTASKS_PER_NODE"] = tasks_per_node(os.environ.get("SLURM_STEP_TASKS_PER_NODE", ""))
+    slurm = SLURMEnvironment()  # which refuses a step without the variable above
+    os.environ |= {"MASTER_ADDR": slurm.main_address, "MASTER_PORT": str(slurm.main_port)}
+
+
+class Rendezvous:
+    """Messages from rank 0 to the other ranks, one for each of `STEPS`.
+
+    They go through the store by which torch connects the ranks when training begins: torchrun's own, or one in rank 0.
 
     Args:
-        launch: whose ranks meet.
+        launch: the launch of which this process is a rank.
     """
 
-    def __init__(self, launch: Launch):
+    def __init__(self, launch: Launch) -> None:
         from torch.distributed import PrefixStore, rendezvous
 
         if launch.by == "srun":
-            from lightning.fabric.plugins.environments import SLURMEnvironment
+            set_step_variables()
+        store, _, _ = next(rendezvous("env://", launch.rank, launch.size, timeout=JOINING))
+        self.launch, self.store = launch, PrefixStore("kd", store)
+        self.missing = list(STEPS)
+        """What rank 0 has not sent yet."""
 
-            os.environ["SLURM_NTASKS_PER_NODE"] = tasks_per_node(os.environ.get("SLURM_STEP_TASKS_PER_NODE", ""))
-            environment = SLURMEnvironment()
-            _ = environment.main_address, environment.main_port  # which put them where torch looks
-        opened = next(rendezvous("env://", launch.rank, launch.size, timeout=JOINING))
-        self.launch, self.said, self.store = launch, 0, PrefixStore("kd", opened[0])
+    def send(self, step: str, value: Any) -> None:
+        """Send a step's value from rank 0; a second value of the same step is dropped."""
+        if step in self.missing:
+            self.missing.remove(step)
+            self.store.set(step, json.dumps({"value": value}))
 
-    def say(self, **word: Any) -> None:
-        """Rank 0: the next word."""
-        self.store.set(f"word {self.said}", json.dumps(word))
-        self.said += 1
-
-    def hear(self) -> dict[str, Any]:
-        """The others: wait for the next word.
+    def receive(self, step: str) -> Any:
+        """Wait in another rank for a step's value, and return it.
 
         Raises:
-            KDError: rank 0 failed, or is gone.
+            KDError: rank 0 has failed, or is gone.
         """
         from torch.distributed import DistNetworkError, DistStoreError
 
-        key = f"word {self.said}"
         while True:
             try:
-                self.store.wait([key], WORD)
-                word = json.loads(self.store.get(key))
+                self.store.wait([step], CHECK)
+                message = json.loads(self.store.get(step))
                 break
             except DistNetworkError as error:
-                raise KDError("rank 0 is gone, and did not say why; see what it printed") from error
-            except DistStoreError:  # the minute is over
+                raise KDError("rank 0 is gone and left no reason; see its output") from error
+            except DistStoreError:  # nothing came within CHECK
                 continue
-        self.said += 1
-        if "failed" in word:
-            self.store.add("heard", 1)
-            raise KDError(f"rank 0: {word['failed']}")
-        return word
+        if "failed" in message:
+            self.store.add("reasons received", 1)
+            raise KDError(f"rank 0: {message['failed']}")
+        return message["value"]
 
     def fail(self, reason: str) -> None:
-        """Rank 0 ends: tell the others why, and leave when they have heard it."""
-        self.say(failed=reason)
-        deadline = time.monotonic() + HEARD
-        while self.store.add("heard", 0) < self.launch.size - 1 and time.monotonic() < deadline:
+        """Send a reason in place of the missing steps, and wait a short time until all ranks have received it."""
+        if not self.missing:
+            return
+        for step in self.missing:
+            self.store.set(step, json.dumps({"failed": reason}))
+        deadline = time.monotonic() + STAY
+        while self.store.add("reasons received", 0) < self.launch.size - 1 and time.monotonic() < deadline:
             time.sleep(0.05)

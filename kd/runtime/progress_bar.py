@@ -1,4 +1,4 @@
-"""Lightning's progress bar in one line of a terminal of 80 columns, or of a log."""
+"""Lightning's progress bar, narrow enough for a terminal or a log with 80 columns."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from lightning.pytorch.callbacks import RichProgressBar
 from rich.progress import BarColumn, ProgressColumn
 
 BAR = 10
-"""Columns of the bar itself; left alone it takes 40, and the metrics break over two lines."""
+"""Columns of the bar itself; by default it takes 40, and the metrics need a second line."""
 
 
 class ProgressBar(RichProgressBar):
-    """Its options are those of ``RichProgressBar``."""
+    """A ``RichProgressBar`` with a short bar and the same options."""
 
     def configure_columns(self, trainer: lightning.Trainer) -> list[ProgressColumn]:
         columns = super().configure_columns(trainer)

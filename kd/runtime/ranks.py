@@ -1,9 +1,9 @@
-"""The processes of one run: who this one is, how they meet, and what it leaves when it fails.
+"""The processes (ranks) of one run: the rank of this process, messages between ranks, and reasons of failures.
 
-Rank 0 is the run: it locks the directory, writes it, prepares the teacher, and measures the student; the others train
-and end. On one machine rank 0 starts them itself, through Lightning, when training begins. Over several, ``torchrun``
-or ``srun`` starts ``kd train`` once for each device: the ranks meet, rank 0 says where it trains, and the others wait
-for its word, however long it fine-tunes a teacher (`kd.runtime.launch`). Needs no torch.
+Rank 0 locks and writes the run directory, prepares the teacher and measures the student; the other ranks only train.
+On one machine rank 0 starts the others itself, through Lightning, when training begins. On several machines
+``torchrun`` or ``srun`` starts ``kd train`` for each device: rank 0 sends the others the run directory, and they wait
+until it has prepared the teacher, however long that takes (`kd.runtime.launch`). Needs no torch.
 """
 
 from __future__ import annotations
@@ -18,144 +18,146 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from kd.errors import KDError
-from kd.runtime.launch import Launch, Meeting
+from kd.runtime.launch import Launch, Rendezvous, quoted
 
 STARTED_BY_KD = "KD_RANKS_OF"
-"""Set by rank 0 before it trains; the ranks that it starts find it."""
+"""Variable that rank 0 sets before it trains, so that the ranks that it starts recognise it."""
 
 OF_RANKS = (
     *("LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
     *("TORCHELASTIC_RUN_ID", "TORCHELASTIC_USE_AGENT_STORE", "SLURM_NTASKS", "SLURM_NTASKS_PER_NODE"),
     *("PL_GLOBAL_SEED", STARTED_BY_KD),
 )
-"""What a run's processes find in their environment, and the next run's must not."""
+"""Variables of a run's ranks, which must not be left for the next run."""
 
 QUIET = ("hydra/job_logging=stdout", "hydra.job_logging.root.level=WARNING")
-"""Hydra's options for a rank other than 0: it writes no log, and says what is wrong only."""
+"""Hydra's options for ranks other than 0: they write no log file and print warnings only."""
 
 PR_SET_PDEATHSIG = 1
 
-
-MEETING: Meeting | None = None
-"""That of this process, where torchrun or srun started it."""
+RENDEZVOUS: Rendezvous | None = None
+"""That of this process, within `rendezvous`; None if neither torchrun nor srun started several ranks."""
 
 
 @contextlib.contextmanager
-def met(arguments: list[str]) -> Iterator[list[str]]:
-    """Meet the other ranks of a launch from outside, where there are any.
+def rendezvous(arguments: list[str]) -> Iterator[list[str]]:
+    """Connect this process with the other ranks that torchrun or srun started, if there are any.
 
     Args:
-        arguments: of ``kd train``.
+        arguments: those of ``kd train``.
 
     Yields:
-        the arguments of this rank: those of a rank other than 0 train where rank 0 does, and leave nothing there.
+        the arguments for this rank. Ranks other than 0 get the run directory of rank 0 and write nothing there.
 
     Raises:
-        KDError: a sweep, whose jobs start their ranks themselves; or rank 0 failed.
+        KDError: the command is a sweep, whose jobs start their ranks themselves; or rank 0 has failed.
     """
-    global MEETING
+    global RENDEZVOUS
     launch = Launch.found()
     if launch is None or launch.size == 1:
         if launch:
-            forget_ranks()  # kd starts those of this process
+            forget_ranks()  # kd starts the other ranks itself
         yield [*arguments, *QUIET] if started_by_kd() else arguments
         return
     if {"-m", "--multirun"} & set(arguments):
         raise KDError(
-            f"expected one process for a sweep, found {launch.size} that {launch.by} started; start kd train -m once, "
-            "its jobs start their ranks themselves"
+            f"expected one process for a sweep, found {launch.size} that {launch.by} started; start kd train -m "
+            f"without {launch.by}, its jobs start their ranks themselves"
         )
-    MEETING = meeting = Meeting(launch)
+    RENDEZVOUS = opened = Rendezvous(launch)
     reason = "it had nothing to train"
     try:
         if launch.rank:
-            place = meeting.hear()["place"].replace("\\", "\\\\").replace("'", "\\'")
-            yield [*arguments, f"hydra.run.dir='{place}'", "hydra.output_subdir=null", *QUIET]
+            place = quoted(opened.receive("place"))
+            yield [*arguments, f"hydra.run.dir={place}", "hydra.output_subdir=null", *QUIET]
         else:
             yield arguments
     except BaseException as error:
         reason = str(error) or type(error).__name__
         raise
     finally:
-        MEETING = None
-        if launch.rank == 0 and meeting.said < 2:  # the others still wait for a word
-            meeting.fail(reason)
+        RENDEZVOUS = None
+        if launch.rank == 0:
+            opened.fail(reason)
 
 
 def default_name() -> str | None:
-    """What a run's directory is called where none is given, so that a restarted run finds it; None: by the time."""
+    """Return a name for the run directory that is the same after a restart; None: it is named after the time."""
     launch = Launch.found()
     return f"{launch.by}-{launch.name}" if launch and launch.name else None
 
 
 def started_by_kd() -> bool:
-    """Whether this is a rank that rank 0 started."""
+    """Return whether rank 0 started this process."""
     return STARTED_BY_KD in os.environ and os.environ.get("LOCAL_RANK", "0") != "0"
 
 
 def is_first() -> bool:
-    """Whether this process is rank 0, whoever started it."""
+    """Return whether this process is rank 0."""
     launch = Launch.found()
     return not started_by_kd() and (launch is None or launch.rank == 0)
 
 
 def rank() -> int:
-    """The number of this process among those of its run, 0 for the one that is the run.
+    """Return the number of this process among those of its run.
 
     Raises:
-        KDError: several processes that neither kd, torchrun nor srun started.
+        KDError: it was started as a rank, but not by kd, torchrun or srun.
     """
-    if MEETING:
-        return MEETING.launch.rank
+    if RENDEZVOUS:
+        return RENDEZVOUS.launch.rank
     number = int(os.environ.get("LOCAL_RANK", "0"))
     if number and not started_by_kd():
         raise KDError(
-            "expected one process a run, found LOCAL_RANK set by another launcher; start kd train once and set "
-            "trainer.devices, it starts its ranks itself, or use torchrun or srun"
+            "expected one process a run, found LOCAL_RANK set by another launcher; start one kd train and set "
+            "trainer.devices (it starts its ranks itself), or use torchrun or srun"
         )
     return number
 
 
 def require_size(devices: int, nodes: int) -> None:
-    """Refuse a launch that is not of the size which the Trainer expects.
+    """Refuse a launch whose number of processes is not the Trainer's.
 
     Args:
         devices: ``trainer.devices``.
         nodes: ``trainer.num_nodes``.
+
+    Raises:
+        KDError: the numbers differ, or there are several nodes and no launch.
     """
-    launch = MEETING.launch if MEETING else None
+    launch = RENDEZVOUS.launch if RENDEZVOUS else None
     if launch and launch.size != devices * nodes:
         raise KDError(
-            f"{launch.by} started {launch.size} processes, and trainer.devices={devices} on trainer.num_nodes={nodes} "
-            f"are {devices * nodes}; set them as {launch.by} has them"
+            f"expected {devices * nodes} processes for trainer.devices={devices} on trainer.num_nodes={nodes}, found "
+            f"{launch.size} that {launch.by} started; change one of the two"
         )
     if launch is None and nodes > 1:
         raise KDError(
-            f"trainer.num_nodes={nodes} wants kd train started on every node, a process for each device; use torchrun "
-            "or srun, as in docs/clusters.md"
+            f"trainer.num_nodes={nodes} needs kd train started on every node, one process for each device; use "
+            "torchrun or srun, as in docs/clusters.md"
         )
 
 
-def say_place(run: Path) -> None:
-    """Rank 0: where the others will train."""
-    if MEETING and MEETING.said == 0:
-        MEETING.say(place=str(run.absolute()))
+def send_place(run: Path) -> None:
+    """Send the run directory from rank 0 to the others."""
+    if RENDEZVOUS:
+        RENDEZVOUS.send("place", str(run.absolute()))
 
 
-def say_ready(train: bool = True) -> None:
-    """Rank 0: the teacher has answered and training begins, or (``train=False``) there is nothing to train."""
-    if MEETING and MEETING.said == 1:
-        MEETING.say(train=train)
+def send_ready(train: bool = True) -> None:
+    """Send from rank 0 that training begins, or (``train=False``) that there is nothing to train."""
+    if RENDEZVOUS:
+        RENDEZVOUS.send("train", train)
 
 
-def hear_ready() -> bool:
-    """The others: wait for `say_ready`; whether there is something to train."""
-    return MEETING.hear()["train"] if MEETING else True
+def receive_ready() -> bool:
+    """Wait in another rank for `send_ready`, and return whether there is something to train."""
+    return bool(RENDEZVOUS.receive("train")) if RENDEZVOUS else True
 
 
 @contextlib.contextmanager
 def environment(variables: Mapping[str, str | None]) -> Iterator[None]:
-    """Environment variables that hold for a while; None: that are not set for a while."""
+    """Set environment variables within a context; None removes one."""
     before = {name: os.environ.get(name) for name in variables}
     _set(variables)
     try:
@@ -173,52 +175,53 @@ def _set(variables: Mapping[str, str | None]) -> None:
 
 
 def alone() -> contextlib.AbstractContextManager[None]:
-    """Hide the other ranks from a Trainer of rank 0 that trains something by itself."""
+    """Hide the other ranks from a Trainer with which rank 0 trains something by itself, such as a teacher."""
     return environment(dict.fromkeys(OF_RANKS))
 
 
 def announce(run: Path) -> None:
-    """Say to the ranks that this process starts whose they are."""
+    """Set the variable by which the ranks that this process starts recognise it."""
     os.environ[STARTED_BY_KD] = str(run)
 
 
 def forget_ranks() -> None:
-    """After training: what Lightning leaves in the environment would make a later Trainer wait for ranks."""
+    """Remove the variables of ranks after training; Lightning leaves them, and a later Trainer would wait for ranks."""
     _set(dict.fromkeys(OF_RANKS))
 
 
 def die_with_parent(parent: int | None = None) -> None:
-    """Ask the kernel to kill this process when its parent is gone, however that ended (Linux only).
+    """Make the kernel kill this process when its parent ends, for whatever reason (Linux only).
 
     Args:
-        parent: its process id, where it may be gone already.
+        parent: the parent's process id, if the parent may have ended already.
     """
     if sys.platform != "linux":
         return
     parent = os.getppid() if parent is None else parent
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # gone before the kernel knew
+    if os.getppid() != parent:  # it ended before the call above
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def outlive_parent() -> None:
-    """Take `die_with_parent` back."""
+    """Undo `die_with_parent`."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0)
 
 
-def tell_failure(run: Path, rank: int, reason: str) -> None:
-    """Leave why a rank failed where the others, and who started them, find it."""
+def write_failure(run: Path, rank: int, reason: str) -> None:
+    """Write down why a rank failed, for the other ranks and for the sweep."""
     temporary = run / f".rank-{rank}"
     temporary.write_text(reason)
     os.replace(temporary, run / f"rank-{rank}.failed")
 
 
-def told_failure(run: Path, wait: float = 0.0) -> str | None:
-    """Why another rank failed, as a phrase; None if none did.
+def read_failure(run: Path, wait: float = 0.0) -> str | None:
+    """Return why another rank failed, None if none did.
 
     Args:
-        wait: seconds to give a rank that is about to say it.
+        run: the run directory.
+        wait: seconds to wait for a rank that is about to write it.
     """
     deadline = time.monotonic() + wait
     while True:
@@ -230,6 +233,6 @@ def told_failure(run: Path, wait: float = 0.0) -> str | None:
 
 
 def forget_failures(run: Path) -> None:
-    """Before a new start."""
+    """Remove the reasons of an earlier start."""
     for place in run.glob("rank-*.failed"):
         place.unlink()

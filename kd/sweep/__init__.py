@@ -1,14 +1,14 @@
-"""A sweep: every job a process group of its own, over slots, each run once, whatever happens to the others.
+"""A sweep: many runs from one command. Each job has its own process group, so a failed job does not stop the others.
 
-`Sweep` is what the launcher plugin of Hydra (``hydra_plugins/kd_launcher``) drives. Needs no torch: the imports of a
-job are paid by a fork server, once.
+`Sweep` is called by kd's launcher plugin for Hydra (``hydra_plugins/kd_launcher``). Needs no torch: a fork server
+imports it a single time for all jobs.
 
-    jobs.py     what each job is, where it stands, which of them are one
-    slots.py    how many run side by side, and on what
-    server.py   the process that forks them            client.py   the sweep's side of it
-    slurm.py    in their place: SLURM's queue          ray.py      a Ray cluster
-    record.py   sweep.json and the table               progress.py  done, running, failed, best, time left
-    interrupts.py  Ctrl-C, kill, a closed terminal  sweep.py   all of it together
+    jobs.py     a job, its state and its directory      slots.py     how many jobs run at the same time, on what
+    queue.py    the interface of what starts jobs       server.py    the process that forks jobs on this machine
+    client.py   the sweep's connection to that process  slurm.py, ray.py  start jobs on a cluster instead
+    record.py   sweep.json and the table                progress.py  the numbers shown while the sweep runs
+    search.py   a search with Optuna                    interrupts.py  Ctrl-C, kill, a closed terminal
+    sweep.py    all of it together
 """
 
 from kd.sweep.record import print_table as print_table

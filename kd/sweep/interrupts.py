@@ -1,64 +1,67 @@
-"""What ends a sweep before its time: Ctrl-C, ``kill``, a closed terminal."""
+"""Signals that interrupt a sweep: Ctrl-C, ``kill``, a closed terminal."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import FrameType, TracebackType
+from typing import Any
 
-WORDS = {signal.SIGINT: "Ctrl-C"}
+Handler = Callable[[int, FrameType | None], Any] | int | None
 
 
 class Interrupts:
-    """Signals that end the sweep in order, as a context: they raise where it waits and nowhere else.
+    """A context in which a signal raises only at the places where the sweep waits (`allowed`).
 
-    A signal that comes while a job's end is written down, say, is raised when the sweep next waits, or at the end of
-    the context; one that comes after it has raised is counted only.
+    A signal that arrives elsewhere, such as while the end of a job is written down, raises when the sweep waits next,
+    or at the end of the context. Further signals are only counted.
     """
 
-    def __init__(self):
-        self.sent: list[int] = []
-        """The signals that came."""
+    def __init__(self) -> None:
+        self.received: list[int] = []
+        """Numbers of the signals so far."""
         self.raising = False
-        self.before: dict[int, object] = {}
+        self.before: dict[int, Handler] = {}
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            # One that is ignored, as SIGHUP is under nohup, stays ignored.
-            kinds = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-            heard = [one for one in kinds if signal.getsignal(one) != signal.SIG_IGN]
-            self.before = {number: signal.signal(number, self._come) for number in heard}
+            # An ignored signal, such as SIGHUP under nohup, stays ignored.
+            numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+            caught = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+            self.before = {number: signal.signal(number, self._receive) for number in caught}
         return self
 
-    def __exit__(self, kind, error, trace) -> None:
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
-        if self.sent and error is None:
+        if self.received and error is None:
             raise self._error()
 
     @contextlib.contextmanager
-    def heeded(self) -> Iterator[None]:
-        """Where the sweep waits."""
+    def allowed(self) -> Iterator[None]:
+        """Let signals raise here."""
         try:
             self.raising = True
-            if self.sent:
+            if self.received:
                 raise self._error()
             yield
         finally:
             self.raising = False
 
-    def _come(self, number, frame) -> None:
-        self.sent.append(number)
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.received.append(number)
         if self.raising:
             self.raising = False
             raise self._error()
 
     def _error(self) -> BaseException:
-        return KeyboardInterrupt() if self.sent[0] == signal.SIGINT else SystemExit(128 + self.sent[0])
+        first = self.received[0]
+        return KeyboardInterrupt() if first == signal.SIGINT else SystemExit(128 + first)
 
-    def said(self, error: BaseException) -> str:
-        """What ended the sweep, in a word."""
-        if not self.sent:
+    def cause(self, error: BaseException) -> str:
+        """Return a short name of what ended the sweep."""
+        if not self.received:
             return type(error).__name__
-        return WORDS.get(self.sent[0], signal.Signals(self.sent[0]).name)
+        return "Ctrl-C" if self.received[0] == signal.SIGINT else signal.Signals(self.received[0]).name

@@ -1,4 +1,4 @@
-"""The jobs of a sweep: what each is, where it stands, and which of them are one."""
+"""The jobs of a sweep: configurations, states, directories, and which jobs are the same run."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from kd.errors import KDError
 from kd.run.directory import RunDirectory
 from kd.run.identity import identity, unread
 from kd.runtime.devices import wants_gpu
+from kd.runtime.launch import quoted
 
 SLUG = 80
 LOG = "job.log"
@@ -26,18 +28,19 @@ LOG = "job.log"
 
 @dataclass
 class Job:
-    """One point of a sweep; several points may be the same run.
+    """One point of a sweep. Several points may be the same run.
 
     Args:
-        number: in the sweeper's order.
-        overrides: as the sweeper gives them.
-        config: composed, with Hydra's own keys.
-        identity: of the run; see `kd.run.identity`.
-        directory: of the run.
+        number: its place in the sweeper's order.
+        overrides: those that the sweeper has chosen.
+        config: the composed configuration, with Hydra's own keys.
+        identity: the run's identity; see `kd.run.identity`.
+        directory: the run's directory.
         state: waiting, running, done, pruned or failed.
         reason: why it failed or was pruned.
-        attempts: how often the run was started, in earlier commands too.
-        found: it was done before this command.
+        attempts: how often the run was started, earlier commands included.
+        seconds: how long the last attempt took.
+        found: the run was done before this command.
     """
 
     number: int
@@ -57,52 +60,55 @@ class Job:
 
     @property
     def log(self) -> Path:
-        """What the job printed."""
+        """The file with the job's output."""
         return self.directory / LOG
 
     @property
     def devices(self) -> int:
-        """How many devices it trains on; those of ``auto`` are not known before it runs."""
+        """The number of devices for training; 1 for ``auto``, whose number is known only inside the run."""
         devices = OmegaConf.select(self.config, "trainer.devices")
         return devices if isinstance(devices, int) and devices > 0 else 1
 
     @property
     def on_gpu(self) -> bool:
-        """Whether it takes a GPU where there is one."""
+        """Whether the job uses a GPU if there is one."""
         return wants_gpu(OmegaConf.select(self.config, "trainer.accelerator"))
 
     @cached_property
     def task(self) -> dict[str, Any]:
-        """Its configuration without Hydra's own keys, resolved."""
-        task = OmegaConf.masked_copy(self.config, [key for key in self.config if key != "hydra"])
-        return OmegaConf.to_container(task, resolve=True, throw_on_missing=False)
+        """The configuration as plain values, without Hydra's own keys."""
+        return plain_config(self.config)
 
     @cached_property
     def reads(self) -> str:
-        """Equal for jobs that read the same rows in the same words."""
-        return json.dumps([self.task.get(part) for part in ("data", "teacher", "tokenizer", "embeddings")], default=str)
+        """A key that is equal for jobs that read the same rows with the same tokenizer and word vectors."""
+        return json.dumps([self.task.get(key) for key in ("data", "teacher", "tokenizer", "embeddings")], default=str)
 
     def name(self, root: Path) -> str:
-        """What people call it: its directory as seen from the sweep's."""
+        """Return the job's directory relative to the sweep's directory, for messages."""
         return str(self.directory.relative_to(root)) if self.directory.is_relative_to(root) else str(self.directory)
 
     def arguments(self, flags: Sequence[str]) -> list[str]:
-        """Of ``kd``, for the single run that this job is.
+        """Return the arguments of ``kd`` that start this job as a single run.
 
         Args:
-            flags: of the command line that are no overrides, such as ``--config-dir DIR``.
+            flags: the sweep's command-line options that are no overrides, such as ``--config-dir DIR``.
         """
-        given = OmegaConf.to_container(self.config.hydra.overrides.hydra)
+        given: list[str] = list(self.config.hydra.overrides.hydra)
         kept = [override for override in given if not re.match(r"\+*hydra\.(mode|run\.dir)=", override)]
         own = [override for override in self.overrides if override not in kept]
         place = ["hydra.mode=RUN", f"hydra.run.dir={quoted(str(self.directory))}"]
         return ["train", *flags, *kept, *own, *place]
 
+    def launcher_options(self) -> dict[str, Any]:
+        """Return the options of ``hydra.launcher`` for this job, as plain values."""
+        return cast(dict[str, Any], OmegaConf.to_container(self.config.hydra.launcher, resolve=True))
 
-def quoted(text: str) -> str:
-    """A value as Hydra's grammar reads it, whatever is in it."""
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+
+def plain_config(config: DictConfig) -> dict[str, Any]:
+    """Return a job's configuration as plain values, resolved and without Hydra's own keys."""
+    task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    return cast(dict[str, Any], OmegaConf.to_container(task, resolve=True, throw_on_missing=False))
 
 
 def plan(
@@ -113,20 +119,20 @@ def plan(
     known: Mapping[str, Path],
     before: Sequence[Job] = (),
 ) -> list[Job]:
-    """The jobs of a batch.
+    """Return the jobs of a batch.
 
     Args:
-        loader: Hydra's, for their configurations.
+        loader: Hydra's loader, which composes their configurations.
         master: the sweep's own configuration.
         batch: the overrides of each job.
-        first: number of the first.
-        known: directories of the sweep's runs by identity, of earlier commands too.
+        first: number of the first job.
+        known: directories of the sweep's runs by identity, earlier commands included.
         before: the command's jobs in earlier batches.
 
     Raises:
-        KDError: two runs in one directory.
+        KDError: two different runs have the same directory.
     """
-    constant = constant_keys(OmegaConf.to_container(master.hydra.overrides.task))
+    constant = constant_keys(master.hydra.overrides.task)
     jobs: list[Job] = []
     places = dict(known)
     for number, overrides in enumerate(batch, start=first):
@@ -139,44 +145,39 @@ def plan(
 
 
 def planned(config: DictConfig, overrides: list[str], number: int, constant: set[str]) -> Job:
-    """A job from its configuration."""
+    """Return the job with this configuration; keys that are constant are left out of its directory's name."""
     with read_write(config.hydra), open_dict(config.hydra):
         config.hydra.job.num = number
         config.hydra.job.id = "job"
-    HydraConfig.instance().set_config(config)  # which closes it
-    task = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
-    resolved = OmegaConf.to_container(task, resolve=True, throw_on_missing=False)
-    name, told = identity(resolved), constant | {key for key in keys_of(overrides) if is_unread(key, resolved)}
+    HydraConfig.instance().set_config(config)  # this also makes config.hydra read-only again
+    resolved = plain_config(config)
+    keys = [override.key_or_group for override in parsed(overrides)]
+    name, hidden = identity(resolved), constant | {key for key in keys if is_unread(key, resolved)}
     with read_write(config.hydra), open_dict(config.hydra):
-        config.hydra.job.id = f"{slug(overrides, told)}-{name[:8]}".lstrip("-")
+        config.hydra.job.id = f"{slug(overrides, hidden)}-{name[:8]}".lstrip("-")
     place = Path(config.hydra.sweep.dir) / str(config.hydra.sweep.subdir)
     return Job(number, overrides, config, name, place.absolute())
 
 
 def constant_keys(overrides: Iterable[str]) -> set[str]:
-    """The keys of a command line that do not vary."""
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    return {override.key_or_group for override in parsed if not override.is_sweep_override()}
+    """Return the keys of a command line that have one value only."""
+    return {override.key_or_group for override in parsed(overrides) if not override.is_sweep_override()}
 
 
-def keys_of(overrides: Iterable[str]) -> list[str]:
-    """What the overrides set."""
-    return [override.key_or_group for override in OverridesParser.create().parse_overrides(list(overrides))]
+def parsed(overrides: Iterable[str]) -> list[Override]:
+    """Parse overrides of Hydra's grammar."""
+    return OverridesParser.create().parse_overrides(list(overrides))
 
 
 def is_unread(key: str, config: Mapping[str, Any]) -> bool:
-    """Whether the run's method does not read what an override sets."""
+    """Return whether the run's method ignores what an override sets."""
     return re.split(r"[./@]", key)[0] in unread(config)
 
 
 def slug(overrides: Iterable[str], constant: set[str]) -> str:
-    """What varies, as a name for a folder: the last part of each key with its value.
-
-    Args:
-        constant: keys that the name leaves out.
-    """
+    """Return a folder name made of the last word of each key and its value, without the constant keys."""
     words = []
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
+    for override in parsed(overrides):
         key = override.key_or_group
         if key in constant or key.startswith("hydra."):
             continue
@@ -194,15 +195,15 @@ def refuse_clashes(jobs: Iterable[Job]) -> None:
     for job in jobs:
         other = owners.setdefault(job.directory, job)
         if other.identity != job.identity:
-            ours, theirs = (" ".join(part.overrides) for part in (job, other))
             raise KDError(
-                f"two different runs would stand in '{job.directory}' ({theirs}; {ours}); give hydra.sweep.subdir the "
-                "keys that vary, or leave it out: the default tells runs apart"
+                f"two different runs would have the directory '{job.directory}' ({' '.join(other.overrides)}; "
+                f"{' '.join(job.overrides)}); name the keys that vary in hydra.sweep.subdir, or leave it out: by "
+                "default each run has a directory of its own"
             )
 
 
 def known_runs(root: Path) -> dict[str, Path]:
-    """The directories of a folder's runs by their identity; of several with one identity, one that is done."""
+    """Return the directories of the runs below a folder by identity; a finished run comes before an unfinished one."""
     found: dict[str, tuple[bool, Path]] = {}
     for file in sorted(root.glob("**/status.json")):
         if "previous" in file.relative_to(root).parts:
@@ -217,8 +218,8 @@ def known_runs(root: Path) -> dict[str, Path]:
     return {name: place for name, (_, place) in found.items()}
 
 
-def facts(job: Job, root: Path) -> dict[str, Any]:
-    """A job as ``sweep.json`` holds it."""
+def entry(job: Job, root: Path) -> dict[str, Any]:
+    """Return a job's entry in ``sweep.json``."""
     return {
         "number": job.number,
         "overrides": [override for override in job.overrides if not re.match(r"\+*hydra[./]", override)],

@@ -1,4 +1,4 @@
-"""How a sweep goes: a view that is kept up to date on a terminal, a line for each event elsewhere."""
+"""The progress of a sweep: a live view on a terminal, otherwise a line for each event."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ SHOWN = 8
 
 
 class Progress:
-    """Done, running, failed, best so far, time left.
+    """Shows how many jobs are done, running and failed, the best accuracy, and the time left.
 
     Args:
-        jobs: all of the command's so far; more may join.
+        jobs: the command's jobs, a list that grows.
         root: the sweep's directory.
-        slots: how many run side by side.
+        slots: how many jobs run at the same time.
     """
 
-    def __init__(self, jobs: Sequence[Job], root: Path, slots: int):
+    def __init__(self, jobs: Sequence[Job], root: Path, slots: int) -> None:
         self.jobs, self.root, self.slots = jobs, root, slots
         self.console = Console()
         self.since: dict[int, float] = {}
@@ -40,25 +40,25 @@ class Progress:
             self.live.start()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.live:
             self.live.stop()
 
     def started(self, job: Job) -> None:
-        """A job begins."""
+        """Show that a job has started."""
         self.since[job.number] = time.monotonic()
         if not self.live:
             self._print(f"start  {job.name(self.root)}")
 
     def ended(self, job: Job) -> None:
-        """A job is done, pruned or failed."""
+        """Show that a job is done, pruned or failed."""
         self.since.pop(job.number, None)
         self._note(job)
         tail = f": {job.reason}" if job.reason else ""
         self._print(f"{job.state:6} {job.name(self.root)} in {job.seconds:.1f} s{tail} | {self.summary()}")
 
     def summary(self) -> str:
-        """One line of the whole."""
+        """Return one line about all jobs."""
         own = list({job.identity: job for job in reversed(self.jobs)}.values())  # the first of each run
         count = {state: sum(job.state == state for job in own) for state in ("done", "running", "failed", "pruned")}
         words = [f"{number} {state}" for state, number in count.items() if number or state == "done"]
@@ -70,7 +70,11 @@ class Progress:
         return ", ".join(words)
 
     def seconds_left(self, jobs: Sequence[Job]) -> float | None:
-        """From the mean of the jobs that this command ran; None before the first has ended, and after the last."""
+        """Estimate the time left from the mean time of the jobs that this command ran.
+
+        Returns:
+            None before the first job has ended, and after the last.
+        """
         ran = [job.seconds for job in jobs if job.state in ("done", "pruned") and not job.found and job.seconds]
         rest = [job for job in jobs if job.state in ("waiting", "running")]
         if not ran or not rest:
@@ -101,7 +105,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, whichever is read most easily."""
+    """Return a duration in seconds, minutes or hours, depending on its length."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,4 +1,4 @@
-"""``sweep.json``: what a sweep's last command asked for and what became of it."""
+"""``sweep.json``: the jobs of a sweep's last command and their results."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from rich.table import Table
 from kd.errors import KDError
 from kd.run.directory import RunDirectory
 from kd.storage.files import read_json, write_json
-from kd.sweep.jobs import Job, facts
+from kd.sweep.jobs import Job, entry
 
 FORMAT = 1
 FILE = "sweep.json"
 
 
 class Record:
-    """The file, written whole whenever something changes.
+    """Writes the file anew whenever a job changes.
 
     Args:
         root: the sweep's directory.
-        command: as given.
+        command: the command line.
     """
 
-    def __init__(self, root: Path, command: list[str]):
+    def __init__(self, root: Path, command: list[str]) -> None:
         self.root, self.command, self.started = root, command, now()
         self.attempts: dict[str, int] = {}
         for job in read(root).get("jobs", []):
@@ -34,24 +34,28 @@ class Record:
         self.jobs: list[Job] = []
 
     def write(self, finished: bool = False) -> None:
-        """Replace the file."""
+        """Write the file.
+
+        Args:
+            finished: the sweep is over.
+        """
         content = {
             "format": FORMAT,
             "command": self.command,
             "started": self.started,
             "finished": now() if finished else None,
-            "jobs": [facts(job, self.root) for job in self.jobs],
+            "jobs": [entry(job, self.root) for job in self.jobs],
         }
         write_json(self.root / FILE, content)
 
 
 def now() -> str:
-    """The time, as it stands in the files of a run."""
+    """Return the time in the format that the files of a run use."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 def read(root: Path) -> dict[str, Any]:
-    """What the file holds; empty where there is none that can be read."""
+    """Read the file; return an empty dict if it is missing, damaged or of another format."""
     try:
         found = read_json(root / FILE)
     except KDError:
@@ -60,16 +64,16 @@ def read(root: Path) -> dict[str, Any]:
 
 
 def print_table(root: Path) -> None:
-    """The runs of the last command, each with what became of it; a reason in full below the table."""
+    """Print the runs of the last command with their states, and the reasons of failures below the table."""
     jobs = read(root).get("jobs", [])
     if not jobs:
         return
     console = Console(soft_wrap=True)
-    if not console.is_terminal:  # names are to be copied from a log
+    if not console.is_terminal:  # names in a log must be whole, so that they can be copied
         console.width = max(80, 40 + max(len(job["directory"]) for job in jobs))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name, side in (("", "right"), ("job", "left"), ("state", "left"), ("val %", "right"), ("s", "right")):
-        table.add_column(name, justify=side, overflow="fold")
+    for name in ("", "job", "state", "val %", "s"):
+        table.add_column(name, justify="left" if name in ("job", "state") else "right", overflow="fold")
     shown: dict[str, int] = {}
     for job in jobs:
         first = shown.setdefault(job["identity"], job["number"])
@@ -90,8 +94,9 @@ def print_table(root: Path) -> None:
 
 
 def accuracy(run: RunDirectory) -> float | None:
-    """On validation; None where the run does not say."""
+    """Return a run's validation accuracy; None if its files do not hold it."""
     try:
-        return run.objective("accuracy")
+        found = run.objective("accuracy")
+        return found if isinstance(found, float) else None
     except (KDError, KeyError, TypeError, ValueError):
         return None

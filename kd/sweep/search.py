@@ -1,43 +1,44 @@
-"""A search of Optuna over runs: what is searched, what became of the trials, and how a study goes on.
+"""A search with Optuna over runs: the search space, the results of the trials, and how a study is resumed.
 
-The trials' states are kept in ``study.journal`` in the sweep's folder, a file that several processes may write: the
-sweep, and the jobs that report how they go (`kd.training.pruning`). Optuna is imported where it is used.
+The states of the trials are in ``study.journal`` in the sweep's folder. Several processes may write this file: the
+sweep, and the jobs that report their accuracies (`kd.training.pruning`). Optuna is imported where it is used.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from kd.errors import KDError, Pruned
 from kd.run.identity import NO_DIFFERENCE
+from kd.runtime.launch import quoted
 from kd.storage.files import write_text
-from kd.sweep.jobs import quoted
+from kd.sweep.jobs import parsed
 
 TRIAL = "KD_OPTUNA_TRIAL"
-"""In the environment of a job: the file with the study, its name, and the trial's id, joined by ``|``."""
+"""A variable of a job's environment: the study's file, its name, and the trial's id, joined by ``|``."""
 
 JOURNAL = "study.journal"
 RESULTS = "optimization_results.yaml"
 UP = ("accuracy", "macro_f1")
-"""Objectives that are better the larger they are."""
+"""Objectives of which a larger value is better."""
 
 AGAIN = "retry_of"
+"""Attribute of a trial: the number of the failed trial that it repeats."""
 
 
 @dataclass(frozen=True)
 class Space:
-    """What a search varies, and what it leaves as it is.
+    """What a search varies and what it keeps constant.
 
     Args:
-        distributions: Optuna's, by the key of an override.
+        distributions: Optuna's distributions, by the key of an override.
         fixed: the other overrides.
     """
 
@@ -46,12 +47,14 @@ class Space:
 
     @classmethod
     def of(cls, overrides: Sequence[str]) -> Space:
-        """From overrides in Hydra's grammar; of several of one key the last counts."""
-        found = {
-            override.get_key_element(): override for override in OverridesParser.create().parse_overrides(overrides)
-        }
+        """Return the space of overrides in Hydra's grammar; the last override of a key counts.
+
+        Raises:
+            KDError: no key has several values.
+        """
+        found = {override.get_key_element(): override for override in parsed(overrides)}
         searched = {key: override for key, override in found.items() if override.is_sweep_override()}
-        fixed = [override.input_line for key, override in found.items() if key not in searched]
+        fixed = [str(override.input_line) for key, override in found.items() if key not in searched]
         if not searched:
             raise KDError(
                 "hydra/sweeper=optuna searches nothing: give a key several values, as in "
@@ -61,35 +64,39 @@ class Space:
 
 
 def distribution(override: Override) -> Any:
-    """What Optuna draws from: choices as Hydra writes them, whole or real numbers with or without a step."""
+    """Return Optuna's distribution for an override: choices, or numbers with or without a step."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     value = override.value()
     if isinstance(value, IntervalSweep):
         whole = isinstance(value.start, int) and isinstance(value.end, int)
-        kind = IntDistribution if whole else FloatDistribution
+        kind: Any = IntDistribution if whole else FloatDistribution
         return kind(value.start, value.end, log="log" in value.tags)
     if isinstance(value, RangeSweep) and not value.shuffle:
-        values = sorted(override.sweep_iterator())
+        values: list[Any] = sorted(cast(Iterator[float], override.sweep_iterator()))
         if len(values) > 1 and all(isinstance(one, int) for one in values):
             return IntDistribution(values[0], values[-1], step=values[1] - values[0])
         if len(values) > 1:
-            return FloatDistribution(float(values[0]), float(values[-1]), step=float(abs(value.step)))
+            return FloatDistribution(float(values[0]), float(values[-1]), step=abs(float(value.step)))
     return CategoricalDistribution(list(override.sweep_string_iterator()))
 
 
 @dataclass
 class Search:
-    """A study and the loop that feeds it.
+    """A study, and the loop that runs its trials.
 
     Args:
         root: the sweep's folder.
-        name: of the study.
-        objectives: names of what is compared; see `kd.run.directory.OBJECTIVES`.
-        space: what is searched.
-        sampler: Optuna's.
-        n_trials: how many the study shall have in all, those of earlier commands too.
-        batch: how many run side by side.
+        name: the study's name.
+        objectives: names of the figures to compare; see `kd.run.directory.OBJECTIVES`.
+        space: the search space.
+        sampler: Optuna's sampler.
+        n_trials: total number of trials in the study, those of earlier commands included.
+        batch: number of trials that run at the same time.
+        failed_now: numbers of the trials that failed in this command.
+
+    Raises:
+        KDError: the study in the folder has other objectives or other fixed overrides.
     """
 
     root: Path
@@ -101,29 +108,29 @@ class Search:
     batch: int
     failed_now: set[int] = field(default_factory=set)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        directions = ["maximize" if name in UP else "minimize" for name in self.objectives]
+        up, down = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
         self.study = optuna.create_study(
             study_name=self.name,
             storage=open_storage(self.root / JOURNAL),
             sampler=self.sampler,
-            directions=directions,
+            directions=[up if name in UP else down for name in self.objectives],
             load_if_exists=True,
         )
         self._refuse_another_search()
 
     def run(self, launch: Callable[[list[list[str]], int], Sequence[Any]]) -> None:
-        """Ask, launch and tell until there are enough trials.
+        """Run trials until there are enough.
 
         Args:
-            launch: given the overrides of several jobs and the number of the first, their results: figures, or the
-                exception that says why there are none.
+            launch: (overrides of several jobs, number of the first job) -> their results. A result is one figure,
+                several, or an exception if the job has none.
 
         Raises:
-            KDError: the space is another than the study's.
+            KDError: the study in the folder has another search space.
         """
         from optuna.trial import TrialState
 
@@ -145,7 +152,7 @@ class Search:
             return self.study.ask(fixed_distributions=self.space.distributions).number
         except ValueError as error:
             raise KDError(
-                f"the search space is not that of the study in '{self.root}' ({error}); give the search another name: "
+                f"the study in '{self.root}' has another search space ({error}); give the search another name: "
                 "sweep=NAME"
             ) from error
 
@@ -168,7 +175,7 @@ class Search:
             self.study.tell(number, values)
 
     def _count(self) -> int:
-        """Trials that have an end; those that failed before this command are tried again instead."""
+        """Count the trials that are over. Those that failed in earlier commands do not count: they are repeated."""
         from optuna.trial import TrialState
 
         ended = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -188,13 +195,16 @@ class Search:
         for key, value in mine.items():
             if key in known and known[key] != value:
                 raise KDError(
-                    f"the study in '{self.root}' is of other runs: {key} {known[key]}, now {value}; results of both do "
-                    "not compare, so give the search another name: sweep=NAME"
+                    f"expected the study's {key} {known[key]} in '{self.root}', got {value}; results of both cannot be "
+                    "compared, so give the search another name: sweep=NAME"
                 )
             self.study.set_user_attr(key, value)
 
     def _write_results(self) -> None:
-        """The best trial, or those of several objectives that no other beats, as Hydra's own plugin writes them."""
+        """Print and write the best trial, or the Pareto front of several objectives.
+
+        The file has the format of Hydra's own Optuna plugin.
+        """
         from optuna.trial import TrialState
 
         complete = [trial for trial in self.study.trials if trial.state == TrialState.COMPLETE]
@@ -202,40 +212,40 @@ class Search:
             return
         if len(self.objectives) == 1:
             best = self.study.best_trial
-            found = {"name": "optuna", "best_params": best.params, "best_value": best.value}
-            print(f"best of {len(complete)} trials: {self.objectives[0]} {best.value:.4g} with {said(best.params)}")
+            found: dict[str, Any] = {"name": "optuna", "best_params": best.params, "best_value": best.value}
+            print(f"best of {len(complete)} trials: {self.objectives[0]} {best.value:.4g} with {written(best.params)}")
         else:
             front = self.study.best_trials
             found = {"name": "optuna", "solutions": [{"params": one.params, "values": one.values} for one in front]}
-            print(f"{len(front)} of {len(complete)} trials are beaten by no other:")
+            print(f"Pareto front, {len(front)} of {len(complete)} trials:")
             for one in front:
                 figures = zip(self.objectives, one.values, strict=True)
-                print(f"  {', '.join(f'{name} {value:.4g}' for name, value in figures)} with {said(one.params)}")
+                print(f"  {', '.join(f'{name} {value:.4g}' for name, value in figures)} with {written(one.params)}")
         write_text(self.root / RESULTS, yaml.safe_dump(found, sort_keys=False))
 
 
 def plain(value: Any) -> Any:
-    """A drawn value as a user would write it: 0.7, where the steps of a range have made 0.7000000000000001 of it."""
+    """Round a value that Optuna has drawn to 12 digits: 0.7000000000000001 becomes 0.7."""
     return float(f"{value:.12g}") if isinstance(value, float) else value
 
 
-def said(params: dict[str, Any]) -> str:
-    """Parameters as on the command line."""
+def written(params: dict[str, Any]) -> str:
+    """Return parameters as they are written on the command line."""
     return " ".join(
         f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in params.items()
     )
 
 
 def comparable(overrides: Sequence[str]) -> list[str]:
-    """Those that decide what a run gives."""
+    """Return the overrides that affect a run's result, sorted."""
     return sorted(one for one in overrides if not one.lstrip("+~").split("=")[0].startswith(NO_DIFFERENCE))
 
 
 def open_storage(file: Path) -> Any:
-    """The storage of studies in a file, which several processes may open.
+    """Open a file as a storage of studies; several processes may open it.
 
     Raises:
-        KDError: without Optuna.
+        KDError: Optuna is not installed.
     """
     try:
         from optuna.storages import JournalStorage

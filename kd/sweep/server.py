@@ -1,18 +1,17 @@
-"""The fork server of a sweep: pays the imports once, then forks a process for each job.
+"""The fork server of a sweep: imports everything a single time, then forks a process for each job.
 
-It reads requests from a socket, one JSON object a line, and answers in the same way:
+It reads requests from a socket, one JSON object a line, and writes events in the same way:
 
     {"start": 3, "arguments": [...], "log": "...", "environment": {...}, "threads": 1}
-    {"warm": "module:function", "with": {...}}          call it here, for what it leaves in memory to all jobs
+    {"warm": "module:function", "with": {...}}          call it here, so that later jobs find its results in memory
     {"stop": 3, "signal": 9}                            signal 9 ends the job's whole group, others its first process
-    <- {"ready": true}                                  the imports are paid
     <- {"started": 3, "pid": 4711}
     <- {"ended": 3, "code": 0}                          the exit code; minus the signal for a job that was killed
 
-It is one thread (where it reads Arrow files Arrow keeps some of its own, which mind forks) and has never touched CUDA,
-or its children could use neither. Each job is a session of its own, so that what it starts (DDP ranks, loaders) ends
-with it. When the other end of the socket closes, because the sweep is over or was killed, it kills every job and ends.
-Should it be killed itself, the kernel kills the jobs.
+It has one thread (and those of Arrow, which allow forks) and never uses CUDA: its children could use neither after a
+fork. Each job has a session of its own, so that what it starts (DDP ranks, data loaders) ends with it. When the other
+end of the socket closes, because the sweep is over or was killed, the server kills every job and ends. If the server
+itself is killed, the kernel kills the jobs.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ import contextlib
 import ctypes
 import importlib
 import importlib.util
+import io
 import json
 import os
 import select
@@ -38,13 +38,13 @@ from kd.runtime.ranks import die_with_parent, environment, forget_ranks, outlive
 
 PR_SET_CHILD_SUBREAPER = 36
 PARENT, GROUP = 1, 2
-"""Fields of ``/proc/PID/stat`` after the name: its parent, its process group."""
-ATTENTION = 0.2
-"""Seconds between two looks at the sweep while something is warmed up."""
+"""Fields of ``/proc/PID/stat`` after the name: the process's parent and its process group."""
+POLL = 0.2
+"""Seconds between two looks at the socket and the jobs during a `warm` request."""
 BEFORE_IMPORTS = {
     "OMP_NUM_THREADS": "1",  # no worker thread may exist before a fork
     "OPENBLAS_NUM_THREADS": "1",
-    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # whether there is a GPU is asked without touching it
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # torch looks for a GPU without starting CUDA
 }
 
 
@@ -52,7 +52,7 @@ def main(descriptor: int, entry: str, preload: list[str]) -> None:
     """Serve until the other end of the socket is closed.
 
     Args:
-        descriptor: of the socket.
+        descriptor: file descriptor of the socket.
         entry: ``module:function`` that a job calls with its arguments.
         preload: modules to import before the first fork.
     """
@@ -63,19 +63,20 @@ def main(descriptor: int, entry: str, preload: list[str]) -> None:
             importlib.import_module(module)
     adopt_orphans()
     Server(socket.socket(fileno=descriptor), function).serve()
-    os._exit(0)  # there is nothing to put in order, and taking down what was imported takes a second
+    os._exit(0)  # nothing needs to be closed, and an ordinary exit takes a second
 
 
-def load(entry: str) -> Callable[[list[str]], int]:
-    """The function that ``module:function`` names."""
+def load(entry: str) -> Callable[..., Any]:
+    """Import the function that ``module:function`` names."""
     module, _, name = entry.partition(":")
-    return getattr(importlib.import_module(module), name)
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
 
 
 def adopt_orphans() -> None:
-    """What is left by a process below this one becomes its child, whatever session it is in (Linux).
+    """Make this process the parent of orphans of its descendants, whatever session they are in (Linux).
 
-    Jobs do so too: what the server adopts is of a job that has ended.
+    Each job does so too, so an orphan that reaches the server comes from a job that has ended.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -83,7 +84,15 @@ def adopt_orphans() -> None:
 
 @dataclass
 class Server:
-    """Jobs by process id, and the socket that asks for them."""
+    """Forks the jobs that are requested through a socket.
+
+    Args:
+        connection: the socket.
+        function: what a job calls with its arguments; it returns the exit code.
+        jobs: numbers of the running jobs, by process id.
+        unread: the beginning of a request whose end was not received yet.
+        requests: those that were received and wait.
+    """
 
     connection: socket.socket
     function: Callable[[list[str]], int]
@@ -92,7 +101,7 @@ class Server:
     requests: list[dict[str, Any]] = field(default_factory=list)
 
     def serve(self) -> None:
-        """Until the sweep is over."""
+        """Obey requests until the sweep is over."""
         wakeup, woken = os.pipe()
         for end in (wakeup, woken):
             os.set_blocking(end, False)
@@ -100,9 +109,9 @@ class Server:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         self.wakeup = (wakeup, woken)
         try:
-            self.say(ready=True)
             while True:
-                ready, _, _ = select.select([self.connection, wakeup], [], [])
+                sources: list[Any] = [self.connection, wakeup]
+                ready, _, _ = select.select(sources, [], [])
                 if wakeup in ready:
                     with contextlib.suppress(BlockingIOError):
                         os.read(wakeup, 4096)
@@ -117,38 +126,38 @@ class Server:
             self.end_all()
 
     def end_all(self) -> None:
-        """Kill every job, and all that they have started."""
+        """Kill every job with all processes that it started."""
         for pid in self.jobs:
             end_group(pid)
         self.end_orphans(jobs=())
 
-    def say(self, **message: Any) -> None:
-        """One line to the other end."""
-        self.connection.sendall(json.dumps(message).encode() + b"\n")
+    def send(self, **event: Any) -> None:
+        """Send one event."""
+        self.connection.sendall(json.dumps(event).encode() + b"\n")
 
     def read(self) -> bool:
-        """Take in what is asked; False when the other end is closed."""
+        """Receive requests; return False when the other end is closed."""
         found = self.connection.recv(1 << 16)
         *lines, self.unread = (self.unread + found).split(b"\n")
         self.requests += [json.loads(line) for line in lines]
         return bool(found)
 
     def obey(self, request: dict[str, Any]) -> None:
-        """Do what is asked."""
+        """Do what a request says."""
         if "start" in request:
             self.start(request)
         elif "warm" in request:
-            # Whatever goes wrong here, a job that needs it says so.
-            with self.attentive(), contextlib.suppress(Exception):
+            # An error is not reported here: the job that needs the result meets it again and reports it.
+            with self.polling(), contextlib.suppress(Exception):
                 load(request["warm"])(request["with"])
         else:
             self.stop(request["stop"], request["signal"])
 
     @contextlib.contextmanager
-    def attentive(self) -> Iterator[None]:
-        """What takes long: meanwhile jobs end and are stopped as ever, and the end of the sweep ends it."""
+    def polling(self) -> Iterator[None]:
+        """Report ends and obey stop requests during a long call, which ends with the sweep."""
 
-        def attend(*_: Any) -> None:
+        def poll(*_: Any) -> None:
             try:
                 self.reap()
                 open_ = not select.select([self.connection], [], [], 0)[0] or self.read()
@@ -160,11 +169,11 @@ class Server:
             if not open_:
                 self.end_all()
                 os._exit(0)
-            signal.setitimer(signal.ITIMER_REAL, ATTENTION)  # not before: ending a large job takes longer
+            signal.setitimer(signal.ITIMER_REAL, POLL)  # only now, since ending a large job may take longer than POLL
 
-        signal.signal(signal.SIGALRM, attend)
+        signal.signal(signal.SIGALRM, poll)
         signal.siginterrupt(signal.SIGALRM, False)
-        signal.setitimer(signal.ITIMER_REAL, ATTENTION)
+        signal.setitimer(signal.ITIMER_REAL, POLL)
         try:
             yield
         finally:
@@ -173,7 +182,7 @@ class Server:
 
     def start(self, request: dict[str, Any]) -> None:
         """Fork a job."""
-        outlive_parent()  # there is something to end first
+        outlive_parent()  # when the sweep is killed, the server must live on to kill its jobs
         sys.stdout.flush()
         sys.stderr.flush()
         parent = os.getpid()
@@ -181,10 +190,10 @@ class Server:
         if pid == 0:
             run_job(self, request, parent)
         self.jobs[pid] = request["start"]
-        self.say(started=request["start"], pid=pid)
+        self.send(started=request["start"], pid=pid)
 
     def stop(self, job: int, number: int) -> None:
-        """Signal a job that may have ended meanwhile; one that was to be started is not."""
+        """Send a signal to a job, which may have ended already; drop a job that was not started yet."""
         self.requests = [request for request in self.requests if request.get("start") != job]
         for pid, name in self.jobs.items():
             if name == job and number == signal.SIGKILL:
@@ -193,23 +202,23 @@ class Server:
                 os.kill(pid, number)
 
     def reap(self) -> None:
-        """Report the jobs that have ended, after what they have left is ended too."""
+        """Report the jobs that have ended, and kill what they left behind before that."""
         for pid in list(self.jobs):
             ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if ended is not None:
-                end_group(pid)  # while the job's number is still its own
+                end_group(pid)  # before waitpid: afterwards another process may get this id
                 _, status = os.waitpid(pid, 0)
                 job = self.jobs.pop(pid)
                 self.end_orphans(self.jobs)
-                self.say(ended=job, code=os.waitstatus_to_exitcode(status))
+                self.send(ended=job, code=os.waitstatus_to_exitcode(status))
         with contextlib.suppress(ChildProcessError):
             while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
                 if found.si_pid in self.jobs:
-                    return  # reported next time
+                    return  # the next call reports it
                 os.waitpid(found.si_pid, 0)
 
     def end_orphans(self, jobs: Iterable[int]) -> None:
-        """Kill what jobs that have ended left in sessions of their own; what those have started comes here in turn."""
+        """Kill processes that ended jobs left in other sessions. Their children become orphans and are killed next."""
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline and (left := set(running(PARENT, os.getpid())) - set(jobs)):
             for pid in left:
@@ -219,16 +228,16 @@ class Server:
 
 
 def end_group(pid: int) -> None:
-    """Kill what is left of a job's process group, and wait until nothing of it runs."""
+    """Kill what is left of a job's process group, and wait until none of its processes runs."""
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
         try:
             os.killpg(pid, signal.SIGKILL)
-        except ProcessLookupError:  # not yet a group of its own, or no longer there
+        except ProcessLookupError:  # it has no group of its own yet, or is gone
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
             return
-        except PermissionError:  # macOS says so of zombies
+        except PermissionError:  # macOS raises this for zombies
             return
         if not running(GROUP, pid):
             return
@@ -236,19 +245,19 @@ def end_group(pid: int) -> None:
 
 
 def running(field: int, value: int) -> list[int]:
-    """The processes with this value in a field of ``/proc/PID/stat`` that still run (elsewhere none are seen)."""
+    """Return the running processes with this value in a field of ``/proc/PID/stat``; none without ``/proc``."""
     found = []
     for name in os.listdir("/proc") if os.path.isdir("/proc/self") else []:
         if name.isdigit():
             with contextlib.suppress(OSError), open(f"/proc/{name}/stat") as file:
-                facts = file.read().rpartition(")")[2].split()
-                if int(facts[field]) == value and facts[0] not in "ZX":
+                fields = file.read().rpartition(")")[2].split()
+                if int(fields[field]) == value and fields[0] not in "ZX":
                     found.append(int(name))
     return found
 
 
 def run_job(server: Server, request: dict[str, Any], parent: int) -> None:
-    """What the child of a fork does; it never returns."""
+    """Run a job in the child of a fork. This never returns."""
     code = 70
     try:
         os.setsid()
@@ -265,7 +274,7 @@ def run_job(server: Server, request: dict[str, Any], parent: int) -> None:
         os.environ.update(request["environment"])
         set_threads(request["threads"])
         arguments = request["arguments"]
-        # Ranks of the job are started as this process appears to have been started.
+        # Lightning starts the job's ranks with this command line and this main module.
         sys.argv = ["kd", *arguments]
         sys.modules["__main__"].__spec__ = importlib.util.find_spec("kd.__main__")
         code = server.function(arguments)
@@ -276,14 +285,14 @@ def run_job(server: Server, request: dict[str, Any], parent: int) -> None:
         code = 1
     finally:
         with contextlib.suppress(Exception):
-            atexit._run_exitfuncs()  # loggers may have something left to send
+            atexit._run_exitfuncs()  # loggers may still hold lines
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
 
 
 def redirect(log: str) -> None:
-    """What the job and all that it starts print goes to its log; it has no input."""
+    """Append the output of this process and its children to a log; give them no input."""
     os.makedirs(os.path.dirname(log), exist_ok=True)
     target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -292,11 +301,12 @@ def redirect(log: str) -> None:
     os.close(target)
     os.close(nothing)
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True)  # a killed job's last words
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)  # so that the log has the last lines of a killed job
 
 
 def set_threads(number: int) -> None:
-    """The job's share of the processors; its ranks and loaders read it from the environment."""
+    """Set the job's number of CPU threads; its ranks and data loaders read it from the environment."""
     os.environ["OMP_NUM_THREADS"] = str(number)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(number)

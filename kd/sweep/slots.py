@@ -1,4 +1,4 @@
-"""Slots: how many jobs run side by side, and what each may compute on."""
+"""Slots: how many jobs run at the same time, and which GPUs and CPU threads each may use."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ class Slot:
     """A place for one job at a time.
 
     Args:
-        gpus: what it may see, as ``CUDA_VISIBLE_DEVICES`` names them; empty for a slot of CPU threads.
-        threads: of the CPU.
+        gpus: names as in ``CUDA_VISIBLE_DEVICES``; empty for a slot without a GPU.
+        threads: number of CPU threads.
     """
 
     gpus: tuple[str, ...]
     threads: int
 
     def environment(self) -> dict[str, str]:
-        """What a job in this slot finds."""
+        """Return the environment variables of a job in this slot."""
         return {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)} if self.gpus else {}
 
     def threads_for(self, job: Job) -> int:
-        """Of each of the job's ranks."""
+        """Return the number of CPU threads for each rank of a job."""
         return max(1, self.threads // job.devices)
 
 
 def slots_for(jobs: Iterable[Job], asked: int | None, gpus: list[str], cores: int) -> list[Slot]:
-    """The machine's GPUs and cores, shared out.
+    """Divide the machine's GPUs and cores into slots.
 
     Args:
-        asked: how many; None: a slot for each set of GPUs that a job needs, or one where jobs compute on the CPU:
-            torch uses all cores for a job, and two jobs with half of them each are seldom faster than one after the
-            other.
-        gpus: that there are.
-        cores: that there are.
+        jobs: those that will run.
+        asked: number of slots; None: as many as there are GPUs for, or one if the jobs use the CPU. torch uses all
+            cores for a job, and two jobs with half of the cores each are seldom faster than one after the other.
+        gpus: the machine's GPUs.
+        cores: the machine's number of cores.
 
     Raises:
-        KDError: a job that wants more GPUs than its slot has.
+        KDError: a job needs more GPUs than its slot has.
     """
     jobs = list(jobs)
     needed = max((job.devices for job in jobs if job.on_gpu), default=0) if gpus else 0
@@ -52,7 +52,8 @@ def slots_for(jobs: Iterable[Job], asked: int | None, gpus: list[str], cores: in
     threads = max(1, cores // count)
     if not needed:
         return [Slot((), threads)] * count
-    if len(gpus) < count:  # some share one
+    shares: list[tuple[str, ...]]
+    if len(gpus) < count:  # several slots use the same GPU
         shares = [(gpus[number % len(gpus)],) for number in range(count)]
     else:
         shares = [
@@ -60,14 +61,14 @@ def slots_for(jobs: Iterable[Job], asked: int | None, gpus: list[str], cores: in
         ]
     if min(map(len, shares)) < needed:
         raise KDError(
-            f"a job wants trainer.devices={needed}, and of {len(gpus)} GPUs in {count} slots one has "
-            f"{min(map(len, shares))}; set hydra.launcher.slots={max(1, len(gpus) // needed)}"
+            f"a job needs trainer.devices={needed}, but {len(gpus)} GPUs in {count} slots leave "
+            f"{min(map(len, shares))} for one of them; set hydra.launcher.slots={max(1, len(gpus) // needed)}"
         )
     return [Slot(share, threads) for share in shares]
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them; CUDA itself is not touched."""
+    """Return the GPUs that this process may use, named as in ``CUDA_VISIBLE_DEVICES``, without starting CUDA."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1", "NoDevFiles")]
@@ -79,5 +80,5 @@ def visible_gpus() -> list[str]:
 
 
 def usable_cores() -> int:
-    """The cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

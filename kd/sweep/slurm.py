@@ -1,9 +1,9 @@
-"""A sweep's jobs in SLURM's queue, through submitit: each batch an array, each job what it would be on this machine.
+"""Run a sweep's jobs in SLURM's queue, through submitit. Each batch of jobs is one array.
 
-It stands in the place of the fork server (`kd.sweep.client`), so that the sweep is the same: jobs have an identity and
-a directory, what is done is found, what failed is tried again, and the record, the table and the report come from it.
-The job's process is ``kd train`` on the job's own overrides, once for each rank. What became of it says its directory;
-the queue (``squeue``, so that no accounting is needed) says only whether it still runs.
+Apart from where its jobs run, the sweep is the same as with the fork server (`kd.sweep.client`): finished jobs are
+found, failed jobs are tried again, and record, table and report are made in the same way. SLURM starts ``kd train``
+with the job's overrides, one process a rank. The result of a job is read from its directory. The queue is only asked
+whether the job still runs, and only with ``squeue``, which needs no accounting database.
 """
 
 from __future__ import annotations
@@ -18,20 +18,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from kd.errors import KDError
 from kd.sweep.jobs import Job
+from kd.sweep.queue import Ended, Queue, Started
 from kd.sweep.server import load, redirect, set_threads
 
 log = logging.getLogger(__name__)
 
 ENTRY = "kd.cli:main"
 POLL = 5.0
-"""Seconds between two looks at the queue."""
+"""Seconds between two calls of ``squeue``."""
 
 NUMBER = ".slurm"
-"""In a job's directory: its number in the queue, by which a later command finds it there."""
+"""File in a job's directory: its SLURM job id, so that a later command finds the job in the queue."""
 
 ENDED = frozenset(
     [
@@ -43,71 +42,61 @@ OPTIONS = ("timeout_min", "nodes", "tasks_per_node", "cpus_per_task", "gpus_per_
 OF_SLURM = ("partition", "signal_delay_s", "array_parallelism", "setup", "additional_parameters")
 
 
-class SlurmQueue:
-    """Submits jobs, and hears of their ends.
+class SlurmQueue(Queue):
+    """Submits jobs to SLURM.
 
     Args:
         place: the sweep's directory.
-        jobs: the sweep's, in which those are found that are started by their number.
+        jobs: the sweep's jobs, a list that grows.
 
     Raises:
-        KDError: there is no submitit, or no SLURM.
+        KDError: submitit is not installed.
     """
 
-    def __init__(self, place: Path, jobs: Sequence[Job]):
+    def __init__(self, place: Path, jobs: Sequence[Job]) -> None:
         try:
             import submitit  # noqa: F401
         except ModuleNotFoundError as error:
             raise KDError("hydra/launcher=slurm needs submitit; pip install 'kd[slurm]'") from error
         self.place, self.jobs = place, jobs
         self.todo: list[tuple[Job, list[str]]] = []
-        self.running: dict[int, str] = {}
-        self.seen: set[int] = set()
+        self.submitted: dict[int, str] = {}
+        """SLURM's job ids, by job number."""
+        self.running: set[int] = set()
         self.stopping: list[str] = []
-        self.news: list[dict[str, Any]] = []
+        self.unread: list[Started | Ended] = []
 
-    def warm(self, *_: Any) -> None:
-        """Nothing: each job is a process that reads for itself."""
-
-    def start(self, job: int, arguments: list[str], *_: Any) -> None:
-        """Ask for a job; it is submitted together with those that are asked for before the next `wait`."""
+    def start(self, job: int, arguments: list[str], log: Path, environment: Mapping[str, str], threads: int) -> None:
+        """Keep a job for the next `wait`, which submits all jobs that were kept as one array."""
         self.todo.append((next(one for one in self.jobs if one.number == job), arguments))
 
     def wait(self, timeout: float) -> None:
-        """Until there is something to be heard, at most so many seconds."""
         if self.todo:
             self._submit()
         if self.stopping:
             self._cancel()
         deadline = time.monotonic() + timeout
         while True:
-            for message in self._news():
-                self.news.append(message)
-            if self.news or time.monotonic() >= deadline:
+            self.unread += self._changes()
+            if self.unread or time.monotonic() >= deadline:
                 return
             time.sleep(max(0.0, min(POLL, deadline - time.monotonic())))
 
-    def heard(self) -> Iterator[dict[str, Any]]:
-        """What the queue has said meanwhile."""
-        while self.news:
-            yield self.news.pop(0)
+    def events(self) -> Iterator[Started | Ended]:
+        while self.unread:
+            yield self.unread.pop(0)
 
     def stop(self, job: int, number: int) -> None:
-        """End a job, whatever the signal: SLURM asks it to end, and kills it when it does not.
-
-        It is cancelled together with those that are stopped before the next `wait`.
-        """
+        """Cancel a job at the next `wait`, whatever the signal: SLURM asks it to end, and kills it if it does not."""
         self.todo = [one for one in self.todo if one[0].number != job]
-        if job in self.running:
-            self.stopping.append(self.running[job])
+        if job in self.submitted:
+            self.stopping.append(self.submitted[job])
 
     def kill(self) -> None:
-        """End jobs of which none runs yet."""
         self.close()
 
     def close(self) -> None:
-        """Nothing of this sweep stays in the queue."""
-        self.stopping = list(self.running.values())
+        self.stopping = list(self.submitted.values())
         if self.stopping:
             self._cancel()
 
@@ -117,22 +106,23 @@ class SlurmQueue:
         if done.returncode:
             log.warning("%s; what stays in the queue is ended by: %s", done.stderr.strip(), " ".join(command))
 
-    def _news(self) -> Iterator[dict[str, Any]]:
+    def _changes(self) -> Iterator[Started | Ended]:
+        """Compare the queue with what was reported, and yield the differences."""
         states = queued()
         if states is None:
             return
-        for number, name in list(self.running.items()):
+        for number, name in list(self.submitted.items()):
             state = states.get(name, "gone from the queue")
-            if state == "RUNNING" and number not in self.seen:
-                self.seen.add(number)
-                yield {"started": number}
+            if state == "RUNNING" and number not in self.running:
+                self.running.add(number)
+                yield Started(number)
             elif state in ENDED or name not in states:
-                del self.running[number]
-                fate = None if state in ("COMPLETED", "FAILED") else f"SLURM's job {name}: {state}"
-                yield {"ended": number, "code": int(state != "COMPLETED"), "why": fate}
+                del self.submitted[number]
+                reason = None if state in ("COMPLETED", "FAILED") else f"SLURM's job {name}: {state}"
+                yield Ended(number, int(state != "COMPLETED"), reason)
 
     def _submit(self) -> None:
-        """Each job that a former command has not left in the queue, those with the same options as one array."""
+        """Submit the kept jobs, one array for each set of options; skip jobs that an earlier command left queued."""
         states = queued() or {}
         arrays: dict[str, list[tuple[Job, list[str]]]] = {}
         for job, arguments in self.todo:
@@ -140,26 +130,25 @@ class SlurmQueue:
             name = file.read_text() if file.is_file() else ""
             if states.get(name, "COMPLETED") not in ENDED:
                 log.info("%s is in the queue already, as %s", job.name(self.place), name)
-                self.running[job.number] = name
+                self.submitted[job.number] = name
             else:
-                options = OmegaConf.to_container(job.config.hydra.launcher, resolve=True)
-                arrays.setdefault(json.dumps(options), []).append((job, arguments))
+                arrays.setdefault(json.dumps(job.launcher_options()), []).append((job, arguments))
         self.todo = []
         for options, members in arrays.items():
             executor = executor_of(self.place / ".submitit" / "%j", json.loads(options), self.place.name)
             try:
                 with executor.batch():
                     made = [executor.submit(run, arguments, str(job.log)) for job, arguments in members]
-            except Exception as error:  # submitit's own, with sbatch's last line
-                said = str(error).strip().splitlines() or [type(error).__name__]
-                raise KDError(f"SLURM takes no job of this sweep: {said[-1]}; see hydra.launcher") from error
+            except Exception as error:  # submitit's own class, with sbatch's last line
+                lines = str(error).strip().splitlines() or [type(error).__name__]
+                raise KDError(f"SLURM accepts no job of this sweep: {lines[-1]}; see hydra.launcher") from error
             for (job, _), one in zip(members, made, strict=True):
-                self.running[job.number] = one.job_id
+                self.submitted[job.number] = one.job_id
                 (job.directory / NUMBER).write_text(one.job_id)
 
 
 def executor_of(folder: Path, options: Mapping[str, Any], name: str) -> Any:
-    """Submitit's, with the options of ``conf/hydra/launcher/slurm.yaml``."""
+    """Return submitit's executor with the options of ``conf/hydra/launcher/slurm.yaml``."""
     import submitit
 
     try:
@@ -178,21 +167,21 @@ def executor_of(folder: Path, options: Mapping[str, Any], name: str) -> Any:
 
 
 def queued() -> dict[str, str] | None:
-    """The states of this user's jobs, those that ended a while ago included; None where SLURM does not answer."""
-    asked = subprocess.run(
+    """Return the states of this user's jobs by job id, recently ended jobs included; None if squeue fails."""
+    done = subprocess.run(
         ["squeue", "--me", "--array", "--noheader", "--states=all", "--format=%i %T"],
         capture_output=True,
         text=True,
         check=False,
     )
-    if asked.returncode:
-        log.warning("squeue: %s", asked.stderr.strip())
+    if done.returncode:
+        log.warning("squeue: %s", done.stderr.strip())
         return None
-    return dict(line.split() for line in asked.stdout.splitlines())
+    return dict(line.split() for line in done.stdout.splitlines())
 
 
 def run(arguments: list[str], place: str) -> None:
-    """What a job's processes do where SLURM has put them."""
+    """Run ``kd`` in a process that SLURM has started; the first process writes the job's log."""
     if os.environ.get("SLURM_PROCID", "0") == "0":
         redirect(place)
     set_threads(int(os.environ.get("SLURM_CPUS_PER_TASK", "1")))

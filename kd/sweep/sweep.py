@@ -1,4 +1,4 @@
-"""A sweep from its first job to its table."""
+"""Run the jobs of a sweep and keep its record."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import math
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from omegaconf import DictConfig, OmegaConf
 
 from kd.errors import KDError
-from kd.runtime.ranks import told_failure
+from kd.runtime.ranks import read_failure
 from kd.storage.locks import lock_or_refuse, look_again
 from kd.sweep.client import ForkServer
 from kd.sweep.interrupts import Interrupts
 from kd.sweep.jobs import Job, known_runs, plan
 from kd.sweep.progress import Progress
+from kd.sweep.queue import Ended, MakeQueue, Queue, Started
 from kd.sweep.record import Record
 from kd.sweep.slots import Slot, slots_for, usable_cores, visible_gpus
 
@@ -30,38 +30,38 @@ PRELOAD = [
     *("kd.training.single_run", "kd.losses.logits", "kd.losses.label", "hydra._internal.logging_config"),
     *("transformers.models.bert.modeling_bert", "transformers.models.bert.tokenization_bert"),
 ]
-"""What a job imports: all of it at once, or late, as transformers does with a teacher's architecture."""
+"""What the fork server imports before the first job, so that no job has to."""
 WARM = "kd.training.single_run:remember"
 GRACE = 10.0
-"""Seconds that a job has to end in order after Ctrl-C; none after the second."""
+"""Seconds that a job has to end in order after Ctrl-C; a second Ctrl-C kills it at once."""
 
 
 @dataclass
 class Running:
-    """A job in its slot, since when, and what was done to it."""
+    """A job that was given to the queue."""
 
     job: Job
     slot: Slot
-    before: bytes | None  # its status file as it was
-    start: float = math.inf  # until it is forked, which the first job's waits for the imports
-    asked_to_end: str | None = None
+    before: bytes | None  # content of the run's status file before the start
+    start: float = math.inf  # monotonic time, infinite until the queue reports the start
+    reason: str | None = None  # why the job was stopped or ended, if not by itself
 
 
 class Sweep:
-    """Runs batches of jobs, as a sweeper asks for them, and keeps the record.
+    """Runs batches of jobs for Hydra's sweeper.
 
     Args:
         master: the sweep's configuration, with Hydra's keys.
-        loader: of the jobs' configurations.
-        command: as the user gave it, for the record.
-        flags: of the command line that are no overrides.
-        slots: how many jobs run side by side; see `kd.sweep.slots.slots_for`.
-        timeout_min: minutes after which a job counts as hanging; None: never.
-        queue: (the sweep's directory, its jobs) -> what starts them elsewhere, as `kd.sweep.slurm.SlurmQueue`; None:
-            they are forked here.
+        loader: Hydra's loader, which composes the jobs' configurations.
+        command: the user's command line, for the record.
+        flags: its options that are no overrides.
+        slots: how many jobs run at the same time; see `kd.sweep.slots.slots_for`.
+        timeout_min: minutes after which a job counts as hanging and is killed; None: never.
+        make_queue: what starts the jobs on a cluster, such as `kd.sweep.slurm.SlurmQueue`; None: they are forked on
+            this machine.
 
     Raises:
-        KDError: another process runs this sweep.
+        KDError: another process runs this sweep, or a setting is outside its range.
     """
 
     def __init__(
@@ -72,8 +72,8 @@ class Sweep:
         flags: list[str],
         slots: int | None,
         timeout_min: float | None,
-        queue: Callable[[Path, Sequence[Job]], Any] | None = None,
-    ):
+        make_queue: MakeQueue | None = None,
+    ) -> None:
         if slots is not None and not (type(slots) is int and slots > 0):
             raise KDError(f"hydra.launcher.slots: expected a whole number of at least 1, or null, got {slots!r}")
         if timeout_min is not None and not (isinstance(timeout_min, (int, float)) and timeout_min > 0):
@@ -87,15 +87,15 @@ class Sweep:
         )
         self.record = Record(self.place, command)
         self.known = known_runs(self.place)
-        self.queue = queue
-        self.server: Any = None  # a ForkServer, or what the queue gives
+        self.make_queue = make_queue
+        self.queue: Queue | None = None
         self.slots: list[Slot] = []
-        self.remembered: set[str] = set()
-        """What the fork server holds in memory, by `Job.reads`."""
+        self.warmed: set[str] = set()
+        """What the fork server has in memory, by `Job.reads`."""
         OPENED.append(self)
 
     def launch(self, batch: Sequence[Sequence[str]], first: int) -> list[Job]:
-        """Run the jobs of a batch, those that are not done, and wait for their ends."""
+        """Run the jobs of a batch that are not done, and wait until they have ended."""
         jobs = plan(self.loader, self.master, batch, first, self.known, self.record.jobs)
         mine: dict[str, Job] = {}
         for job in jobs:
@@ -105,36 +105,38 @@ class Sweep:
                 self._look_up(job)
         self.record.jobs += jobs
         waiting = [job for job in mine.values() if job.state == "waiting"]
-        self._settle(jobs, mine)
+        self._copy_states(jobs, mine)
         if waiting:
-            self._open(waiting)
+            self.slots, self.queue = self._open(waiting)
             with Progress(self.record.jobs, self.place, len(self.slots)) as progress, Interrupts() as interrupts:
-                self._run(waiting, progress, interrupts)
-        self._settle(jobs, mine)
+                self._run(self.queue, waiting, progress, interrupts)
+        self._copy_states(jobs, mine)
         return jobs
 
-    def _open(self, waiting: Sequence[Job]) -> None:
-        """Ready to start these jobs: in slots of this machine, or all at once in a queue that shares out its own."""
-        if self.queue:
-            self.slots = [Slot((), 1)] * len(waiting)
-            self.server = self.server or self.queue(self.place, self.record.jobs)
-            return
-        self.slots = slots_for(waiting, self.asked, visible_gpus(), usable_cores())
-        if self.server is None:
-            self.server = ForkServer(ENTRY, PRELOAD, self.place / "launcher.log")
+    def _open(self, waiting: Sequence[Job]) -> tuple[list[Slot], Queue]:
+        """Return slots for these jobs and the queue, which is made for the first batch.
+
+        A cluster has its own limits, so there every job has a slot.
+        """
+        if self.make_queue:
+            return [Slot((), 1)] * len(waiting), self.queue or self.make_queue(self.place, self.record.jobs)
+        slots = slots_for(waiting, self.asked, visible_gpus(), usable_cores())
+        return slots, self.queue or ForkServer(ENTRY, PRELOAD, self.place / "launcher.log")
 
     def close(self) -> None:
-        """The sweep is over: nothing runs any more, and the record says so."""
-        if self.server:
-            self.server.close()
-            self.server = None
+        """End what still runs, write the record, and release the sweep's folder."""
+        if self.queue:
+            self.queue.close()
+            self.queue = None
         if self.lock.is_locked:
             self.record.write(finished=all(job.state not in ("running", "waiting") for job in self.record.jobs))
             self.lock.release()
 
     def refuse_failures(self) -> None:
-        """Raises:
-        KDError: with the first failure, where a job failed.
+        """Raise the first failure, if a job failed.
+
+        Raises:
+            KDError: naming the job and the reason.
         """
         own = {job.identity: job for job in reversed(self.record.jobs)}
         failed = [job for job in own.values() if job.state == "failed"]
@@ -143,7 +145,7 @@ class Sweep:
             raise KDError(f"{len(failed)} of {len(own)} jobs failed; the first, {one.name(self.place)}: {one.reason}")
 
     def _look_up(self, job: Job) -> None:
-        """Whether it was done before this command, or by an earlier batch of it."""
+        """Set a job's state to done if its run was done before this command, or by an earlier batch of it."""
         earlier = next((one for one in self.record.jobs if one.identity == job.identity), None)
         if earlier is None and OmegaConf.select(job.config, "rerun"):
             return
@@ -152,120 +154,125 @@ class Sweep:
                 job.run.metrics()
                 job.state, job.found = "done", earlier is None or earlier.found
 
-    def _settle(self, jobs: Sequence[Job], mine: dict[str, Job]) -> None:
-        """Jobs that are the same run share its fate."""
+    def _copy_states(self, jobs: Sequence[Job], mine: dict[str, Job]) -> None:
+        """Copy the state of each run to all jobs that are this run, and write the record."""
         for job in jobs:
             one = mine[job.identity]
             job.state, job.reason, job.seconds = one.state, one.reason, one.seconds
             job.attempts, job.found = one.attempts, one.found
         self.record.write()
 
-    def _run(self, waiting: Sequence[Job], progress: Progress, interrupts: Interrupts) -> None:
-        todo, free, running = list(waiting), list(self.slots), {}
+    def _run(self, queue: Queue, waiting: Sequence[Job], progress: Progress, interrupts: Interrupts) -> None:
+        todo, free = list(waiting), list(self.slots)
+        running: dict[int, Running] = {}
         readers = Counter(job.reads for job in waiting)
         try:
             while todo or running:
                 while todo and free:
                     job = todo.pop(0)
-                    one = Running(job, free.pop(0), status_bytes(job))
-                    running[job.number] = one
-                    if job.reads not in self.remembered and (readers[job.reads] > 1 or len(waiting) == 1):
-                        self.remembered.add(job.reads)
-                        self.server.warm(WARM, job.task)
-                    self._start(one, progress)
-                with interrupts.heeded():
-                    self.server.wait(self._patience(running))
-                for message in self.server.heard():
-                    if "started" in message:
-                        running[message["started"]].start = time.monotonic()
-                        progress.since[message["started"]] = time.monotonic()
-                    if "ended" in message:
-                        one = running.pop(message["ended"])
+                    one = running[job.number] = Running(job, free.pop(0), status_bytes(job))
+                    # Reading in advance takes time, so it must serve several jobs, or the only one.
+                    if job.reads not in self.warmed and (readers[job.reads] > 1 or len(waiting) == 1):
+                        self.warmed.add(job.reads)
+                        queue.warm(WARM, job.task)
+                    self._start(queue, one, progress)
+                with interrupts.allowed():
+                    queue.wait(self._seconds_to_wait(running))
+                for event in queue.events():
+                    if isinstance(event, Started):
+                        running[event.job].start = progress.since[event.job] = time.monotonic()
+                    else:
+                        one = running.pop(event.job)
                         free.append(one.slot)
-                        one.asked_to_end = one.asked_to_end or message.get("why")
-                        self._end(one, message["code"], progress)
-                self._end_hanging(running)
+                        one.reason = one.reason or event.reason
+                        self._end(one, event.code, progress)
+                self._stop_hanging(queue, running)
         except BaseException as error:
-            self._interrupt(running, progress, interrupts, error)
+            self._interrupt(queue, running, progress, interrupts, error)
             raise
 
-    def _start(self, one: Running, progress: Progress) -> None:
+    def _start(self, queue: Queue, one: Running, progress: Progress) -> None:
         job, slot = one.job, one.slot
         job.state, job.attempts = "running", job.attempts + 1
         job.directory.mkdir(parents=True, exist_ok=True)
         with job.log.open("a") as log:
             log.write(f"== attempt {job.attempts}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
-        self.server.start(job.number, job.arguments(self.flags), job.log, slot.environment(), slot.threads_for(job))
+        queue.start(job.number, job.arguments(self.flags), job.log, slot.environment(), slot.threads_for(job))
         progress.started(job)
         self.record.write()
 
     def _end(self, one: Running, code: int, progress: Progress) -> None:
         job = one.job
         job.seconds = round(max(0.0, time.monotonic() - one.start), 2)
-        state, said = status_since(job, one.before)
-        if state in ("done", "pruned"):  # said last, whatever ended the process afterwards
-            job.state, job.reason = state, said
+        state, written = status_since(job, one.before)
+        if state in ("done", "pruned"):  # the run is complete, whatever ended the process afterwards
+            job.state, job.reason = state, written
         else:
-            job.state, job.reason = "failed", one.asked_to_end or reason(job, code, said)
-            if state != "failed":  # it had no time to say so itself
+            job.state, job.reason = "failed", one.reason or failure(job, code, written)
+            if state != "failed":  # the job had no time to write it itself
                 job.run.set_status("failed", identity=job.identity, reason=job.reason)
         progress.ended(job)
         self.record.write()
 
-    def _patience(self, running: dict[int, Running]) -> float:
-        """Seconds until something has to be done that nobody will say."""
+    def _seconds_to_wait(self, running: dict[int, Running]) -> float:
+        """Return the seconds until the first running job reaches the timeout."""
         if self.timeout is None or not running:
             return 3600.0
         first = min(one.start for one in running.values())
         return min(3600.0, max(0.01, first + self.timeout - time.monotonic()))
 
-    def _end_hanging(self, running: dict[int, Running]) -> None:
+    def _stop_hanging(self, queue: Queue, running: dict[int, Running]) -> None:
         for one in running.values():
-            if self.timeout and one.asked_to_end is None and time.monotonic() - one.start > self.timeout:
-                one.asked_to_end = f"did not end within hydra.launcher.timeout_min={self.timeout / 60:g}"
-                self.server.stop(one.job.number, signal.SIGKILL)
+            if self.timeout and one.reason is None and time.monotonic() - one.start > self.timeout:
+                one.reason = f"did not end within hydra.launcher.timeout_min={self.timeout / 60:g}"
+                queue.stop(one.job.number, signal.SIGKILL)
 
     def _interrupt(
-        self, running: dict[int, Running], progress: Progress, interrupts: Interrupts, error: BaseException
+        self,
+        queue: Queue,
+        running: dict[int, Running],
+        progress: Progress,
+        interrupts: Interrupts,
+        error: BaseException,
     ) -> None:
-        """End what runs, in order where there is time; what has not begun stays waiting."""
-        word = f"the sweep was interrupted ({interrupts.said(error)})"
+        """End the running jobs, in order if there is time; jobs that have not started stay waiting."""
+        reason = f"the sweep was interrupted ({interrupts.cause(error)})"
         pending = [number for number, one in running.items() if one.start == math.inf]
-        for number in pending:  # until the server has imported or read, or the queue has room
+        for number in pending:  # the server still imports or reads, or the cluster has no room yet
             job = running.pop(number).job
             job.state, job.attempts = "waiting", job.attempts - 1
         if not running:
-            self.server.kill()
+            queue.kill()
             return
         deadline = time.monotonic() + GRACE
         with contextlib.suppress(KDError):
-            for job in pending:
-                self.server.stop(job, signal.SIGKILL)
-            for job in running:
-                self.server.stop(job, signal.SIGINT)
+            for number in pending:
+                queue.stop(number, signal.SIGKILL)
+            for number in running:
+                queue.stop(number, signal.SIGINT)
             while running and time.monotonic() < deadline + GRACE:
-                if len(interrupts.sent) > 1:
+                if len(interrupts.received) > 1:
                     deadline = min(deadline, time.monotonic())
                 if time.monotonic() >= deadline:
-                    for job in running:
-                        self.server.stop(job, signal.SIGKILL)
-                self.server.wait(0.2)
-                for message in self.server.heard():
-                    if message.get("ended") in running:
-                        one = running.pop(message["ended"])
-                        one.asked_to_end = None if message["code"] == 0 else word
-                        self._end(one, message["code"], progress)
+                    for number in running:
+                        queue.stop(number, signal.SIGKILL)
+                queue.wait(0.2)
+                for event in queue.events():
+                    if isinstance(event, Ended) and event.job in running:
+                        one = running.pop(event.job)
+                        one.reason = None if event.code == 0 else reason
+                        self._end(one, event.code, progress)
         for one in running.values():
-            one.job.state, one.job.reason = "failed", word
-            one.job.run.set_status("failed", identity=one.job.identity, reason=word)
+            one.job.state, one.job.reason = "failed", reason
+            one.job.run.set_status("failed", identity=one.job.identity, reason=reason)
 
 
 OPENED: list[Sweep] = []
-"""The sweeps of this process, for whoever closes them: Hydra tells a launcher of its beginning, not of its end."""
+"""The sweeps of this process. Their user must close them: Hydra does not call a launcher at the end of a sweep."""
 
 
 def status_bytes(job: Job) -> bytes | None:
-    """What the run's status file holds, whichever machine wrote it; None where there is none."""
+    """Read the run's status file, whichever machine wrote it; return None if there is none."""
     look_again(job.directory)
     try:
         return job.run.status_file.read_bytes()
@@ -274,9 +281,9 @@ def status_bytes(job: Job) -> bytes | None:
 
 
 def status_since(job: Job, before: bytes | None) -> tuple[str | None, str | None]:
-    """State and reason that a run wrote after it was started; None where it wrote nothing.
+    """Return the state and reason that a run has written since its start; (None, None) if it has written nothing.
 
-    Times of files are not compared: they are the file server's, or another machine's.
+    Contents are compared and not times, because another machine or a file server may have another clock.
     """
     if status_bytes(job) in (None, before):
         return None, None
@@ -287,12 +294,10 @@ def status_since(job: Job, before: bytes | None) -> tuple[str | None, str | None
     return status.get("state"), status.get("reason")
 
 
-def reason(job: Job, code: int, said: str | None) -> str:
-    """Why a job failed, in a sentence: what its ranks or it said, what it printed last, what ended it."""
-    if told := told_failure(job.directory):
-        return told
-    if said:
-        return said
+def failure(job: Job, code: int, written: str | None) -> str:
+    """Return why a job failed: what a rank or the run has written down, the signal that killed it, or its last line."""
+    if found := read_failure(job.directory) or written:
+        return found
     if code < 0:
         name = signal.Signals(-code).name
         memory = ": by hand, or by the kernel when memory ran out" if name == "SIGKILL" else ""

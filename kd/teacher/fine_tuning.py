@@ -96,7 +96,7 @@ def train_teacher(make: Callable[[int], Trainee], folder: Path, recipe: Recipe, 
     count = sharers(recipe.batch_size, on.count, torch.cuda.device_count() if on_cuda(on) else on.count)
     if on.count > 1:
         log.info("teacher: trained by %d of %d devices, %d rows each", count, on.count, recipe.batch_size // count)
-    work = partial(_train, make, folder, recipe, on._replace(count=count))
+    work = partial(_train, make, folder, recipe, Devices(on.accelerator, count, on.sharded))
     with ranks.alone():
         if count == 1:
             work()
@@ -135,7 +135,7 @@ def _in_processes(work: Callable[[], None], count: int, folder: Path) -> None:
         while not context.join():
             pass
     except (ProcessRaisedException, ProcessExitedException) as error:
-        reason = ranks.told_failure(folder) or error
+        reason = ranks.read_failure(folder) or error
         raise KDError(f"training a teacher over {count} devices failed: {reason}") from error
     finally:
         for process in context.processes:
@@ -153,7 +153,7 @@ def _rank(number: int, work: Callable[[], None], environment: dict[str, str], th
         work()
     except BaseException as error:
         said = str(error) if isinstance(error, KDError) else f"{type(error).__name__}: {error}"
-        ranks.tell_failure(folder, number, said)
+        ranks.write_failure(folder, number, said)
         raise
     torch.distributed.destroy_process_group()
 

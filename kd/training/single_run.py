@@ -48,7 +48,7 @@ def train(config: DictConfig, place: Path) -> float | list[float] | None:
     quiet()
     run, rank = RunDirectory(place), ranks.rank()
     ranks.require_size(*(OmegaConf.select(config, f"trainer.{key}", default=1) for key in ("devices", "num_nodes")))
-    ranks.say_place(place)
+    ranks.send_place(place)
     if rank:
         return help_to_train(run, config, rank)
     try:
@@ -96,7 +96,7 @@ def train_in(run: RunDirectory, config: DictConfig, resolved: dict[str, Any], sp
     checkpoint = starting_point(run, resolved, splits, config)
     if checkpoint == "done":
         log.info("already done: %s (rerun=true trains it again)", run.path)
-        ranks.say_ready(train=False)
+        ranks.send_ready(train=False)
         return run.objective(config.objective)
     run.set_status("running", identity=name)
     ranks.forget_failures(run.path)
@@ -109,7 +109,7 @@ def train_in(run: RunDirectory, config: DictConfig, resolved: dict[str, Any], sp
         raise
     except BaseException as error:
         alone = config.trainer.devices * config.trainer.num_nodes == 1
-        reason = None if alone else ranks.told_failure(run.path, wait=2.0)  # what this one died of may be the echo
+        reason = None if alone else ranks.read_failure(run.path, wait=2.0)  # what this one died of may be the echo
         run.set_status("failed", identity=name, reason=reason or f"{type(error).__name__}: {error}")
         raise
     finally:
@@ -125,12 +125,12 @@ def help_to_train(run: RunDirectory, config: DictConfig, rank: int) -> None:
     ranks.die_with_parent()
     try:
         _, splits = prepared(config)
-        if not ranks.hear_ready():
+        if not ranks.receive_ready():
             return
         last = run.checkpoints / "last.ckpt"  # rank 0 has moved away what is not to be gone on with
         train_rank(config, run, splits, last if last.is_file() else None)
     except BaseException as error:
-        ranks.tell_failure(run.path, rank, f"{type(error).__name__}: {error}")
+        ranks.write_failure(run.path, rank, f"{type(error).__name__}: {error}")
         raise
 
 

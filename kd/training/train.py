@@ -153,7 +153,7 @@ def fit(
             *(build.optimizer(config).keywords["lr"], global_batch(config), config.optim.scale),
             *(config.optim.optimizer.lr, config.optim.reference_batch),
         )
-    ranks.say_ready()
+    ranks.send_ready()
     meter = EnergyMeter.of_this_machine(gpus=isinstance(trainer.accelerator, CUDAAccelerator))
     learn(trainer, method, data, checkpoint, config.compile)
     energy = meter.stop()

@@ -1,15 +1,15 @@
-"""kill -9 at random moments of a run's life; the same command afterwards must finish, as if nothing had happened.
+"""Kill runs with signal 9 at random moments; the same command afterwards must finish like an undisturbed run.
 
     python -m tests.end_to_end.kill_nine [--kills 50] [--seed 0]
 
-A run is watched once, undisturbed: when its teacher is fine-tuned, when it labels, trains, writes checkpoints,
-measures, and how long a report takes. Then it is begun anew, each time in an empty folder, and killed with its whole
-process group at a random moment of one of these phases, in turn. The same command is given again. A kill is survived
-where that ends with code 0, weights, predictions, metrics and curve are those of the undisturbed run to the last bit,
-the teacher is the same, and nothing half-written is left beside it. Prints a table; exit code 1 where one was not
-survived.
+First an undisturbed run is observed, to learn how long its phases take: fine-tuning the teacher, labelling, training,
+writing checkpoints, measuring, writing a report. Then the run is started many times, each time in an empty folder, and
+killed with its whole process group at a random moment of one phase, the phases in turn. Then the same command is
+repeated. A kill is survived if the command ends with code 0, if weights, predictions, metrics, curve and teacher equal
+those of the undisturbed run to the last bit, and if no unfinished file is left. Prints a table; the exit code is 1 if
+one kill was not survived.
 
-The runs are forked from this process, which has paid the imports; it must have no thread but its own.
+The runs are forked from this process, so that the imports are done a single time; it must have no other thread.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ TIMES = ("training_seconds", "latency", "teacher_cost", "energy")
 
 
 def begun(pattern: str) -> Callable[[], bool]:
-    """Whether a path like this is there."""
+    """Return a function that tests whether a path matches the pattern."""
     return lambda: next(Path().glob(pattern), None) is not None
 
 
 def checkpoint_touched() -> Callable[[], bool]:
-    """Whether something stands in the checkpoints' folder that did not when this was first asked, or was written."""
+    """Return a function that tests whether a file in the checkpoints' folder has changed since its first call."""
     seen: list[dict] = []
 
     def look() -> bool:
@@ -58,7 +58,9 @@ def checkpoint_touched() -> Callable[[], bool]:
         except FileNotFoundError:
             entries = {}
         seen.append(entries)
-        return bool(entries) and entries != seen[0] and random.random() < 0.3  # not always the first
+        return (
+            bool(entries) and entries != seen[0] and random.random() < 0.3
+        )  # so that not always the first file is meant
 
     return look
 
@@ -71,7 +73,7 @@ PHASES: dict[str, tuple[Callable[[], Callable[[], bool]], Callable[[], bool]]] =
     "checkpoint writing": (checkpoint_touched, begun("run/checkpoints/last.ckpt")),
     "measuring, writing": (lambda: begun("run/model"), begun("run/metrics.json")),
 }
-"""How a phase's beginning is seen, and its end."""
+"""Tests for the beginning and the end of each phase."""
 
 
 def command(folder: Path) -> list[str]:
@@ -85,7 +87,7 @@ def command(folder: Path) -> list[str]:
 
 
 def fork(arguments: list[str]) -> int:
-    """A process group of its own that runs a command of kd in this folder; returns its number."""
+    """Run a command of kd in this folder, in a new process group; return the group's number."""
     pid = os.fork()
     if pid:
         return pid
@@ -106,7 +108,7 @@ def wait(pid: int) -> int:
 
 
 def killed(arguments: list[str], seen: Callable[[], bool], delay: float) -> bool:
-    """Begin a command and kill it so many seconds after something was seen; False if it had ended before."""
+    """Start a command and kill it some seconds after a test is true; return False if it had ended before."""
     pid, deadline = fork(arguments), time.monotonic() + PATIENCE
     while not seen():
         if os.waitpid(pid, os.WNOHANG)[0]:
@@ -125,7 +127,7 @@ def killed(arguments: list[str], seen: Callable[[], bool], delay: float) -> bool
 
 
 def timeline(arguments: list[str]) -> dict[str, float]:
-    """The seconds that each phase of a run takes when nothing disturbs it."""
+    """Return the seconds of each phase of an undisturbed run."""
     times: dict[str, list[float]] = {name: [] for name in PHASES}
     looks = {name: (begin(), end) for name, (begin, end) in PHASES.items()}
     pid = fork(arguments)
@@ -136,11 +138,11 @@ def timeline(arguments: list[str]) -> dict[str, float]:
         time.sleep(0.0005)
     ended = time.monotonic()
     found = {name: ([*moments, ended, ended][1] - moments[0]) if moments else 0.0 for name, moments in times.items()}
-    return found | {"checkpoint writing": 0.02}  # begun when it is seen, and over soon
+    return found | {"checkpoint writing": 0.02}  # too short to be measured
 
 
 def outcome() -> dict[str, object]:
-    """All that must not depend on having been killed."""
+    """Return all results that a kill must not change."""
     run = RunDirectory.finished(RUN)
     figures = {name: value for name, value in run.metrics().items() if name not in TIMES}
     curve = pandas.read_csv(RUN / "metrics.csv")
@@ -156,12 +158,12 @@ def outcome() -> dict[str, object]:
 
 
 def left_over() -> list[str]:
-    """What was half-written and is still there."""
+    """Return the unfinished files that are still there."""
     return [str(path) for pattern in UNFINISHED for path in Path().rglob(pattern) if path.name != "log"]
 
 
 def trial(arguments: list[str], expected: dict[str, object], begin: Callable, delay: float) -> str | None:
-    """One kill and what came of it: None where it was survived, else what was wrong."""
+    """Kill one run and repeat it; return None if the kill was survived, otherwise what was wrong."""
     if not killed(arguments, begin(), delay):
         return "ended before it was killed"
     code = wait(fork(arguments))
@@ -176,12 +178,12 @@ def trial(arguments: list[str], expected: dict[str, object], begin: Callable, de
 
 
 def written_report() -> str:
-    """The report without the minute in which it was made."""
+    """Return the report without the time of day."""
     return re.sub(r"at \d\d:\d\d", "", (REPORT / "report.md").read_text())
 
 
 def report_trial(expected: str, delay: float) -> str | None:
-    """A kill while a report of the undisturbed run is written."""
+    """Kill the writing of a report and repeat it; return what was wrong, as `trial` does."""
     arguments = ["report", str(RUN), "--out", str(REPORT)]
     if not killed(arguments, lambda: True, delay):
         return "ended before it was killed"
@@ -223,7 +225,7 @@ def main() -> int:
         for number in range(options.kills):
             phase = names[number % len(names)]
             wrong = "ended before it was killed"
-            while wrong == "ended before it was killed":  # the moment lay behind the end: draw another
+            while wrong == "ended before it was killed":  # the moment was after the end: draw another
                 delay = random.uniform(0, seconds[phase])
                 if phase == "report writing":
                     os.chdir(folder / "undisturbed")

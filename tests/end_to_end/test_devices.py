@@ -1,4 +1,4 @@
-"""`kd train` on several devices: one process and two ranks go on where the other was killed, and it is the same run."""
+"""`kd train` on several devices: one process and two ranks resume each other's runs, with the same result."""
 
 import re
 import subprocess
@@ -29,7 +29,7 @@ TWO = ["data.batch_size=8", "trainer.devices=2"]
 
 @pytest.fixture
 def command(options) -> list[str]:
-    """A run without dropout."""
+    """Return the command of a run without dropout."""
     still = ["student=dan", "student.dropout=0", "student.word_dropout=0", "balance.calibrate=true"]
     return ["train", *options, *still, "trainer.max_epochs=3", "trainer.log_every_n_steps=1"]
 
@@ -39,7 +39,7 @@ def start(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=240)
 
 
-def test_a_run_goes_on_on_other_devices(command):
+def test_a_run_resumes_on_other_devices(command):
     """Two ranks by DDP, killed, then one process; one process, broken, then two ranks by FSDP."""
     kill, broken = [*command, OWN, trouble("0:kill"), "hydra.run.dir=two"], [*command, OWN, trouble("0:raise")]
     killed = start(*kill, *TWO)
@@ -56,7 +56,7 @@ def test_a_run_goes_on_on_other_devices(command):
     sharded = start(*broken, *TWO, "trainer=fsdp", "trainer.accelerator=cpu", "hydra.run.dir=one")
     assert sharded.returncode == 0, sharded.stdout
     for place in ("one", "two"):
-        assert before[place]["epoch"] == 0 and not Path(place, "previous").exists(), "it went on"
+        assert before[place]["epoch"] == 0 and not Path(place, "previous").exists(), "it resumed"
         assert_same_run(Path(place), Path("undisturbed"))
         assert files(place) <= files("undisturbed"), "rank 1 writes nothing"
 
@@ -78,7 +78,7 @@ def assert_same_run(found: Path, expected: Path) -> None:
         torch.testing.assert_close(best[0]["state_dict"][name], value, atol=1e-4, rtol=1e-3)
 
 
-def test_hardware_is_no_part_of_what_a_run_is():
+def test_hardware_does_not_change_the_identity():
     def named(*overrides: str) -> str:
         return identity(resolve(bare("data.batch_size=32", *overrides)))
 
@@ -90,7 +90,7 @@ def test_hardware_is_no_part_of_what_a_run_is():
     )
     assert one == named("data.batch_size=8", "trainer.accumulate_grad_batches=4")
     assert one != named("trainer=ddp") and one != named("trainer.precision=bf16-mixed")
-    hints = ["method=feature_mapping", "loss=[rkd]"]  # which compares the rows that a device sees
+    hints = ["method=feature_mapping", "loss=[rkd]"]  # a loss that compares the rows of a batch on each device
     assert named(*hints) != named(*hints, "data.batch_size=16", "trainer=ddp")
 
 
@@ -119,7 +119,7 @@ def bare(*overrides: str):
 def test_what_cannot_go_together_is_refused(overrides, said):
     with pytest.raises(KDError, match=said):
         config = bare(*overrides)
-        config.choices = {"method": "chosen", "embeddings": "pca"}  # which Hydra fills in inside a run only
+        config.choices = {"method": "chosen", "embeddings": "pca"}  # Hydra sets it only inside a run
         check(config)
 
 
@@ -150,8 +150,8 @@ def test_trainers_of_several_devices_are_made(trainer, tmp_path):
     )
 
 
-def test_a_teacher_answers_in_half_precision(options):
-    """The cache keeps both answers apart, the live teacher gives the cached one; the student stays in 32 bits."""
+def test_a_teacher_labels_in_half_precision(options):
+    """Each precision has its own cache, and a live teacher gives the cached logits. The student stays in 32 bits."""
     short = ["train", *options, "student=dan", "student.dropout=0", "student.word_dropout=0", "trainer.max_epochs=1"]
     assert run_kd(*short, "hydra.run.dir=full") == 0
     half = [*short, "teacher.answer_precision=bf16-true"]

@@ -1,4 +1,4 @@
-"""What becomes of a run when a disk is full or sealed, a byte is flipped, a file is cut, or it is killed."""
+"""Faults of the machine: a full or read-only disk, a flipped byte, a cut file, a killed run."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ SIZE = 8 << 10
 
 @contextlib.contextmanager
 def mounted(place: Path, *options: str) -> Iterator[Path]:
-    """A file system of its own in memory; the test is skipped where this user may not mount one."""
+    """Mount a new file system in memory; skip the test if this user may not mount one."""
     place.mkdir()
     done = subprocess.run(["mount", "-t", "tmpfs", *options, "tmpfs", str(place)], capture_output=True, text=True)
     if done.returncode:
@@ -33,7 +33,7 @@ def mounted(place: Path, *options: str) -> Iterator[Path]:
 
 
 def fill(disk: Path, kilobytes: int) -> Path:
-    """A file that leaves only so much room."""
+    """Write a file that leaves only so many kilobytes free, and return its path."""
     ballast = disk / "ballast"
     ballast.unlink(missing_ok=True)
     with ballast.open("wb", buffering=0) as file:
@@ -53,30 +53,30 @@ def products(run: Path) -> dict:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_full_disk_is_named_and_what_was_complete_is_kept(fresh_options, tmp_path, capsys):
-    """The same command, with more and more room: each time it stops with a sentence, or ends as if nothing had been."""
+def test_a_full_disk_is_named_and_complete_files_are_kept(fresh_options, tmp_path, capsys):
+    """The command is repeated with more and more room: it stops with a sentence, or ends like an undisturbed run."""
     command = ["train", *fresh_options, "student=dan", "teacher.epochs=1"]
     with mounted(tmp_path / "disk", "-o", f"size={SIZE}k") as disk:
-        told, complete = 0, {}
+        refusals, complete = 0, {}
         for room in (8, 40, 120, 160, 200, 280, 400, 2000):
             ballast = fill(disk, room)
             code = run_kd(*command, f"outputs={disk}/outputs", f"hydra.run.dir={disk}/run")
             said = capsys.readouterr().err
             for path, changed in complete.items():
-                assert path.stat().st_mtime_ns == changed, f"{path} was complete and made anew"
+                assert path.stat().st_mtime_ns == changed, f"{path} was complete, but was made again"
             complete |= {path: path.stat().st_mtime_ns for path in disk.glob("outputs/*/*/*.json")}
             if code == 0:
                 break
             assert code == 2 and "the disk is full" in said and "Traceback" not in said, said
-            told += 1
-        assert code == 0 and told > 2
+            refusals += 1
+        assert code == 0 and refusals > 2
         ballast.unlink()
         assert not list(disk.rglob("*.building-*"))
         assert run_kd(*command, "hydra.run.dir=roomy") == 0
         assert products(disk / "run") == products(Path("roomy"))
 
 
-def test_a_folder_that_may_not_be_written_is_named(options, tmp_path, capsys):
+def test_a_read_only_folder_is_named(options, tmp_path, capsys):
     with mounted(tmp_path / "sealed", "-o", "ro") as sealed:
         command = ["train", *options, "student=dan", "method=supervised"]
         for place in (f"hydra.run.dir={sealed}/run", f"outputs={sealed}/outputs"):
@@ -90,7 +90,7 @@ def test_a_folder_that_may_not_be_written_is_named(options, tmp_path, capsys):
 
 @pytest.mark.parametrize("harm", ["flipped", "cut", "empty"])
 def test_a_damaged_checkpoint_costs_the_epochs_and_nothing_else(options, harm, capsys):
-    """An interrupted run whose last.ckpt is not whole: said, trained anew, and the same in the end."""
+    """An interrupted run with a damaged last.ckpt says so, trains from scratch, and has the same result."""
     command = ["train", *options, "student=dan", "method=supervised", "trainer.max_epochs=3", "hydra.run.dir=run"]
     assert run_kd(*command) == 0
     expected = products(Path("run"))
@@ -102,11 +102,11 @@ def test_a_damaged_checkpoint_costs_the_epochs_and_nothing_else(options, harm, c
     assert run_kd(*command) == 0
     assert "is damaged: training starts anew" in capsys.readouterr().out
     assert products(Path("run")) == expected
-    assert list(Path("run/previous").glob("*/checkpoints/last.ckpt")), "set aside, not lost"
+    assert list(Path("run/previous").glob("*/checkpoints/last.ckpt")), "it was moved aside, not removed"
 
 
 def test_a_flipped_byte_in_a_cache_is_noticed(options, capsys):
-    """What the other splits' caches hold is kept."""
+    """The caches of the other splits are kept."""
     command = ["train", *options, "student=dan"]
     assert run_kd(*command, "hydra.run.dir=before") == 0
     values = sorted(Path("outputs/teacher_cache").rglob("*.npy"))
@@ -132,7 +132,7 @@ def test_fifty_kills_are_survived():
 
 
 def test_kills_are_survived():
-    """One in each phase; the slow test does fifty."""
+    """One kill in each phase; the slow test does fifty."""
     folder = Path(shutil.which("true") or "/").parent  # somewhere else than the checkout
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "tests.end_to_end.kill_nine", "--kills", "7", "--seed", "1"]

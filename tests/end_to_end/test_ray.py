@@ -1,4 +1,4 @@
-"""On a real Ray cluster, of this machine."""
+"""A sweep on a real Ray cluster on this machine."""
 
 import json
 import sys
@@ -18,12 +18,12 @@ pytestmark = [
 
 @pytest.fixture
 def cluster(monkeypatch):
-    """What Ray's workers inherit."""
+    """Set the environment that Ray's workers inherit."""
     monkeypatch.setenv("PYTHONPATH", ":".join([str(Path(__file__).parents[2]), *filter(None, sys.path)]))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
 
 
-def test_a_sweep_ends_as_here_and_tells_of_failures(cluster, options, capsys):
+def test_a_sweep_ends_as_on_this_machine_and_reports_failures(cluster, options, capsys):
     sweep = [*options, "student=dan", "method=supervised,distillation", "seed=0,1", trouble("1:raise"), OWN]
     Path("flag").touch()
     there = ["hydra/launcher=ray", "hydra.launcher.report=false", "sweep=there"]
@@ -31,7 +31,7 @@ def test_a_sweep_ends_as_here_and_tells_of_failures(cluster, options, capsys):
     assert "2 of 4 jobs failed" in capsys.readouterr().err
     Path("flag").unlink()
     assert run_kd("train", "-m", *sweep, *there) == 0
-    assert capsys.readouterr().out.count("done before") == 2, "what failed is tried again, what is done is found"
+    assert capsys.readouterr().out.count("done before") == 2, "failed jobs are tried again, finished ones are found"
     assert run_kd("train", "-m", *sweep, "sweep=here") == 0
     runs = sorted(Path("outputs/sweeps/here").glob("*/metrics.json"))
     assert len(runs) == 4

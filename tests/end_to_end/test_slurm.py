@@ -1,4 +1,4 @@
-"""On a real SLURM of one machine, which tests/end_to_end/slurm_cluster.sh starts: a sweep, ranks, a preempted run."""
+"""A sweep, ranks and a preempted run on a real SLURM of one machine, which slurm_cluster.sh starts."""
 
 import json
 import os
@@ -31,7 +31,7 @@ while True:
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory):
-    """A cluster; its jobs find this checkout and these tests."""
+    """Start a cluster whose jobs find this checkout and these tests."""
     if not find_spec("submitit"):
         pytest.skip("submitit is not installed: pip install 'kd[slurm]'")
     folder = tmp_path_factory.mktemp("slurm")
@@ -53,7 +53,7 @@ def slurm(tmp_path_factory):
 
 @pytest.fixture
 def slow_options(slurm, options) -> list[str]:
-    """Runs that last long enough to be preempted."""
+    """Return options of runs that last long enough to be preempted."""
     Path("flag").touch()
     trouble = "+callbacks.trouble={_target_:tests.end_to_end.trouble.Trouble,flag:%s,seed:${seed},plan:{0:slow}}"
     own = ["modules=[tests.end_to_end.trouble]", trouble % Path("flag").absolute()]
@@ -61,7 +61,7 @@ def slow_options(slurm, options) -> list[str]:
 
 
 def until(condition, seconds: float = 120):
-    """Wait for something that is true, and return it."""
+    """Wait until a condition returns something true, and return that."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, "it did not come"
@@ -75,7 +75,7 @@ def facts_of(job: str) -> dict[str, str]:
 
 
 def require_same(one: Path, other: Path) -> None:
-    """Metrics and curves of two runs."""
+    """Compare metrics and curves of two runs."""
     found = [json.loads((run / "metrics.json").read_text()) for run in (one, other)]
     for split in ("validation", "test"):
         assert found[0][split] == found[1][split]
@@ -84,12 +84,12 @@ def require_same(one: Path, other: Path) -> None:
 
 
 def undisturbed(options: list[str]) -> None:
-    """The same run without SLURM, in a process of its own: kd starts the second rank as it was started itself."""
+    """Do the same run without SLURM in a new process, since kd starts the second rank as it was started itself."""
     command = [sys.executable, "-m", "kd", "train", *options, "hydra.run.dir=undisturbed"]
     subprocess.run(command, check=True, capture_output=True)
 
 
-def test_a_sweep_is_one_array_and_ends_as_here(slurm, options, capsys, monkeypatch):
+def test_a_sweep_is_one_array_and_ends_as_on_this_machine(slurm, options, capsys, monkeypatch):
     monkeypatch.setattr("kd.sweep.slurm.POLL", 0.5)
     sweep = [*options, "student=dan", "method=supervised,distillation", "seed=0,1"]
     there = ["hydra/launcher=slurm", "hydra.launcher.report=false", "sweep=there"]
@@ -101,10 +101,10 @@ def test_a_sweep_is_one_array_and_ends_as_here(slurm, options, capsys, monkeypat
         require_same(run.parent, Path("outputs/sweeps/there") / run.parent.name)
     capsys.readouterr()
     assert run_kd("train", "-m", *sweep, *there) == 0
-    assert capsys.readouterr().out.count("done before") == 4, "what is done is found"
+    assert capsys.readouterr().out.count("done before") == 4, "finished jobs are found"
 
 
-def test_a_job_that_slurm_ends_is_told_with_the_reason(slow_options, capsys, monkeypatch):
+def test_a_job_that_slurm_ends_fails_with_the_reason(slow_options, capsys, monkeypatch):
     monkeypatch.setattr("kd.sweep.slurm.POLL", 0.5)
     canceller = subprocess.Popen([sys.executable, "-c", CANCEL])
     try:
@@ -118,7 +118,7 @@ def test_a_job_that_slurm_ends_is_told_with_the_reason(slow_options, capsys, mon
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_preempted_job_of_a_sweep_ends_as_if_undisturbed(slow_options, ranks):
-    """Submitit's signal; the second time with two tasks that train together."""
+    """With submitit's signal, for one task and for two tasks that train together."""
     common = [*slow_options, f"trainer.devices={ranks}"]
     arguments = ["-m", *common, "hydra/launcher=slurm", "hydra.launcher.report=false", "sweep=preempted"]
     sweep = subprocess.Popen([sys.executable, "-m", "kd", "train", *arguments])
@@ -139,7 +139,7 @@ def test_a_preempted_job_of_a_sweep_ends_as_if_undisturbed(slow_options, ranks):
 
 
 def test_a_batch_job_of_two_ranks_requeues_itself(slow_options):
-    """``srun kd train`` in a script of one's own, and Lightning's signal."""
+    """With ``srun kd train`` in a batch script, and the signal that Lightning would handle."""
     options = [*slow_options, "trainer.devices=2"]
     command = shlex.join([sys.executable, "-m", "kd", "train", *options])
     asked = ["--ntasks-per-node=2", "--signal=USR1@60", "--requeue", "--open-mode=append", "--output=out"]
@@ -158,7 +158,7 @@ def test_a_batch_job_of_two_ranks_requeues_itself(slow_options):
 
 
 def test_tasks_without_their_number_a_node(slow_options):
-    """``srun --ntasks``, which sets no SLURM_NTASKS_PER_NODE: a run of two ranks, and two that label."""
+    """``srun --ntasks`` sets no SLURM_NTASKS_PER_NODE: two ranks train, and two processes label."""
     kd = ["srun", "--ntasks=2", "--job-name=mine", sys.executable, "-m", "kd"]
     train = [*kd, "train", *slow_options, "trainer.devices=2", "hydra.run.dir=run"]
     done = subprocess.run(train, capture_output=True, text=True)
@@ -170,7 +170,7 @@ def test_tasks_without_their_number_a_node(slow_options):
 
 @pytest.mark.parametrize("silent", [False, True])
 def test_an_interrupted_sweep_leaves_nothing_in_the_queue(slurm, slow_options, silent):
-    """One job runs and one waits for its place; the second time while SLURM's controller says nothing."""
+    """One job runs and one waits for its place, with a SLURM controller that answers and with a silent one."""
     place = Path(f"outputs/sweeps/interrupted-{silent}")
     there = ["hydra/launcher=slurm", "hydra.launcher.array_parallelism=1", f"sweep={place.name}"]
     arguments = ["-m", *slow_options, *there, "seed=0,1", "trainer.max_epochs=1000"]
@@ -182,7 +182,7 @@ def test_an_interrupted_sweep_leaves_nothing_in_the_queue(slurm, slow_options, s
         until(lambda: list(place.glob("seed-0*/checkpoints/last.ckpt")))
         (run,) = place.glob("seed-0*/")
         job = (run / ".slurm").read_text()
-        time.sleep(6)  # until the sweep has heard that it runs
+        time.sleep(6)  # until the sweep has seen that it runs
         if silent:
             os.kill(controller, signal.SIGSTOP)
         sweep.send_signal(signal.SIGINT)

@@ -1,9 +1,8 @@
-"""Sweeps on a tiny teacher and a handful of reviews: what is run, what is not, and what becomes of those that break."""
+"""Sweeps on a tiny teacher and a few reviews: which jobs run, and what happens to those that fail."""
 
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,16 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kd.errors import KDError
 from kd.run.directory import RunDirectory
 from kd.run.identity import identity
-from kd.sweep import server
-from kd.sweep.client import ForkServer
-from kd.sweep.interrupts import Interrupts
-from kd.sweep.jobs import Job
-from kd.sweep.progress import Progress, duration
-from kd.sweep.server import GROUP, running
-from kd.sweep.slots import Slot, slots_for, visible_gpus
 from tests.conftest import make_reviews, run_kd
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +42,7 @@ OWN = "modules=[tests.end_to_end.trouble]"
 
 
 def trouble(plan: str, **others) -> str:
-    """The override that adds the callback, with its flag raised."""
+    """Return the override that adds the callback, and make its flag file."""
     Path("flag").touch()
     rest = "".join(f",{key}:{value}" for key, value in others.items())
     flag = Path("flag").absolute()
@@ -60,7 +51,7 @@ def trouble(plan: str, **others) -> str:
 
 
 def left_running() -> list[int]:
-    """Processes that work in this folder, this one apart."""
+    """Return the other processes whose working directory is this folder."""
     here, found = os.getcwd(), []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -85,7 +76,7 @@ def stamps() -> dict[str, int]:
 
 
 def test_each_run_once_and_one_teacher_for_all(fresh_options, capsys):
-    """Two jobs at once, none of which finds a teacher; two that are one; then the same command, and a grown grid."""
+    """Two jobs start together without a teacher, two jobs are the same run; then the command is repeated and grows."""
     command = ["train", "-m", *fresh_options, "student=dan", "hydra.launcher.slots=2", "method=supervised,distillation"]
     assert run_kd(*command, "alpha=0.5,0.9") == 0
     assert len(list(Path("outputs/teachers").glob("*/teacher.json"))) == 1
@@ -106,14 +97,14 @@ def test_each_run_once_and_one_teacher_for_all(fresh_options, capsys):
     before = stamps()
     assert run_kd(*command, "alpha=0.5,0.9") == 0
     assert stamps() == before and all(job["found"] and job["attempts"] == 1 for job in jobs())
-    assert run_kd(*command, "alpha=0.5,0.9", "seed=0,1", "cache.max_gb=9") == 0, "a limit is not identity"
+    assert run_kd(*command, "alpha=0.5,0.9", "seed=0,1", "cache.max_gb=9") == 0, "a limit changes no identity"
     assert {path: stamps()[path] for path in before} == before
     assert len(jobs()) == 8 and len(stamps()) == 6 and sum(job["found"] for job in jobs()) == 4
     assert "the same run as" in capsys.readouterr().out
 
 
 def test_a_job_is_the_single_run_bit_for_bit(options):
-    """Whatever was imported before the fork."""
+    """Imports before the fork change no result."""
     assert run_kd("train", "-m", *options, "student=textcnn", "seed=3", "hydra.sweep.subdir=named-${seed}") == 0
     (job,) = jobs()
     assert job["directory"] == "named-3"
@@ -124,8 +115,8 @@ def test_a_job_is_the_single_run_bit_for_bit(options):
     assert status[0]["identity"] == status[1]["identity"]
 
 
-def test_jobs_that_break_are_told_and_the_others_go_on(options, capsys):
-    """One raises, one hangs, one is killed, and the last wants what there is not; then the same command mends them."""
+def test_failed_jobs_are_reported_and_the_others_continue(options, capsys):
+    """One raises, one hangs, one is killed, one has a wrong seed; the same command then repeats them."""
     command = ["train", "-m", *options, "student=dan", "method=supervised", "trainer.max_epochs=3"]
     command += ["hydra.launcher.slots=2", "seed=0,1,2,3,-4", trouble("1:raise,2:hang,3:kill"), OWN]
     assert run_kd(*command, "hydra.launcher.timeout_min=0.08") == 2
@@ -148,11 +139,11 @@ def test_jobs_that_break_are_told_and_the_others_go_on(options, capsys):
     assert [job["state"] for job in found] == ["done"] * 4 + ["failed"]
     assert [job["attempts"] for job in found] == [1, 2, 2, 2, 2] and found[0]["found"]
     resumed = [(SWEEP / job["directory"] / "job.log").read_text().count("resuming") for job in found]
-    assert resumed == [0, 1, 1, 1, 0], "those with a checkpoint go on from it"
+    assert resumed == [0, 1, 1, 1, 0], "those with a checkpoint resume from it"
 
 
 def test_interrupted_again_and_again(options):
-    """kill -9 of the parent, twice, or of its server, and Ctrl-C leave nothing running; the same command finishes."""
+    """After kill -9 of the parent (twice) or its server, and after Ctrl-C, nothing runs; the same command finishes."""
     options = [*options, "student=dan", "method=supervised", "trainer.max_epochs=4", "seed=0,1,2"]
     command = [sys.executable, "-m", "kd", "train", "-m", *options, trouble("0:slow,1:slow,2:slow"), OWN]
     ended: set[str] = set()
@@ -160,7 +151,7 @@ def test_interrupted_again_and_again(options):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         deadline = time.monotonic() + 60
         kept = {path: path.stat().st_mtime_ns for path in SWEEP.glob("*/checkpoints/last.ckpt")}
-        while time.monotonic() < deadline:  # until a checkpoint is written that was not there
+        while time.monotonic() < deadline:  # until a new checkpoint is written
             now = {path: path.stat().st_mtime_ns for path in SWEEP.glob("*/checkpoints/last.ckpt") if path.exists()}
             if any(kept.get(path) != stamp for path, stamp in now.items()):
                 break
@@ -172,9 +163,9 @@ def test_interrupted_again_and_again(options):
             process.send_signal(sent)
         printed, _ = process.communicate(timeout=20)
         assert process.returncode == code, printed
-        assert nothing_left(2), "what the sweep started ended with it"
+        assert nothing_left(2), "what the sweep started has ended with it"
         ended |= {job["directory"] for job in jobs() if job["state"] == "done"}
-    assert "running" not in states(), "Ctrl-C leaves a record in order"
+    assert "running" not in states(), "after Ctrl-C the record is complete"
     Path("flag").unlink()
     before = stamps()
     last = subprocess.run(command, capture_output=True, text=True)
@@ -188,7 +179,7 @@ def test_interrupted_again_and_again(options):
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_ended_while_its_server_imports(options, sent):
-    """What has not begun stays waiting, and nobody waits for the imports; those of a killed sweep stop."""
+    """Jobs that have not started stay waiting, and the sweep ends without waiting for the imports."""
     command = [sys.executable, "-m", "kd", "train", "-m", *options, "student=dan", "method=supervised", "seed=0,1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.monotonic() + 60
@@ -202,86 +193,8 @@ def test_ended_while_its_server_imports(options, sent):
         assert states() == ["waiting"] * 2 and not list(SWEEP.glob("*/status.json"))
 
 
-def test_jobs_are_attended_to_while_the_server_reads(tmp_path):
-    """What takes long is read for later jobs: meanwhile one is stopped and heard of, and the sweep may end."""
-    server = ForkServer("tests.end_to_end.trouble:wait", [], tmp_path / "server.log")
-    heard = []
-
-    def until(word: str) -> None:
-        deadline = time.monotonic() + 30
-        while not any(word in message for message in heard):
-            assert time.monotonic() < deadline, f"expected {word}, heard {heard}"
-            server.wait(1.0)
-            heard.extend(server.heard())
-
-    for job in (1, 2):
-        server.start(job, [], tmp_path / f"{job}.log", {}, 1)
-    server.warm("tests.end_to_end.trouble:wait", {})
-    server.start(3, [], tmp_path / "3.log", {}, 1)
-    server.stop(1, signal.SIGKILL)
-    until("ended")
-    assert [message for message in heard if "ended" in message] == [{"ended": 1, "code": -signal.SIGKILL}]
-    assert set(server.groups) == {2}, "the third has not begun"
-    other = server.groups[2]
-    server.connection.close()
-    assert server.process.wait(timeout=10) == 0
-    assert not running(GROUP, other)
-
-
-def test_a_job_that_waits_for_the_reading_is_not_begun_once_it_is_stopped(tmp_path):
-    client = ForkServer("tests.end_to_end.trouble:wait", [], tmp_path / "server.log")
-    client.start(1, [], tmp_path / "1.log", {}, 1)
-    client.warm("time:sleep", 2.0)
-    for job in (2, 3):
-        client.start(job, [], tmp_path / f"{job}.log", {}, 1)
-    client.stop(2, signal.SIGKILL)
-    started = set()
-    while not started & {2, 3}:
-        client.wait(30.0)
-        started |= {message["started"] for message in client.heard() if "started" in message}
-    client.close()
-    assert started == {1, 3}
-
-
-def test_ending_a_job_that_takes_long_is_not_begun_twice(monkeypatch):
-    """Its memory is given back for longer than the server waits between two looks."""
-    ours, theirs = socket.socketpair()
-    served, inside, times = server.Server(theirs, lambda _: 0), [], []
-
-    def slowly() -> None:
-        assert not inside, "a look began within another"
-        inside.append(True)
-        deadline = time.monotonic() + 0.1
-        while time.monotonic() < deadline:
-            time.sleep(0.001)
-        times.append(inside.pop())
-
-    monkeypatch.setattr(server, "ATTENTION", 0.02)
-    monkeypatch.setattr(served, "reap", slowly)
-    with served.attentive():
-        deadline = time.monotonic() + 5
-        while len(times) < 3 and time.monotonic() < deadline:
-            time.sleep(0.01)
-    ours.close()
-    assert len(times) >= 3
-
-
-def test_an_interrupt_is_heeded_where_the_sweep_waits():
-    """Not while it writes down a job's end, where half of it would be lost."""
-    with pytest.raises(SystemExit) as ended, Interrupts() as interrupts:
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGINT)
-        with interrupts.heeded():
-            pytest.fail("it waits")
-    assert ended.value.code == 128 + signal.SIGTERM
-    with pytest.raises(KeyboardInterrupt), Interrupts() as interrupts, interrupts.heeded():
-        os.kill(os.getpid(), signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), Interrupts():
-        os.kill(os.getpid(), signal.SIGINT)
-
-
 def test_a_rank_that_breaks_ends_its_job_only(options):
-    """A job of two ranks, of which the second raises: it fails with that reason, and no process is left."""
+    """The second of two ranks raises: the job fails with that reason, and no process is left."""
     command = ["train", "-m", *options, "student=dan", "method=supervised", "hydra.launcher.slots=2"]
     command += ["trainer.devices=2,1", "seed=0,1", "trainer.strategy=auto", trouble("1:raise", rank=1), OWN]
     assert run_kd(*command) == 2
@@ -297,7 +210,7 @@ def test_a_rank_that_breaks_ends_its_job_only(options):
 
 
 def test_a_daemon_ends_with_its_job_and_not_before(options):
-    """It is in a session of its own, and what started it is gone: one job's end tells nothing of another's daemon."""
+    """A daemon has its own session, and its parent has ended. The end of a job must not end another job's daemon."""
     command = ["train", "-m", *options, "student=dan", "method=supervised", "hydra.launcher.slots=2", "seed=0,1"]
     assert run_kd(*command, trouble("0:daemon,1:daemon"), OWN) == 0
     assert nothing_left(2)
@@ -312,14 +225,14 @@ def test_ranks_that_kd_did_not_start_are_refused(options, monkeypatch, capsys):
 def test_two_runs_in_one_directory_are_refused(options, capsys):
     command = ["train", "-m", *options, "student=dan", "hydra.sweep.subdir=same"]
     assert run_kd(*command, "seed=0,1") == 2
-    assert "two different runs would stand in" in capsys.readouterr().err
+    assert "two different runs would have the directory" in capsys.readouterr().err
     assert not SWEEP.joinpath("same").exists()
 
 
 def test_a_clash_with_an_earlier_batch_is_refused(options, capsys):
     command = ["train", "-m", *options, "student=dan", "method=supervised", "hydra.sweep.subdir=same"]
     assert run_kd(*command, "seed=0,1", "hydra.sweeper.max_batch_size=1") == 2
-    assert "two different runs would stand in" in capsys.readouterr().err
+    assert "two different runs would have the directory" in capsys.readouterr().err
     assert RunDirectory(SWEEP / "same").config()["seed"] == 0 and not (SWEEP / "same" / "previous").exists()
 
 
@@ -332,9 +245,9 @@ def test_a_done_run_that_lost_its_predictions_is_trained_again(options):
     assert [job["found"] for job in jobs()] == [False, True] and lost.is_file()
 
 
-def test_under_nohup_it_goes_on_when_the_terminal_is_closed(options):
+def test_under_nohup_a_closed_terminal_does_not_end_it(options):
     command = [sys.executable, "-m", "kd", "train", "-m", *options, "student=dan", "method=supervised", "seed=0"]
-    ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which a child inherits
+    ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a child inherits this
     try:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     finally:
@@ -362,37 +275,6 @@ def test_a_second_command_in_a_sweep_is_refused(options, capsys):
     assert ") runs the sweep in" in capsys.readouterr().err
 
 
-def test_the_sweep_itself_needs_no_torch():
-    """Its process only composes and watches: a sweep that is done says so in a second."""
-    code = "import sys; sys.argv = ['kd']; import kd.commands.train; print({'torch', 'optuna'} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
-
-
-def job_on(devices: int, accelerator: str = "gpu"):
-    from omegaconf import OmegaConf
-
-    return Job(0, [], OmegaConf.create({"trainer": {"devices": devices, "accelerator": accelerator}}), "id", Path("x"))
-
-
-def test_slots_share_out_gpus_and_cores():
-    gpus = ["0", "1", "2", "3"]
-    assert [slot.gpus for slot in slots_for([job_on(1)], None, gpus, 16)] == [("0",), ("1",), ("2",), ("3",)]
-    assert [slot.gpus for slot in slots_for([job_on(2), job_on(1)], None, gpus, 16)] == [("0", "1"), ("2", "3")]
-    assert [slot.gpus for slot in slots_for([job_on(1)], 8, gpus[:2], 16)] == [("0",), ("1",)] * 4
-    (one,) = slots_for([job_on(1, "cpu")], None, gpus, 16)
-    assert one == Slot((), 16) and one.threads_for(job_on(2, "cpu")) == 8 and one.environment() == {}
-    assert slots_for([job_on(1, "auto")], 3, [], 16) == [Slot((), 5)] * 3
-    with pytest.raises(KDError, match=r"wants trainer.devices=4.*set hydra.launcher.slots=1"):
-        slots_for([job_on(4)], 2, gpus, 16)
-
-
-def test_the_visible_gpus_are_those_that_were_given(monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-ab")
-    assert visible_gpus() == ["3", "GPU-ab"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    assert visible_gpus() == []
-
-
 @pytest.mark.parametrize(
     ("before", "after", "same"),
     [
@@ -410,7 +292,7 @@ def test_the_visible_gpus_are_those_that_were_given(monkeypatch):
         ({"method": MAPPED, "mapper": TOWARDS}, {"method": MAPPED, "mapper": TOWARDS, "embeddings": {"std": 2}}, False),
     ],
 )
-def test_what_makes_two_runs_one(before, after, same):
+def test_which_settings_change_the_identity(before, after, same):
     common = {
         "method": {"_target_": "kd.methods.distillation.Distillation"},
         "mapper": {"_target_": "kd.features.mapper.Linear"},
@@ -421,7 +303,7 @@ def test_what_makes_two_runs_one(before, after, same):
     assert (identity(common | before) == identity(common | after)) is same
 
 
-def test_a_file_is_known_by_what_is_in_it(tmp_path):
+def test_a_file_is_identified_by_its_content(tmp_path):
     def named(place: Path) -> str:
         return identity({"method": SUPERVISED, "data": {"path": str(place), "name": str(place.name)[:4]}})
 
@@ -431,21 +313,9 @@ def test_a_file_is_known_by_what_is_in_it(tmp_path):
     assert named(tmp_path / "rows.csv") == named(tmp_path / "rows-moved.csv") != named(tmp_path / "rows-other.csv")
 
 
-def test_the_time_left_is_told_in_words(tmp_path):
-    done, running, waiting = (job_on(1) for _ in range(3))
-    for number, (job, state) in enumerate(((done, "done"), (running, "running"), (waiting, "waiting"))):
-        job.number, job.state, job.directory = number, state, tmp_path / str(number)
-        job.identity = str(number)
-    done.seconds = 200.0
-    progress = Progress([done, running, waiting], tmp_path, slots=1)
-    progress.since[1] = time.monotonic() - 100
-    assert progress.summary() == "1 done of 3, 1 running, about 5 min left"
-    assert [duration(seconds) for seconds in (4.2, 600, 7300)] == ["4 s", "10 min", "2.0 h"]
-
-
 @pytest.mark.parametrize("settings", ["method=supervised", "method=distillation", "data.stream=true"])
-def test_what_a_run_reads_is_made_once_for_all_jobs(options, monkeypatch, settings):
-    """Words, texts in numbers and the start of the word table: a job that finds them makes none, and ends the same."""
+def test_what_a_run_reads_is_made_for_all_jobs_together(options, monkeypatch, settings):
+    """A job that finds vocabulary, tokenised texts and first embeddings in memory makes none. Results are the same."""
     from kd.config import build
     from kd.data.tokenizers import WordTokenizer
     from kd.models.embeddings import TeacherEmbeddings
@@ -461,7 +331,7 @@ def test_what_a_run_reads_is_made_once_for_all_jobs(options, monkeypatch, settin
     assert run_kd(*command, "hydra.run.dir=alone") == 0
     try:
         started, start, before = [], threading.Thread.start, set(threading.enumerate())
-        with monkeypatch.context() as patched:  # nor one that ends by itself a moment later
+        with monkeypatch.context() as patched:  # also no thread that ends soon by itself
             patched.setattr(threading.Thread, "start", lambda thread: (started.append(thread), start(thread)))
             single_run.remember(RunDirectory(Path("alone")).config())
         others = [thread for thread in started if not thread.name.startswith("filelock-lease")]

@@ -1,4 +1,4 @@
-"""A user's callback that breaks runs, for tests of what a sweep makes of it."""
+"""A user's callback that breaks runs, for tests of sweeps."""
 
 import os
 import signal
@@ -9,22 +9,15 @@ from pathlib import Path
 import lightning
 
 
-def wait(*_) -> int:
-    """A job, or what is read for jobs, that takes long."""
-    for _ in range(6000):
-        time.sleep(0.1)
-    return 0
-
-
 class Trouble(lightning.Callback):
-    """At the beginning of an epoch, as long as a file is there, do what the plan has for the run's seed.
+    """Does what the plan has for the run's seed at the beginning of an epoch, if a file is there.
 
     Args:
         flag: the file.
-        seed: of the run.
-        plan: raise, hang, kill, slow or daemon, by seed; what daemon starts must live as long as the run.
-        epoch: when; slow is so from the first.
-        rank: whose.
+        seed: the run's seed.
+        plan: raise, hang, kill, slow or daemon, by seed. A daemon must live as long as the run.
+        epoch: the epoch; slow begins with the first.
+        rank: the rank that does it.
     """
 
     def __init__(self, flag: str, seed: int, plan: dict[int, str], epoch: int = 1, rank: int = 0):

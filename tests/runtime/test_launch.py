@@ -1,4 +1,4 @@
-"""Ranks that torchrun or srun started: they meet, train as kd's own do, and end together."""
+"""Ranks that torchrun or srun started: they exchange messages, train as kd's own ranks do, and end together."""
 
 import json
 import os
@@ -12,22 +12,13 @@ from pathlib import Path
 import pandas
 import pytest
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from kd.errors import KDError
 from kd.runtime import ranks
-from kd.runtime.launch import Launch, Meeting, tasks_per_node
+from kd.runtime.launch import Launch, Rendezvous, quoted, set_step_variables, tasks_per_node
 from kd.storage.locks import lock
-
-TORCHRUN = {"TORCHELASTIC_RUN_ID": "mine", "RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4"}
-SRUN = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_PROCID": "1", "SLURM_NTASKS": "2", "SLURM_JOB_NAME": "kd"}
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch):
-    """That of no launcher, whatever this machine has."""
-    for name in [name for name in os.environ if name in ranks.OF_RANKS or name.startswith("SLURM_")]:
-        monkeypatch.delenv(name)
-    return monkeypatch
+from tests.runtime.conftest import SRUN, TORCHRUN
 
 
 @pytest.mark.parametrize(
@@ -42,38 +33,37 @@ def environment(monkeypatch):
         ({name: value for name, value in SRUN.items() if name != "SLURM_STEP_ID"}, Launch("srun", 0, 1, None)),
     ],
 )
-def test_who_started_a_rank(environment, found, launch):
+def test_who_started_a_rank(monkeypatch, found, launch):
     for name, value in found.items():
-        environment.setenv(name, value)
+        monkeypatch.setenv(name, value)
     assert Launch.found() == launch
     assert ranks.default_name() == (f"{launch.by}-{launch.name}" if launch and launch.name else None)
-
-
-def test_a_launch_of_one_process_is_no_launch(environment):
-    for name, value in (SRUN | {"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}).items():
-        environment.setenv(name, value)
-    with ranks.met(["student=dan"]) as arguments:
-        assert arguments == ["student=dan"] and ranks.rank() == 0
-    assert "SLURM_NTASKS" not in os.environ, "Lightning would wait for ranks that kd starts"
-
-
-def test_sizes_that_do_not_agree_are_refused(environment):
-    with pytest.raises(KDError, match="wants kd train started on every node"):
-        ranks.require_size(1, 2)
-    for name, value in TORCHRUN.items():
-        environment.setenv(name, value)
-    with (
-        pytest.raises(KDError, match="expected one process for a sweep, found 4 that torchrun started"),
-        ranks.met(["-m"]),
-    ):
-        pass
 
 
 def test_nodes_of_unequal_size_are_refused():
     assert [tasks_per_node(counts) for counts in ("2", "8(x16)")] == ["2", "8"]
     for counts in ("2,1", "2(x2),1", ""):
-        with pytest.raises(KDError, match="expected as many tasks on every node"):
+        with pytest.raises(KDError, match="expected the same number of tasks on every node"):
             tasks_per_node(counts)
+
+
+def test_a_step_of_srun_finds_rank_0(monkeypatch):
+    """As torch looks for it, even if srun was started without --ntasks-per-node."""
+    for name, value in (SRUN | {"SLURM_JOB_ID": "412345", "SLURM_STEP_TASKS_PER_NODE": "1(x2)"}).items():
+        monkeypatch.setenv(name, value)
+    for name in ("SLURM_NTASKS_PER_NODE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "")  # so that it is restored afterwards
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SLURM_NODELIST", "node[5-6]")
+    set_step_variables()
+    found = [os.environ[name] for name in ("SLURM_NTASKS_PER_NODE", "MASTER_ADDR", "MASTER_PORT")]
+    assert found == ["1", "node5", "17345"]
+
+
+@pytest.mark.parametrize("text", ["plain", "it's", r"C:\data\x", "a,b={c}[d]", r"\'", "end\\", ""])
+def test_a_quoted_value_is_read_back_as_it_was(text):
+    (parsed,) = OverridesParser.create().parse_overrides([f"key={quoted(text)}"])
+    assert parsed.value() == text
 
 
 def free_port() -> str:
@@ -83,29 +73,30 @@ def free_port() -> str:
 
 
 def waiting_rank(port: str, folder: str) -> None:
-    """Rank 1 of two; leaves what became of its waiting."""
+    """Be rank 1 of two, and write down what was received."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    meeting = Meeting(Launch("torchrun", 1, 2, None))
-    Path(folder, "place").write_text(meeting.hear()["place"])
+    rendezvous = Rendezvous(Launch("torchrun", 1, 2, None))
+    Path(folder, "place").write_text(rendezvous.receive("place"))
     try:
-        meeting.hear()
+        rendezvous.receive("train")
     except KDError as error:
         Path(folder, "reason").write_text(str(error))
 
 
 def leading_rank(port: str, fails: bool) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    meeting = Meeting(Launch("torchrun", 0, 2, None))
-    meeting.say(place="somewhere")
-    time.sleep(0.5)  # the other waits
+    rendezvous = Rendezvous(Launch("torchrun", 0, 2, None))
+    rendezvous.send("place", "somewhere")
+    rendezvous.send("place", "elsewhere")
+    time.sleep(0.5)  # the other rank waits
     if fails:
-        meeting.fail("no room left")
+        rendezvous.fail("no room left")
     else:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.parametrize(("fails", "said"), [(True, "rank 0: no room left"), (False, "rank 0 is gone")])
-def test_who_waits_hears_why_rank_0_ended(tmp_path, fails, said):
+def test_a_waiting_rank_receives_why_rank_0_ended(tmp_path, fails, said):
     port, spawn = free_port(), torch.multiprocessing.get_context("fork")
     both = [
         spawn.Process(target=leading_rank, args=(port, fails)),
@@ -121,7 +112,7 @@ def test_who_waits_hears_why_rank_0_ended(tmp_path, fails, said):
 
 
 def torchrun(nodes: int, *arguments: str) -> list[tuple[int, str]]:
-    """Start a node of one process each, all on this machine, and wait for their exit codes and what they printed."""
+    """Start nodes of one process each, all on this machine, and return their exit codes and outputs."""
     port = free_port()
     started = []
     for node in reversed(range(nodes)):
@@ -134,7 +125,7 @@ def torchrun(nodes: int, *arguments: str) -> list[tuple[int, str]]:
 
 
 def test_two_nodes_train_as_two_ranks_of_one(fresh_options):
-    """The teacher is fine-tuned by rank 0 while the other waits; nothing tells the runs apart but who started them."""
+    """Rank 0 fine-tunes the teacher while the other waits. The run equals one whose ranks kd has started."""
     shared = [*fresh_options, "student=dan", "teacher.epochs=2"]
     (code, first), (other, second) = torchrun(2, *shared, "trainer.num_nodes=2")
     assert (code, other) == (0, 0), first + second
@@ -155,9 +146,10 @@ def test_two_nodes_train_as_two_ranks_of_one(fresh_options):
 def test_ranks_end_with_the_reason_of_rank_0(fresh_options):
     shared = [*fresh_options, "student=dan", "method=supervised", "teacher.epochs=1", "hydra.run.dir=run"]
     Path("run").mkdir()
-    with lock(Path("run/.run")):  # which only rank 0 asks for
+    with lock(Path("run/.run")):  # only rank 0 takes this lock
         (code, first), (other, second) = torchrun(2, *shared, "trainer.num_nodes=2")
     assert code and other
     assert "is training in" in first and "kd train: rank 0: another process" in second
     (code, first), _ = torchrun(2, *shared, "trainer.devices=3")
-    assert code and "torchrun started 2 processes, and trainer.devices=3 on trainer.num_nodes=1 are 3" in first
+    said = "expected 3 processes for trainer.devices=3 on trainer.num_nodes=1, found 2 that torchrun started"
+    assert code and said in first

@@ -1,0 +1,91 @@
+"""A search space in Hydra's grammar, and the trials of a study; no run is trained."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+optuna = pytest.importorskip("optuna", reason="pip install 'kd[optuna]'")
+
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution  # noqa: E402
+from optuna.trial import TrialState  # noqa: E402
+
+from kd.errors import KDError  # noqa: E402
+from kd.sweep.search import Search, Space, comparable, plain, written  # noqa: E402
+
+
+def test_the_space_is_written_in_hydras_grammar():
+    space = Space.of(
+        [
+            *("a=interval(1.0,8.0)", "b=tag(log,interval(0.001,0.1))", "c=range(1,8,2)", "d=range(0.25,1.0,0.25)"),
+            *("loss=[soft_target],[dkd,hint]", "e=choice(1,x)", "f=int(interval(1,8))", "g=1", "g=2", "+h=3"),
+        ]
+    )
+    assert space.fixed == ["g=2", "+h=3"]
+    assert space.distributions == {
+        "a": FloatDistribution(1.0, 8.0),
+        "b": FloatDistribution(0.001, 0.1, log=True),
+        "c": IntDistribution(1, 7, step=2),
+        "d": FloatDistribution(0.25, 0.75, step=0.25),
+        "loss": CategoricalDistribution(["[soft_target]", "[dkd,hint]"]),
+        "e": CategoricalDistribution(["1", "x"]),
+        "f": IntDistribution(1, 8),
+    }
+    with pytest.raises(KDError, match="searches nothing"):
+        Space.of(["a=1"])
+
+
+def search(folder: Path, **changes) -> Search:
+    space = changes.pop("space", ["x=interval(0.0,1.0)", "seed=0"])
+    sampler = optuna.samplers.RandomSampler(seed=0)
+    known = {"objectives": ["accuracy"], "n_trials": 4, "batch": 2, **changes}
+    return Search(folder, "study", space=Space.of(space), sampler=sampler, **known)
+
+
+def drawn(overrides: list[str]) -> float:
+    return next(float(one.split("=")[1]) for one in overrides if one.startswith("x="))
+
+
+def test_a_killed_search_resumes_and_repeats_failed_trials(tmp_path):
+    """The trials that were running come first, under their numbers; each failed trial is repeated one time."""
+    seen = []
+
+    def dies(batch, first):
+        seen.append([drawn(overrides) for overrides in batch])
+        if first:
+            raise KeyboardInterrupt
+        return [0.5, KDError("no memory")]
+
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path).run(dies)
+    again = search(tmp_path)
+    known = [trial.state for trial in again.study.trials]
+    assert known == [TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING, TrialState.RUNNING]
+
+    def works(batch, first):
+        seen.append([drawn(overrides) for overrides in batch])
+        return [drawn(overrides) for overrides in batch]
+
+    again.run(works)
+    assert seen[2] == seen[1], "the same points"
+    assert seen[3] == [seen[0][1]], "the failed one again, and no more than n_trials in all"
+    assert sum(trial.state == TrialState.COMPLETE for trial in again.study.trials) == 4
+    search(tmp_path).run(lambda *_: pytest.fail("the study has its trials"))
+    found = yaml.safe_load((tmp_path / "optimization_results.yaml").read_text())
+    assert found["best_value"] == pytest.approx(max(0.5, *seen[2], *seen[3]))
+
+
+def test_a_study_of_other_runs_is_refused(tmp_path):
+    search(tmp_path).run(lambda batch, first: [0.5] * len(batch))
+    with pytest.raises(KDError, match="expected the study's fixed"):
+        search(tmp_path, space=["x=interval(0.0,1.0)", "seed=1"])
+    with pytest.raises(KDError, match="expected the study's objectives"):
+        search(tmp_path, objectives=["latency"])
+    with pytest.raises(KDError, match="has another search space"):
+        search(tmp_path, space=["x=a,b", "seed=0"], n_trials=6).run(lambda batch, first: [0.5] * len(batch))
+
+
+def test_drawn_values_are_written_as_a_user_would():
+    assert [plain(value) for value in (0.7000000000000001, 3, "cls")] == [0.7, 3, "cls"]
+    assert written({"alpha": 0.123456, "seed": 3}) == "alpha=0.1235 seed=3"
+    assert comparable(["seed=1", "threads=4", "alpha=0.5"]) == ["alpha=0.5", "seed=1"], "threads change no result"
