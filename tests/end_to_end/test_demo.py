@@ -12,7 +12,7 @@ from kd.cli import main
 from kd.storage.assets import home
 
 MAKEFILE = Path(__file__).parents[2] / "Makefile"
-FURTHER = ("hinted pca", "mapped", "joint pca")
+FURTHER = ("hints pca", "composition", "joint pca")
 
 
 @pytest.mark.demo
@@ -29,7 +29,7 @@ def test_the_demo_on_a_tiny_slice(tmp_path, monkeypatch, capsys):
     assert main(["report", "outputs/quickstart"]) == 0
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= 80
-    for row in ("teacher", "alone random", "alone pca", "distilled random", "distilled pca", *FURTHER):
+    for row in ("teacher", "supervised random", "supervised pca", "distillation random", "distillation pca", *FURTHER):
         assert re.search(rf"^{row} +\d+\.\d \[\d+\.\d, \d+\.\d\]", printed, re.MULTILINE), row
     assert main(["predict", "outputs/quickstart/distillation-pca-seed0", "a charming film"]) == 0
     assert "a charming film," in capsys.readouterr().out
