@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "kd"
+TESTS = Path(__file__).parent
+PACKAGE = TESTS.parent / "kd"
 
 ROWS = [
     ["errors"],
@@ -120,3 +121,21 @@ def test_files_and_functions_can_be_read_in_one_sitting(path):
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             assert node.end_lineno - node.lineno < FUNCTION_LINES, f"{path.relative_to(PACKAGE)}: {node.name}"
+
+
+HELD_BY = {
+    "__main__": "end_to_end/test_commands.py",
+}
+"""Modules without a test file of their own name, and the test that holds each."""
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path.name != "__init__.py"], ids=name_of)
+def test_every_module_has_a_test_of_its_name_or_a_line_that_says_which_holds_it(path):
+    place = path.relative_to(PACKAGE)
+    own = TESTS / place.parent / f"test_{place.name}"
+    key = place.with_suffix("").as_posix()
+    if own.is_file():
+        assert key not in HELD_BY, f"kd/{key}.py has a test of its own: take its line out of HELD_BY"
+    else:
+        assert key in HELD_BY, f"kd/{key}.py: expected tests/{own.relative_to(TESTS)}, or a line in HELD_BY"
+        assert (TESTS / HELD_BY[key]).is_file()

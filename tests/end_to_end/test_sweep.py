@@ -21,7 +21,7 @@ from tests.conftest import make_reviews, run_kd
 ROOT = Path(__file__).parents[2]
 SWEEP = Path("outputs/sweeps/files")
 SUPERVISED = {"_target_": "kd.methods.supervised.Supervised"}
-MAPPED = {"_target_": "kd.methods.feature_mapping.to_student"}
+MAPPED = {"_target_": "kd.methods.composition.Composition"}
 TOWARDS = {"_target_": "kd.features.fitted_mapper.Procrustes"}
 
 
