@@ -15,7 +15,9 @@ from kd.config import build
 from kd.config.make import make
 from kd.config.trainer import make_trainer
 from kd.contract import Loss
+from kd.options.declared import options_of
 from kd.options.methods import METHODS
+from kd.options.sections import SECTIONS
 from kd.run import renames
 
 CONF = configuration_folder()
@@ -64,13 +66,15 @@ def test_composes_and_keys_fit_the_signature(path):
     OmegaConf.set_struct(config, False)
     del config.hydra
     found = dict(targets(config))
-    assert {"method", "student", "embeddings", "tokenizer", "data.source", "trainer"} <= set(found)
+    assert {"method", "student", "embeddings", "tokenizer", "data", "trainer"} <= set(found)
     for place, node in found.items():
         signature = inspect.signature(METHODS.get(node._target_) or get_object(node._target_))
         keys = {key for key in node if key not in ("_target_", "_partial_", "_convert_")}
         open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
         known = GIVEN_AT_RUN_TIME.get(place.split(".")[0], set())
-        if not (open_ended and place == "data.source"):
+        if place == "data":
+            keys -= set(options_of(SECTIONS["data"]))
+        if not (open_ended and place == "data"):
             assert keys <= set(signature.parameters), f"{path}: {place} has keys that {node._target_} does not take"
         required = {
             name

@@ -30,7 +30,7 @@ def composed(overrides: Iterable[str], config_dir: Path | None = None) -> DictCo
     own = [] if config_dir is None else [f"hydra.searchpath=[file://{config_dir.resolve()}]"]
     try:
         with initialize_config_dir(str(configuration_folder()), version_base="1.3"):
-            config = compose("config", [*own, *overrides], return_hydra_config=True)
+            config = compose("config", [*own, *renames.overrides(overrides)], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise KDError(one_sentence(error)) from error
     renames.current(config, say=True)

@@ -15,9 +15,6 @@ from kd.options.declared import Option, options_of, written
 from kd.options.methods import METHODS
 from kd.options.sections import SECTIONS
 
-SOURCE = "data.source"
-"""Takes the keys of ``data`` by interpolation: its options are named as the user sets them."""
-
 
 @dataclass(frozen=True)
 class Declaration:
@@ -25,33 +22,33 @@ class Declaration:
 
     Args:
         place: as on the command line; "" for the top.
-        title: of the class or function that takes the options.
         options: by name.
     """
 
     place: str
-    title: str
     options: Mapping[str, Option]
 
     def from_section(self, name: str) -> bool:
         """Whether kd itself declares the option, and not only the library whose class it is given to."""
         return self.place in SECTIONS and name in options_of(SECTIONS[self.place])
 
+    def node(self, config: DictConfig) -> DictConfig:
+        """Return the keys at this place; none where a name in it has a dot, which `Joint` refuses."""
+        return (OmegaConf.select(config, self.place) or OmegaConf.create()) if self.place else config
+
     def key(self, name: str) -> str:
         """Return an option as it is set on the command line."""
-        place = "data" if self.place == SOURCE else self.place
-        return f"{place}.{name}" if place else name
+        return f"{self.place}.{name}" if self.place else name
 
 
 def declarations(config: DictConfig) -> list[Declaration]:
     """Find the declarations for a configuration, section by section and target by target."""
-    found = {place: (section.__name__, dict(options_of(section))) for place, section in SECTIONS.items()}
+    found = {place: dict(options_of(section)) for place, section in SECTIONS.items()}
     for key, target in targets.named(config):
         place = key.removesuffix("_target_").rstrip(".")
         declares = METHODS.get(target) or targets.find(target, key)
-        _, options = found.get(place, ("", {}))
-        found[place] = target, {**options_of(declares), **options}
-    return [Declaration(place, title, options) for place, (title, options) in found.items()]
+        found[place] = {**options_of(declares), **found.get(place, {})}
+    return [Declaration(place, options) for place, options in found.items()]
 
 
 def missing_sections(config: DictConfig) -> list[str]:
@@ -68,7 +65,7 @@ def option_mistakes(config: DictConfig, declared: list[Declaration]) -> Iterator
     """Find every option whose value is not what its declaration expects, one sentence each."""
     seen = set()
     for declaration in declared:
-        node = OmegaConf.select(config, declaration.place) if declaration.place else config
+        node = declaration.node(config)
         for name, option in declaration.options.items():
             if name in node and not OmegaConf.is_missing(node, name):
                 value, key = plain(node[name]), _origin(config, node, declaration, name)

@@ -37,7 +37,7 @@ def make(node: DictConfig, **known: Any) -> Any:
         raise KDError(f"'{target}' could not be made from its configuration: {error}") from error
     except InstantiationException as error:
         if isinstance(error.__cause__, OptionError):
-            raise error.__cause__.at(node._get_full_key(None).removesuffix(".source")) from error
+            raise error.__cause__.at(node._get_full_key(None)) from error
         if isinstance(error.__cause__, KDError):
             raise error.__cause__ from error
         raise KDError(f"'{target}' could not be made from its configuration: {error.__cause__ or error}") from error

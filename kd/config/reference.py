@@ -53,7 +53,7 @@ def lines(config: DictConfig) -> Iterator[Line]:
     """List the options of a composed configuration."""
     seen = set()
     for declaration in declarations(config):
-        node = OmegaConf.select(config, declaration.place) if declaration.place else config
+        node = declaration.node(config)
         for name, option in declaration.options.items():
             key, added = declaration.key(name), name not in node
             if key in seen or (added and not declaration.from_section(name)):
@@ -63,9 +63,7 @@ def lines(config: DictConfig) -> Iterator[Line]:
 
 
 def _default(node: DictConfig, name: str) -> str:
-    value: Any = OmegaConf.to_container(node, resolve=False)[name]
-    if isinstance(value, str) and value.startswith("${.."):
-        value = OmegaConf.to_container(OmegaConf.create({"value": node[name]}))["value"]
+    value = OmegaConf.to_container(node, resolve=False)[name]
     return "..." if isinstance(value, dict) and value else written(value)
 
 

@@ -1,14 +1,15 @@
-"""Names that have changed, so that the runs, commands and files of before go on working. Needs no torch.
+"""Names that have changed. Runs, commands and files with the first names go on working. Needs no torch.
 
-`current` gives a configuration the names of today: a finished run's when it is read, a new one's when it is composed.
-`first` does the reverse for the identity of a run (`kd.run.identity`), which goes on hashing the names that its options
-had at first: a run that was done before a rename is still the same run.
+`current` renames to the names of today: in a finished run's configuration when it is read, in a new one when it is
+composed. `first` does the reverse for the identity of a run (`kd.run.identity`), which is a hash of the first names: so
+a rename does not change the identity of a run that is done.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -17,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kd.errors import KDError
 from kd.options.methods import CompositionOptions, HintsOptions, MethodOptions
+from kd.options.sections import Data
 
 log = logging.getLogger(__name__)
 
@@ -46,19 +48,29 @@ FIRST = {f"{new}.{name}": f"{old}.{name}" for new, (old, names) in MOVED.items()
 NOW = {old: new for new, old in FIRST.items()}
 
 FEATURE_MAPPING = "kd.methods.feature_mapping."
-"""One method with an option ``direction`` until it became two methods."""
+"""One method with an option ``direction`` at first, two methods today."""
 
 DIRECTIONS: dict[str, tuple[str, str, type[MethodOptions]]] = {
     "to_teacher": ("hints", "kd.methods.hints.Hints", HintsOptions),
     "to_student": ("composition", "kd.methods.composition.Composition", CompositionOptions),
 }
-"""Direction -> name, ``_target_`` and options of the method that it is now."""
+"""Direction -> name, ``_target_`` and options of the method of today."""
 
 OF_EITHER = {option.name: option.default for kind in (HintsOptions, CompositionOptions) for option in fields(kind)}
 """The options of both directions, all of which stood in one file."""
 
-_SAID: set[str] = set()
-"""Old names that this process has already warned of."""
+OF_RUN = {option.name for option in fields(Data)}
+"""The keys of ``data`` that were not repeated under ``data.source``, which has no node of its own today."""
+
+_WARNED: set[str] = set()
+"""First names that this process has already warned of."""
+
+
+def overrides(words: Iterable[str]) -> list[str]:
+    """Put the keys of today into the words of a command line."""
+    found = {word: re.sub(r"^([+~]*data)\.source\.", r"\1.", word) for word in words}
+    _warn({old.partition("=")[0]: new.partition("=")[0] for old, new in found.items() if old != new})
+    return list(found.values())
 
 
 def current(config: Any, say: bool = False) -> None:
@@ -66,7 +78,7 @@ def current(config: Any, say: bool = False) -> None:
 
     Args:
         config: a dict or DictConfig, whose interpolations stay.
-        say: warn of the old names that were found.
+        say: warn of the first names that were found.
 
     Raises:
         KDError: an option of one direction of feature mapping is set, and the run goes in the other.
@@ -77,9 +89,14 @@ def current(config: Any, say: bool = False) -> None:
             found = _renamed(config)
     elif isinstance(config, dict):
         found = _renamed(config)
-    if said := [f"{old} is now {new}" for old, new in found.items() if say and old not in _SAID]:
-        _SAID.update(found)
-        log.warning("old names, which go on working: %s", ", ".join(said))
+    if say:
+        _warn(found)
+
+
+def _warn(found: Mapping[str, str]) -> None:
+    if lines := [f"{old} is now {new}" for old, new in found.items() if old not in _WARNED]:
+        _WARNED.update(found)
+        log.warning("old names, which go on working: %s", ", ".join(lines))
 
 
 def _renamed(config: Any) -> dict[str, str]:
@@ -88,7 +105,7 @@ def _renamed(config: Any) -> dict[str, str]:
     for node, target in _targets(config):
         if target in NOW:
             node["_target_"] = found[target] = NOW[target]
-    return found | _split_feature_mapping(config)
+    return found | _split_feature_mapping(config) | _lift_source(config)
 
 
 def _targets(node: Any) -> Iterator[tuple[Any, str]]:
@@ -103,7 +120,7 @@ def _targets(node: Any) -> Iterator[tuple[Any, str]]:
 
 
 def _value(node: Any, key: Any) -> Any:
-    """A value, None where it has none yet; a group that is interpolated is looked at where it stands."""
+    """Return a value, None if it is missing or an interpolation: what that stands for is found at its own place."""
     if OmegaConf.is_config(node):
         if OmegaConf.is_missing(node, key):
             return None
@@ -136,9 +153,22 @@ def _split_feature_mapping(config: Any) -> dict[str, str]:
 
 
 def _choice(config: Any) -> str | None:
-    """Return the name of the chosen method: a composed configuration reads it from Hydra's own keys."""
+    """Return the name of the chosen method; a composed configuration has it in Hydra's own keys."""
     composed = OmegaConf.is_config(config) and "hydra" in config
     return OmegaConf.select(config, "hydra.runtime.choices.method") if composed else _value(config["choices"], "method")
+
+
+def _lift_source(config: Any) -> dict[str, str]:
+    """Move the options of ``data.source`` to ``data``; there they repeated the keys of ``data`` by interpolation."""
+    data = _value(config, "data") if "data" in config else None
+    source = (OmegaConf.to_container(data) if OmegaConf.is_config(data) else data or {}).get("source")
+    if not isinstance(source, dict):
+        return {}
+    del data["source"]
+    for key, value in source.items():
+        if key != "_convert_" and value != f"${{..{key}}}":
+            data[key] = value.replace("${..", "${.") if isinstance(value, str) else value
+    return {"data.source": "data"}
 
 
 def first(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,6 +180,9 @@ def first(config: Mapping[str, Any]) -> dict[str, Any]:
             found["method"] = method | {"_target_": FEATURE_MAPPING + direction}
             if found.get("choices", {}).get("method") == name:
                 found["choices"] = found["choices"] | {"method": "feature_mapping"}
+    if "_target_" in (data := found.get("data", {})):
+        source = {key: value for key, value in data.items() if key not in OF_RUN} | {"_convert_": "all"}
+        found["data"] = {key: value for key, value in data.items() if key != "_target_"} | {"source": source}
     return found
 
 

@@ -81,9 +81,9 @@ JUNK = st.one_of(
 def test_whatever_a_declared_option_is_set_to_it_fits_or_is_one_sentence(data):
     config = composed(["method=joint", "student=textcnn"])
     OmegaConf.set_struct(config, False)
-    declared = [(d, name) for d in declarations(config) for name in d.options if d.place != "data.source"]
+    declared = [(d, name) for d in declarations(config) for name in d.options]
     declaration, name = data.draw(st.sampled_from(declared))
-    node = OmegaConf.select(config, declaration.place) if declaration.place else config
+    node = declaration.node(config)
     if name not in node or OmegaConf.is_dict(node[name]):
         return
     value = data.draw(JUNK)

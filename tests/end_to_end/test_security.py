@@ -26,12 +26,13 @@ from kd.data.sources import from_hub
 from kd.data.tokenizers import PretrainedTokenizer
 from kd.errors import KDError
 from kd.models.pretrained import pretrained_config
+from kd.options.sections import SECTIONS
 from kd.storage import hub
 from kd.storage.assets import ASSETS
 from kd.storage.model_folder import load_classifier, load_config, load_tokenizer, local_model
 from kd.storage.paths import inside, plain_name
 from kd.teacher import cache as teacher_cache
-from kd.training import single_run
+from kd.training import resume, single_run
 from tests.conftest import make_teacher, run_kd
 from tests.report.written import Runs, page
 
@@ -121,7 +122,7 @@ def test_the_walk_sees(line):
 
 def test_a_checkpoint_is_not_unpickled(tmp_path):
     torch.save({"state_dict": {}, "bomb": Bomb()}, tmp_path / "last.ckpt")
-    assert not single_run.loads(tmp_path / "last.ckpt")
+    assert not resume.loads(tmp_path / "last.ckpt")
 
 
 def test_a_models_weights_are_not_unpickled(tmp_path):
@@ -332,7 +333,7 @@ PLACES = {
     "elsewhere": [f"+elsewhere={CALL}", "+callbacks.evil=${elsewhere}"],
     "made on the way": [f"+callbacks.evil=${{oc.create:{CALL}}}"],
     "not looked into": [f"+callbacks.evil={{_target_:os.mkdir,_recursive_:false,path:{MARK}}}"],
-    "as the data": ["data.source._target_=os.mkdir"],
+    "as the data": ["data._target_=os.mkdir"],
     "as the method": ["method._target_=os.mkdir"],
     "by Hydra": [f"+hydra.callbacks.evil={CALL}"],
     "by Hydra, for a sweep": [f"+hydra.sweeper.evil={CALL}", "hydra.mode=MULTIRUN"],
@@ -404,6 +405,7 @@ def strangers_run(folder: Path, teacher: Path, **changes) -> Path:
         "outputs": "outputs",
         "threads": 1,
         "rerun": False,
+        **{section: {} for section in SECTIONS if section},
         "data": {"text": "text", "label": "label", "source": source},
         **changes,
     }
