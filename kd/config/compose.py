@@ -1,4 +1,4 @@
-"""Compose the configuration of a run from overrides, outside of ``kd train``."""
+"""Compose the configuration of a run from overrides."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def composed(overrides: Iterable[str], config_dir: Path | None = None) -> DictCo
 
     Args:
         overrides: as on the command line.
-        config_dir: the user's own ``conf/``, laid over that of kd.
+        config_dir: the user's own ``conf/``, whose files are found beside those of kd.
 
     Raises:
-        KDError: what Hydra refuses, or code that no configuration may name.
+        KDError: Hydra refuses an override, or the configuration names code that it may not name.
     """
     own = [] if config_dir is None else [f"hydra.searchpath=[file://{config_dir.resolve()}]"]
     try:
@@ -38,5 +38,4 @@ def composed(overrides: Iterable[str], config_dir: Path | None = None) -> DictCo
     HydraConfig.instance().set_config(config)
     with open_dict(config):
         del config["hydra"]
-    OmegaConf.set_struct(config, True)
     return config
