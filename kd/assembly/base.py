@@ -101,7 +101,7 @@ class Assembly(ABC):
         return once(
             "encoded",
             self.config,
-            build.VOCABULARY,
+            build.WORDS,
             lambda: build.encoded(split, self.tokenizer, self.config.data.max_length),
             facts,
         )

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.compute
@@ -20,20 +19,21 @@ from kd.run.directory import RunDirectory
 from kd.storage.checksum import file_sha256
 
 SPLITS = ("validation", "test")
+SAME = "same"
 
 
 def main(arguments: list[str]) -> int:
-    """Train the run again and print what is the same; exit code 1 where something that counts is not."""
+    """Train the run again and print the comparison; return 1 if a result differs."""
     parser = argparse.ArgumentParser(prog="kd reproduce", description=__doc__.partition(": ")[2])
     parser.add_argument("run", type=Path, help="directory of a finished run")
     parser.add_argument("--into", type=Path, help="where to train; by default <outputs>/reproduced/<name of the run>")
     parser.add_argument(
-        "--from-scratch", action="store_true", help="fine-tune the teacher and label anew too, below --into"
+        "--from-scratch", action="store_true", help="also fine-tune the teacher and label the rows again, below --into"
     )
-    parser.add_argument("--outputs", type=Path, help="where teachers and their answers are kept (default: as the run)")
+    parser.add_argument("--outputs", type=Path, help="folder of the teachers and their outputs (default: as the run)")
     parser.add_argument("--modules", nargs="+", default=[], help="your own modules that the run may name")
     options = parser.parse_args(arguments)
-    targets.trust(options.modules)  # not those that the run lists: it may be a stranger's
+    targets.trust(options.modules)  # not the modules that the run lists, because a stranger may have made it
     original = RunDirectory.finished(options.run)
     environment = original.environment()
     config = original.config()
@@ -42,19 +42,19 @@ def main(arguments: list[str]) -> int:
     require_apart(options.run, place)
     if options.from_scratch:
         config["outputs"] = str(place / "outputs")
-    # As it was, whatever the default is here: sums depend on the number of threads in their last bits.
+    # The number of threads as in the run, whatever the default is here: it changes the last bits of sums.
     config |= {"rerun": True, "threads": environment.get("threads", config["threads"])}
-    if train(config, place) is None:  # a rank that only helped
+    if train(config, place) is None:  # in a rank other than 0
         return 0
     repeated = RunDirectory.finished(place)
     return show(comparisons(original, repeated), differences(environment, repeated.environment()), Console())
 
 
 def own_outputs(run: Path, outputs: str) -> Path:
-    """Where the run kept its teachers, if that is here, around the run, or a folder that holds teachers already.
+    """Return the folder of the run's teachers. It must be in this folder or around the run, or hold teachers already.
 
     Raises:
-        KDError: elsewhere; a run that a stranger made shall not say where this machine's disk is written.
+        KDError: it is elsewhere; a run that a stranger made must not decide where this machine's disk is written.
     """
     place = Path(outputs)
     here = Path.cwd() in place.resolve().parents or place.resolve() in run.resolve().parents
@@ -67,10 +67,10 @@ def own_outputs(run: Path, outputs: str) -> Path:
 
 
 def require_apart(run: Path, place: Path) -> None:
-    """Refuse to train where the run itself stands.
+    """Refuse to train in the folder of the run, in a folder inside it, or in one around it.
 
     Raises:
-        KDError: the two folders are one, or one lies in the other.
+        KDError: the place is such a folder.
     """
     one, other = run.resolve(), place.resolve()
     if one == other or one in other.parents or other in one.parents:
@@ -78,7 +78,7 @@ def require_apart(run: Path, place: Path) -> None:
 
 
 def train(config: dict[str, Any], place: Path) -> float | list[float] | None:
-    """One run of this configuration, in a folder of its own; None in a rank other than the first."""
+    """Train a run of this configuration in a folder of its own; return None in a rank other than 0."""
     from omegaconf import OmegaConf
 
     from kd.training import single_run
@@ -87,52 +87,43 @@ def train(config: dict[str, Any], place: Path) -> float | list[float] | None:
     return single_run.train(OmegaConf.create(config), place)
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """One thing of both runs.
+class Comparison(NamedTuple):
+    """A result of both runs, as it is printed. The verdict is `SAME` if the two are equal to the last bit."""
 
-    Args:
-        what: its name.
-        original, repeated: as printed.
-        same: whether they are equal to the last bit.
-        verdict: in words.
-    """
-
-    what: str
+    name: str
     original: str
     repeated: str
-    same: bool
     verdict: str
 
 
 def comparisons(original: RunDirectory, repeated: RunDirectory) -> Iterator[Comparison]:
-    """Weights, rows, logits and accuracies of the two."""
-    sums = [_checksum(run.model / "model.safetensors") for run in (original, repeated)]
-    same = sums[0] == sums[1]
-    yield Comparison("weights, sha256", sums[0][:12], sums[1][:12], same, "same" if same else "other weights")
-    figures = [run.metrics() for run in (original, repeated)]
+    """Compare the weights, the rows, the logits and the accuracies of the two."""
+    one, two = (_checksum(run.model / "model.safetensors") for run in (original, repeated))
+    yield Comparison("weights, sha256", one[:12], two[:12], SAME if one == two else "other weights")
     tables = [pyarrow.parquet.read_table(run.predictions_file) for run in (original, repeated)]
+    figures, again = original.metrics(), repeated.metrics()
     for split in SPLITS:
         rows = [table.filter(pyarrow.compute.equal(table["split"], split)) for table in tables]
-        logits = [np.array(part["logits"].to_pylist(), dtype=np.float32) for part in rows]
-        labels = [np.array(part["label"].to_pylist()) for part in rows]
-        counts = [f"{len(part)} rows" for part in logits]
-        if logits[0].shape != logits[1].shape or not np.array_equal(*labels):
-            yield Comparison(f"{split} rows", *counts, False, "other rows: the data changed")
+        labels, labels_again = (np.array(part["label"].to_pylist()) for part in rows)
+        logits, logits_again = (np.array(part["logits"].to_pylist(), dtype=np.float32) for part in rows)
+        counts = f"{len(logits)} rows", f"{len(logits_again)} rows"
+        if logits.shape != logits_again.shape or not np.array_equal(labels, labels_again):
+            yield Comparison(f"{split} rows", *counts, "other rows: the data changed")
             continue
-        same = np.array_equal(*logits, equal_nan=True)
-        apart = np.abs(logits[0] - logits[1]).max()
-        changed = int((logits[0].argmax(axis=1) != logits[1].argmax(axis=1)).sum())
-        verdict = "same" if same else f"off by {apart:.2g}, {changed} labels changed"
-        yield Comparison(f"{split} logits", *counts, same, verdict)
-        accuracies = [found[split]["accuracy"] for found in figures]
-        points = 100 * (accuracies[1] - accuracies[0])
-        verdict = "same" if not points else f"{points:+.2f} points"
-        yield Comparison(f"{split} accuracy", *(f"{value:.4f}" for value in accuracies), not points, verdict)
+        largest = np.abs(logits - logits_again).max()
+        changed = (logits.argmax(axis=1) != logits_again.argmax(axis=1)).sum()
+        equal = np.array_equal(logits, logits_again, equal_nan=True)
+        yield Comparison(
+            f"{split} logits", *counts, SAME if equal else f"off by {largest:.2g}, {changed} labels changed"
+        )
+        before, now = figures[split]["accuracy"], again[split]["accuracy"]
+        points = 100 * (now - before)
+        verdict = f"{points:+.2f} points" if points else SAME
+        yield Comparison(f"{split} accuracy", f"{before:.4f}", f"{now:.4f}", verdict)
 
 
 def differences(original: dict[str, Any], repeated: dict[str, Any]) -> list[str]:
-    """What of the two environments is not the same, a line each: where other bits may come from."""
+    """Return what differs between the two environments, a line for each: it may explain other bits."""
     facts = [
         {
             **{f"package {name}": version for name, version in (found.get("packages") or {}).items()},
@@ -146,23 +137,24 @@ def differences(original: dict[str, Any], repeated: dict[str, Any]) -> list[str]
         }
         for found in (original, repeated)
     ]
-    names = dict.fromkeys([*facts[0], *facts[1]])  # also what only one of the two tells
+    names = dict.fromkeys([*facts[0], *facts[1]])  # also what only one of the two has
     changed = [(name, *(part.get(name) for part in facts)) for name in names]
     return [f"{name}: {before} -> {now}" for name, before, now in changed if before != now]
 
 
-def show(found: Iterator[Comparison], changed: list[str], console: Console) -> int:
-    """Print the comparison; returns the exit code."""
+def show(found: Iterable[Comparison], changed: list[str], console: Console) -> int:
+    """Print the comparison; return the exit code."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("", "the run", "reproduced", ""):
-        table.add_column(name, overflow="fold")
-    everything = list(found)
-    for line in everything:
-        table.add_row(line.what, line.original, line.repeated, line.verdict)
+    for title in ("", "the run", "reproduced", ""):
+        table.add_column(title, overflow="fold")
+    verdicts = []
+    for comparison in found:
+        table.add_row(*comparison)
+        verdicts.append(comparison.verdict)
     console.print(table)
     for line in changed:
         console.print(f"changed since: {line}", markup=False, highlight=False)
-    if all(line.same for line in everything):
+    if set(verdicts) == {SAME}:
         console.print("reproduced to the last bit")
         return 0
     why = "see what changed since" if changed else "nothing that is recorded changed: set trainer.deterministic=true"

@@ -81,10 +81,10 @@ def method_options(config: DictConfig) -> MethodOptions:
 def tokenizer(config: DictConfig, texts: Iterable[str], teacher: AnyTeacher | None) -> PreTrainedTokenizerBase:
     """Make the student's tokenizer. Some choices learn it from the texts, or restrict its vocabulary to them."""
     theirs = teacher.tokenizer if teacher else None
-    return once("tokenizer", config, VOCABULARY, lambda: make(config.tokenizer)(texts, theirs))
+    return once("tokenizer", config, WORDS, lambda: make(config.tokenizer)(texts, theirs))
 
 
-VOCABULARY = ("data", "teacher", "tokenizer")
+WORDS = ("data", "teacher", "tokenizer")
 """Parts of the configuration that decide the student's vocabulary."""
 
 
@@ -144,7 +144,7 @@ def word_table(
     def facts() -> dict[str, Any]:
         return {"words": tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))), "width": width}
 
-    rows = once("word table", config, (*VOCABULARY, "embeddings"), known, facts)
+    rows = once("word table", config, (*WORDS, "embeddings"), known, facts)
     return embeddings.start(own, tokenizer, rows, torch.Generator().manual_seed(seed))
 
 

@@ -53,7 +53,7 @@ def declarations(config: DictConfig) -> list[Declaration]:
 
 def missing_sections(config: DictConfig) -> list[str]:
     """Find sections that are not keys with values, one sentence for each. Nothing else can be checked before."""
-    nodes = OmegaConf.to_container(config, resolve=False)
+    nodes: Any = OmegaConf.to_container(config)
     return [
         f"{place}: expected keys with values, got {written(nodes.get(place))}; leave the group as it is"
         for place in SECTIONS
@@ -84,6 +84,6 @@ def _makes_an_object(value: Any) -> bool:
 
 def _origin(config: DictConfig, node: DictConfig, declaration: Declaration, name: str) -> str:
     """Return the key that the user sets: if the value is just an interpolation, the key that it refers to."""
-    raw = OmegaConf.to_container(node, resolve=False)[name]
-    single = re.fullmatch(r"\$\{(\w[\w.]*)\}", raw) if isinstance(raw, str) else None
+    raw: Any = OmegaConf.to_container(node)
+    single = re.fullmatch(r"\$\{(\w[\w.]*)\}", raw[name]) if isinstance(raw[name], str) else None
     return single[1] if single and OmegaConf.select(config, single[1]) is not None else declaration.key(name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -58,19 +59,20 @@ def lines(config: DictConfig) -> Iterator[Line]:
     seen = set()
     for declaration in declarations(config):
         node = declaration.node(config)
+        raw: Any = OmegaConf.to_container(node)
         for name, option in declaration.options.items():
             key, added = declaration.key(name), name not in node
             if key in seen or (added and not declaration.from_section(name)):
                 continue
             seen.add(key)
-            value = OmegaConf.to_container(node, resolve=False).get(name)
+            value = raw.get(name)
             default = "" if added else "..." if isinstance(value, dict) and value else written(value)
             yield Line("+" * added + key, default, option.expected, option.meaning)
 
 
 def help_text(config: DictConfig, width: int = 80) -> str:
     """Return the options of a configuration for a terminal, one after the other."""
-    indent = {"initial_indent": "      ", "subsequent_indent": "      "}
+    indent: dict[str, Any] = {"initial_indent": "      ", "subsequent_indent": "      "}
     found = []
     for line in lines(config):
         text = f"{line.meaning} Expected: {line.expected}.".lstrip()
@@ -89,7 +91,8 @@ def groups_text(width: int = 80) -> str:
 
 def groups() -> dict[str, list[str]]:
     """List the choices of each group: the files of each folder of ``conf/``."""
-    folder, found = configuration_folder(), {}
+    folder = configuration_folder()
+    found: dict[str, list[str]] = {}
     for path in sorted(folder.rglob("*.yaml")):
         group = path.parent.relative_to(folder).as_posix()
         if group != "." and not group.startswith("hydra"):

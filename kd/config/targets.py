@@ -152,7 +152,8 @@ def _resolved(node: Any, name: Any, key: str) -> Any:
     try:
         return None if OmegaConf.is_config(node) and OmegaConf.is_missing(node, name) else node[name]
     except OmegaConfBaseException:
-        written = str(OmegaConf.to_container(node, resolve=False)[name])
+        raw: Any = OmegaConf.to_container(node)
+        written = str(raw[name])
         if "oc." in written:  # such a resolver could make a call later, unchecked
             raise KDError(f"{key}: '{written}' has no value yet, and could become a call; leave it out") from None
         return None
@@ -187,7 +188,7 @@ def check_composed(config: DictConfig, multirun: bool) -> None:
 @contextmanager
 def _current(config: DictConfig) -> Iterator[None]:
     """Let ``${hydra:...}`` refer to this configuration, as it will later."""
-    instance = HydraConfig.instance()
+    instance: Any = HydraConfig.instance()
     before, instance.cfg = instance.cfg, config
     try:
         yield

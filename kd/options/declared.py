@@ -46,7 +46,7 @@ CountOrNone = Annotated[int, Ge(0)]
 Seed = Annotated[int, Ge(0), Lt(2**32)]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-WORDS = {
+WORDS: dict[Any, str] = {
     **{bool: "true or false", int: "a whole number", float: "a number", str: "text"},
     **{type(None): "null", dict: "keys with values"},
 }
@@ -78,9 +78,13 @@ class Option:
             raise OptionError(self.name, self.expected, value)
 
 
-@functools.cache
 def options_of(function: Callable[..., Any]) -> Mapping[str, Option]:
     """Return the options that a constructor, function or dataclass declares, by name."""
+    return _options_of(function)
+
+
+@functools.cache
+def _options_of(function: Callable[..., Any]) -> Mapping[str, Option]:
     hints = _fields(function) if is_dataclass(function) else _parameters(function)
     meanings = _meanings(function)
     parameters = inspect.signature(function).parameters.values()
