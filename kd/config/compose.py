@@ -33,6 +33,8 @@ def composed(overrides: Iterable[str], config_dir: Path | None = None) -> DictCo
             config = compose("config", [*own, *renames.overrides(overrides)], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise KDError(one_sentence(error)) from error
+    except ValueError as error:  # as Hydra refuses GROUP=null
+        raise KDError(f"{error}; use teacher=none, loss=[] or callbacks=[] for nothing") from error
     renames.current(config, say=True)
     targets.check_composed(config, multirun=False)
     HydraConfig.instance().set_config(config)

@@ -123,7 +123,7 @@ def _replace_targets(config: Any, raw: Any, names: Mapping[str, str]) -> dict[st
 
 def _split_feature_mapping(config: Any, raw: Any) -> dict[str, str]:
     """Turn ``method=feature_mapping`` into the method that its direction means."""
-    if not str((raw.get("method") or {}).get("_target_")).startswith(FEATURE_MAPPING):
+    if not str(_section(raw, "method").get("_target_")).startswith(FEATURE_MAPPING):
         return {}
     method = config["method"]
     direction = method["_target_"].removeprefix(FEATURE_MAPPING)
@@ -135,8 +135,7 @@ def _split_feature_mapping(config: Any, raw: Any) -> dict[str, str]:
         value = method.pop(key)
         if key != "direction" and value != OF_EITHER[key]:
             raise KDError(f"method.{key}={value} is not read by method={name}; leave it out")
-    choices = (raw["hydra"]["runtime"] if "hydra" in raw else raw).get("choices", {})
-    if choices.get("method") == "feature_mapping":
+    if _section(raw["hydra"]["runtime"] if "hydra" in raw else raw, "choices").get("method") == "feature_mapping":
         config["choices"]["method"] = name
     old = "method=feature_mapping" + (" method.direction=to_student" if direction == "to_student" else "")
     return {old: f"method={name}"}
@@ -144,8 +143,8 @@ def _split_feature_mapping(config: Any, raw: Any) -> dict[str, str]:
 
 def _lift_source(config: Any, raw: Any) -> dict[str, str]:
     """Move the options of ``data.source`` to ``data``; there they repeated the keys of ``data`` by interpolation."""
-    source = (raw.get("data") or {}).get("source")
-    if not isinstance(source, dict):
+    source = _section(_section(raw, "data"), "source")
+    if not source:
         return {}
     data = config["data"]
     data.pop("source")
@@ -157,17 +156,23 @@ def _lift_source(config: Any, raw: Any) -> dict[str, str]:
     return {"data.source": "data"}
 
 
+def _section(raw: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the keys with values of a section; none if it is missing or something else."""
+    found = raw.get(name)
+    return found if isinstance(found, dict) else {}
+
+
 def first(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of a resolved configuration with the names that its options had at first."""
     found = copy.deepcopy(dict(config))
     _replace_targets(found, found, FIRST)
     for direction, (name, target, _) in DIRECTIONS.items():
-        if found.get("method", {}).get("_target_") == target:
+        if _section(found, "method").get("_target_") == target:
             found["method"] = OF_EITHER | found["method"] | {"direction": direction}
             found["method"]["_target_"] = FEATURE_MAPPING + direction
-            if found.get("choices", {}).get("method") == name:
+            if _section(found, "choices").get("method") == name:
                 found["choices"]["method"] = "feature_mapping"
-    data = found.get("data", {})
+    data = _section(found, "data")
     if "_target_" in data:
         source = {key: data[key] for key in data if key not in OF_RUN}
         data["source"] = source | {"_convert_": "all"}

@@ -86,7 +86,7 @@ def prepared(config: DictConfig) -> tuple[dict[str, Any], Splits]:
     try:
         resolved = resolve(config)
     except MissingMandatoryValue as error:
-        raise KDError(f"{str(error).splitlines()[0]}; set it on the command line") from error
+        raise KDError(f"{error.full_key}: expected a value, got none; set it on the command line") from error
     check(config)
     return resolved, build.splits(config)
 
