@@ -58,7 +58,7 @@ teacher:
 data:
   {name: reviews, path: reviews.csv, train: null, validation: null, test: null, text: text, label: label,
    label_names: [negative, positive], validation_share: 0.1, test_share: 0.1, limit: null, batch_size: 64,
-   source: {_target_: kd.data.sources.from_files, path: reviews.csv, text: text, label: label}}
+   _target_: kd.data.sources.from_files}
 mapper: {_target_: kd.features.mapper.Linear, _partial_: true, bias: true}
 optim:
   optimizer: {_target_: torch.optim.AdamW, _partial_: true, lr: 0.001, betas: [0.9, 0.999], eps: 1.0e-08}

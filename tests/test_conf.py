@@ -15,7 +15,9 @@ from kd.config import build
 from kd.config.make import make
 from kd.config.trainer import make_trainer
 from kd.contract import Loss
+from kd.options.declared import options_of
 from kd.options.methods import METHODS
+from kd.options.sections import SECTIONS
 from kd.run import renames
 
 CONF = configuration_folder()
@@ -64,13 +66,15 @@ def test_composes_and_keys_fit_the_signature(path):
     OmegaConf.set_struct(config, False)
     del config.hydra
     found = dict(targets(config))
-    assert {"method", "student", "embeddings", "tokenizer", "data.source", "trainer"} <= set(found)
+    assert {"method", "student", "embeddings", "tokenizer", "data", "trainer"} <= set(found)
     for place, node in found.items():
         signature = inspect.signature(METHODS.get(node._target_) or get_object(node._target_))
         keys = {key for key in node if key not in ("_target_", "_partial_", "_convert_")}
         open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
         known = GIVEN_AT_RUN_TIME.get(place.split(".")[0], set())
-        if not (open_ended and place == "data.source"):
+        if place == "data":
+            keys -= set(options_of(SECTIONS["data"]))
+        if not (open_ended and place == "data"):
             assert keys <= set(signature.parameters), f"{path}: {place} has keys that {node._target_} does not take"
         required = {
             name
@@ -126,18 +130,3 @@ def test_groups_are_what_config_yaml_names():
 def test_self_stands_first_so_that_an_experiment_overrides():
     assert composed("experiment=quickstart").student._target_ == "kd.models.textcnn.TextCNNConfig"
     assert composed("experiment=quickstart", "student=dan").student._target_ == "kd.models.bow.DANConfig"
-
-
-def test_losses_come_as_a_list_with_weights_and_temperature():
-    config = composed("loss=[soft_target,logit_mse]", "loss.logit_mse.weight=0.7", "temperature=4")
-    terms = build.losses(config, 2)
-    assert list(terms) == ["soft_target", "logit_mse"]
-    assert terms["logit_mse"].weight == 0.7 and terms["soft_target"].temperature == 4
-    assert composed("loss=[]").loss == {}
-
-
-def test_a_student_under_a_million_parameters_is_configuration_only():
-    """BiLSTM 2 x 64 over 12,000 x 64, as in the published under-1-M results."""
-    config = composed("student=bilstm", "student.embedding_size=64", "student.hidden_size=64", "student.num_layers=2")
-    model = build.new_student(make(config.student, vocab_size=12_000, num_labels=2, pad_token_id=0))
-    assert 900_000 < sum(p.numel() for p in model.parameters()) < 1_000_000

@@ -1,1 +1,1 @@
-"""The leaves: one module a command, each with ``main(arguments) -> exit code``."""
+"""The commands: one module for each, with ``main(arguments) -> exit code``."""

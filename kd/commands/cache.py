@@ -1,4 +1,4 @@
-"""``kd cache ls|verify|rm``: list, check or remove the teacher outputs on disk."""
+"""``kd cache ls|verify|rm``: list, check or remove stored outputs of teachers."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from kd.teacher import cache as teacher_cache
 
 
 def main(arguments: list[str]) -> int:
-    """Do one of the actions and return the exit code."""
+    """List, check or remove the caches that the arguments name."""
     parser = argparse.ArgumentParser(
         prog="kd cache",
-        description="Stored teacher outputs. kd cache build makes them before a run; see kd cache build --help.",
+        description="Stored teacher outputs. kd cache build makes them before a run needs them; it has its own --help.",
     )
     parser.add_argument("action", choices=["ls", "verify", "rm"], help="list, check every checksum, or remove")
     parser.add_argument(
         "keys",
         nargs="*",
-        help="cache keys as ls prints them, or the beginning of a key; without keys ls and verify use all caches",
+        help="cache keys as ls prints them, or how they begin; none: all of them for ls and verify",
     )
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="as for kd train (default: outputs)")
     parser.add_argument("--all", action="store_true", help="rm: remove every cache")
@@ -40,10 +40,10 @@ def main(arguments: list[str]) -> int:
 
 
 def choose(folder: Path, keys: list[str]) -> list[Path]:
-    """Return the caches whose keys begin like this; all caches if no key is given.
+    """Return the caches whose keys begin as given; all of them if no key is given.
 
     Raises:
-        KDError: a key fits no cache, or several.
+        KDError: no key or several keys begin so.
     """
     found = teacher_cache.entries(folder)
     if not keys:
@@ -60,53 +60,45 @@ def choose(folder: Path, keys: list[str]) -> list[Path]:
 
 
 def ls(places: list[Path]) -> int:
-    """Print a table of caches for each teacher, narrow enough for 80 columns, and the damaged caches below."""
-    console = Console()
-    tables: dict[str, list[tuple[str, ...]]] = {}
-    damaged: dict[str, str] = {}
+    """Print a table for each teacher. Damaged caches are named below, so that the tables fit 80 columns."""
+    console, damaged = Console(), []
+    tables: dict[str, Table] = {}
     for place in places:
         if problem := teacher_cache.damage(place):
-            damaged[place.name] = problem
+            damaged.append(f"{place.name} damaged: {problem}")
             continue
         meta = read_json(place / "meta.json")
         size = sum(path.stat().st_size for path in place.iterdir())
-        tables.setdefault(str(meta.get("teacher", "")), []).append(
-            (
-                place.name,
-                str(meta.get("split", "")),
-                meta["key"]["column"],
-                str(meta["rows"]),
-                f"{size / 1e6:.2f}",
-                f"{meta['seconds']:.1f}",
-            )
-        )
-    for teacher, rows in tables.items():
-        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-        for number, name in enumerate(("key", "split", "column", "rows", "MB", "s")):
-            table.add_column(name, justify="left" if number < 3 else "right", no_wrap=True)
-        for row in rows:
-            table.add_row(*row)
+        table = tables.setdefault(str(meta.get("teacher", "")), _table())
+        figures = str(meta["rows"]), f"{size / 1e6:.2f}", f"{meta['seconds']:.1f}"
+        table.add_row(place.name, str(meta.get("split", "")), meta["key"]["column"], *figures)
+    for teacher, table in tables.items():
         console.print(f"teacher {teacher}", markup=False, highlight=False, soft_wrap=True)
         console.print(table)
-    for name, problem in damaged.items():
-        console.print(f"{name} damaged: {problem}", markup=False, highlight=False, soft_wrap=True)
+    for line in damaged:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     if not places:
         console.print("no teacher cache here yet")
     return 0
 
 
+def _table() -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for number, name in enumerate(("key", "split", "column", "rows", "MB", "s")):
+        table.add_column(name, justify="left" if number < 3 else "right", no_wrap=True)
+    return table
+
+
 def verify(places: list[Path]) -> int:
-    """Check every cache; the exit code is 1 if one is damaged."""
-    bad = 0
-    for place in places:
-        problem = teacher_cache.damage(place)
-        bad += problem is not None
+    """Compare every checksum; return 1 if a cache is damaged."""
+    problems = [teacher_cache.damage(place) for place in places]
+    for place, problem in zip(places, problems, strict=True):
         print(f"{place.name}  {problem or 'whole'}")
-    return 1 if bad else 0
+    return int(any(problems))
 
 
 def rm(places: list[Path]) -> int:
-    """Remove the caches."""
+    """Remove caches."""
     for place in places:
         teacher_cache.remove(place)
         print(f"{place.name}  removed")

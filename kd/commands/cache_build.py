@@ -1,4 +1,4 @@
-"""``kd cache build``: cut and label the rows of a run before it trains, shard by shard, by several processes."""
+"""``kd cache build``: tokenise and label the rows of a run before it trains, by one or more processes."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from kd.training import single_run
 from kd.training.train import assembled
 
 WORKER = "KD_CACHE_WORKER"
-"""The number of a process that another ``kd cache build`` has started."""
+"""Environment variable with the number of a process that another ``kd cache build`` has started."""
 LAUNCHED = ("LOCAL_RANK", "SLURM_LOCALID")
-"""Where a launcher that starts several processes, such as torchrun or srun, says which this one is on its machine."""
+"""Environment variables in which torchrun and srun give the number of a process on its machine."""
 
 
 def main(arguments: list[str]) -> int:
-    """Label all that a training run would ask for, with ``trainer.devices`` processes that take pieces in turn."""
+    """Label all rows that a training run needs, with ``trainer.devices`` processes that share the work."""
     parser = argparse.ArgumentParser(
         prog="kd cache build",
-        description="Cut and label the rows of a run before it trains. What is whole is kept: the same command goes on "
-        "where it was interrupted, and several of them at once, on one machine or many that share the outputs, divide "
-        "the work.",
+        description="Tokenise and label the rows of a run before it trains. Finished parts are kept: the same command "
+        "resumes after an interruption. Several such commands, on one machine or on many that share the outputs, "
+        "share the work.",
     )
     parser.add_argument("--config-dir", type=Path, help="your own conf/, as for kd train")
-    parser.add_argument("overrides", nargs="*", help="as for kd train; trainer.devices: how many processes")
+    parser.add_argument("overrides", nargs="*", help="as for kd train; trainer.devices: number of processes")
     options = parser.parse_args(arguments)
     config = composed(options.overrides, options.config_dir)
     check_options(config)
@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
         ranks.die_with_parent()
     others = [] if number is not None else [_worker(arguments, n) for n in range(1, config.trainer.devices)]
     try:
-        with told(), ranks.alone():  # the processes share the work, and are no ranks of a Trainer
+        with _logged(), ranks.alone():  # the processes share the work, but are no ranks of a Trainer
             label(config, number or 0)
     except BaseException:
         for other in others:
@@ -58,8 +58,8 @@ def main(arguments: list[str]) -> int:
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
-    """Print what is logged, for a while, as kd train does it."""
+def _logged() -> Iterator[None]:
+    """Print the log during the block, in the form of kd train."""
     handler, root = logging.StreamHandler(sys.stdout), logging.getLogger()
     handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", "%H:%M:%S"))
     before = root.level
@@ -78,14 +78,13 @@ def _worker(arguments: list[str], number: int) -> subprocess.Popen:
 
 
 def label(config: DictConfig, number: int) -> None:
-    """What a run does before it trains, and what it asks the teacher afterwards.
+    """Compute what a run needs of the teacher, before its training and after it.
 
     Args:
+        config: of the run.
         number: of this process among those on this machine.
     """
     quiet()
-    if config.threads:
-        torch.set_num_threads(config.threads)
     if torch.cuda.is_available():
         torch.cuda.set_device(number % torch.cuda.device_count())
     _, splits = single_run.prepared(config)

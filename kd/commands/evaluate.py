@@ -1,4 +1,4 @@
-"""``kd evaluate RUN``: measure a finished run's student again, on the run's own rows or on a labelled file."""
+"""``kd evaluate RUN``: a finished run's student measured again, on the run's own rows or on a labelled file."""
 
 from __future__ import annotations
 
@@ -25,23 +25,21 @@ from kd.run.directory import RunDirectory
 
 
 def main(arguments: list[str]) -> int:
-    """Measure a run's student and print the figures."""
+    """Evaluate a run's student and print the figures."""
     parser = argparse.ArgumentParser(prog="kd evaluate", description=__doc__.partition(": ")[2])
     parser.add_argument("run", type=Path, help="run directory")
-    parser.add_argument(
-        "--split", choices=["validation", "test"], default="validation", help="which of the run's own rows"
-    )
-    parser.add_argument("--file", type=Path, help="labelled CSV, TSV, JSONL or Parquet instead")
+    parser.add_argument("--split", choices=["validation", "test"], default="validation", help="of the run's own rows")
+    parser.add_argument("--file", type=Path, help="labelled CSV, TSV, JSONL, Parquet or Arrow instead")
     parser.add_argument("--text", help="column with the texts (default: the run's own data.text)")
     parser.add_argument("--label", help="column with the labels (default: the run's own data.label)")
     parser.add_argument("--encoding", default="utf-8")
     parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--modules", nargs="+", default=[], help="your own modules that the run's data may use")
+    parser.add_argument("--modules", nargs="+", default=[], help="your own modules that the run's data may name")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
     if options.batch_size < 1:
         raise KDError(f"--batch-size: expected at least 1, got {options.batch_size}")
-    targets.trust(options.modules)  # but not the modules that the run lists, which may come from a stranger
+    targets.trust(options.modules)  # not the modules that the run lists, because a stranger may have made it
     run = RunDirectory.finished(options.run)
     config = OmegaConf.create(run.config())
     predictor = Predictor.load(options.run)
@@ -50,15 +48,15 @@ def main(arguments: list[str]) -> int:
         texts, labels = labelled_file(options.file, *columns, predictor.label_names, options.encoding)
         name = options.file.name
     else:
-        splits = build.splits(config)
-        if splits.counts["splits"][options.split]["sha256"] != run.environment()["data"][options.split]:
+        splits, name = build.splits(config), options.split
+        if splits.counts["splits"][name]["sha256"] != run.environment()["data"][name]:
             raise KDError(
-                f"the {options.split} rows have changed since the run in '{options.run}'; give its rows with --file"
+                f"the {name} rows are no longer those of the run in '{options.run}'; give the rows with --file"
             )
-        split = getattr(splits, options.split)
-        texts, labels, name = split["text"], labels_of(split), options.split
+        split = getattr(splits, name)
+        texts, labels = split["text"], labels_of(split)
         if name == "test":
-            run.record_test_read(command="kd evaluate")  # for kd report, which shows how often test rows were read
+            run.record_test_read(command="kd evaluate")  # kd report counts how often the test rows were read
     logits = predictor.logits(texts, options.batch_size)
     figures = label_metrics(logits, labels)
     low, high = accuracy_interval(logits.argmax(axis=1) == labels)
@@ -68,8 +66,8 @@ def main(arguments: list[str]) -> int:
     table = Table(box=None, pad_edge=False, header_style="bold", title=f"{options.run} on {name}, {len(labels)} rows")
     for title in ("accuracy", "95 % interval", "macro F1", "NLL", "ECE"):
         table.add_column(title, justify="right")
-    accuracy, f1, nll, ece = (figures[key] for key in ("accuracy", "macro_f1", "nll", "ece"))
-    table.add_row(f"{accuracy:.4f}", f"{low:.4f} to {high:.4f}", f"{f1:.4f}", f"{nll:.4f}", f"{ece:.4f}")
+    accuracy, *others = (f"{figures[key]:.4f}" for key in ("accuracy", "macro_f1", "nll", "ece"))
+    table.add_row(accuracy, f"{low:.4f} to {high:.4f}", *others)
     Console().print(table)
     return 0
 
@@ -77,10 +75,10 @@ def main(arguments: list[str]) -> int:
 def labelled_file(
     path: Path, text: str, label: str, label_names: list[str], encoding: str
 ) -> tuple[list[str], np.ndarray]:
-    """Return the texts and label ids of the rows that have both.
+    """Read the texts and label ids of the rows that have both.
 
     Raises:
-        KDError: a column is missing, a label is unknown, or no row has a label.
+        KDError: a column is missing, a label is not one of the names, or no row has both.
     """
     rows = read_rows(path, encoding)
     rows.require(text, "--text")
@@ -88,23 +86,17 @@ def labelled_file(
     reader = LabelReader(label_names)
     texts, labels, unusable = [], [], []
     for line, row in rows:
-        number = reader.read(row.get(label), path.name, line)
-        if (
-            number != IGNORED_LABEL
-            and isinstance(row.get(text), str)
-            and row[text].strip("\0 \t\r\n")
-            and "\0" not in row[text]
-        ):
-            texts.append(row[text])
+        number, content = reader.read(row.get(label), path.name, line), row.get(text)
+        if isinstance(content, str) and content.strip("\0 \t\r\n") and "\0" not in content and number != IGNORED_LABEL:
+            texts.append(content)
             labels.append(number)
         else:
             unusable.append(line)
     left_out = rows.malformed.lines + unusable
     if left_out:
-        count = rows.malformed.count + len(unusable)
         print(
-            f"kd evaluate: {count} rows left out (no text, no label or malformed), lines "
-            f"{', '.join(map(str, left_out[:20]))}",
+            f"kd evaluate: {rows.malformed.count + len(unusable)} rows left out (no text, no label or malformed), "
+            f"lines {', '.join(map(str, left_out[:20]))}",
             file=sys.stderr,
         )
     if not texts:

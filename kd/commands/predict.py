@@ -1,4 +1,4 @@
-"""``kd predict RUN``: predict labels and probabilities for texts, a file of any length, or standard input."""
+"""``kd predict RUN``: labels and probabilities for texts, a file of any length, or standard input."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from kd.predictor import Predictor
 from kd.storage.locks import mark
 
 CHUNK = 4096
-"""Rows in memory at the same time; within a chunk rows of similar length share a batch."""
+"""Rows in memory at a time; within a chunk, rows of similar length are in one batch."""
 
 Write = Callable[[list[Row]], None]
 
@@ -33,11 +33,11 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="kd predict",
         description="Classify with a finished run's student. Adds the columns 'prediction' and 'probability_<label>'.",
-        epilog="Without TEXT and --file, standard input is read, one text per line.",
+        epilog="Without TEXT and --file, standard input is read, one text a line.",
     )
-    parser.add_argument("run", type=Path, help="run directory, or Hugging Face folder of a classifier")
+    parser.add_argument("run", type=Path, help="run directory, or a Hugging Face folder of a classifier")
     parser.add_argument("texts", nargs="*", metavar="TEXT")
-    parser.add_argument("--file", type=Path, help="CSV, TSV, JSONL or Parquet; every column is kept")
+    parser.add_argument("--file", type=Path, help="CSV, TSV, JSONL, Parquet or Arrow; every column is kept")
     parser.add_argument("--text", help="column with the texts (default: the run's own data.text)")
     parser.add_argument("--out", type=Path, help="CSV, TSV, JSONL or Parquet (default: CSV on standard output)")
     parser.add_argument("--batch-size", type=int, default=64)
@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
     if options.batch_size < 1:
         raise KDError(f"--batch-size: expected at least 1, got {options.batch_size}")
     if options.out and options.file and options.out.resolve() == options.file.resolve():
-        raise KDError(f"--out would overwrite the input {options.file}; choose another name")
+        raise KDError(f"--out would overwrite the input {options.file}; give another name")
     predictor = Predictor.load(options.run)
     column, columns = "text", ["text"]
     if options.file:
@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
         lines = ({"text": line.rstrip("\r\n")} for line in utf8(sys.stdin))
     added = ["prediction", *(f"probability_{name}" for name in predictor.label_names)]
     if taken := set(added) & set(columns):
-        raise KDError(f"the input already has a column '{min(taken)}'; rename it")
+        raise KDError(f"the input has a column '{min(taken)}' already; rename it")
     empty = 0
     with writer(options.out, [*columns, *added]) as write:
         while chunk := list(islice(lines, CHUNK)):
@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> int:
 
 
 def add_predictions(predictor: Predictor, rows: list[Row], column: str, added: list[str], batch_size: int) -> int:
-    """Add prediction and probabilities to the rows, and return the number of rows without a text."""
+    """Put prediction and probabilities into the rows; return how many rows have no text."""
     filled = [row for row in rows if is_text(row.get(column))]
     probabilities = predictor.probabilities([row[column] for row in filled], batch_size)
     for row in rows:
@@ -89,17 +89,13 @@ def add_predictions(predictor: Predictor, rows: list[Row], column: str, added: l
 
 
 def is_text(value: Any) -> bool:
-    """Return whether a cell holds a text; half of a surrogate pair, from a JSON escape, is none."""
+    """Whether a cell holds a text. Half of a surrogate pair, which JSON can write, makes it invalid."""
     return isinstance(value, str) and bool(value.strip()) and not any("\ud800" <= mark <= "\udfff" for mark in value)
 
 
 def utf8(stream: TextIO) -> Iterator[str]:
-    """Yield the lines of a stream, read as UTF-8 whatever the locale is; a byte order mark is dropped.
-
-    Raises:
-        KDError: the input is not UTF-8.
-    """
-    stream.reconfigure(encoding="utf-8-sig", errors="strict")
+    """Read the lines of a stream as UTF-8, whatever the locale is. A byte order mark is left out."""
+    stream.reconfigure(encoding="utf-8-sig", errors="strict")  # type: ignore[attr-defined]
     number = 0
     try:
         for number, line in enumerate(stream, start=1):  # noqa: B007  the number is for the message
@@ -112,22 +108,26 @@ def utf8(stream: TextIO) -> Iterator[str]:
 
 @contextmanager
 def writer(path: Path | None, columns: list[str]) -> Iterator[Write]:
-    """Yield a function that writes a chunk of rows. The file gets its name when all rows are written.
+    """Return a function that writes rows, chunk by chunk. The file gets its name when all of them are written.
 
     Raises:
-        KDError: kd does not write this format, or the format cannot hold the rows.
+        KDError: kd does not write the format, or the format cannot hold the rows.
     """
     if path is None:
-        yield _delimited(sys.stdout, columns)
+        yield _delimited(sys.stdout, columns, ",")
         sys.stdout.flush()
         return
     kind = file_format(path)
-    if path.suffix == ".gz":
+    if path.suffix == ".gz" or kind == ".arrow":
         raise KDError(f"--out {path}: expected .csv, .tsv, .jsonl or .parquet without .gz")
     temporary = path.with_name(f".{path.name}.{mark()}")
     try:
-        with _WRITERS[kind](temporary, columns) as write:
-            yield write
+        if kind == ".parquet":
+            with _parquet(temporary, columns) as write:
+                yield write
+        else:
+            with temporary.open("w", encoding="utf-8", newline="") as stream:
+                yield _jsonl(stream) if kind == ".jsonl" else _delimited(stream, columns, "\t,"[kind == ".csv"])
         os.replace(temporary, path)
     except OSError as error:
         raise KDError(f"cannot write {path}: {error.strerror or error}") from error
@@ -135,14 +135,18 @@ def writer(path: Path | None, columns: list[str]) -> Iterator[Write]:
         temporary.unlink(missing_ok=True)
 
 
-def _delimited(stream: TextIO, columns: list[str]) -> Write:
-    table = csv.DictWriter(stream, columns, lineterminator="\n")
-    table.writeheader()
+def _delimited(stream: TextIO, columns: list[str], delimiter: str) -> Write:
+    """Write CSV, or TSV as kd reads it: without quotes, so that no cell may hold a tab or a line end."""
+    tsv: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE, "quotechar": None}
+    table = csv.DictWriter(stream, columns, lineterminator="\n", **(tsv if delimiter == "\t" else {}))
 
     def write(rows: list[Row]) -> None:
         _require_columns(rows, columns)
+        if delimiter == "\t" and any(mark in str(row[name]) for row in rows for name in row for mark in "\t\r\n"):
+            raise KDError("a cell holds a tab or a line end, which TSV cannot; write --out FILE.csv instead")
         table.writerows(rows)
 
+    write([dict(zip(columns, columns, strict=True))])
     return write
 
 
@@ -152,61 +156,28 @@ def _require_columns(rows: list[Row], columns: list[str]) -> None:
             raise KDError(f"a row has the key '{min(more)}', which the first row lacks; write --out FILE.jsonl instead")
 
 
-@contextmanager
-def _csv(path: Path, columns: list[str]) -> Iterator[Write]:
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        yield _delimited(stream, columns)
-
-
-@contextmanager
-def _tsv(path: Path, columns: list[str]) -> Iterator[Write]:
-    """Write TSV as kd reads it: without quotes, so no cell may hold a tab or a line end."""
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        stream.write("\t".join(columns) + "\n")
-
-        def write(rows: list[Row]) -> None:
-            _require_columns(rows, columns)
-            for row in rows:
-                cells = ["" if row.get(name) is None else str(row[name]) for name in columns]
-                if any(mark in cell for cell in cells for mark in "\t\r\n"):
-                    raise KDError("a cell holds a tab or a line end, which TSV cannot; write --out FILE.csv instead")
-                stream.write("\t".join(cells) + "\n")
-
-        yield write
-
-
-@contextmanager
-def _jsonl(path: Path, columns: list[str]) -> Iterator[Write]:
-    with path.open("w", encoding="utf-8") as stream:
-        yield lambda rows: stream.writelines(json.dumps(row, default=str) + "\n" for row in rows)
+def _jsonl(stream: TextIO) -> Write:
+    return lambda rows: stream.writelines(json.dumps(row, default=str) + "\n" for row in rows)
 
 
 @contextmanager
 def _parquet(path: Path, columns: list[str]) -> Iterator[Write]:
-    """Write Parquet with the column types of the first chunk; a column that is empty there is text.
-
-    A later value of another type is refused.
-    """
+    """Write Parquet. The first chunk decides the type of each column: text, if the column is empty there."""
     table: Any = None
-    typed = {"prediction": pyarrow.string()}
 
     def write(rows: list[Row]) -> None:
         nonlocal table
         _require_columns(rows, columns)
         try:
-            arrays = {name: pyarrow.array([row.get(name) for row in rows]) for name in columns}
+            arrays = [pyarrow.array([row.get(name) for row in rows]) for name in columns]
             if table is None:
-                for name, array in arrays.items():
-                    known = pyarrow.float64() if name.startswith("probability_") else array.type
-                    typed.setdefault(name, pyarrow.string() if pyarrow.types.is_null(known) else known)
-                schema = pyarrow.schema([(name, typed[name]) for name in columns])
-                table = pyarrow.parquet.ParquetWriter(path, schema)
-            table.write_table(pyarrow.table({name: array.cast(typed[name]) for name, array in arrays.items()}))
+                types = [_type(name, array.type) for name, array in zip(columns, arrays, strict=True)]
+                table = pyarrow.parquet.ParquetWriter(path, pyarrow.schema(zip(columns, types, strict=True)))
+            typed = [array.cast(kind) for array, kind in zip(arrays, table.schema.types, strict=True)]
+            table.write_table(pyarrow.table(typed, schema=table.schema))
         except pyarrow.ArrowException as error:
             reason = str(error).splitlines()[0]
-            raise KDError(
-                f"the type of a column changes within the input ({reason}); write --out FILE.jsonl instead"
-            ) from error
+            raise KDError(f"a column changes its type ({reason}); write --out FILE.jsonl instead") from error
 
     try:
         yield write
@@ -217,4 +188,7 @@ def _parquet(path: Path, columns: list[str]) -> Iterator[Write]:
             table.close()
 
 
-_WRITERS = {".csv": _csv, ".tsv": _tsv, ".jsonl": _jsonl, ".parquet": _parquet}
+def _type(column: str, found: pyarrow.DataType) -> pyarrow.DataType:
+    if column.startswith("probability_"):
+        return pyarrow.float64()
+    return pyarrow.string() if column == "prediction" or pyarrow.types.is_null(found) else found

@@ -1,12 +1,11 @@
-"""``kd reproduce RUN``: train a finished run again from its configuration, and compare both runs bit for bit."""
+"""``kd reproduce RUN``: train a finished run again from its own directory, and compare the two bit for bit."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.compute
@@ -20,20 +19,21 @@ from kd.run.directory import RunDirectory
 from kd.storage.checksum import file_sha256
 
 SPLITS = ("validation", "test")
+SAME = "same"
 
 
 def main(arguments: list[str]) -> int:
-    """Train the run again and print what is the same; the exit code is 1 if results differ."""
+    """Train the run again and print the comparison; return 1 if a result differs."""
     parser = argparse.ArgumentParser(prog="kd reproduce", description=__doc__.partition(": ")[2])
     parser.add_argument("run", type=Path, help="directory of a finished run")
-    parser.add_argument("--into", type=Path, help="new directory (default: <outputs>/reproduced/<name of the run>)")
+    parser.add_argument("--into", type=Path, help="where to train; by default <outputs>/reproduced/<name of the run>")
     parser.add_argument(
-        "--from-scratch", action="store_true", help="also fine-tune the teacher and label again, below --into"
+        "--from-scratch", action="store_true", help="also fine-tune the teacher and label the rows again, below --into"
     )
-    parser.add_argument("--outputs", type=Path, help="folder of teachers and their outputs (default: the run's)")
-    parser.add_argument("--modules", nargs="+", default=[], help="your own modules that the run may use")
+    parser.add_argument("--outputs", type=Path, help="folder of the teachers and their outputs (default: as the run)")
+    parser.add_argument("--modules", nargs="+", default=[], help="your own modules that the run may name")
     options = parser.parse_args(arguments)
-    targets.trust(options.modules)  # but not the modules that the run lists, which may come from a stranger
+    targets.trust(options.modules)  # not the modules that the run lists, because a stranger may have made it
     original = RunDirectory.finished(options.run)
     environment = original.environment()
     config = original.config()
@@ -42,44 +42,43 @@ def main(arguments: list[str]) -> int:
     require_apart(options.run, place)
     if options.from_scratch:
         config["outputs"] = str(place / "outputs")
-    # The same number of threads as then, because the last bits of sums depend on it.
+    # The number of threads as in the run, whatever the default is here: it changes the last bits of sums.
     config |= {"rerun": True, "threads": environment.get("threads", config["threads"])}
-    if train(config, place) is None:  # this is a rank other than 0
+    if train(config, place) is None:  # in a rank other than 0
         return 0
     repeated = RunDirectory.finished(place)
     return show(comparisons(original, repeated), differences(environment, repeated.environment()), Console())
 
 
 def own_outputs(run: Path, outputs: str) -> Path:
-    """Return the folder in which the run kept its teachers.
+    """Return the folder of the run's teachers. It must be in this folder or around the run, or hold teachers already.
 
     Raises:
-        KDError: it is neither below the current folder, nor a parent of the run, nor holds teachers already. A run that
-            a stranger made must not choose where files are written.
+        KDError: it is elsewhere; a run that a stranger made must not decide where this machine's disk is written.
     """
     place = Path(outputs)
     here = Path.cwd() in place.resolve().parents or place.resolve() in run.resolve().parents
     if not here and not any((place / name).is_dir() for name in ("teachers", "teacher_cache")):
         raise KDError(
             f"the run keeps its teachers in '{outputs}', which is neither in this folder nor around the run and holds "
-            "no teachers; give --outputs DIR"
+            "none; give --outputs DIR"
         )
     return place
 
 
 def require_apart(run: Path, place: Path) -> None:
-    """Refuse to train in the folder of the run itself.
+    """Refuse to train in the folder of the run, in a folder inside it, or in one around it.
 
     Raises:
-        KDError: the folders are the same, or one is inside the other.
+        KDError: the place is such a folder.
     """
     one, other = run.resolve(), place.resolve()
     if one == other or one in other.parents or other in one.parents:
-        raise KDError(f"expected --into apart from the run '{run}', got '{place}'; choose another folder")
+        raise KDError(f"expected --into apart from the run '{run}', got '{place}'; give a folder of its own")
 
 
 def train(config: dict[str, Any], place: Path) -> float | list[float] | None:
-    """Train a run with this configuration; return its figures, or None in a rank other than 0."""
+    """Train a run of this configuration in a folder of its own; return None in a rank other than 0."""
     from omegaconf import OmegaConf
 
     from kd.training import single_run
@@ -88,54 +87,44 @@ def train(config: dict[str, Any], place: Path) -> float | list[float] | None:
     return single_run.train(OmegaConf.create(config), place)
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """One line of the table: something that both runs have.
+class Comparison(NamedTuple):
+    """A result of both runs, as it is printed. The verdict is `SAME` if the two are equal to the last bit."""
 
-    Args:
-        what: its name.
-        original: its value in the original run, as printed.
-        repeated: its value in the repeated run, as printed.
-        same: whether all bits are equal.
-        verdict: the difference in words.
-    """
-
-    what: str
+    name: str
     original: str
     repeated: str
-    same: bool
     verdict: str
 
 
 def comparisons(original: RunDirectory, repeated: RunDirectory) -> Iterator[Comparison]:
-    """Compare weights, rows, logits and accuracies of both runs."""
-    sums = [_checksum(run.model / "model.safetensors") for run in (original, repeated)]
-    same = sums[0] == sums[1]
-    yield Comparison("weights, sha256", sums[0][:12], sums[1][:12], same, "same" if same else "other weights")
-    figures = [run.metrics() for run in (original, repeated)]
+    """Compare the weights, the rows, the logits and the accuracies of the two."""
+    one, two = (_checksum(run.model / "model.safetensors") for run in (original, repeated))
+    yield Comparison("weights, sha256", one[:12], two[:12], SAME if one == two else "other weights")
     tables = [pyarrow.parquet.read_table(run.predictions_file) for run in (original, repeated)]
+    figures, again = original.metrics(), repeated.metrics()
     for split in SPLITS:
         rows = [table.filter(pyarrow.compute.equal(table["split"], split)) for table in tables]
-        logits = [np.array(table["logits"].to_pylist(), dtype=np.float32) for table in rows]
-        labels = [np.array(table["label"].to_pylist()) for table in rows]
-        counts = [f"{len(values)} rows" for values in logits]
-        if logits[0].shape != logits[1].shape or not np.array_equal(*labels):
-            yield Comparison(f"{split} rows", *counts, False, "other rows: the data changed")
+        labels, labels_again = (np.array(part["label"].to_pylist()) for part in rows)
+        logits, logits_again = (np.array(part["logits"].to_pylist(), dtype=np.float32) for part in rows)
+        counts = f"{len(logits)} rows", f"{len(logits_again)} rows"
+        if logits.shape != logits_again.shape or not np.array_equal(labels, labels_again):
+            yield Comparison(f"{split} rows", *counts, "other rows: the data changed")
             continue
-        same = np.array_equal(*logits, equal_nan=True)
-        apart = np.abs(logits[0] - logits[1]).max()
-        changed = int((logits[0].argmax(axis=1) != logits[1].argmax(axis=1)).sum())
-        verdict = "same" if same else f"off by {apart:.2g}, {changed} labels changed"
-        yield Comparison(f"{split} logits", *counts, same, verdict)
-        accuracies = [found[split]["accuracy"] for found in figures]
-        points = 100 * (accuracies[1] - accuracies[0])
-        verdict = "same" if not points else f"{points:+.2f} points"
-        yield Comparison(f"{split} accuracy", *(f"{value:.4f}" for value in accuracies), not points, verdict)
+        largest = np.abs(logits - logits_again).max()
+        changed = (logits.argmax(axis=1) != logits_again.argmax(axis=1)).sum()
+        equal = np.array_equal(logits, logits_again, equal_nan=True)
+        yield Comparison(
+            f"{split} logits", *counts, SAME if equal else f"off by {largest:.2g}, {changed} labels changed"
+        )
+        before, now = figures[split]["accuracy"], again[split]["accuracy"]
+        points = 100 * (now - before)
+        verdict = f"{points:+.2f} points" if points else SAME
+        yield Comparison(f"{split} accuracy", f"{before:.4f}", f"{now:.4f}", verdict)
 
 
 def differences(original: dict[str, Any], repeated: dict[str, Any]) -> list[str]:
-    """Return the differences of both environments, one line each; they may explain different results."""
-    recorded = [
+    """Return what differs between the two environments, a line for each: it may explain other bits."""
+    facts = [
         {
             **{f"package {name}": version for name, version in (found.get("packages") or {}).items()},
             **{f"{name} rows": (found.get("data") or {}).get(name, "none")[:12] for name in ("train", *SPLITS)},
@@ -148,26 +137,27 @@ def differences(original: dict[str, Any], repeated: dict[str, Any]) -> list[str]
         }
         for found in (original, repeated)
     ]
-    names = dict.fromkeys([*recorded[0], *recorded[1]])  # also those that only one environment has
-    changed = [(name, *(values.get(name) for values in recorded)) for name in names]
+    names = dict.fromkeys([*facts[0], *facts[1]])  # also what only one of the two has
+    changed = [(name, *(part.get(name) for part in facts)) for name in names]
     return [f"{name}: {before} -> {now}" for name, before, now in changed if before != now]
 
 
-def show(found: Iterator[Comparison], changed: list[str], console: Console) -> int:
-    """Print the comparison and return the exit code."""
+def show(found: Iterable[Comparison], changed: list[str], console: Console) -> int:
+    """Print the comparison; return the exit code."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("", "the run", "reproduced", ""):
-        table.add_column(name, overflow="fold")
-    everything = list(found)
-    for line in everything:
-        table.add_row(line.what, line.original, line.repeated, line.verdict)
+    for title in ("", "the run", "reproduced", ""):
+        table.add_column(title, overflow="fold")
+    verdicts = []
+    for comparison in found:
+        table.add_row(*comparison)
+        verdicts.append(comparison.verdict)
     console.print(table)
     for line in changed:
         console.print(f"changed since: {line}", markup=False, highlight=False)
-    if all(line.same for line in everything):
+    if set(verdicts) == {SAME}:
         console.print("reproduced to the last bit")
         return 0
-    why = "see what changed since" if changed else "no recorded setting has changed: set trainer.deterministic=true"
+    why = "see what changed since" if changed else "nothing that is recorded changed: set trainer.deterministic=true"
     console.print(f"not reproduced to the last bit; {why}", markup=False, highlight=False)
     return 1
 

@@ -1,10 +1,8 @@
-"""The objects of a run, from its configuration.
-
-Facts that are known only at run time (vocabulary size, labels, paths of the run) enter here, as arguments.
-"""
+"""Make the objects of a run from its configuration and from what is known only at run time, such as the labels."""
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -12,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from kd.config import targets
@@ -30,6 +28,7 @@ from kd.models.embeddings import KnownRows, TeacherTable
 from kd.models.pretrained import new_student
 from kd.options.declared import options_of
 from kd.options.methods import METHODS, HintsOptions, MethodOptions
+from kd.options.sections import Data
 from kd.runtime.devices import global_batch
 from kd.storage.model_folder import label_settings, require_length
 from kd.teacher.base import AnyTeacher
@@ -38,17 +37,24 @@ log = logging.getLogger(__name__)
 
 
 def splits(config: DictConfig) -> Splits:
-    """The rows of the run."""
-    return once("splits", config, ("data.source",), lambda: make(config.data.source))
+    """Read the rows of the run with the function ``data._target_``; it gets those keys of ``data`` that it takes."""
+    node = config.data.copy()
+    parameters = inspect.signature(targets.find(node._target_, "data._target_")).parameters
+    takes_others = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    with open_dict(node):
+        for key in [key for key in node if key not in parameters and key != "_target_"]:
+            if key in options_of(Data) or not takes_others:
+                del node[key]
+    return once("splits", config, (), lambda: make(node), lambda: plain(node))
 
 
 def teacher(config: DictConfig) -> AnyTeacher | None:
-    """The teacher by name, None for ``teacher=none``."""
+    """Make the teacher, None for ``teacher=none``."""
     return once("teacher", config, ("teacher",), lambda: make(config.teacher)) if config.teacher else None
 
 
 def method_class(config: DictConfig) -> type[Method]:
-    """Find the class of the method, for what it declares before there is an object."""
+    """Find the class of the method."""
     return targets.find(config.method._target_, "method._target_")
 
 
@@ -56,7 +62,7 @@ def method_options(config: DictConfig) -> MethodOptions:
     """Make the options of the method.
 
     Raises:
-        KDError: an option that it does not have, or a value outside its range.
+        KDError: the method does not have such an option, or a value is outside its range.
     """
     values = {
         key: make(value) if OmegaConf.is_dict(value) else plain(value)
@@ -73,18 +79,17 @@ def method_options(config: DictConfig) -> MethodOptions:
 
 
 def tokenizer(config: DictConfig, texts: Iterable[str], teacher: AnyTeacher | None) -> PreTrainedTokenizerBase:
-    """The student's tokenizer; where the choice says so, learnt from or restricted to the run's texts."""
-    return once(
-        "tokenizer", config, WORDS, lambda: make(config.tokenizer)(texts, teacher.tokenizer if teacher else None)
-    )
+    """Make the student's tokenizer. Some choices learn it from the texts, or restrict its vocabulary to them."""
+    theirs = teacher.tokenizer if teacher else None
+    return once("tokenizer", config, WORDS, lambda: make(config.tokenizer)(texts, theirs))
 
 
 WORDS = ("data", "teacher", "tokenizer")
-"""What decides the student's words."""
+"""Parts of the configuration that decide the student's vocabulary."""
 
 
 def encoded(split, tokenizer: PreTrainedTokenizerBase, max_length: int, **columns: np.ndarray) -> EncodedSplit:
-    """A split as the student reads it, with the columns that travel along."""
+    """Tokenise a split for the student. The other columns, such as the teacher's logits, are kept beside the tokens."""
     tokens = tokenize(tokenizer, split["text"], max_length)
     return EncodedSplit(tokens, labels_of(split), tokenizer.pad_token_id, columns=columns)
 
@@ -92,7 +97,7 @@ def encoded(split, tokenizer: PreTrainedTokenizerBase, max_length: int, **column
 def student_config(
     node: DictConfig, config: DictConfig, vocab_size: int, pad_token_id: int, label_names: list[str]
 ) -> PretrainedConfig:
-    """The configuration of a student that knows this run's words and labels."""
+    """Make the configuration of a student for the vocabulary and the labels of this run."""
     found = make(node, vocab_size=vocab_size, num_labels=len(label_names), pad_token_id=pad_token_id)
     require_length(found.model_type, found, config.data.max_length, "data.max_length")
     for key, value in label_settings(label_names).items():
@@ -108,53 +113,52 @@ def student(
     node: DictConfig | None = None,
     seed: int | None = None,
 ) -> PreTrainedModel:
-    """The student as training starts; its weights depend on the seed alone.
+    """Make the student with its initial weights, which depend on the seed alone.
 
     Args:
-        node: instead of ``config.student``.
-        seed: instead of ``config.seed``.
+        node: replaces ``config.student``.
+        seed: replaces ``config.seed``.
     """
     seed = config.seed if seed is None else seed
     node = config.student if node is None else node
     model_config = student_config(node, config, len(tokenizer), tokenizer.pad_token_id, label_names)
     torch.manual_seed(seed)
     model = new_student(model_config)
-    table = model.get_input_embeddings()
-    start = word_table(config, table.weight.detach(), tokenizer, teacher, seed)
+    weight = model.get_input_embeddings().get_parameter("weight")
+    initial = word_table(config, weight.detach(), tokenizer, teacher, seed)
     with torch.no_grad():
-        table.weight.copy_(start)
+        weight.copy_(initial)
     return model
 
 
 def word_table(
     config: DictConfig, own: torch.Tensor, tokenizer: PreTrainedTokenizerBase, teacher: AnyTeacher | None, seed: int
 ) -> torch.Tensor:
-    """What a student's word table ``[V, E]`` starts from, in place of its own."""
+    """Return the initial word table of a student ``[V, E]``, made from its own and from what ``embeddings`` chooses."""
     embeddings, width = make(config.embeddings), own.shape[1]
 
     def known() -> KnownRows:
-        reads = teacher is not None and embeddings.reads_teacher
-        source = TeacherTable(teacher.word_table, teacher.tokenizer) if reads else None
+        source = TeacherTable(teacher.word_table, teacher.tokenizer) if teacher and embeddings.reads_teacher else None
         return embeddings.known(width, tokenizer, source)
 
     def facts() -> dict[str, Any]:
-        return {"words": tokenizer.convert_ids_to_tokens(range(len(tokenizer))), "width": width}
+        return {"words": tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))), "width": width}
 
     rows = once("word table", config, (*WORDS, "embeddings"), known, facts)
     return embeddings.start(own, tokenizer, rows, torch.Generator().manual_seed(seed))
 
 
 def losses(config: DictConfig, num_labels: int | None = None) -> dict[str, Loss]:
-    """The transfer terms by name; one that loses something with so few labels, where known, says so in the log."""
+    """Make the transfer terms, by name. Log a warning for each that loses information with so few labels."""
     terms = {name: make(node) for name, node in config.loss.items()}
     for name, term in terms.items():
-        if num_labels and (said := term.degenerate(num_labels)):
-            log.warning("loss '%s' with %d labels: %s", name, num_labels, said)
+        if num_labels and (warning := term.degenerate(num_labels)):
+            log.warning("loss '%s' with %d labels: %s", name, num_labels, warning)
     return terms
 
 
 def objective(config: DictConfig, num_labels: int | None = None) -> Objective:
-    """The transfer terms and what balances them; see `losses`."""
+    """Make the objective: the transfer terms of `losses` and what balances them."""
     balance = config.balance
     return Objective(
         losses(config, num_labels),
@@ -175,7 +179,7 @@ def matching(
     teacher: PretrainedConfig,
     member: str = "",
 ) -> Matching:
-    """The pairs of layers and the mappers of the feature losses among the terms."""
+    """Make the pairs of layers and the mappers for the feature losses among the terms."""
     features = {name: term for name, term in terms.items() if isinstance(term, FeatureLoss)}
     torch.manual_seed(config.seed)
     mapper = make(config.mapper)
@@ -183,7 +187,7 @@ def matching(
 
 
 def method(config: DictConfig, student: PreTrainedModel, **known: Any) -> Method:
-    """Make the LightningModule; ``known`` are the facts that only some methods take."""
+    """Make the LightningModule; ``known`` holds the arguments that only some methods take."""
     return method_class(config)(
         student=student,
         label_loss=LabelLoss(config.label_smoothing),
@@ -195,7 +199,7 @@ def method(config: DictConfig, student: PreTrainedModel, **known: Any) -> Method
 
 
 def optimizer(config: DictConfig) -> partial:
-    """What makes the optimizer; its learning rate follows the global batch where ``optim.scale`` says so."""
+    """Return what makes the optimizer. ``optim.scale`` adapts the learning rate to the global batch."""
     node, batch = config.optim, global_batch(config)
     factor = rate_factor(node.scale, batch, node.reference_batch)
     if factor == 1:

@@ -14,7 +14,6 @@ from kd.config.declarations import declarations, missing_sections, option_mistak
 from kd.config.make import make
 from kd.config.trainer import make_trainer
 from kd.errors import KDError
-from kd.methods.base import Method
 from kd.methods.distillation import check_outputs
 from kd.methods.joint import Joint
 
@@ -28,39 +27,41 @@ CHOICES = (
 class Mistakes(list[str]):
     """The mistakes found so far."""
 
-    def attempt(self, action: Callable[[], Any]) -> Any:
-        """Return what an action returns; note the mistake that it finds, and return None."""
+    def attempt(self, action: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """Return the result of an action. If it raises a `KDError`, note the message and return None."""
         try:
-            return action()
+            return action(*arguments, **named)
         except KDError as error:
             self.append(str(error))
 
     def refuse(self) -> None:
-        """Raise all of them in one error, each once.
+        """Raise one error with all mistakes, if there are any.
 
         Raises:
-            KDError: if there are any.
+            KDError: each mistake stands in it once.
         """
         if self:
             raise KDError("; ".join(dict.fromkeys(self)))
 
 
 def check(config: DictConfig) -> None:
-    """Refuse what cannot work before anything is downloaded, trained or labelled: all mistakes at once.
+    """Refuse a configuration that cannot work.
 
     Raises:
         KDError: with every mistake found.
     """
     check_options(config)  # what follows makes objects of the options
     mistakes = Mistakes()
-    mistakes.attempt(lambda: make_trainer(config, Path(config.outputs)))
-    for node in (config.embeddings, config.tokenizer):
-        mistakes.attempt(lambda node=node: make(node))
+    mistakes.attempt(make_trainer, config, Path(config.outputs))
+    mistakes.attempt(make, config.embeddings)
+    mistakes.attempt(make, config.tokenizer)
     mistakes += contradictions.of_trainer(config)
-    _check_recipes(config, mistakes)
+    for node in _teachers(config).values():
+        if "precision" in node and node.get("fine_tune", True):
+            mistakes.attempt(make, config.trainer, precision=node.precision, logger=False, callbacks=[])
     _check_schedules(config, mistakes)
-    student = mistakes.attempt(lambda: make(config.student, vocab_size=1, num_labels=2, pad_token_id=0))
-    kind = mistakes.attempt(lambda: build.method_class(config))
+    student = mistakes.attempt(make, config.student, vocab_size=1, num_labels=2, pad_token_id=0)
+    kind = mistakes.attempt(build.method_class, config)
     if kind and config.data.get("stream"):
         mistakes += contradictions.of_streaming(config, kind)
     if kind and kind.reads_teacher:
@@ -69,10 +70,10 @@ def check(config: DictConfig) -> None:
 
 
 def check_options(config: DictConfig) -> None:
-    """Refuse values that their declarations do not allow, all in one go.
+    """Refuse values that the declarations of their options do not allow.
 
     Raises:
-        KDError: with every mistake found; or code that no configuration may name.
+        KDError: with every mistake found; or with the first name of code that no configuration may name.
     """
     Mistakes(missing_sections(config)).refuse()
     targets.check(config)
@@ -80,32 +81,27 @@ def check_options(config: DictConfig) -> None:
 
 
 def _missing_choices(config: DictConfig) -> Iterator[str]:
-    """Find groups without a choice, and teachers that are none."""
+    """Find groups without a choice, and teachers that are not nodes with a ``_target_``."""
     for key in CHOICES:
-        if not OmegaConf.is_dict(OmegaConf.select(config, key)):
-            found = OmegaConf.select(config, key)
+        found = OmegaConf.select(config, key)
+        if not OmegaConf.is_dict(found):
             yield f"{key}: expected a choice, got {found or 'null'}; kd train --help lists the choices"
-    for place, node in dict(_teachers(config.teacher, "teacher") if config.teacher else ()).items():
+    for place, node in _teachers(config).items():
         if not (OmegaConf.is_dict(node) and "_target_" in node):
             yield f"{place}: expected a teacher, got {node}; teacher@{place}=hf makes it one, ~{place} takes one out"
 
 
-def _teachers(node: Any, place: str) -> Iterator[tuple[str, Any]]:
-    """Find the teachers of a run, those of ensembles and chains too, by their place in the configuration."""
-    yield place, node
-    if OmegaConf.is_dict(node):
-        if "teacher" in node:
-            yield from _teachers(node.teacher, f"{place}.teacher")
-        for name, member in (node.get("members") or {}).items():
-            yield from _teachers(member, f"{place}.members.{name}")
-
-
-def _check_recipes(config: DictConfig, mistakes: Mistakes) -> None:
-    """Make the trainer with the precision of each teacher that is fine-tuned."""
-    for _, node in _teachers(config.teacher, "teacher") if config.teacher else ():
-        if "precision" in node and node.get("fine_tune", True):
-            options = {"precision": node.precision, "logger": False, "callbacks": []}
-            mistakes.attempt(lambda options=options: make(config.trainer, **options))
+def _teachers(config: DictConfig) -> dict[str, Any]:
+    """Find the teachers of a run, also those of ensembles and assistants, by their place in the configuration."""
+    found: dict[str, Any] = {}
+    todo = {"teacher": config.teacher} if config.teacher else {}
+    while todo:
+        place = next(iter(todo))
+        found[place] = node = todo.pop(place)
+        if OmegaConf.is_dict(node):
+            todo |= {f"{place}.teacher": node.teacher} if "teacher" in node else {}
+            todo |= {f"{place}.members.{name}": member for name, member in (node.get("members") or {}).items()}
+    return found
 
 
 def _check_schedules(config: DictConfig, mistakes: Mistakes) -> None:
@@ -114,7 +110,7 @@ def _check_schedules(config: DictConfig, mistakes: Mistakes) -> None:
     if "partner_schedule" in config.method:
         schedules["method.partner_schedule"] = config.method.partner_schedule
     for place, node in schedules.items():
-        mistakes.attempt(lambda place=place, node=node: _check_schedule(config, place, node))
+        mistakes.attempt(_check_schedule, config, place, node)
 
 
 def _check_schedule(config: DictConfig, place: str, node: Any) -> None:
@@ -124,23 +120,28 @@ def _check_schedule(config: DictConfig, place: str, node: Any) -> None:
     try:
         optimizer = make(config.optim.optimizer)([torch.nn.Parameter(torch.zeros(1, 1))])
         make(node)(optimizer, 10)
+    except KDError:
+        raise
     except (AttributeError, TypeError, ValueError) as error:
-        if isinstance(error, KDError):
-            raise
         raise KDError(f"optim, {place}: {error}; see conf/optim/adamw.yaml") from error
 
 
-def _check_method(config: DictConfig, kind: type[Method], student: Any, mistakes: Mistakes) -> None:
-    """Check what a method with a second model needs beyond its own options."""
+def _check_method(config: DictConfig, kind: Any, student: Any, mistakes: Mistakes) -> None:
+    """Check what a method with a second model needs beyond its own options.
+
+    Args:
+        kind: the class of the method.
+        student: its configuration, None if that is wrong.
+    """
     if config.teacher and "members" in config.teacher and not config.cache.use:
         mistakes.append("teacher=ensemble reads its outputs from the cache, member by member; leave cache.use=true")
-    mistakes += mistakes.attempt(lambda: contradictions.OF_METHOD[kind](config)) or []
+    mistakes += mistakes.attempt(contradictions.OF_METHOD[kind], config) or []
     for name, node in config.loss.items():
-        term = mistakes.attempt(lambda node=node: make(node))
+        term = mistakes.attempt(make, node)
         if term and student:
-            mistakes.attempt(lambda name=name, term=term: check_outputs(name, term.needs, student, "student"))
-    objective = mistakes.attempt(lambda: build.objective(config))
-    options = mistakes.attempt(lambda: build.method_options(config))
+            mistakes.attempt(check_outputs, name, term.needs, student, "student")
+    objective = mistakes.attempt(build.objective, config)
+    options = mistakes.attempt(build.method_options, config)
     if objective and options:
         partners = {"teacher": bool(config.teacher)} if kind is Joint else {}
-        mistakes.attempt(lambda: kind.require(objective, options, **partners))
+        mistakes.attempt(kind.require, objective, options, **partners)

@@ -1,4 +1,4 @@
-"""Compose the configuration of a run from overrides, outside of ``kd train``."""
+"""Compose the configuration of a run from overrides."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from kd.config import targets
@@ -22,21 +22,22 @@ def composed(overrides: Iterable[str], config_dir: Path | None = None) -> DictCo
 
     Args:
         overrides: as on the command line.
-        config_dir: the user's own ``conf/``, laid over that of kd.
+        config_dir: the user's own ``conf/``, whose files are found beside those of kd.
 
     Raises:
-        KDError: what Hydra refuses, or code that no configuration may name.
+        KDError: Hydra refuses an override, or the configuration names code that it may not name.
     """
     own = [] if config_dir is None else [f"hydra.searchpath=[file://{config_dir.resolve()}]"]
     try:
         with initialize_config_dir(str(configuration_folder()), version_base="1.3"):
-            config = compose("config", [*own, *overrides], return_hydra_config=True)
+            config = compose("config", [*own, *renames.overrides(overrides)], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise KDError(one_sentence(error)) from error
+    except ValueError as error:  # as Hydra refuses GROUP=null
+        raise KDError(f"{error}; use teacher=none, loss=[] or callbacks=[] for nothing") from error
     renames.current(config, say=True)
     targets.check_composed(config, multirun=False)
     HydraConfig.instance().set_config(config)
     with open_dict(config):
         del config["hydra"]
-    OmegaConf.set_struct(config, True)
     return config

@@ -1,4 +1,4 @@
-"""Find settings that contradict one another: each key alone is fine, together they make no sense."""
+"""Find settings that contradict one another: each value is allowed, but not together with the others."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from kd.storage.paths import plain_name
 
 
 def of_streaming(config: DictConfig, kind: type[Method]) -> list[str]:
-    """Return what contradicts ``data.stream=true``, one sentence each."""
+    """Return what contradicts ``data.stream=true``, one sentence for each."""
     mistakes = []
     if kind not in (Distillation, Supervised):
         mistakes.append(
-            f"data.stream=true is read by method=distillation and by its baseline method=supervised, got method="
+            "data.stream=true is read by method=distillation and by its baseline method=supervised, got method="
             f"{config.choices.method}; choose one of them, or set data.stream=false"
         )
     if not config.data.get("unlabelled"):
@@ -58,7 +58,7 @@ def _of_composition(config: DictConfig) -> list[str]:
         mistakes.append("method=composition takes layers of one teacher, got an ensemble; choose a single teacher")
     if config.choices.embeddings == "random" and config.mapper._target_ in TOWARDS_WORDS:
         mistakes.append(
-            "this mapper is fitted to the word table that the student would have, and embeddings=random is noise; use "
+            "this mapper is fitted to the initial word table of the student, and embeddings=random is noise; use "
             "embeddings=pca, or mapper=linear or pca"
         )
     if config.teacher and config.teacher.get("answer_precision", "32-true") != "32-true":
@@ -74,20 +74,20 @@ def _of_joint(config: DictConfig) -> list[str]:
     if not OmegaConf.is_dict(peers) or not all(OmegaConf.is_dict(node) for node in peers.values()):
         return [f"peers: expected students by name, as +student@peers.NAME=dan adds one, got {peers or 'null'}"]
     for name in peers:
-        plain_name(name, "peers")  # of a folder in partners/
+        plain_name(name, "peers")  # it becomes a folder in partners/
     if {"teacher", "student"} & set(peers):
         mistakes.append("peers: 'teacher' and 'student' name other models of the run; choose other names")
     if config.cache.use and not (config.teacher and config.method.frozen_layers):
         mistakes.append(
             "method=joint trains the teacher, and cached outputs would no longer be its own; leave cache.use=false, or "
-            "freeze its lowest layers (method.frozen_layers): what they say stays true"
+            "freeze its lowest layers (method.frozen_layers): their outputs do not change"
         )
     if not config.teacher and not peers and not config.method.copies:
         mistakes.append(
             "method=joint needs a partner, got none; choose teacher=..., method.copies=1 or +student@peers.NAME=..."
         )
     for name in () if config.teacher else JointOptions.needs_teacher:
-        default = JointOptions.__dataclass_fields__[name].default
+        default = getattr(JointOptions, name)
         if config.method[name] != default:
             mistakes.append(
                 f"method.{name}={config.method[name]} has no effect with teacher=none; leave it at {default}"
@@ -105,21 +105,20 @@ OF_METHOD: dict[type[Method], Callable[[DictConfig], list[str]]] = {
     Composition: _of_composition,
     Joint: _of_joint,
 }
-"""For each method with a second model: the settings that contradict one another, one sentence each."""
-
+"""For each method with a second model: what finds its contradictions, one sentence for each."""
 
 COMPARES_GRADIENTS = ("kd.methods.weighting.GradNorm", "kd.methods.weighting.PCGrad")
 
 
 def of_trainer(config: DictConfig) -> list[str]:
-    """Return what the trainer of the run cannot do, one sentence each."""
+    """Return what the trainer of the run cannot do, one sentence for each."""
     kinds = [node.get("_target_", "").rpartition(".")[2] for node in config.callbacks.values()]
     mistakes = []
     if config.trainer.get("max_epochs") is None and config.trainer.get("max_steps", -1) < 1:
-        mistakes.append("trainer.max_epochs=null needs an end, got no trainer.max_steps; set one of the two")
+        mistakes.append("trainer.max_epochs=null needs trainer.max_steps, got neither; set one of the two")
     if is_sharded(config):
         if any(kind.endswith("WeightAveraging") for kind in kinds):
-            mistakes.append("trainer=fsdp holds no whole model to average; leave out callbacks ema, or use trainer=ddp")
+            mistakes.append("trainer=fsdp has no whole model to average; leave out callbacks ema, or use trainer=ddp")
         if config.compile:
             mistakes.append("compile=true and trainer=fsdp were never tried together; set compile=false")
         if config.balance.weighting.get("_target_") in COMPARES_GRADIENTS:

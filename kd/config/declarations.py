@@ -1,4 +1,4 @@
-"""Hold a configuration against the declarations of its options: those of its sections and of every ``_target_``."""
+"""Compare a configuration with the declarations of its options: those of its sections and of every ``_target_``."""
 
 from __future__ import annotations
 
@@ -15,9 +15,6 @@ from kd.options.declared import Option, options_of, written
 from kd.options.methods import METHODS
 from kd.options.sections import SECTIONS
 
-SOURCE = "data.source"
-"""Takes the keys of ``data`` by interpolation: its options are named as the user sets them."""
-
 
 @dataclass(frozen=True)
 class Declaration:
@@ -25,50 +22,50 @@ class Declaration:
 
     Args:
         place: as on the command line; "" for the top.
-        title: of the class or function that takes the options.
         options: by name.
     """
 
     place: str
-    title: str
     options: Mapping[str, Option]
 
     def from_section(self, name: str) -> bool:
-        """Whether kd itself declares the option, and not only the library whose class it is given to."""
+        """Whether kd itself declares the option, and not only the library that takes it."""
         return self.place in SECTIONS and name in options_of(SECTIONS[self.place])
+
+    def node(self, config: DictConfig) -> DictConfig:
+        """Return the keys at this place; none if a name in it has a dot, which ``kd.config.check`` refuses."""
+        return (OmegaConf.select(config, self.place) or OmegaConf.create()) if self.place else config
 
     def key(self, name: str) -> str:
         """Return an option as it is set on the command line."""
-        place = "data" if self.place == SOURCE else self.place
-        return f"{place}.{name}" if place else name
+        return f"{self.place}.{name}" if self.place else name
 
 
 def declarations(config: DictConfig) -> list[Declaration]:
-    """Find the declarations for a configuration, section by section and target by target."""
-    found = {place: (section.__name__, dict(options_of(section))) for place, section in SECTIONS.items()}
+    """Find the declarations for a configuration: of each section, then of each ``_target_``."""
+    found = {place: dict(options_of(section)) for place, section in SECTIONS.items()}
     for key, target in targets.named(config):
         place = key.removesuffix("_target_").rstrip(".")
         declares = METHODS.get(target) or targets.find(target, key)
-        _, options = found.get(place, ("", {}))
-        found[place] = target, {**options_of(declares), **options}
-    return [Declaration(place, title, options) for place, (title, options) in found.items()]
+        found[place] = {**options_of(declares), **found.get(place, {})}
+    return [Declaration(place, options) for place, options in found.items()]
 
 
 def missing_sections(config: DictConfig) -> list[str]:
-    """Find sections that are not keys with values, one sentence each: without them nothing else can be read."""
-    found = {place: OmegaConf.to_container(config, resolve=False).get(place) for place in SECTIONS if place}
+    """Find sections that are not keys with values, one sentence for each. Nothing else can be checked before."""
+    nodes: Any = OmegaConf.to_container(config)
     return [
-        f"{place}: expected keys with values, got {written(node)}; leave the group as it is"
-        for place, node in found.items()
-        if "." not in place and not isinstance(node, dict)
+        f"{place}: expected keys with values, got {written(nodes.get(place))}; leave the group as it is"
+        for place in SECTIONS
+        if place and "." not in place and not isinstance(nodes.get(place), dict)
     ]
 
 
 def option_mistakes(config: DictConfig, declared: list[Declaration]) -> Iterator[str]:
-    """Find every option whose value is not what its declaration expects, one sentence each."""
+    """Find every option whose value does not fit its declaration, one sentence for each."""
     seen = set()
     for declaration in declared:
-        node = OmegaConf.select(config, declaration.place) if declaration.place else config
+        node = declaration.node(config)
         for name, option in declaration.options.items():
             if name in node and not OmegaConf.is_missing(node, name):
                 value, key = plain(node[name]), _origin(config, node, declaration, name)
@@ -79,14 +76,14 @@ def option_mistakes(config: DictConfig, declared: list[Declaration]) -> Iterator
 
 
 def _makes_an_object(value: Any) -> bool:
-    """Whether a value is made into an object first, whose own declaration holds."""
+    """Whether an object is made of a value or of a part of it; the declarations of its class hold for it."""
     if isinstance(value, dict):
         return "_target_" in value or any(map(_makes_an_object, value.values()))
     return isinstance(value, list) and any(map(_makes_an_object, value))
 
 
 def _origin(config: DictConfig, node: DictConfig, declaration: Declaration, name: str) -> str:
-    """Return the key that a user sets: where the value is only an interpolation, the key that it comes from."""
-    written = OmegaConf.to_container(node, resolve=False)[name]
-    single = re.fullmatch(r"\$\{(\w[\w.]*)\}", written) if isinstance(written, str) else None
+    """Return the key that the user sets: if the value is just an interpolation, the key that it refers to."""
+    raw: Any = OmegaConf.to_container(node)
+    single = re.fullmatch(r"\$\{(\w[\w.]*)\}", raw[name]) if isinstance(raw[name], str) else None
     return single[1] if single and OmegaConf.select(config, single[1]) is not None else declaration.key(name)

@@ -1,4 +1,4 @@
-"""Where ``conf/`` is, and what Hydra says about a mistake in it. Needs no torch."""
+"""Find ``conf/``, and shorten Hydra's message about a mistake in it. Needs no torch."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 
 def configuration_folder() -> Path:
-    """``conf/``: inside the package where kd is installed from a wheel, beside it in a checkout."""
+    """Return ``conf/``. It is inside the package if kd is installed from a wheel, and beside it in a checkout."""
     inside = Path(str(files("kd"))) / "conf"
     return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"
 
 
 def one_sentence(error: Exception) -> str:
-    """Hydra's several lines in one, its hints included."""
+    """Return Hydra's message, hints included, as one sentence."""
     text = " ".join(str(error).split())
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException):

@@ -1,4 +1,4 @@
-"""Configuration node -> object. The only caller of ``hydra.utils.instantiate``."""
+"""Make an object from a node of the configuration. The only caller of ``hydra.utils.instantiate``."""
 
 from __future__ import annotations
 
@@ -18,29 +18,37 @@ from kd.runtime import fork_memory as memory
 
 
 def make(node: DictConfig, **known: Any) -> Any:
-    """Instantiate a node, with a user's mistake as the `KDError` that the constructor raised.
+    """Instantiate a node.
+
+    Args:
+        node: names a class or function in ``_target_`` and its arguments.
+        known: further arguments, which are known only at run time.
 
     Raises:
-        KDError: that, or code that no configuration may name; see `kd.config.targets`.
+        KDError: the constructor has raised it; the arguments do not fit; or the node names code that no configuration
+            may name (`kd.config.targets`).
     """
-    target = node.get("_target_", "?")
-    targets.verify(node, node._get_full_key(None))
+    target, place = node.get("_target_", "?"), node._get_full_key(None)
+    targets.check(node, place)  # all of the node, before any of it is imported
+    for key, named in targets.named(node, place):
+        targets.find(named, key)
     for name, value in known.items():
-        if isinstance(value, str) and "${" in value:  # which would be resolved, and may make another node
+        if isinstance(value, str) and "${" in value:  # Hydra would resolve it, and make what it stands for
             raise KDError(f"{name}: a path or name must not contain '${{', got '{value}'; give it another name")
     try:
         made = instantiate(node, **known, _convert_="all")
-        if isinstance(made, partial):  # whose arguments would be looked at when it is called, which may be late
+        if isinstance(made, partial):  # the function itself would refuse its arguments only when it is called
             inspect.signature(made.func).bind_partial(**made.keywords)
         return made
     except TypeError as error:
         raise KDError(f"'{target}' could not be made from its configuration: {error}") from error
     except InstantiationException as error:
-        if isinstance(error.__cause__, OptionError):
-            raise error.__cause__.at(node._get_full_key(None).removesuffix(".source")) from error
-        if isinstance(error.__cause__, KDError):
-            raise error.__cause__ from error
-        raise KDError(f"'{target}' could not be made from its configuration: {error.__cause__ or error}") from error
+        cause = error.__cause__
+        if isinstance(cause, OptionError):
+            raise cause.at(place) from error
+        if isinstance(cause, KDError):
+            raise cause from error
+        raise KDError(f"'{target}' could not be made from its configuration: {cause or error}") from error
 
 
 def once(
@@ -50,9 +58,14 @@ def once(
     make: Callable[[], Any],
     facts: Callable[[], dict[str, Any]] = dict,
 ) -> Any:
-    """What these places of the configuration, and further facts, decide: made once in a sweep.
+    """Make something once for all runs of a sweep whose configurations agree in what decides it.
 
-    See `kd.runtime.fork_memory`.
+    Args:
+        kind: of thing, as in `kd.runtime.fork_memory.once`.
+        config: of the run.
+        places: the parts of the configuration that decide the result.
+        make: makes it.
+        facts: returns what else decides the result.
     """
 
     def key() -> str:
@@ -68,5 +81,5 @@ def plain(part: Any) -> Any:
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:
-    """The configuration as plain containers, every interpolation resolved."""
-    return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    """Return the configuration as plain containers, with every interpolation resolved."""
+    return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[return-value]

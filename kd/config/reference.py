@@ -1,4 +1,4 @@
-"""Print what every option may be, from the declarations: ``kd train --help``, and ``docs/options.md`` by
+"""Print the options with what is expected of each: for ``kd train --help``, and for ``docs/options.md`` by
 
 python -m kd.config.reference > docs/options.md
 """
@@ -6,7 +6,7 @@ python -m kd.config.reference > docs/options.md
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ HEAD = """# Options
 
 Made by `python -m kd.config.reference > docs/options.md` from the declarations in the code. Each group below is a
 folder of `conf/`, each choice a file in it: `kd train student=dan student.dropout=0.2`. An option that begins with `+`
-stands in no file and is added. Several losses, callbacks or loggers are a list: `loss=[soft_target,hint]`.
+is in no file; write the `+` to add it. Several losses, callbacks or loggers are a list: `loss=[soft_target,hint]`.
 """
 
 COLUMNS = "| {} | option | default | expected | meaning |\n|---|---|---|---|---|"
@@ -38,9 +38,9 @@ class Line:
 
     Args:
         key: as it is set on the command line.
-        default: its value, as YAML writes it.
+        default: its value, as YAML writes it; empty if no file sets the option.
         expected: its type and range in words.
-        meaning: what it does; empty where another library declares it.
+        meaning: what it does; empty if the library that takes it does not say.
     """
 
     key: str
@@ -48,35 +48,36 @@ class Line:
     expected: str
     meaning: str
 
+    def row(self, choice: str) -> str:
+        """Return the option as a row of a Markdown table."""
+        default = f"`{self.default}`" if self.default else ""
+        return f"| {choice} | `{self.key}` | {default} | {self.expected} | {self.meaning} |".replace("|  |", "| |")
+
 
 def lines(config: DictConfig) -> Iterator[Line]:
     """List the options of a composed configuration."""
     seen = set()
     for declaration in declarations(config):
-        node = OmegaConf.select(config, declaration.place) if declaration.place else config
+        node = declaration.node(config)
+        raw: Any = OmegaConf.to_container(node)
         for name, option in declaration.options.items():
             key, added = declaration.key(name), name not in node
             if key in seen or (added and not declaration.from_section(name)):
                 continue
             seen.add(key)
-            yield Line("+" * added + key, "" if added else _default(node, name), option.expected, option.meaning)
-
-
-def _default(node: DictConfig, name: str) -> str:
-    value: Any = OmegaConf.to_container(node, resolve=False)[name]
-    if isinstance(value, str) and value.startswith("${.."):
-        value = OmegaConf.to_container(OmegaConf.create({"value": node[name]}))["value"]
-    return "..." if isinstance(value, dict) and value else written(value)
+            value = raw.get(name)
+            default = "" if added else "..." if isinstance(value, dict) and value else written(value)
+            yield Line("+" * added + key, default, option.expected, option.meaning)
 
 
 def help_text(config: DictConfig, width: int = 80) -> str:
     """Return the options of a configuration for a terminal, one after the other."""
-    indent = {"initial_indent": "      ", "subsequent_indent": "      "}
+    indent: dict[str, Any] = {"initial_indent": "      ", "subsequent_indent": "      "}
     found = []
     for line in lines(config):
-        head = f"  {line.key}{'=' if line.default else ''}{line.default}"
-        text = f"{line.meaning} Expected: {line.expected}." if line.meaning else f"Expected: {line.expected}."
-        found += [head, textwrap.fill(text[0].upper() + text[1:], width, break_on_hyphens=False, **indent)]
+        text = f"{line.meaning} Expected: {line.expected}.".lstrip()
+        found.append(f"  {line.key}{'=' if line.default else ''}{line.default}")
+        found.append(textwrap.fill(text[0].upper() + text[1:], width, break_on_hyphens=False, **indent))
     return "\n".join(found)
 
 
@@ -89,8 +90,9 @@ def groups_text(width: int = 80) -> str:
 
 
 def groups() -> dict[str, list[str]]:
-    """List the choices of each group, as the folders and files of ``conf/``."""
-    folder, found = configuration_folder(), {}
+    """List the choices of each group: the files of each folder of ``conf/``."""
+    folder = configuration_folder()
+    found: dict[str, list[str]] = {}
     for path in sorted(folder.rglob("*.yaml")):
         group = path.parent.relative_to(folder).as_posix()
         if group != "." and not group.startswith("hydra"):
@@ -100,53 +102,34 @@ def groups() -> dict[str, list[str]]:
 
 def page() -> str:
     """Return ``docs/options.md``."""
-    base = composed([])
-    top = [line for line in lines(base) if _of_the_top(line.key)]
-    parts = [HEAD, "## conf/config.yaml\n", COLUMNS.format("key"), *_rows("", top), ""]
+    base, folder = composed([]), configuration_folder()
+    own = dict(flat({key: value or {} for key, value in yaml.safe_load((folder / "config.yaml").read_text()).items()}))
+    parts = [HEAD, "## conf/config.yaml\n", COLUMNS.format("key")]
+    parts += [line.row("") for line in lines(base) if line.key in own and line.key not in LISTS]
     for group, choices in groups().items():
-        if group == "experiment":
-            continue
-        parts += [f"## {group}\n", COLUMNS.format("choice")]
-        for choice in choices:
-            if (group, choice) != ("method", "feature_mapping"):
-                parts += _rows(choice, _of_choice(base, group, choice)) or [f"| {choice} | | | | |"]
-        parts.append("")
-    return "\n".join(parts)
-
-
-def _of_the_top(key: str) -> bool:
-    """Whether a key stands in ``conf/config.yaml`` and not in a file of a group."""
-    own = yaml.safe_load((configuration_folder() / "config.yaml").read_text())
-    first, _, rest = key.partition(".")
-    return first in own and (not rest or rest in (own[first] or {})) and first not in LISTS
+        if group != "experiment":
+            parts += ["", f"## {group}\n", COLUMNS.format("choice")]
+            for choice in choices:
+                if (group, choice) != ("method", "feature_mapping"):  # the first name of two methods
+                    found = [line.row(choice) for line in _of_choice(base, group, choice)]
+                    parts += found or [f"| {choice} | | | | |"]
+    return "\n".join([*parts, ""])
 
 
 def _of_choice(base: DictConfig, group: str, choice: str) -> list[Line]:
     """List the options that a file of ``conf/`` sets, and those that its section adds."""
-    path = configuration_folder() / group / f"{choice}.yaml"
-    node = OmegaConf.load(path)
-    node.pop("defaults", None)
-    place = "" if path.read_text().startswith("# @package _global_") else group.replace("/", ".")
+    text = (configuration_folder() / group / f"{choice}.yaml").read_text()
+    content = yaml.safe_load(text) or {}
+    content.pop("defaults", None)
+    place = "" if text.startswith("# @package _global_") else group.replace("/", ".")
     config = base.copy()
     OmegaConf.set_struct(config, False)
     OmegaConf.update(config, "student.name_or_path", "NAME")  # which tokenizer=pretrained takes from student=hf
-    content = OmegaConf.to_container(node, resolve=False)
     for key, value in content.items():
         OmegaConf.update(config, f"{place}.{key}".lstrip("."), value, merge=True)
     own = {f"{place}.{key}".lstrip(".") for key, _ in flat(content)}
     first = choice == "default"
     return [line for line in lines(config) if line.key in own or (first and line.key.startswith(f"+{place}."))]
-
-
-def _rows(choice: str, found: Iterable[Line]) -> list[str]:
-    return [
-        f"| {choice} | `{line.key}` | {_code(line.default)} | {line.expected} | {line.meaning} |".replace("|  |", "| |")
-        for line in found
-    ]
-
-
-def _code(text: str) -> str:
-    return f"`{text}`" if text else ""
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Which code a configuration may name: looked at before any of it is imported or called. Needs no torch.
+"""Decide which code a configuration may name, before any of it is imported or called. Needs no torch.
 
-A package as a whole is no permission: ``kd.run.directory`` writes files, ``torch.hub`` runs what it downloads, and
-every module has ``os`` at hand. So a ``_target_`` is a class that one of `CLASSES` defines, under whatever name it is
-reached, or one of `FUNCTIONS`, or what the user's own modules define. Those are listed where only the user writes: on
-the command line, never in a file.
+Whole packages cannot be allowed: ``kd.run.directory`` writes files, ``torch.hub`` runs what it downloads, and every
+module holds others, such as ``os``. So a ``_target_`` must be a class that a module of `CLASSES` defines, a function of
+`FUNCTIONS`, or something that one of the user's own modules defines. The user names these modules on the command line;
+a file cannot.
 """
 
 from __future__ import annotations
@@ -24,25 +24,17 @@ from omegaconf.errors import OmegaConfBaseException
 from kd.errors import KDError
 
 CLASSES = (
-    *(
-        "kd.teacher.assistant.*",
-        "kd.data.tokenizers.*",
-        "kd.teacher.ensemble.*",
-        "kd.losses.*",
-        "kd.features.*",
-        "kd.methods.*",
-    ),
-    *("kd.models.*", "kd.runtime.progress_bar.*", "kd.training.pruning.*", "kd.teacher.teacher.*"),
-    *("torch.nn.*", "torch.optim.*"),
+    *("kd.data.tokenizers.*", "kd.features.*", "kd.losses.*", "kd.methods.*", "kd.models.*"),
+    *("kd.runtime.progress_bar.*", "kd.teacher.assistant.*", "kd.teacher.ensemble.*", "kd.teacher.teacher.*"),
     *("lightning.pytorch.callbacks.*", "lightning.pytorch.loggers.*", "lightning.pytorch.plugins.*"),
     *("lightning.pytorch.profilers.*", "lightning.pytorch.strategies.*", "lightning.pytorch.trainer.*"),
-    *("lightning.fabric.plugins.*", "torchmetrics.*", "transformers.models.*Config"),
-    *("optuna.pruners.*", "optuna.samplers.*"),
+    *("lightning.fabric.plugins.*", "torch.nn.*", "torch.optim.*", "torchmetrics.*", "transformers.models.*Config"),
+    *("kd.training.pruning.*", "optuna.pruners.*", "optuna.samplers.*"),
 )
-"""Where classes that a configuration may name are defined."""
+"""Where the classes are defined that a configuration may name."""
 
 FRONTS = ("lightning", "lightning.pytorch", "transformers")
-"""Modules that show such classes under shorter names."""
+"""Modules that export such classes under shorter names."""
 
 FUNCTIONS = (
     *("kd.data.sources.from_files", "kd.data.sources.from_files_or_hub", "kd.data.sources.from_hub"),
@@ -50,20 +42,20 @@ FUNCTIONS = (
 )
 
 PLUGINS = ("hydra_plugins.*", "hydra._internal.core_plugins.*")
-"""Launchers and sweepers, of which Hydra makes only classes that it has found as plugins."""
+"""Launchers and sweepers. Hydra makes only those classes of them that it has found as plugins."""
 
 LOGGING = re.compile(r"logging\.(handlers\.)?[A-Z]\w*|colorlog\.ColoredFormatter|rich\.logging\.RichHandler")
 """What Hydra's logging configuration may make."""
 
 MODULES = "KD_MODULES"
-"""In the environment of all processes of a command: the user's own modules, split by commas."""
+"""Environment variable with the user's own modules, separated by commas; all processes of a command share it."""
 
 
 def trust(modules: Iterable[str]) -> None:
-    """From here on the user's own modules are these, in this process and in those that it starts.
+    """Set the user's own modules, for this process and those that it starts.
 
     Raises:
-        KDError: what is no dotted name of a module.
+        KDError: a name is not the dotted name of a module.
     """
     names = list(modules)
     for name in names:
@@ -73,16 +65,16 @@ def trust(modules: Iterable[str]) -> None:
 
 
 def trusted() -> list[str]:
-    """Patterns for what the user's own modules define."""
+    """Return patterns that match what the user's own modules define."""
     return [f"{name}.*" for name in os.environ.get(MODULES, "").split(",") if name]
 
 
 def check(config: Any, place: str = "") -> None:
-    """Refuse a configuration that names other code, by the names alone.
+    """Refuse a configuration that names code outside these lists. Nothing is imported.
 
     Args:
-        config: any part of a configuration, whose interpolations can be resolved.
-        place: where it stands, for the message.
+        config: any part of a configuration whose interpolations can be resolved.
+        place: where the part stands, for the message.
 
     Raises:
         KDError: with the first such name.
@@ -91,20 +83,11 @@ def check(config: Any, place: str = "") -> None:
         require_name(target, key)
 
 
-def verify(config: Any, place: str = "") -> None:
-    """`check`, and then import what is named, to see that it is defined where its name says."""
-    found = list(named(config, place))
-    for key, target in found:
-        require_name(target, key)
-    for key, target in found:
-        find(target, key)
-
-
 def find(target: Any, key: str = "_target_") -> Any:
-    """The class or function of a name.
+    """Import the class or function of a name.
 
     Raises:
-        KDError: one that no configuration may name, or there is none.
+        KDError: no configuration may name it, or it does not exist.
     """
     require_name(target, key)
     module, _, name = target.rpartition(".")
@@ -112,20 +95,16 @@ def find(target: Any, key: str = "_target_") -> Any:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise KDError(f"{key}: there is no '{target}' ({error}); check the name") from error
-    home = f"{getattr(found, '__module__', None)}.{name}"
-    own = isinstance(found, type | FunctionType) and fits(home, trusted())
-    if not (own or target in FUNCTIONS or (isinstance(found, type) and fits(identity(found), CLASSES))):
+    # A module also holds what it imports. So what counts is where the class or function is defined.
+    own = isinstance(found, type | FunctionType) and fits(f"{found.__module__}.{name}", trusted())
+    ours = isinstance(found, type) and fits(f"{found.__module__}.{found.__qualname__}", CLASSES)
+    if not (own or ours or target in FUNCTIONS):
         raise refusal(target, key)
     return found
 
 
-def identity(kind: type) -> str:
-    """Where a class is defined, whatever it is called elsewhere."""
-    return f"{kind.__module__}.{kind.__qualname__}"
-
-
 def require_name(target: Any, key: str) -> None:
-    """Refuse a name that stands for nothing in `CLASSES`, `FUNCTIONS` or the user's own modules."""
+    """Refuse a name that cannot belong to `CLASSES`, `FUNCTIONS` or the user's own modules."""
     known = isinstance(target, str) and (
         target in FUNCTIONS or target.rpartition(".")[0] in FRONTS or fits(target, (*CLASSES, *trusted()))
     )
@@ -134,12 +113,12 @@ def require_name(target: Any, key: str) -> None:
 
 
 def fits(name: str, patterns: Iterable[str]) -> bool:
-    """Whether a dotted name fits one of the patterns."""
+    """Whether a dotted name matches one of the patterns."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def refusal(target: Any, key: str) -> KDError:
-    """What is said of a name that is not allowed."""
+    """Return the error for a name that is not allowed."""
     module = str(target).rpartition(".")[0] or "MODULE"
     return KDError(
         f"{key}: expected a class of kd, torch.nn, torch.optim, lightning, torchmetrics or a transformers config, got "
@@ -149,65 +128,67 @@ def refusal(target: Any, key: str) -> KDError:
 
 
 def named(config: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    """Every ``_target_`` in a configuration, at any depth, with its place."""
-    if OmegaConf.is_config(config):  # at once, which takes a tenth of the time
+    """Find every ``_target_`` in a configuration, at any depth, with its key."""
+    if OmegaConf.is_config(config):  # ten times as fast as to resolve it value by value
         config = OmegaConf.to_container(config, resolve=True)
-    return called(config, place, ("_target_",))
+    return values_of(config, place, ("_target_",))
 
 
-def called(node: Any, place: str, keys: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
-    """The values of some keys, at any depth, with their places."""
+def values_of(node: Any, place: str, names: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    """Find the values of some names, at any depth, with their keys."""
     numbered = isinstance(node, list) or OmegaConf.is_list(node)
     if numbered or isinstance(node, dict) or OmegaConf.is_dict(node):
-        for key in range(len(node)) if numbered else list(node):
-            where = f"{place}[{key}]" if numbered else f"{place}.{key}".lstrip(".")
-            value = resolved(node, key, where)
-            if key in keys:
-                yield where, value
+        for name in range(len(node)) if numbered else list(node):
+            key = f"{place}[{name}]" if numbered else f"{place}.{name}".lstrip(".")
+            value = _resolved(node, name, key)
+            if name in names:
+                yield key, value
             else:
-                yield from called(value, where, keys)
+                yield from values_of(value, key, names)
 
 
-def resolved(node: Any, key: Any, where: str) -> Any:
-    """A value of a configuration; None for one that only has a value later, such as the place of a run."""
+def _resolved(node: Any, name: Any, key: str) -> Any:
+    """Return a value; None if it is only known later, such as the directory of a run."""
     try:
-        return None if OmegaConf.is_config(node) and OmegaConf.is_missing(node, key) else node[key]
+        return None if OmegaConf.is_config(node) and OmegaConf.is_missing(node, name) else node[name]
     except OmegaConfBaseException:
-        written = str(OmegaConf.to_container(node, resolve=False)[key])
-        if "oc." in written:  # which can make what was not looked at
-            raise KDError(f"{where}: '{written}' has no value yet, and could become a call; leave it out") from None
+        raw: Any = OmegaConf.to_container(node)
+        written = str(raw[name])
+        if "oc." in written:  # such a resolver could make a call later, unchecked
+            raise KDError(f"{key}: '{written}' has no value yet, and could become a call; leave it out") from None
         return None
 
 
 def check_composed(config: DictConfig, multirun: bool) -> None:
-    """What Hydra itself would call or set for a configuration that it has just composed, and the user's own modules.
+    """Check what Hydra itself would call or set for a configuration, and set the user's own modules.
 
     Args:
-        config: with Hydra's keys.
-        multirun: whether a launcher and a sweeper are to be made.
+        config: as Hydra has composed it, with Hydra's keys.
+        multirun: whether a launcher and a sweeper will be made.
 
     Raises:
-        KDError: code that no configuration may name; modules or environment variables that a file sets, and not the
-            command line.
+        KDError: Hydra's keys name code that is not allowed; or a file sets modules or environment variables, which
+            only the command line may set.
     """
     modules = OmegaConf.select(config, "modules")
     if not OmegaConf.is_list(modules):
         raise KDError(f"modules: expected a list of names, as in modules=[mylib.losses], got {modules}")
-    said = [override.lstrip("+") for override in config.hydra.overrides.task]
-    if modules and not any(override.startswith(("modules=", "modules.")) for override in said):
+    written = [override.lstrip("+") for override in config.hydra.overrides.task]
+    if modules and not any(override.startswith(("modules=", "modules.")) for override in written):
+        names = [str(name) for name in modules]
         raise KDError(
-            f"modules: a configuration file lists {', '.join(map(str, modules))}, and which code may run is said on "
-            f"the command line alone; add modules=[{','.join(map(str, modules))}] if you trust it"
+            f"modules: a configuration file lists {', '.join(names)}, and which code may run is set on the command "
+            f"line alone; add modules=[{','.join(names)}] if you trust it"
         )
     trust(modules)
-    with current(config):
-        require_calls(config.hydra, multirun)
+    with _current(config):
+        _check_hydra(config.hydra, multirun)
 
 
 @contextmanager
-def current(config: DictConfig) -> Iterator[None]:
-    """Let ``${hydra:...}`` mean this configuration, as it will when it is used."""
-    instance = HydraConfig.instance()
+def _current(config: DictConfig) -> Iterator[None]:
+    """Let ``${hydra:...}`` refer to this configuration, as it will later."""
+    instance: Any = HydraConfig.instance()
     before, instance.cfg = instance.cfg, config
     try:
         yield
@@ -215,23 +196,21 @@ def current(config: DictConfig) -> Iterator[None]:
         instance.cfg = before
 
 
-def require_calls(settings: DictConfig, multirun: bool) -> None:
-    """Refuse what Hydra would make of its own keys and no configuration may name."""
-    for key, target in list(called(settings.callbacks, "hydra.callbacks", ("_target_",))):
-        find(target, key)
-    for name in ("launcher", "sweeper") if multirun else ():
-        for key, target in list(called(settings[name], f"hydra.{name}", ("_target_",))):
-            if key != f"hydra.{name}._target_":
+def _check_hydra(settings: DictConfig, multirun: bool) -> None:
+    """Refuse what Hydra would make of its own keys if no configuration may name it."""
+    for group in ("callbacks", "launcher", "sweeper") if multirun else ("callbacks",):
+        for key, target in list(values_of(settings[group], f"hydra.{group}", ("_target_",))):
+            if key not in ("hydra.launcher._target_", "hydra.sweeper._target_"):
                 find(target, key)
             elif not fits(str(target), PLUGINS):
                 raise refusal(target, key)
-    for name in ("job_logging", "hydra_logging"):
-        for key, factory in called(settings[name], f"hydra.{name}", ("()", "class")):
+    for group in ("job_logging", "hydra_logging"):
+        for key, factory in values_of(settings[group], f"hydra.{group}", ("()", "class")):
             if not LOGGING.fullmatch(str(factory)):
                 raise KDError(f"{key}: expected a class of Python's logging, got '{factory}'; leave it out")
-    own = [override.lstrip("+") for override in settings.overrides.hydra]
+    written = [override.lstrip("+") for override in settings.overrides.hydra]
     for name in settings.job.env_set or {}:
-        if not any(override.startswith(f"hydra.job.env_set.{name}=") for override in own):
+        if not any(override.startswith(f"hydra.job.env_set.{name}=") for override in written):
             raise KDError(
                 f"hydra.job.env_set: a configuration file sets the environment variable {name}; set it yourself if you "
                 "trust it"

@@ -1,1 +1,1 @@
-"""Options: what each one may be, declared once, as the annotation of the parameter that takes it."""
+"""Options: the annotation of a parameter declares what its values may be."""

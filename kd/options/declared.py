@@ -1,4 +1,4 @@
-"""Read the declaration of an option from the signature that takes it, and hold values against it. Needs no torch.
+"""Read the declaration of an option from the signature that takes it, and check values. Needs no torch.
 
 An option is declared once: as a parameter of a constructor, function or dataclass. Its annotation gives the type and
 the range, ``Args`` in the docstring gives the meaning, and ``conf/`` gives the default:
@@ -37,16 +37,16 @@ Finite = Annotated[float, AllowInfNan(False)]
 NotNegative = Annotated[float, AllowInfNan(False), Ge(0)]
 Positive = Annotated[float, AllowInfNan(False), Gt(0)]
 Share = Annotated[float, AllowInfNan(False), Ge(0), Le(1)]
-"""A part of a whole."""
+"""A part of a whole, for example of the rows."""
 Probability = Annotated[float, AllowInfNan(False), Ge(0), Lt(1)]
-"""Of dropping something: at 1 nothing would be left."""
+"""The probability of dropping something. It is below 1, because at 1 nothing would be left."""
 Count = Annotated[int, Ge(1)]
 CountOrNone = Annotated[int, Ge(0)]
-"""A number of things, of which there may be none."""
+"""A number of things, which may be 0."""
 Seed = Annotated[int, Ge(0), Lt(2**32)]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-WORDS = {
+WORDS: dict[Any, str] = {
     **{bool: "true or false", int: "a whole number", float: "a number", str: "text"},
     **{type(None): "null", dict: "keys with values"},
 }
@@ -54,13 +54,13 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Option:
-    """One option, as it was declared.
+    """The declaration of one option.
 
     Args:
         name: of the parameter.
         expected: its type and range in words.
-        meaning: what it does, from the docstring; empty where that says nothing.
-        fits: whether a value may be given to it.
+        meaning: what it does, from the docstring; empty if the docstring does not say it.
+        fits: tells whether the option may have a value.
     """
 
     name: str
@@ -72,14 +72,14 @@ class Option:
         """Refuse a value of another type, or outside the range.
 
         Raises:
-            OptionError: naming the option, what it expects and what was found.
+            OptionError: with the option, what is expected and what was found.
         """
         if not self.fits(value):
             raise OptionError(self.name, self.expected, value)
 
 
 def options_of(function: Callable[..., Any]) -> Mapping[str, Option]:
-    """The options that a constructor, function or dataclass declares, by name."""
+    """Return the options that a constructor, function or dataclass declares, by name."""
     return _options_of(function)
 
 
@@ -96,12 +96,12 @@ def _parameters(function: Callable[..., Any]) -> dict[str, Any]:
     called = function.__init__ if inspect.isclass(function) else function  # type: ignore[misc]
     try:
         return get_type_hints(called, include_extras=True)
-    except (NameError, TypeError):  # of another library, whose annotations cannot be read
+    except (NameError, TypeError):  # annotations of another library that cannot be evaluated here
         return {}
 
 
 def _fields(kind: Any) -> dict[str, Any]:
-    """Return the annotations of a dataclass, each in the names of the module of the class that wrote it."""
+    """Return the annotations of a dataclass, each evaluated in the module of the class that wrote it."""
     hints: dict[str, Any] = {}
     for owner in reversed(inspect.getmro(kind)):
         with suppress(NameError, TypeError):  # of another library, as above
@@ -110,7 +110,7 @@ def _fields(kind: Any) -> dict[str, Any]:
 
 
 def checked(function: Function) -> Function:
-    """Wrap a function so that it refuses arguments outside what it declares."""
+    """Wrap a function so that it refuses arguments that do not fit its declaration."""
 
     @functools.wraps(function)
     def wrapper(*arguments: Any, **named: Any) -> Any:
@@ -124,7 +124,7 @@ def checked(function: Function) -> Function:
 
 
 class Checked:
-    """A base of classes whose constructors refuse arguments outside what they declare."""
+    """A base of classes whose constructors refuse arguments that do not fit their declaration."""
 
     def __init_subclass__(cls, **options: Any):
         super().__init_subclass__(**options)
@@ -133,7 +133,7 @@ class Checked:
 
 
 class CheckedFields:
-    """A base of dataclasses that refuse values outside what their fields declare."""
+    """A base of dataclasses that refuse values that do not fit the declaration of their fields."""
 
     def __post_init__(self) -> None:
         for name, option in options_of(type(self)).items():
@@ -141,7 +141,7 @@ class CheckedFields:
 
 
 def in_words(annotation: Any) -> str:
-    """What an annotation allows.
+    """Return what an annotation allows, in words.
 
     >>> in_words(Literal["cls", "mean"]), in_words(int | None), in_words(Annotated[float, Gt(0), Le(1)])
     ('cls or mean', 'a whole number or null', 'a number in (0, 1]')
@@ -184,7 +184,7 @@ def _range_in_words(bounds: tuple[Any, ...]) -> str:
 
 
 def _test(annotation: Any) -> Callable[[Any], bool]:
-    """Return a test for values of an annotation, as strict as YAML: 1 is a number, "1", true and null are not."""
+    """Return a test for values of an annotation. It is strict: 1 is a number, but "1", true and null are not."""
     try:
         adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
     except PydanticUserError:  # a type of another library that pydantic cannot check
@@ -193,8 +193,8 @@ def _test(annotation: Any) -> Callable[[Any], bool]:
     def fits(value: Any) -> bool:
         try:
             try:
-                adapter.validate_json(json.dumps(value), strict=True)  # in which a list may be a tuple
-            except TypeError:  # an object, which YAML cannot hold
+                adapter.validate_json(json.dumps(value), strict=True)  # as JSON, a list is accepted for a tuple
+            except TypeError:  # an object that JSON does not have
                 adapter.validate_python(value, strict=True)
         except ValidationError:
             return False
@@ -208,7 +208,7 @@ ARGUMENT = re.compile(r"^ {4}(\w[\w, ]*?): (.*)$")
 
 
 def _meanings(function: Callable[..., Any]) -> dict[str, str]:
-    """What the docstring says of each parameter, under ``Args``; of its own class first, then of those it extends."""
+    """Read the meaning of each parameter under ``Args`` of the docstring, then in those of the base classes."""
     found: dict[str, str] = {}
     for owner in inspect.getmro(function) if inspect.isclass(function) else [function]:
         text = inspect.cleandoc(owner.__doc__ or "")

@@ -1,6 +1,6 @@
-"""The options of each method, ``conf/method/NAME.yaml``, and which other parts of the configuration it does not read.
+"""Declare the options of each method, and which other parts of the configuration it does not read. Needs no torch.
 
-Needs no torch: the identity of a run depends on these lists.
+``conf/method/NAME.yaml`` gives the defaults. The identity of a run depends on these lists.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ TRANSFER = ("alpha", "temperature", "loss", "balance", "mapper", "peers")
 
 @dataclass(frozen=True)
 class MethodOptions(CheckedFields):
-    """The options of one method; a subclass a method."""
+    """The options of a method; each method has its subclass."""
 
     unread: ClassVar[tuple[str, ...]] = ()
-    """Parts of the configuration that have no effect on this method. The identity of a run leaves them out."""
+    """Parts of the configuration that have no effect on the method. The identity of a run leaves them out."""
 
     needs_teacher: ClassVar[tuple[str, ...]] = ()
     """Options that have no effect with ``teacher=none``."""
@@ -29,8 +29,8 @@ class MethodOptions(CheckedFields):
 class SupervisedOptions(MethodOptions):
     """Supervised training has no options of its own.
 
-    The teacher counts: its tokenizer and its word table may be where the student starts, and the run measures how often
-    the student agrees with it.
+    It reads the part ``teacher``: the student may start from the teacher's tokenizer and word table, and the run
+    measures how often the student agrees with the teacher.
     """
 
     unread = (*TRANSFER, "cache")
@@ -48,13 +48,13 @@ class HintsOptions(MethodOptions):
     """Options of ``method=hints``.
 
     Args:
-        mapper_learning_rate: learning rate of the mappers; null: that of the optimizer.
+        mapper_learning_rate: learning rate of the mappers; null takes that of the optimizer.
         layers: which layers are compared: top, uniform, last, first, every_K, random, or pairs of numbers
             [[student, teacher], ...]; layer 0 is the embeddings.
-        features_from: for an ensemble, the member that gives the features, or all; null: the first member.
-        pooling: how the states of the tokens become one vector a text.
+        features_from: member of an ensemble whose features are used, or all; null takes the first member.
+        pooling: how the states of the tokens become one vector for each text.
         shared_mapper: use one mapper for all student layers above the embeddings, as TinyBERT does.
-        feature_epochs: epochs at the start with the feature losses alone; 0: all terms from the start.
+        feature_epochs: number of epochs at the start with the feature losses alone; 0 uses all terms from the start.
         keep_features: keep the feature losses after these epochs.
     """
 
@@ -74,8 +74,8 @@ class CompositionOptions(MethodOptions):
     """Options of ``method=composition``.
 
     Args:
-        mapper_learning_rate: learning rate of the mapper; null: that of the optimizer.
-        layer: the teacher is cut above this layer; 0 leaves its embeddings alone, null leaves all layers.
+        mapper_learning_rate: learning rate of the mapper; null takes that of the optimizer.
+        layer: highest layer of the teacher that is used; 0 uses its embeddings only, null uses all layers.
     """
 
     mapper_learning_rate: NotNegative | None = None
@@ -90,16 +90,18 @@ class JointOptions(MethodOptions):
 
     Args:
         partner_schedule: learning-rate schedule of the teacher; peers follow ``optim.schedule``.
-        teacher_start: warm: fine-tuned before; cold: the pretrained backbone with a new head.
-        frozen_layers: the embeddings of the teacher and this many of its lowest layers are not trained.
-        partner_learning_rate: null: 1e-5 for the teacher, that of the optimizer for peers.
+        teacher_start: initial weights of the teacher; warm is fine-tuned before, cold is pretrained with a new head.
+        frozen_layers: number of the teacher's lowest layers that are not trained; above 0 also its embeddings.
+        partner_learning_rate: learning rate of the partners; null takes 1e-5 for the teacher, that of the optimizer for
+            peers.
         partner_weight_decay: weight decay of the partners' matrices.
-        student_weight: weight of the student's label loss; null: 1 - alpha.
-        partner_weight: weight of each partner's label loss; null: 1 for the teacher, that of the student for peers.
-        partner_alpha: weight of what a partner learns from the others; null: 0 for the teacher, alpha for peers.
+        student_weight: weight of the student's label loss; null takes 1 - alpha.
+        partner_weight: weight of each partner's label loss; null takes 1 for the teacher, that of the student for
+            peers.
+        partner_alpha: weight of a partner's transfer terms; null takes 0 for the teacher, alpha for peers.
         flow: let the gradient of the student's terms reach the partners; needs clean_targets=false.
-        clean_targets: compute targets without dropout, in a forward pass of their own.
-        copies: number of peers of the student's kind, each with a seed of its own.
+        clean_targets: compute the targets without dropout, in a forward pass of their own.
+        copies: number of peers with the student's architecture, each with its own seed.
         keep_partners: save the partners too, in ``partners/`` of the run directory.
     """
 

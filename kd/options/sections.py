@@ -1,7 +1,7 @@
-"""The options that no constructor takes: the keys of ``conf/config.yaml``, and what kd asks of Lightning and torch.
+"""Declare the options that no constructor takes, and narrower ranges for some of Lightning and torch. Needs no torch.
 
-Each class declares one place of the configuration. Where a ``_target_`` stands at the same place, its own signature
-declares the rest. Needs no torch.
+Each class declares the options at one place of the configuration. If there is a ``_target_`` at that place, its
+signature declares the others.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ Figure = Literal["accuracy", "macro_f1", "latency", "parameters", "bytes"]
 
 @dataclass
 class Run:
-    """The keys at the top.
+    """The options at the top.
 
     Args:
-        seed: of the student's initialisation, of the order of the batches and of dropout.
-        alpha: share of the transfer terms: (1 - alpha) * label_loss + alpha * sum(weight_i * loss_i).
+        seed: seed of the student's initialisation, of the order of the batches and of dropout.
+        alpha: share of the transfer terms, as in (1 - alpha) * label_loss + alpha * sum(weight_i * loss_i).
         temperature: divides the logits of both sides in soft-target terms, which are multiplied by its square.
-        label_smoothing: probability that the gold label gives away to all labels alike.
+        label_smoothing: part of the gold label's probability that is spread evenly over all labels.
         resume: continue an interrupted run of the same directory from checkpoints/last.ckpt.
-        rerun: train again where the same run is already done in this directory.
+        rerun: train again even if the same run is already done in this directory.
         compile: use torch.compile for the student while it trains.
-        threads: CPU threads of torch; null leaves the choice to torch.
+        threads: number of CPU threads of torch; null leaves the choice to torch.
         outputs: folder for runs, sweeps, teachers and the teacher cache.
-        sweep: name of the folder of a sweep, below outputs/sweeps.
+        sweep: name of the folder of a sweep below outputs/sweeps.
         modules: your own Python modules that a _target_ may name; read from the command line only.
-        objective: what a search compares; a list for several.
+        objective: figure that a search compares, or a list of figures.
         peers: further students of method=joint, by name.
         loss: the transfer terms, by name.
         callbacks: callbacks of Lightning, by name.
@@ -63,7 +63,7 @@ class Cache:
 
     Args:
         use: read the teacher's outputs from disk; false runs the teacher at every step.
-        max_gb: refuse to store features of a split that take more gigabytes.
+        max_gb: largest size of a split's stored features, in gigabytes; larger ones are refused.
     """
 
     use: bool
@@ -72,7 +72,7 @@ class Cache:
 
 @dataclass
 class Balance:
-    """What balances the terms, beside the groups below it.
+    """The balance of the terms, beside the groups ``balance/NAME``.
 
     Args:
         calibrate: scale each transfer term at the first step so that it starts at `weight` times the label loss.
@@ -83,13 +83,13 @@ class Balance:
 
 @dataclass
 class Data:
-    """The data, beside what ``data.source`` takes.
+    """The options of the data that the function which reads the rows does not take.
 
     Args:
-        name: of the data set, in tables and folders.
-        shard_rows: rows that are read at a time for one shard of a streamed transfer set.
-        max_length: tokens after which the student's texts are truncated, the two special tokens included.
-        batch_size: rows a batch on each device.
+        name: name of the data set, in tables and folders.
+        shard_rows: number of rows in a shard of a streamed transfer set.
+        max_length: largest number of tokens in a text of the student, two special tokens included.
+        batch_size: rows in a batch on each device.
     """
 
     name: str
@@ -100,11 +100,11 @@ class Data:
 
 @dataclass
 class Optim:
-    """The optimizer's surroundings.
+    """The relation of the learning rate to the global batch.
 
     Args:
-        scale: how the learning rate follows the global batch.
-        reference_batch: global batch for which the learning rate is given.
+        scale: how the learning rate grows with the global batch.
+        reference_batch: global batch, in rows, for which the learning rate is given.
     """
 
     scale: Literal["none", "linear", "sqrt"]
@@ -113,11 +113,11 @@ class Optim:
 
 @dataclass
 class Optimizer:
-    """What any optimizer must be given.
+    """The options of any optimizer.
 
     Args:
-        lr: learning rate; at 0 nothing would be learnt.
-        weight_decay: of the matrices; biases and norms have none.
+        lr: learning rate.
+        weight_decay: weight decay of the matrices; biases and norms have none.
     """
 
     lr: Positive
@@ -126,20 +126,20 @@ class Optimizer:
 
 @dataclass
 class Trainer:
-    """What kd asks of ``lightning.Trainer``, which declares the rest.
+    """The options of ``lightning.Trainer`` that kd reads or restricts.
 
     Args:
-        accelerator: cpu, gpu, or auto: a GPU where there is one.
-        devices: devices on each machine; several train together.
-        num_nodes: machines.
-        max_epochs: times that every row is read; null with max_steps.
-        max_steps: optimizer steps after which training ends; -1: no such limit.
-        accumulate_grad_batches: batches for each optimizer step.
-        gradient_clip_val: largest norm of the gradient; null: any.
+        accelerator: cpu, gpu, or auto for a GPU if there is one.
+        devices: number of devices on each machine, which train together.
+        num_nodes: number of machines.
+        max_epochs: times that every row is read; null if max_steps is set.
+        max_steps: optimizer steps after which training ends; -1 sets no such limit.
+        accumulate_grad_batches: number of batches for each optimizer step.
+        gradient_clip_val: largest norm of the gradient; null allows any.
         log_every_n_steps: steps between two points of a curve.
-        limit_train_batches: batches an epoch: a number of them (1 or more) or a share (below 1); null: all.
-        fast_dev_run: not with kd, which keeps a model of each run; use trainer=debug.
-        overfit_batches: not with kd, which has a sampler of its own; use data.limit.
+        limit_train_batches: batches in an epoch, as a number (1 or more) or as a share (below 1); null takes all.
+        fast_dev_run: not available, as kd keeps a model of each run; use trainer=debug.
+        overfit_batches: not available, as kd has its own sampler; use data.limit.
     """
 
     accelerator: str

@@ -1,4 +1,4 @@
-"""Read and join the curves of a run, before and after interruptions."""
+"""Read the curves of a run, and join those from before and after an interruption."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pandas
 
 
 def join_curves(path: Path, before: list[Path]) -> None:
-    """Put the curves from before interruptions in front, each up to where the run went on."""
+    """Put the curves from before interruptions in front, each up to the step at which the run resumed."""
     tables = [table for part in [*before, path] if len(table := curves_in(part))]
     if before and tables:
         whole = tables.pop()
@@ -21,7 +21,7 @@ def join_curves(path: Path, before: list[Path]) -> None:
 
 
 def curves_in(path: Path) -> pandas.DataFrame:
-    """What the logger wrote; nothing of a file that it was writing when the run was killed."""
+    """Read what the logger wrote; nothing if the run was killed while the logger wrote the file."""
     try:
         return pandas.read_csv(path).dropna(subset="step")
     except (FileNotFoundError, KeyError, pandas.errors.EmptyDataError, pandas.errors.ParserError):

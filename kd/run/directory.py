@@ -1,4 +1,4 @@
-"""A run directory on disk. Reading one needs no torch.
+"""Read and write the directory of a run. Needs no torch.
 
 =====================  =============================================================================
 ``config.yaml``        the resolved configuration
@@ -6,10 +6,10 @@
 ``metrics.csv``        curves
 ``metrics.json``       final figures
 ``predictions.parquet``split, row, label, logits of student and teacher for validation and test
-``checkpoints/``       ``best.ckpt`` and ``last.ckpt``: what learns, and no frozen teacher
+``checkpoints/``       ``best.ckpt`` and ``last.ckpt``: what is trained, without a frozen teacher
 ``model/``             Hugging Face folder with tokenizer
-``partners/``          the models that learnt beside it, where they are kept
-``test_reads.jsonl``   when ``kd evaluate --split test`` read the test rows again, a line each time
+``partners/``          the models that were trained beside the student, if they are kept
+``test_reads.jsonl``   a line for each time that ``kd evaluate --split test`` read the test rows
 ``status.json``        running, done, pruned or failed, and why; the identity (see `kd.run.identity`)
 =====================  =============================================================================
 """
@@ -31,18 +31,10 @@ from kd.run import renames
 from kd.storage.files import read_json, write_json
 
 PRODUCTS = (
-    "config.yaml",
-    "environment.json",
-    "metrics.csv",
-    "metrics.json",
-    "predictions.parquet",
-    "checkpoints",
-    "model",
-    "partners",
-    "test_reads.jsonl",
+    *("config.yaml", "environment.json", "metrics.csv", "metrics.json", "predictions.parquet"),
+    *("checkpoints", "model", "partners", "test_reads.jsonl"),
 )
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, ten times as fast, where it is there
-
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times as fast, but not always installed
 
 OBJECTIVES = {
     "accuracy": ("validation", "accuracy"),
@@ -51,21 +43,28 @@ OBJECTIVES = {
     "parameters": ("parameters", "total"),
     "bytes": ("model_bytes",),
 }
-"""Where ``metrics.json`` has the figures that a search may compare; none is of the test split."""
+"""Where ``metrics.json`` has the figures that a search may compare. None of them reads the test split."""
 
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """The places in a run directory, and how they are read and written: whole or not at all."""
+    """The directory of a run. Its files are written in one step: each is whole or missing."""
 
     path: Path
 
+    status_file = property(lambda self: self.path / "status.json")
+    config_file = property(lambda self: self.path / "config.yaml")
+    metrics_file = property(lambda self: self.path / "metrics.json")
+    predictions_file = property(lambda self: self.path / "predictions.parquet")
+    checkpoints = property(lambda self: self.path / "checkpoints")
+    model = property(lambda self: self.path / "model")
+
     @classmethod
     def finished(cls, path: str | Path) -> RunDirectory:
-        """A run that ended well.
+        """Return the directory of a run that is done.
 
         Raises:
-            KDError: where there is no run, or one that is not done.
+            KDError: there is no run, or it is not done.
         """
         run = cls(Path(path))
         if not run.status_file.is_file():
@@ -73,58 +72,32 @@ class RunDirectory:
                 f"expected the directory of a kd run, found no status.json in '{path}'; "
                 "give the folder that kd train printed"
             )
-        state = run.status()
-        if state.get("state") == "pruned":
+        status = run.status()
+        state, reason = status.get("state", "in no known state"), status.get("reason", "no reason given")
+        if state == "pruned":
             raise KDError(
-                f"the run in '{path}' was given up by a search ({state.get('reason', 'no reason given')}); take one "
-                "that is done, or train its configuration without callbacks=[pruning]"
+                f"the run in '{path}' was stopped by a search ({reason}); take one that is done, or train its "
+                "configuration without callbacks=[pruning]"
             )
-        if state.get("state") != "done":
-            known = state.get("state", "in no known state")
-            raise KDError(
-                f"the run in '{path}' is {known} ({state.get('reason', 'no reason given')}); repeat kd train first"
-            )
+        if state != "done":
+            raise KDError(f"the run in '{path}' is {state} ({reason}); repeat kd train first")
         return run
 
     @property
-    def status_file(self) -> Path:
-        return self.path / "status.json"
-
-    @property
-    def config_file(self) -> Path:
-        return self.path / "config.yaml"
-
-    @property
-    def metrics_file(self) -> Path:
-        return self.path / "metrics.json"
-
-    @property
-    def predictions_file(self) -> Path:
-        return self.path / "predictions.parquet"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def model(self) -> Path:
-        return self.path / "model"
-
-    @property
     def is_done(self) -> bool:
-        """Whether it ended well, and nothing of what it left is missing since.
+        """Whether the run is done and its products are still there.
 
         Raises:
-            KDError: where there is no run.
+            KDError: there is no run.
         """
         products = (self.metrics_file, self.predictions_file, self.model / "model.safetensors")
         return self.status().get("state") == "done" and all(product.is_file() for product in products)
 
     def config(self) -> dict[str, Any]:
-        """The resolved configuration.
+        """Read the resolved configuration, with the names of today.
 
         Raises:
-            KDError: where it cannot be read.
+            KDError: it cannot be read.
         """
         try:
             content = yaml.load(self.config_file.read_text(), Loader=_Loader)
@@ -138,7 +111,7 @@ class RunDirectory:
         return content
 
     def environment(self) -> dict[str, Any]:
-        """What the run stood on."""
+        """Read the software, the machine, the data and the teacher of the run."""
         return read_json(self.path / "environment.json")
 
     def status(self) -> dict[str, Any]:
@@ -148,36 +121,33 @@ class RunDirectory:
         return read_json(self.metrics_file)
 
     def objective(self, names: str | Sequence[str]) -> float | list[float]:
-        """What a search compares: one figure, or several in the order of their names.
+        """Return the figures that a search compares: one, or several in the order of their names.
 
         Raises:
-            KDError: a name that is not in `OBJECTIVES`, or figures that cannot be read.
+            KDError: the figures cannot be read.
         """
         if not isinstance(names, str):
-            return [self.objective(name) for name in names]
-        if names not in OBJECTIVES:
-            raise KDError(f"objective: expected some of {', '.join(OBJECTIVES)}, got '{names}'")
+            return [self.objective(name) for name in names]  # type: ignore[misc]
         figure: Any = self.metrics()
         for key in OBJECTIVES[names]:
             figure = figure[key]
         return float(figure)
 
     def set_status(self, state: str, **facts: Any) -> None:
-        """``state`` is running, done, pruned or failed."""
-        write_json(self.status_file, {"state": state, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **facts})
+        """Write the state: running, done, pruned or failed."""
+        write_json(self.status_file, {"state": state, "time": _now(), **facts})
 
     def record_test_read(self, **facts: Any) -> None:
-        """Note that the test rows were read once more than training does."""
-        line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **facts})
+        """Record that the test rows were read again after the training."""
         with (self.path / "test_reads.jsonl").open("a") as record:
-            record.write(line + "\n")
+            record.write(json.dumps({"time": _now(), **facts}) + "\n")
 
     def test_reads(self) -> int:
-        """How often the test rows were read: once by every training that ended here, and by each further look."""
-        trained = [self.predictions_file, *self.path.glob(f"previous/*/{self.predictions_file.name}")]
-        looks = [self.path / "test_reads.jsonl", *self.path.glob("previous/*/test_reads.jsonl")]
-        lines = (place.read_bytes().splitlines() for place in looks if place.is_file())
-        return sum(place.is_file() for place in trained) + sum(map(len, lines))
+        """Count how often the test rows were read: once by each finished training here, and by each later command."""
+        folders = [self.path, *self.path.glob("previous/*")]
+        trained = sum((folder / self.predictions_file.name).is_file() for folder in folders)
+        records = [folder / "test_reads.jsonl" for folder in folders]
+        return trained + sum(len(record.read_bytes().splitlines()) for record in records if record.is_file())
 
     def set_aside_products(self) -> Path | None:
         """Move what an earlier run left here into ``previous/<n>/``, so that nothing is overwritten."""
@@ -192,3 +162,7 @@ class RunDirectory:
         for product in found:
             shutil.move(product, place / product.name)
         return place
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

@@ -1,31 +1,25 @@
-"""What a run stands on: package versions, commit, machine, command. Needs no torch."""
+"""Describe the software and the machine of a run. Needs no torch."""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    "kd",
-    "torch",
-    "lightning",
-    "transformers",
-    "tokenizers",
-    "torchmetrics",
-    "hydra-core",
-    "omegaconf",
-    "datasets",
-    "numpy",
+    *("kd", "torch", "lightning", "transformers", "tokenizers", "torchmetrics"),
+    *("hydra-core", "omegaconf", "datasets", "numpy"),
 )
 
 
 def environment() -> dict[str, Any]:
-    """What a run stood on: versions, commit, machine, command."""
+    """Return the command, the versions, the commit of kd and the machine."""
     return {
         "command": sys.argv,
         "python": platform.python_version(),
@@ -36,14 +30,13 @@ def environment() -> dict[str, Any]:
 
 
 def _version(package: str) -> str | None:
-    try:
+    with suppress(metadata.PackageNotFoundError):
         return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+    return None
 
 
 def _git_state() -> dict[str, Any] | None:
-    """Commit of kd's own checkout, None for an installed kd."""
+    """Return the commit of kd's checkout, None for an installed kd."""
     checkout = Path(__file__).resolve().parents[2]
     if not (checkout / ".git").exists():
         return None
@@ -57,12 +50,8 @@ def _git_state() -> dict[str, Any] | None:
 
 
 def processor() -> str:
-    """What the CPU calls itself."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
-        platform.processor(),
-    )
+    """Return the name of the CPU."""
+    with suppress(OSError):
+        if name := re.search(r"^model name\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
+            return name[1].strip()
+    return platform.processor()

@@ -1,7 +1,7 @@
-"""Which run a configuration describes: what two starts must have in common to be the same run.
+"""Compute the identity of a run: a hash of every setting that affects its result. Needs no torch.
 
-The one definition. `kd train` asks it whether a directory already holds this run, a sweep asks it which jobs are
-done, and whether two jobs are one. Needs no torch.
+Paths and hardware are left out. By the identity, `kd train` finds out whether a directory already holds the run, and a
+sweep finds out which jobs are done and which are the same run.
 """
 
 from __future__ import annotations
@@ -20,61 +20,52 @@ FORMAT = 1
 
 NO_DIFFERENCE = (
     *("resume", "rerun", "outputs", "sweep", "objective", "logger", "modules", "callbacks.progress", "cache.max_gb"),
-    *(
-        "callbacks.pruning",
-        "threads",
-        "trainer.accelerator",
-        "trainer.strategy",
-        "trainer.inference_mode",
-        "compile",
-        "trainer.enable_model_summary",
-        "trainer.enable_progress_bar",
-    ),
+    *("callbacks.pruning", "threads", "compile", "trainer.accelerator", "trainer.strategy", "trainer.inference_mode"),
+    *("trainer.enable_model_summary", "trainer.enable_progress_bar"),
 )
-"""Keys that may differ between two starts of one run: where it stands, what shows it, what it computes on, and what may
-end it before it is done. Not among them: ``trainer.precision``."""
+"""Keys that may differ between two starts of one run: places, displays, hardware, and what may stop it early.
+``trainer.precision`` is not among them, because it changes the result."""
 
 GLOBAL_BATCH = ("data.batch_size", "trainer.accumulate_grad_batches", "trainer.devices", "trainer.num_nodes")
-"""The factors of the rows of an optimizer step. Their product counts, so that one device may resume a run of two."""
+"""The factors of the rows in an optimizer step. Only their product counts, so one device may resume a run of two."""
 
 COMPARE_ROWS = ("kd.losses.relation.", "kd.losses.contrastive.", "kd.losses.correlation.")
-"""Losses that compare the rows of a batch with each other. Each device sees its own rows: every factor counts."""
+"""Losses that compare the rows of a batch with each other. Each device compares its own rows: every factor counts."""
 
 OVER_TOKENS = ("kd.losses.attention.TinyBertAttention", "kd.losses.attention.MiniLM")
 """Losses that are a mean over the tokens of a batch."""
 
 LATER = {"data.stream": False, "data.source.stream": False, "data.shard_rows": 32768}
-"""Keys that came later, with the value that says what was done before: with it they are not told from no such key, so
-that older runs keep their names."""
+"""Options added after the first release, with the default that reproduces the old behaviour. At that default they are
+left out of the hash, so older runs keep their identity."""
 
 SPEED = ("labelling_batch_size", "answer_device")
-"""Of a teacher, wherever it stands: its answers do not depend on them."""
+"""Options of a teacher that its outputs do not depend on."""
 
 NUMBERS = ("alpha", "temperature", "label_smoothing", "loss", "balance")
-"""Groups of keys in which 2 is 2.0: a default of 2.0 and ``temperature=2`` are one run. Not so under ``trainer``, where
-``limit_val_batches=1`` is one batch and 1.0 all of them."""
+"""Groups of keys in which 2 and 2.0 are equal: a default of 2.0 and ``temperature=2`` are one run. Under ``trainer``
+they differ: ``limit_val_batches=1`` is one batch, 1.0 is all of them."""
 
 TOWARDS_WORDS = ("kd.features.fitted_mapper.LeastSquares", "kd.features.fitted_mapper.Procrustes")
-"""Mappers that are fitted to the word table which the student would have."""
+"""Mappers that are fitted to the initial word table of the student."""
 
 PLACES = ("path", "train", "validation", "test", "unlabelled", "name_or_path")
-"""Keys that may name a file or a folder: what is in it counts, not where it stands."""
+"""Keys that may name a file or a folder. Its content counts, not its path."""
 
 
 def identity(config: Mapping[str, Any]) -> str:
-    """The name of the run that a resolved configuration describes, the same wherever and on whatever it runs."""
-    parts = {"format": FORMAT, "config": decisive(config)}
-    return digest(parts, default=str)[:20]
+    """Return the identity of the run that a resolved configuration describes."""
+    return digest({"format": FORMAT, "config": decisive(config)}, default=str)[:20]
 
 
 def fingerprint(node: Mapping[str, Any]) -> str:
-    """Of a part of a configuration, with the content of its files."""
+    """Return a hash of a part of a configuration and of the files that it names."""
     parts = {key: _content(value) if key.split(".")[-1] in PLACES else value for key, value in flat(node)}
     return digest(parts, default=str)
 
 
 def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Flat keys of what decides a run's result, with the content of files and folders in place of their names."""
+    """Return the flat keys that affect a run's result. Files and folders are replaced by checksums of their content."""
     absent = NO_DIFFERENCE + unread(config)
     found = {
         key: _content(value) if key.split(".")[-1] in PLACES else number(key, value)
@@ -91,27 +82,27 @@ def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def number(key: str, value: Any) -> Any:
-    """The value, a whole number of `NUMBERS` as a float."""
+    """Return the value; a whole number below `NUMBERS` as a float."""
     return float(value) if type(value) is int and key.split(".")[0] in NUMBERS else value
 
 
 def global_batch(found: Mapping[str, Any]) -> int | None:
-    """Rows of an optimizer step, from flat keys; None where a number is not known before the run, as with ``auto``."""
+    """Return the rows in an optimizer step, from flat keys; None if a factor is known only at run time, as ``auto``."""
     factors = [found[key] for key in GLOBAL_BATCH if key in found]
     return math.prod(factors) if all(type(value) is int for value in factors) else None
 
 
 def compares_rows(config: Mapping[str, Any]) -> bool:
-    """Return whether a term of the run compares the rows of a batch, so that the size of each batch counts."""
+    """Whether a term of the run compares the rows of a batch, so that the size of each batch counts."""
     terms = (value for key, value in flat(config.get("loss") or {}) if key.endswith("._target_"))
     return "loss" not in unread(config) and any(term.startswith(COMPARE_ROWS) for term in terms)
 
 
 def is_mean_over_rows(term: Mapping[str, Any]) -> bool:
-    """Return whether a loss is sure to be the mean of its rows' own losses, so that two half batches equal a whole one.
+    """Whether a loss is certainly the mean of the losses of single rows, so that two half batches equal a whole one.
 
-    What is not ours is not sure: a user's own loss may compare the rows. `kd.contract.Loss.is_mean_over_rows` says it
-    of the object, and a test holds the two together.
+    It is not certain for a user's own loss, which may compare the rows. The object has the same property,
+    `kd.contract.Loss.is_mean_over_rows`; a test compares the two.
     """
     target = term.get("_target_", "")
     sure = target.startswith("kd.losses.") and not target.startswith((*COMPARE_ROWS, *OVER_TOKENS))
@@ -119,7 +110,7 @@ def is_mean_over_rows(term: Mapping[str, Any]) -> bool:
 
 
 def unread(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The groups of keys that the run's method does not read, and what names the choices among them."""
+    """Return the groups of keys that the run's method does not read, and the keys of their choices."""
     options = METHODS.get(config["method"]["_target_"])
     found = options.unread if options else ()
     if "embeddings" in found and config["mapper"]["_target_"] in TOWARDS_WORDS:
@@ -128,7 +119,7 @@ def unread(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def flat(node: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
-    """Keys joined by dots, with the values at their ends; a group without keys is an end."""
+    """Yield the keys joined by dots with their values; an empty group is a value."""
     for key, value in node.items():
         if isinstance(value, Mapping) and value:
             yield from flat(value, f"{place}{key}.")
@@ -137,6 +128,7 @@ def flat(node: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _content(value: Any) -> Any:
+    """Return a checksum of the file or folder that a value names; any other value as it is."""
     if isinstance(value, list):
         return [_content(part) for part in value]
     if not isinstance(value, str) or not Path(value).exists():

@@ -1,22 +1,24 @@
-"""Names that have changed, so that the runs, commands and files of before go on working. Needs no torch.
+"""Names that have changed. Runs, commands and files with the first names go on working. Needs no torch.
 
-`current` gives a configuration the names of today: a finished run's when it is read, a new one's when it is composed.
-`first` does the reverse for the identity of a run (`kd.run.identity`), which goes on hashing the names that its options
-had at first: a run that was done before a rename is still the same run.
+`current` renames to the names of today: in a finished run's configuration when it is read, in a new one when it is
+composed. `first` does the reverse for the identity of a run (`kd.run.identity`), which is a hash of the first names: so
+a rename does not change the identity of a run that is done.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import OmegaConf, open_dict, read_write
 
 from kd.errors import KDError
 from kd.options.methods import CompositionOptions, HintsOptions, MethodOptions
+from kd.options.sections import Data
 
 log = logging.getLogger(__name__)
 
@@ -46,19 +48,29 @@ FIRST = {f"{new}.{name}": f"{old}.{name}" for new, (old, names) in MOVED.items()
 NOW = {old: new for new, old in FIRST.items()}
 
 FEATURE_MAPPING = "kd.methods.feature_mapping."
-"""One method with an option ``direction`` until it became two methods."""
+"""One method with an option ``direction`` at first, two methods today."""
 
 DIRECTIONS: dict[str, tuple[str, str, type[MethodOptions]]] = {
     "to_teacher": ("hints", "kd.methods.hints.Hints", HintsOptions),
     "to_student": ("composition", "kd.methods.composition.Composition", CompositionOptions),
 }
-"""Direction -> name, ``_target_`` and options of the method that it is now."""
+"""Direction -> name, ``_target_`` and options of the method of today."""
 
 OF_EITHER = {option.name: option.default for kind in (HintsOptions, CompositionOptions) for option in fields(kind)}
 """The options of both directions, all of which stood in one file."""
 
-_SAID: set[str] = set()
-"""Old names that this process has already warned of."""
+OF_RUN = {option.name for option in fields(Data)}
+"""The keys of ``data`` that were not repeated under ``data.source``, which has no node of its own today."""
+
+_WARNED: set[str] = set()
+"""First names that this process has already warned of."""
+
+
+def overrides(words: Iterable[str]) -> list[str]:
+    """Put the keys of today into the words of a command line."""
+    found = {word: re.sub(r"^([+~]*data)\.source\.", r"\1.", word) for word in words}
+    _warn({old.partition("=")[0]: new.partition("=")[0] for old, new in found.items() if old != new})
+    return list(found.values())
 
 
 def current(config: Any, say: bool = False) -> None:
@@ -66,61 +78,55 @@ def current(config: Any, say: bool = False) -> None:
 
     Args:
         config: a dict or DictConfig, whose interpolations stay.
-        say: warn of the old names that were found.
+        say: warn of the first names that were found.
 
     Raises:
         KDError: an option of one direction of feature mapping is set, and the run goes in the other.
     """
     found = {}
-    if OmegaConf.is_config(config):
+    if OmegaConf.is_dict(config):
         with read_write(config), open_dict(config):
-            found = _renamed(config)
+            found = _renamed(config, OmegaConf.to_container(config))
     elif isinstance(config, dict):
-        found = _renamed(config)
-    if said := [f"{old} is now {new}" for old, new in found.items() if say and old not in _SAID]:
-        _SAID.update(found)
-        log.warning("old names, which go on working: %s", ", ".join(said))
+        found = _renamed(config, config)
+    if say:
+        _warn(found)
 
 
-def _renamed(config: Any) -> dict[str, str]:
-    """Rename in place; return what was renamed."""
+def _warn(found: Mapping[str, str]) -> None:
+    if lines := [f"{old} is now {new}" for old, new in found.items() if old not in _WARNED]:
+        _WARNED.update(found)
+        log.warning("old names, which go on working: %s", ", ".join(lines))
+
+
+def _renamed(config: Any, raw: Any) -> dict[str, str]:
+    """Rename in place; return what was renamed.
+
+    Args:
+        config: a dict or DictConfig.
+        raw: its content as a dict, with interpolations as text.
+    """
+    found = _replace_targets(config, raw, NOW)
+    return found | _split_feature_mapping(config, raw) | _lift_source(config, raw)
+
+
+def _replace_targets(config: Any, raw: Any, names: Mapping[str, str]) -> dict[str, str]:
+    """Replace every ``_target_`` that has another name, at any depth; return what was replaced."""
     found = {}
-    for node, target in _targets(config):
-        if target in NOW:
-            node["_target_"] = found[target] = NOW[target]
-    return found | _split_feature_mapping(config)
+    for key, value in list(raw.items() if isinstance(raw, dict) else enumerate(raw)):
+        if key == "_target_" and value in names:
+            config[key] = found[value] = names[value]
+        elif isinstance(value, dict | list):
+            found |= _replace_targets(config[key], value, names)
+    return found
 
 
-def _targets(node: Any) -> Iterator[tuple[Any, str]]:
-    """Find every node with a ``_target_``, at any depth."""
-    values = range(len(node)) if isinstance(node, list | ListConfig) else list(node)
-    for key in values:
-        value = _value(node, key)
-        if key == "_target_" and isinstance(value, str):
-            yield node, value
-        elif isinstance(value, dict | list | DictConfig | ListConfig):
-            yield from _targets(value)
-
-
-def _value(node: Any, key: Any) -> Any:
-    """A value, None where it has none yet; a group that is interpolated is looked at where it stands."""
-    if OmegaConf.is_config(node):
-        if OmegaConf.is_missing(node, key):
-            return None
-        try:
-            return None if OmegaConf.is_interpolation(node, key) and key != "_target_" else node[key]
-        except OmegaConfBaseException:
-            return None
-    return node[key]
-
-
-def _split_feature_mapping(config: Any) -> dict[str, str]:
+def _split_feature_mapping(config: Any, raw: Any) -> dict[str, str]:
     """Turn ``method=feature_mapping`` into the method that its direction means."""
-    method = _value(config, "method") if "method" in config else None
-    target = _value(method, "_target_") if method and "_target_" in method else None
-    if not (isinstance(target, str) and target.startswith(FEATURE_MAPPING)):
+    if not str(_section(raw, "method").get("_target_")).startswith(FEATURE_MAPPING):
         return {}
-    direction = target.removeprefix(FEATURE_MAPPING)
+    method = config["method"]
+    direction = method["_target_"].removeprefix(FEATURE_MAPPING)
     if direction not in DIRECTIONS:
         raise KDError(f"method.direction: expected to_student or to_teacher, got '{direction}'")
     name, method["_target_"], options = DIRECTIONS[direction]
@@ -129,34 +135,46 @@ def _split_feature_mapping(config: Any) -> dict[str, str]:
         value = method.pop(key)
         if key != "direction" and value != OF_EITHER[key]:
             raise KDError(f"method.{key}={value} is not read by method={name}; leave it out")
-    if "choices" in config and _choice(config) == "feature_mapping":
+    if _section(raw["hydra"]["runtime"] if "hydra" in raw else raw, "choices").get("method") == "feature_mapping":
         config["choices"]["method"] = name
     old = "method=feature_mapping" + (" method.direction=to_student" if direction == "to_student" else "")
     return {old: f"method={name}"}
 
 
-def _choice(config: Any) -> str | None:
-    """Return the name of the chosen method: a composed configuration reads it from Hydra's own keys."""
-    composed = OmegaConf.is_config(config) and "hydra" in config
-    return OmegaConf.select(config, "hydra.runtime.choices.method") if composed else _value(config["choices"], "method")
+def _lift_source(config: Any, raw: Any) -> dict[str, str]:
+    """Move the options of ``data.source`` to ``data``; there they repeated the keys of ``data`` by interpolation."""
+    source = _section(_section(raw, "data"), "source")
+    if not source:
+        return {}
+    data = config["data"]
+    data.pop("source")
+    for key, value in source.items():
+        if key == "_target_":
+            data[key] = NOW.get(value, value)
+        elif key != "_convert_" and value != f"${{..{key}}}":
+            data[key] = value.replace("${..", "${.") if isinstance(value, str) else value
+    return {"data.source": "data"}
+
+
+def _section(raw: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the keys with values of a section; none if it is missing or something else."""
+    found = raw.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def first(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of a resolved configuration with the names that its options had at first."""
-    found = _with_first_targets(config)
+    found = copy.deepcopy(dict(config))
+    _replace_targets(found, found, FIRST)
     for direction, (name, target, _) in DIRECTIONS.items():
-        if found.get("method", {}).get("_target_") == target:
-            method = {**OF_EITHER, **found["method"], "direction": direction}
-            found["method"] = method | {"_target_": FEATURE_MAPPING + direction}
-            if found.get("choices", {}).get("method") == name:
-                found["choices"] = found["choices"] | {"method": "feature_mapping"}
+        if _section(found, "method").get("_target_") == target:
+            found["method"] = OF_EITHER | found["method"] | {"direction": direction}
+            found["method"]["_target_"] = FEATURE_MAPPING + direction
+            if _section(found, "choices").get("method") == name:
+                found["choices"]["method"] = "feature_mapping"
+    data = _section(found, "data")
+    if "_target_" in data:
+        source = {key: data[key] for key in data if key not in OF_RUN}
+        data["source"] = source | {"_convert_": "all"}
+        del data["_target_"]
     return found
-
-
-def _with_first_targets(node: Any) -> Any:
-    if isinstance(node, Mapping):
-        return {
-            key: FIRST.get(value, value) if key == "_target_" and isinstance(value, str) else _with_first_targets(value)
-            for key, value in node.items()
-        }
-    return [_with_first_targets(value) for value in node] if isinstance(node, list) else node

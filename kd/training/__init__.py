@@ -1,1 +1,1 @@
-"""One run of ``kd train``, from a checked configuration to a finished run directory."""
+"""One run of ``kd train``, from its configuration to a finished run directory."""

@@ -1,4 +1,4 @@
-"""Measure a trained student on the validation and test rows."""
+"""Evaluate a trained student on the validation and test rows."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from kd.run.directory import RunDirectory
 
 
 def evaluate(run: RunDirectory, student: PreTrainedModel, assembly: Assembly) -> dict[str, Any]:
-    """Figures of student and teacher on validation and test, and every prediction on disk.
+    """Return the figures of student and teacher on validation and test, and write every prediction.
 
-    The only place of a run that reads the test split, once.
+    Nothing else in a run reads the test split.
     """
     figures, tables = {}, []
     for name in ("validation", "test"):
         encoded = assembly.encoded(name)
-        rows = LengthBucketSampler(encoded.tokens.lengths, 256)
-        logits = all_logits(student, (encoded[batch] for batch in rows), len(encoded))
+        batches = LengthBucketSampler(encoded.tokens.lengths, 256)
+        logits = all_logits(student, (encoded[batch] for batch in batches), len(encoded))
         teacher = assembly.teacher_logits(name)
-        figures[name] = {"rows": len(encoded), **label_metrics(logits, encoded.labels)}
+        found: dict[str, Any] = {"rows": len(encoded), **label_metrics(logits, encoded.labels)}
         columns = {
             "split": [name] * len(encoded),
             "index": np.arange(len(encoded)),
@@ -36,9 +36,9 @@ def evaluate(run: RunDirectory, student: PreTrainedModel, assembly: Assembly) ->
             "logits": list(logits),
         }
         if teacher is not None:
-            figures[name] |= fidelity_metrics(logits, teacher)
-            figures[name]["teacher"] = label_metrics(teacher, encoded.labels)
+            found |= {**fidelity_metrics(logits, teacher), "teacher": label_metrics(teacher, encoded.labels)}
             columns["teacher_logits"] = list(np.asarray(teacher))
+        figures[name] = found
         tables.append(pyarrow.table(columns))
     pyarrow.parquet.write_table(pyarrow.concat_tables(tables), run.predictions_file)
     return figures

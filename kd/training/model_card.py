@@ -10,11 +10,11 @@ from kd.config import build
 
 
 def model_card(config: DictConfig, figures: dict[str, Any]) -> str:
-    """What a stranger who finds the model folder has to know."""
-    test, parameters = figures["test"], figures["parameters"]
-    name = figures["teacher_cost"]["name"] if "teacher_cost" in figures else "its peers"
-    teacher = f", taught by `{name}` (`loss={list(config.loss)}`)"
-    taught = teacher if build.method_class(config).reads_teacher else ""
+    """Return the model card: what the model is, how it was trained, its figures and how to use it."""
+    test, parameters, taught = figures["test"], figures["parameters"], ""
+    if build.method_class(config).reads_teacher:
+        teacher = figures.get("teacher_cost", {"name": "its peers"})["name"]
+        taught = f", taught by `{teacher}` (`loss={list(config.loss)}`)"
     return f"""---
 library_name: kd
 pipeline_tag: text-classification
@@ -30,7 +30,7 @@ without embeddings), trained by `kd` with `method={figures["method"]}`{taught}, 
 | accuracy | {figures["validation"]["accuracy"]:.4f} | {test["accuracy"]:.4f} |
 | macro F1 | {figures["validation"]["macro_f1"]:.4f} | {test["macro_f1"]:.4f} |
 
-Weights: {figures["weights"]}. The test rows were read once, afterwards.
+Weights: {figures["weights"]}. The test rows were read once, after the training.
 
 ```python
 import kd  # registers the architecture

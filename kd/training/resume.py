@@ -1,62 +1,56 @@
-"""Decide where a run starts in its directory: it is done, it resumes, or it starts from scratch."""
+"""Decide whether a run is done, resumes from a checkpoint, or starts from scratch."""
 
 from __future__ import annotations
 
 import logging
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import torch
-from omegaconf import DictConfig
 
 import kd.models  # noqa: F401  registers the students
 from kd.data.sources import Splits
 from kd.errors import KDError
 from kd.run.directory import RunDirectory
 from kd.run.identity import identity
-from kd.training.train import row_checksums
 
 log = logging.getLogger(__name__)
 
 
-def starting_point(
-    run: RunDirectory, resolved: dict[str, Any], splits: Splits, config: DictConfig
-) -> Path | str | None:
-    """Where to start in this directory: "done", the checkpoint of an interrupted run, or None for anew."""
-    last = run.checkpoints / "last.ckpt"
-    if not config.rerun and same_run(run, resolved, splits):
-        if run.is_done:
-            return "done"
-        if config.resume and last.is_file():
-            if all(map(loads, run.checkpoints.glob("*.ckpt"))):
-                log.info("resuming the interrupted run from %s", last)
-                return last
-            log.warning("a checkpoint in %s is damaged: training starts anew", run.checkpoints)
-    place = run.set_aside_products()
-    if place:
-        log.info("an earlier run in this directory was moved to %s", place)
-    return None
-
-
-def same_run(run: RunDirectory, resolved: dict[str, Any], splits: Splits) -> bool:
-    """Whether the directory holds a run, finished or not, of this configuration on these rows."""
+def same_run(run: RunDirectory, name: str, splits: Splits) -> bool:
+    """Whether the directory holds a run, finished or not, with this identity and with these rows."""
     try:
         before, rows = run.config(), run.environment()["data"]
         known = run.status().get("identity") or identity(before)
     except (KDError, KeyError):
         return False
-    same_rows = all(rows.get(name) == checksum for name, checksum in row_checksums(splits).items())
-    return same_rows and known == identity(resolved)
+    return known == name and all(rows.get(split) == sha256 for split, sha256 in row_checksums(splits).items())
+
+
+def row_checksums(splits: Splits) -> dict[str, str]:
+    """Return the checksums of the texts and labels of each split."""
+    return {name: splits.counts["splits"][name]["sha256"] for name in ("train", "validation", "test")}
+
+
+def checkpoint_of(run: RunDirectory) -> Path | None:
+    """Return the checkpoint from which an interrupted run can resume; None if there is none, or one is damaged."""
+    last = run.checkpoints / "last.ckpt"
+    if not last.is_file():
+        return None
+    if not all(map(loads, run.checkpoints.glob("*.ckpt"))):
+        log.warning("a checkpoint in %s is damaged: the run starts from scratch", run.checkpoints)
+        return None
+    log.info("resuming the interrupted run from %s", last)
+    return last
 
 
 def loads(checkpoint: Path) -> bool:
-    """Whether a checkpoint is whole: its records have the checksums that torch wrote beside them, and can be read."""
+    """Whether a checkpoint is whole: each record has the checksum that torch wrote beside it, and can be read."""
     try:
         with zipfile.ZipFile(checkpoint) as archive:
-            if archive.testzip() is not None:  # torch itself reads what is damaged without a word
+            if archive.testzip() is not None:  # torch itself does not compare the checksums
                 return False
         torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception:  # a cut or overwritten archive shows as any of several kinds
+    except Exception:  # a cut or overwritten archive raises any of several exceptions
         return False
     return True

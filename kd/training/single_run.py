@@ -1,4 +1,4 @@
-"""One run of `kd train`: found done, gone on with, or trained anew; by this process or by several ranks."""
+"""Train one run of `kd train`, unless it is done: in this process, or as one of several ranks."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from kd.runtime import ranks
 from kd.runtime.silence import quiet
 from kd.storage.files import write_text
 from kd.storage.locks import lock_or_refuse
-from kd.training.resume import starting_point
+from kd.training.resume import checkpoint_of, same_run
 from kd.training.train import train_rank, train_student
 
 log = logging.getLogger(__name__)
 
 ONE_THREAD = {"TOKENIZERS_PARALLELISM": "false", "HF_DEACTIVATE_ASYNC_LOAD": "1"}
-"""What keeps tokenizers and transformers from starting threads, the latter to read weights."""
+"""Keeps tokenizers and transformers from starting threads; the latter reads weights in some."""
 
 
 def train(config: DictConfig, place: Path) -> float | list[float] | None:
@@ -43,14 +43,15 @@ def train(config: DictConfig, place: Path) -> float | list[float] | None:
         place: its directory.
 
     Returns:
-        the figures that ``config.objective`` names; None in a rank that only helped to train.
+        the figures that ``config.objective`` names; None in a rank other than 0.
     """
     quiet()
     run, rank = RunDirectory(place), ranks.rank()
     ranks.require_size(*(OmegaConf.select(config, f"trainer.{key}", default=1) for key in ("devices", "num_nodes")))
     ranks.send_place(place)
     if rank:
-        return help_to_train(run, config, rank)
+        help_to_train(run, config, rank)
+        return None
     try:
         resolved, splits = prepared(config)
     except KDError as error:
@@ -61,73 +62,76 @@ def train(config: DictConfig, place: Path) -> float | list[float] | None:
         return train_in(run, config, resolved, splits)
 
 
-def remember(config: dict[str, Any]) -> None:
+def remember(settings: dict[str, Any]) -> None:
     """Make what a run reads before it trains, and keep it for the runs that are forked from this process.
 
-    Its rows, its words, its texts in numbers, and the start of its word table. One thread does it, since a process
+    These are the rows, the vocabulary, the tokens and the initial word table. Only one thread runs, because a process
     with several cannot be forked.
 
     Args:
-        config: of a run, resolved.
+        settings: the resolved configuration of a run.
     """
     quiet()
-    config = OmegaConf.create(config)
+    config = OmegaConf.create(settings)
     torch.set_num_threads(1)
-    tqdm.monitor_interval = 0  # a thread that watches bars
+    tqdm.monitor_interval = 0  # otherwise tqdm starts a thread that watches its bars
     with ranks.environment(ONE_THREAD), memory.keeping():
         make_absolute(config)
         assemble(config, build.splits(config), build.teacher(config)).share()
 
 
 def prepared(config: DictConfig) -> tuple[dict[str, Any], Splits]:
-    """The resolved configuration and the rows, both checked."""
+    """Check the configuration and read the rows; return the resolved configuration and the rows."""
     make_absolute(config)
     try:
         resolved = resolve(config)
     except MissingMandatoryValue as error:
-        raise KDError(f"{str(error).splitlines()[0]}; set it on the command line") from error
+        raise KDError(f"{error.full_key}: expected a value, got none; set it on the command line") from error
     check(config)
     return resolved, build.splits(config)
 
 
 def train_in(run: RunDirectory, config: DictConfig, resolved: dict[str, Any], splits: Splits) -> float | list[float]:
-    """`train`, with the run directory to itself."""
+    """Do the work of `train`, while no other process may use the run directory."""
     name = identity(resolved)
-    checkpoint = starting_point(run, resolved, splits, config)
-    if checkpoint == "done":
+    same = not config.rerun and same_run(run, name, splits)
+    if same and run.is_done:
         log.info("already done: %s (rerun=true trains it again)", run.path)
         ranks.send_ready(train=False)
         return run.objective(config.objective)
+    checkpoint = checkpoint_of(run) if same and config.resume else None
+    if checkpoint is None and (place := run.set_aside_products()):
+        log.info("an earlier run in this directory was moved to %s", place)
     run.set_status("running", identity=name)
     ranks.forget_failures(run.path)
     ranks.announce(run.path)
     write_text(run.config_file, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
     try:
-        figures = train_student(config, run, splits, checkpoint)
+        test = train_student(config, run, splits, checkpoint)["test"]
     except Pruned as pruned:
         run.set_status("pruned", identity=name, reason=str(pruned))
         raise
     except BaseException as error:
         alone = config.trainer.devices * config.trainer.num_nodes == 1
-        reason = None if alone else ranks.read_failure(run.path, wait=2.0)  # what this one died of may be the echo
+        # If another rank failed first, this error may only be its consequence.
+        reason = None if alone else ranks.read_failure(run.path, wait=2.0)
         run.set_status("failed", identity=name, reason=reason or f"{type(error).__name__}: {error}")
         raise
     finally:
         ranks.forget_ranks()
     run.set_status("done", identity=name)
-    test = figures["test"]
     log.info("test accuracy %.3f on %d rows; the run is in %s", test["accuracy"], test["rows"], run.path)
     return run.objective(config.objective)
 
 
 def help_to_train(run: RunDirectory, config: DictConfig, rank: int) -> None:
-    """What a rank other than the first does: the same training, and nothing that is written."""
+    """Train in a rank other than 0, and write nothing."""
     ranks.die_with_parent()
     try:
         _, splits = prepared(config)
         if not ranks.receive_ready():
             return
-        last = run.checkpoints / "last.ckpt"  # rank 0 has moved away what is not to be gone on with
+        last = run.checkpoints / "last.ckpt"  # rank 0 has moved it away if the run starts from scratch
         train_rank(config, run, splits, last if last.is_file() else None)
     except BaseException as error:
         ranks.write_failure(run.path, rank, f"{type(error).__name__}: {error}")
@@ -135,12 +139,11 @@ def help_to_train(run: RunDirectory, config: DictConfig, rank: int) -> None:
 
 
 def make_absolute(config: DictConfig) -> None:
-    """Paths of data files as seen from anywhere, so that `kd evaluate` finds them from another folder."""
+    """Make the paths of data files absolute, so that `kd evaluate` finds them from another folder."""
 
     def absolute(place: Any) -> Any:
         return str(Path(place).resolve()) if isinstance(place, str) and Path(place).exists() else place
 
     for key in ("path", "train", "validation", "test", "unlabelled"):
-        place = config.data.get(key)
-        if place:
+        if place := config.data.get(key):
             config.data[key] = [absolute(part) for part in place] if OmegaConf.is_list(place) else absolute(place)

@@ -1,4 +1,4 @@
-"""One run, from configuration to a finished run directory."""
+"""Train a student, measure it, and write its run directory."""
 
 from __future__ import annotations
 
@@ -38,14 +38,13 @@ from kd.storage.files import write_json
 from kd.training.evaluation import evaluate
 from kd.training.model_card import model_card
 from kd.training.pruning import Pruning
+from kd.training.resume import row_checksums
 
 log = logging.getLogger(__name__)
 
 
 def train_student(config: DictConfig, run: RunDirectory, splits: Splits, checkpoint: Path | None) -> dict[str, Any]:
-    """From configuration to a finished run; returns what ``metrics.json`` holds."""
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    """Train and measure a student, and write the run directory; return the content of ``metrics.json``."""
     log.info("%s", splits.report())
     assembly, method, data = assembled(config, splits)
     write_json(run.path / "environment.json", environment() | facts(config, splits, assembly))
@@ -60,7 +59,7 @@ def train_student(config: DictConfig, run: RunDirectory, splits: Splits, checkpo
             part.save_pretrained(run.path / "partners" / name)
     texts = splits.validation["text"][:200]
     figures = {
-        **{name: config.choices[name] for name in config.choices},
+        **config.choices,
         "seed": config.seed,
         "global_batch": global_batch(config),
         **fitted,
@@ -80,10 +79,8 @@ def train_student(config: DictConfig, run: RunDirectory, splits: Splits, checkpo
 
 
 def train_rank(config: DictConfig, run: RunDirectory, splits: Splits, checkpoint: Path | None) -> None:
-    """What a rank other than the first does of `train_student`: it trains, and measures and writes nothing."""
-    logging.getLogger("kd").setLevel(logging.ERROR)  # rank 0 says the same
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    """Train as `train_student` does, in a rank other than 0, which measures and writes nothing."""
+    logging.getLogger("kd").setLevel(logging.ERROR)  # rank 0 logs the same
     _, method, data = assembled(config, splits)
     learn(make_trainer(config, run.path), method, data, checkpoint, config.compile)
     leave_process_group()
@@ -92,38 +89,40 @@ def train_rank(config: DictConfig, run: RunDirectory, splits: Splits, checkpoint
 def learn(
     trainer: lightning.Trainer, method: Method, data: TextDataModule, checkpoint: Path | None, compiled: bool
 ) -> None:
-    """Train, and leave the weights of the last step in the method; every rank does this.
+    """Train in every rank, and leave the weights of the last step in the method.
 
-    What is cut over the ranks or compiled is a copy: the method stays what every other part of the program can read.
+    Only a copy of the method is sharded or compiled, so that the rest of the program can read the method as before.
 
     Raises:
-        KDError: fewer rows than ranks, of which some would have an empty batch.
+        KDError: there are fewer rows than ranks, so that some ranks would have an empty batch.
     """
     batches, devices = trainer.accumulate_grad_batches, trainer.world_size
     data.require_rows(devices)
     log.info(
-        "global batch: %d rows an optimizer step (%d a device x %d accumulated x %d devices)",
+        "global batch: %d rows in an optimizer step (%d on a device x %d accumulated x %d devices)",
         *(data.batch_size * batches * devices, data.batch_size, batches, devices),
     )
-    transfer = method.objective.transfer if isinstance(method, (TaughtMethod, Joint)) else {}
-    if apart := [name for name, loss in transfer.items() if batches * devices > 1 and not loss.is_mean_over_rows]:
+    transfer = method.objective.transfer.items() if isinstance(method, (TaughtMethod, Joint)) else ()
+    if apart := [name for name, loss in transfer if batches * devices > 1 and not loss.is_mean_over_rows]:
         log.info("computed on the %d rows of each batch, and then averaged: %s", data.batch_size, ", ".join(apart))
     learner = copy.deepcopy(method) if compiled or isinstance(trainer.strategy, FullySharded) else method
     if compiled:
-        learner.student.compile(dynamic=True)  # in place: the names of the weights stay
+        learner.student.compile(dynamic=True)  # in place, which keeps the names of the weights
     run_fit(trainer, learner, data, ckpt_path=checkpoint, weights_only=True)
     if learner is not method:
         method.load_state_dict(whole_state(learner))
 
 
 def leave_process_group() -> None:
-    """Leave the group of ranks after the training; rank 0 evaluates alone."""
+    """Leave the group of ranks after the training, because rank 0 evaluates alone."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
 def assembled(config: DictConfig, splits: Splits) -> tuple[Assembly, Method, TextDataModule]:
-    """Return what training needs. The teacher is fine-tuned and labels the rows now, if nobody has done it before."""
+    """Make what training needs. The teacher is fine-tuned and labels the rows now, if no earlier run has done so."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
     assembly = assemble(config, splits, build.teacher(config))
     method = assembly.method
     data = TextDataModule(assembly.train(), assembly.validation(), config.data.batch_size, config.seed)
@@ -133,19 +132,19 @@ def assembled(config: DictConfig, splits: Splits) -> tuple[Assembly, Method, Tex
 def fit(
     config: DictConfig, run: RunDirectory, method: Method, data: TextDataModule, checkpoint: Path | None
 ) -> dict[str, Any]:
-    """Train, then put the weights of the best epoch into the student.
+    """Train, then load the weights of the best epoch into the method.
 
     Returns:
-        ``training_seconds`` from the first to the last step, validation included, over all resumptions; whether
-        validation chose the ``weights`` or they are those of the last step; and the ``energy`` of the device from the
-        last start on, None where the hardware does not tell it.
+        ``training_seconds`` from the first to the last step, with validation and over all resumptions; whether the
+        ``weights`` are the best on validation or those of the last step; and the ``energy`` of the device since the
+        last start, None if the hardware does not measure it.
 
     Raises:
-        Pruned: a search has given the run up.
+        Pruned: a search has stopped the run.
     """
     curves = run.path / "metrics.csv"
     if checkpoint and curves.exists():
-        curves.rename(run.path / f"metrics.before-{time.time_ns()}.csv")  # the logger would delete it
+        curves.rename(run.path / f"metrics.before-{time.time_ns()}.csv")  # otherwise the logger deletes it
     trainer = make_trainer(config, run.path)
     if config.optim.scale != "none":
         log.info(
@@ -158,14 +157,15 @@ def fit(
     learn(trainer, method, data, checkpoint, config.compile)
     energy = meter.stop()
     leave_process_group()
-    for callback in trainer.callbacks:
+    callbacks: list[lightning.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    for callback in callbacks:
         if isinstance(callback, Pruning) and callback.reason:
             raise Pruned(callback.reason)
     join_curves(curves, sorted(run.path.glob("metrics.before-*.csv")))
     best = run.checkpoints / "best.ckpt"
     if best.is_file():
         method.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
-    timer = next(callback for callback in trainer.callbacks if isinstance(callback, Timer))
+    timer = next(callback for callback in callbacks if isinstance(callback, Timer))
     return {
         "training_seconds": round(timer.time_elapsed("train"), 2),
         "weights": "best on validation" if best.is_file() else "last step",
@@ -173,24 +173,14 @@ def fit(
     }
 
 
-def row_checksums(splits: Splits) -> dict[str, str]:
-    """What tells the rows of each split from others, texts and labels."""
-    return {name: splits.counts["splits"][name]["sha256"] for name in ("train", "validation", "test")}
-
-
 def facts(config: DictConfig, splits: Splits, assembly: Assembly) -> dict[str, Any]:
-    """What this run stood on beyond the software."""
+    """Return what the result depends on beyond the software: seed, threads, data, teacher and downloads."""
     teacher = assembly.outputs.teacher
     streamed = {"transfer": assembly.transfer.store.facts()} if assembly.transfer else {}
     return {
         "seed": config.seed,
         "hub": hub.commits(value for _, value in flat(resolve(config))),
         "threads": torch.get_num_threads(),
-        "data": {
-            "counts": splits.counts,
-            "label_names": splits.label_names,
-            **row_checksums(splits),
-            **streamed,
-        },
+        "data": {"counts": splits.counts, "label_names": splits.label_names, **row_checksums(splits), **streamed},
         "teacher": {"name": teacher.name, "checksum": teacher.checksum, **teacher.facts} if teacher else None,
     }

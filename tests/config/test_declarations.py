@@ -5,12 +5,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from kd.config.check import check_options
 from kd.config.compose import composed
 from kd.config.declarations import declarations, option_mistakes
 from kd.config.folder import configuration_folder
-from kd.config.reference import groups, lines, page
-from kd.errors import KDError
 from kd.options.declared import options_of
 from kd.options.methods import METHODS
 from kd.options.sections import SECTIONS
@@ -51,26 +48,6 @@ def test_a_value_of_the_wrong_kind_is_named_as_it_was_set(override):
     assert ", got " in found
 
 
-def test_modules_are_looked_at_before_anything_is_composed_of_them():
-    with pytest.raises(KDError, match=r"modules: expected a list of names, .* got True"):
-        composed(["modules=true"])
-
-
-def test_all_mistakes_of_a_command_come_in_one_go():
-    overrides = ["seed=-1", "data.batch_size=0", "student.dropout=2", "teacher.epochs=0", "trainer.devices=0"]
-    with pytest.raises(KDError) as error:
-        check_options(composed(overrides))
-    assert all(override.partition("=")[0] in str(error.value) for override in overrides)
-
-
-@pytest.mark.parametrize("place", ["cache", "data", "trainer", "optim", "balance"])
-def test_a_section_that_is_no_section_is_refused(place):
-    config = OmegaConf.create(OmegaConf.to_container(composed([])))
-    config[place] = None
-    with pytest.raises(KDError, match=rf"{place}: expected "):
-        check_options(config)
-
-
 JUNK = st.one_of(
     st.none(), st.booleans(), st.integers(-5, 5), st.floats(allow_nan=True), st.text("abc", max_size=3), st.just([])
 )
@@ -81,9 +58,9 @@ JUNK = st.one_of(
 def test_whatever_a_declared_option_is_set_to_it_fits_or_is_one_sentence(data):
     config = composed(["method=joint", "student=textcnn"])
     OmegaConf.set_struct(config, False)
-    declared = [(d, name) for d in declarations(config) for name in d.options if d.place != "data.source"]
+    declared = [(d, name) for d in declarations(config) for name in d.options]
     declaration, name = data.draw(st.sampled_from(declared))
-    node = OmegaConf.select(config, declaration.place) if declaration.place else config
+    node = declaration.node(config)
     if name not in node or OmegaConf.is_dict(node[name]):
         return
     value = data.draw(JUNK)
@@ -97,22 +74,3 @@ def test_whatever_a_declared_option_is_set_to_it_fits_or_is_one_sentence(data):
 @pytest.mark.parametrize("declares", [*SECTIONS.values(), *METHODS.values()], ids=lambda kind: kind.__name__)
 def test_every_option_has_a_meaning(declares):
     assert all(option.meaning for option in options_of(declares).values())
-
-
-def test_the_reference_is_what_the_declarations_say():
-    assert (ROOT / "docs" / "options.md").read_text() == page(), (
-        "make it anew: python -m kd.config.reference > docs/options.md"
-    )
-
-
-def test_every_key_of_the_configuration_is_declared():
-    """But for names of groups, whose content declares itself."""
-    config = composed([])
-    known = {line.key for line in lines(config)} | {"choices"}
-    for key in config:
-        section = OmegaConf.is_dict(config[key]) and key not in ("peers", "loss", "callbacks", "logger")
-        assert key in known or section, f"{key}: declare it in kd/options/sections.py"
-
-
-def test_the_groups_are_the_folders():
-    assert groups()["method"] == ["composition", "distillation", "feature_mapping", "hints", "joint", "supervised"]

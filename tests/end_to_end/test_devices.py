@@ -44,7 +44,7 @@ def test_a_run_resumes_on_other_devices(command):
     kill, broken = [*command, OWN, trouble("0:kill"), "hydra.run.dir=two"], [*command, OWN, trouble("0:raise")]
     killed = start(*kill, *TWO)
     assert killed.returncode == -9, killed.stdout
-    said = r"global batch: 16 rows an optimizer step \(8 a device x 1 accumulated x 2 devices\)"
+    said = r"global batch: 16 rows in an optimizer step \(8 on a device x 1 accumulated x 2 devices\)"
     assert len(re.findall(said, killed.stdout)) == 1, "rank 0 says it"
     with pytest.raises(RuntimeError, match="broken on purpose"):
         run_kd(*broken, "hydra.run.dir=one")

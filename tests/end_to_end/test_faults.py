@@ -100,7 +100,7 @@ def test_a_damaged_checkpoint_costs_the_epochs_and_nothing_else(options, harm, c
     content[len(content) // 2] ^= 0x10
     last.write_bytes({"flipped": content, "cut": content[: len(content) // 2], "empty": b""}[harm])
     assert run_kd(*command) == 0
-    assert "is damaged: training starts anew" in capsys.readouterr().out
+    assert "is damaged: the run starts from scratch" in capsys.readouterr().out
     assert products(Path("run")) == expected
     assert list(Path("run/previous").glob("*/checkpoints/last.ckpt")), "it was moved aside, not removed"
 

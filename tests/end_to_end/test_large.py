@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from kd.run.directory import RunDirectory
-from kd.run.identity import identity
 from tests.conftest import make_reviews, run_kd
 from tests.data.writing import transfer_files, write_rows
 
@@ -97,12 +96,3 @@ def test_what_cannot_be_streamed_is_refused(fresh_options, files, setting, said,
     stream = ["data.stream=true", f"data.unlabelled=[{files[0]}]"]
     assert run_kd("train", *fresh_options, "student=dan", *stream, *setting) == 2
     assert said in capsys.readouterr().err
-
-
-def test_a_run_of_before_keeps_its_name():
-    before = {"method": {"_target_": "x"}, "data": {"path": "y", "source": {"path": "y"}}}
-    now = {"method": {"_target_": "x"}, "data": {"path": "y", "source": {"path": "y", "stream": False}}}
-    now["data"] |= {"stream": False, "shard_rows": 32768}
-    assert identity(before) == identity(now)
-    now["data"]["stream"] = True
-    assert identity(before) != identity(now)

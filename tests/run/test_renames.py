@@ -65,6 +65,7 @@ def test_the_names_of_today_exist(name):
         ),
         (["++mapper._target_=kd.mapper.Linear"], ["mapper=linear"]),
         (["++balance.alpha._target_=kd.methods.balance.Constant"], []),
+        (["data.source.text=title", "++data.source.limit=9"], ["data.text=title", "data.limit=9"]),
     ],
 )
 def test_old_commands_mean_what_they_meant(old, new):
@@ -91,8 +92,20 @@ def test_old_names_in_files_of_ones_own(tmp_path):
     assert config.mapper._target_ == "kd.features.mapper.LowRank"
 
 
+def test_a_data_file_of_ones_own_that_repeats_its_keys(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.yaml").write_text(
+        "defaults: [files, _self_]\nname: mine\npath: here.csv\nhub: a/b\nsource:\n"
+        "  _target_: kd.data.sources.from_files_or_hub\n  _convert_: all\n  hub: ${..hub}\n  text: title\n"
+        "  hub_config: ${..name}\n"
+    )
+    data = composed(["data=mine"], tmp_path).data
+    assert "source" not in data and data._target_ == "kd.data.sources.from_files_or_hub"
+    assert (data.path, data.hub, data.text, data.hub_config) == ("here.csv", "a/b", "title", "mine")
+
+
 def test_the_new_name_is_said_once(caplog, monkeypatch):
-    monkeypatch.setattr(renames, "_SAID", set())
+    monkeypatch.setattr(renames, "_WARNED", set())
     for _ in range(2):
         composed(["method=feature_mapping", "loss=[hint]"])
     (line,) = [record.getMessage() for record in caplog.records if "old names" in record.getMessage()]

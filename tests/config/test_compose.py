@@ -1,0 +1,26 @@
+"""Compose a configuration from overrides."""
+
+import pytest
+
+from kd.config.compose import composed
+from kd.errors import KDError
+
+
+def test_modules_are_looked_at_before_anything_is_composed_of_them():
+    with pytest.raises(KDError, match=r"modules: expected a list of names, .* got True"):
+        composed(["modules=true"])
+
+
+def test_overrides_and_the_users_own_files_are_composed(tmp_path):
+    (tmp_path / "student").mkdir()
+    (tmp_path / "student" / "mine.yaml").write_text("_target_: kd.models.bow.DANConfig\nhidden_size: 7\n")
+    config = composed(["student=mine", "seed=3"], tmp_path)
+    assert (config.student.hidden_size, config.seed, config.choices.student) == (7, 3, "mine")
+    assert "hydra" not in config
+
+
+@pytest.mark.parametrize("override", ["student=lstm", "studnt=dan", "student.width=3", "seed="])
+def test_what_hydra_refuses_is_one_sentence(override):
+    with pytest.raises(KDError) as error:
+        composed([override, "seed=[1"] if override == "seed=" else [override])
+    assert "\n" not in str(error.value)

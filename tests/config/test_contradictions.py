@@ -1,0 +1,68 @@
+"""Settings that contradict one another are named, and others are not."""
+
+import pytest
+
+from kd.config import build
+from kd.config.compose import composed
+from kd.config.contradictions import OF_METHOD, of_streaming, of_trainer
+
+STREAM = ["data.stream=true", "data.unlabelled=[more.csv]"]
+PEERS = ["method=joint", "teacher=none"]
+
+
+def found(*overrides: str) -> list[str]:
+    config = composed(overrides)
+    kind = build.method_class(config)
+    streaming = of_streaming(config, kind) if config.data.stream else []
+    of_method = OF_METHOD[kind](config) if kind in OF_METHOD else []
+    return [*of_trainer(config), *streaming, *of_method]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        STREAM,
+        [*STREAM, "method=supervised"],
+        ["method=composition", "mapper=least_squares"],
+        ["method=joint"],
+        ["method=joint", "cache.use=true", "method.frozen_layers=2"],
+        [*PEERS, "method.copies=1"],
+        ["trainer.max_epochs=null", "+trainer.max_steps=9"],
+    ],
+    ids=" ".join,
+)
+def test_what_goes_together(overrides):
+    assert found(*overrides) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ([*STREAM, "method=joint"], "data.stream=true is read by method=distillation"),
+        (["data.stream=true"], "data.stream=true streams the files of data.unlabelled, got none"),
+        ([*STREAM, "data.limit=9"], "data.limit chooses rows in memory"),
+        ([*STREAM, "cache.use=false"], "data.stream=true reads the teacher's logits from disk"),
+        (["teacher=none"], "method=distillation learns from a teacher"),
+        (["method=hints", "method.feature_epochs=3", "trainer.max_epochs=3"], "method.feature_epochs=3 leaves none"),
+        (["method=composition", "teacher=ensemble"], "method=composition takes layers of one teacher"),
+        (["method=composition", "mapper=procrustes", "embeddings=random"], "embeddings=random is noise"),
+        (["method=composition", "teacher.answer_precision=bf16-true"], "leave teacher.answer_precision=32-true"),
+        (["method=joint", "cache.use=true"], "leave cache.use=false, or freeze its lowest layers"),
+        (["method=joint", "peers=null"], "peers: expected students by name"),
+        (["method=joint", "+student@peers.teacher=dan"], "name other models of the run"),
+        (PEERS, "method=joint needs a partner, got none"),
+        ([*PEERS, "method.copies=1", "method.frozen_layers=2"], "method.frozen_layers=2 has no effect"),
+        (["method=joint", "teacher=ensemble"], "method=joint trains one teacher, got an ensemble"),
+        (["method=joint", "teacher=assistant", "method.teacher_start=cold"], "teacher=assistant has none; use warm"),
+        (["trainer.max_epochs=null"], "trainer.max_epochs=null needs trainer.max_steps"),
+        (["trainer=fsdp", "compile=true"], "compile=true and trainer=fsdp were never tried together"),
+        (["trainer=fsdp", "callbacks=[checkpoint,ema]"], "trainer=fsdp has no whole model to average"),
+        (["trainer=fsdp", "balance/weighting=pcgrad"], "this balance/weighting compares gradients of whole models"),
+        (["trainer=deepspeed"], "DeepSpeed writes folders"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_does_not(overrides, said):
+    (sentence,) = found(*overrides)
+    assert said in sentence

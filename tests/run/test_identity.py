@@ -1,0 +1,82 @@
+"""The identity of a run: what affects its result counts, and nothing else."""
+
+import pytest
+
+from kd.config.compose import composed
+from kd.config.make import resolve
+from kd.run.identity import global_batch, identity, number, unread
+
+
+def of(*overrides: str) -> str:
+    return identity(resolve(composed(overrides)))
+
+
+def test_a_run_of_before_keeps_its_name():
+    before = {"method": {"_target_": "x"}, "data": {"path": "y", "source": {"path": "y"}}}
+    now = {"method": {"_target_": "x"}, "data": {"path": "y", "source": {"path": "y", "stream": False}}}
+    now["data"] |= {"stream": False, "shard_rows": 32768}
+    assert identity(before) == identity(now)
+    now["data"]["stream"] = True
+    assert identity(before) != identity(now)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["outputs=elsewhere", "threads=3", "resume=false", "rerun=true", "compile=true", "sweep=mine"],
+        ["trainer.accelerator=gpu", "callbacks=[checkpoint]", "teacher.labelling_batch_size=3"],
+        ["alpha=0.5", "temperature=2", "data.stream=false", "+data.shard_rows=32768"],
+        ["data.batch_size=32", "trainer.accumulate_grad_batches=2"],
+        ["mapper=mlp"],
+    ],
+    ids=" ".join,
+)
+def test_what_does_not_affect_the_result_is_left_out(overrides):
+    assert of(*(word.lstrip("+") for word in overrides)) == of()
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=1",
+        "temperature=3",
+        "trainer.precision=bf16-mixed",
+        "data.batch_size=32",
+        "teacher.epochs=3",
+        "data.limit=9",
+    ],
+)
+def test_what_affects_the_result_counts(override):
+    assert of(override) != of()
+
+
+def test_a_term_that_compares_rows_counts_every_factor_of_the_batch():
+    halves = "data.batch_size=32", "trainer.accumulate_grad_batches=2"
+    assert of("loss=[rkd]", *halves) != of("loss=[rkd]")
+    assert of("loss=[rkd]", "method=supervised", *halves) == of("loss=[rkd]", "method=supervised")
+
+
+def test_files_count_by_their_content(tmp_path):
+    places = [tmp_path / name for name in ("one.csv", "two.csv")]
+    for place in places:
+        place.write_text("text,label\n")
+    one, two = (of("data=files", f"data.path={place}") for place in places)
+    assert one == two
+    places[1].write_text("text,label\na,1\n")
+    assert of("data=files", f"data.path={places[1]}") != one
+
+
+def test_whole_numbers_of_the_loss_are_floats_and_others_are_not():
+    assert number("alpha", 1) == 1.0 and type(number("alpha", 1)) is float
+    assert type(number("trainer.limit_val_batches", 1)) is int and number("loss.a.flag", True) is True
+
+
+def test_a_factor_that_is_known_later_gives_no_batch():
+    assert global_batch({"data.batch_size": 8, "trainer.devices": 2}) == 16
+    assert global_batch({"data.batch_size": 8, "trainer.devices": "auto"}) is None
+
+
+def test_a_composition_reads_the_embeddings_only_for_a_mapper_that_is_fitted_to_them():
+    for mapper, reads in (("linear", False), ("least_squares", True)):
+        groups = unread(resolve(composed(["method=composition", f"mapper={mapper}"])))
+        assert ("embeddings" not in groups) == ("choices.embeddings" not in groups) == reads
