@@ -73,7 +73,6 @@ class CompositionAssembly(Assembly):
             self.student,
             objective=self.objective,
             options=self.options,
-            column=self.feature.column,
             teacher=self.outputs.source(),
         )
 

@@ -510,7 +510,6 @@ def to_student(teacher, body="mlp", losses=None, source=cached_teacher, mapper=L
         model,
         *RECIPE,
         objective({} if losses is None else losses),
-        COLUMN.column,
         source,
         CompositionOptions(**options),
     )
@@ -529,7 +528,7 @@ def test_cached_features_train_as_the_live_encoder_does(teacher, body):
         split = with_columns({"": teacher}, features=[COLUMN], dtype=dtype)
         two = fit(method, split, limit_val_batches=0)
         np.testing.assert_allclose(one.losses, two.losses, atol=tolerance)
-        assert method.answer(split[[0, 1]]).logits.shape == (2, 2)
+        assert method.logits(split[[0, 1]]).shape == (2, 2)
     assert not calls, "where the features are in the batch, the encoder does not run"
 
 
@@ -597,7 +596,7 @@ def test_a_composition_without_transfer_terms_learns_from_labels(teacher):
 
 
 def test_a_composition_refuses_terms_on_layers(teacher):
-    with pytest.raises(KDError, match=r"'hint' compares layers, .*; use losses on logits, loss=.., or method=hints"):
+    with pytest.raises(KDError, match=r"'hint' compares hidden states, .* only logits; .*; use losses on logits, loss=.., or method=hints"):
         to_student(teacher, losses={"hint": Hint()})
 
 

@@ -475,7 +475,7 @@ def test_a_teacher_that_is_dragged_down_is_reported(wrong, warns, caplog):
     said = [record.getMessage() for record in caplog.records if record.name == "kd.methods.joint"]
     assert bool(said) == warns, said
     if warns:
-        assert f"drags the teacher down: validation accuracy {after:.3f}, and 1.000 before; lower" in said[-1]
+        assert f"makes the teacher worse: validation accuracy {after:.3f}, and 1.000 before; lower" in said[-1]
 
 
 def test_every_partner_is_followed():
