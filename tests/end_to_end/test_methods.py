@@ -406,7 +406,7 @@ MISTAKES = {
     ),
     "token by token with other tokens": (
         ["method=feature_mapping", "loss=[tinybert_hidden]", "tokenizer=words", "embeddings=random"],
-        "'tinybert_hidden' compares token by token, and student and teacher cut the texts differently; use tokenizer=t",
+        "'tinybert_hidden' compares token by token, and student and teacher tokenise the texts differently; use ",
     ),
     "a composition cut at other lengths": (
         [*TO_STUDENT, "teacher.max_length=12"],
