@@ -27,6 +27,7 @@ import numpy as np
 
 from kd.errors import KDError
 from kd.storage.checksum import digest as json_digest
+from kd.storage.checksum import file_sha256
 from kd.storage.files import built_beside
 from kd.storage.locks import lock
 
@@ -198,7 +199,7 @@ def damage(place: Path) -> str | None:
         path = place / name
         if not path.is_file():
             return f"{name} is missing"
-        if _checksum(path) != checksum:
+        if file_sha256(path) != checksum:
             return f"{name} does not match its checksum"
     return None
 
@@ -280,7 +281,7 @@ def _describe(place: Path, key: CacheKey, rows: int, table: np.ndarray, seconds:
         "rows": rows,
         "dtype": str(table.dtype),
         "shape": list(table.shape),
-        "files": {path.name: _checksum(path) for path in sorted(place.glob("*.npy"))},
+        "files": {path.name: file_sha256(path) for path in sorted(place.glob("*.npy"))},
         "seconds": seconds,
     }
     (place / "meta.json").write_text(json.dumps(meta | dict(note), indent=2))
@@ -290,8 +291,3 @@ def _open(place: Path) -> Column:
     values = np.load(place / "values.npy", mmap_mode="r", allow_pickle=False)
     offsets = place / "offsets.npy"
     return (values, np.load(offsets, allow_pickle=False)) if offsets.exists() else values
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -36,6 +36,9 @@ PRECISIONS = {"32-true": torch.float32, "bf16-true": torch.bfloat16}
 """The precisions in which a teacher can give outputs, by the names that Lightning uses."""
 CACHE = "teacher_cache"
 
+Columns = dict[str, np.ndarray | Ragged]
+"""Outputs for N rows by name: ``[N, ...]``, or `Ragged` for one vector a token."""
+
 
 @dataclass(frozen=True)
 class WithoutCaches:
@@ -126,29 +129,13 @@ class ReadyTeacher(WithoutCaches):
         features: Collection[Feature] = (),
         max_gb: float = math.inf,
         labels: np.ndarray | None = None,
-    ) -> tuple[dict[str, np.ndarray | Ragged], float]:
-        return self._stored(["logits"], texts, split, outputs, features, max_gb)
-
-    def cached_features(
-        self, texts: Sequence[str], split: str, outputs: Path, features: Collection[Feature], max_gb: float = math.inf
-    ) -> tuple[dict[str, np.ndarray | Ragged], float]:
-        """Return the columns of `cached` without the logits."""
-        return self._stored([], texts, split, outputs, features, max_gb)
-
-    def _stored(
-        self,
-        heads: list[str],
-        texts: Sequence[str],
-        split: str,
-        outputs: Path,
-        features: Collection[Feature],
-        max_gb: float,
-    ) -> tuple[dict[str, np.ndarray | Ragged], float]:
-        """Return the columns of the heads (``logits``, or none) and of the features, as `cached` does."""
+        with_logits: bool = True,
+    ) -> tuple[Columns, float]:
+        """Return logits and features; see `kd.teacher.base.AnyReadyTeacher.cached`. The logits can be left out."""
         folder = Path(outputs) / CACHE
         by_column = {feature.column: feature for feature in sorted(features, key=lambda feature: feature.column)}
         base = self.key(texts)
-        keys = [replace(base, column=column) for column in (*heads, *by_column)]
+        keys = [replace(base, column=column) for column in (*(["logits"] if with_logits else []), *by_column)]
 
         @functools.cache
         def tokens() -> Ragged:
@@ -164,9 +151,8 @@ class ReadyTeacher(WithoutCaches):
             log.info("teacher: labelling %d %s rows (once): %s", len(texts), split, ", ".join(missing))
             wanted = [by_column[name] for name in missing if name in by_column]
             prepare(self.model, wanted)
-            for index, logits, found in outputs_by_row(
-                self.model, self._batches(tokens(), f"labelling {split}"), wanted
-            ):
+            batches = self._batches(tokens(), f"labelling {split}")
+            for index, logits, found in outputs_by_row(self.model, batches, wanted):
                 with np.errstate(over="ignore"):  # the cache refuses values that are not finite
                     halves = {feature.column: value.astype(np.float16) for feature, value in found.items()}
                 values = {"logits": logits, **halves}
@@ -200,9 +186,8 @@ class ReadyTeacher(WithoutCaches):
         def build(piece: int) -> None:
             start = starts[piece]
             features = [by_column[key.column] for key in keys if key.column in by_column]
-            heads = [key.column for key in keys if key.column not in by_column]
-            name = f"{split} {start}-{min(start + size, len(texts))}"
-            self._stored(heads, texts[start : start + size], name, outputs, features, math.inf)
+            name, with_logits = f"{split} {start}-{min(start + size, len(texts))}", len(features) < len(keys)
+            self.cached(texts[start : start + size], name, outputs, features, with_logits=with_logits)
 
         pieces.mkdir(parents=True, exist_ok=True)
         share(outputs, len(parts), done, build)
@@ -266,10 +251,3 @@ def prepare(model: PreTrainedModel, features: Collection[Feature]) -> None:
     """Make a model record its attention if a feature needs it."""
     if any(feature.output in ATTENTION_OUTPUTS for feature in features):
         recording.prepare(model)
-
-
-def logits_in(columns: Mapping[str, np.ndarray | Ragged]) -> np.ndarray:
-    """Return the logits ``[N, C]`` among the columns of a teacher's outputs."""
-    logits = columns["logits"]
-    assert isinstance(logits, np.ndarray)
-    return logits

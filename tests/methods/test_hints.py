@@ -596,7 +596,10 @@ def test_a_composition_without_transfer_terms_learns_from_labels(teacher):
 
 
 def test_a_composition_refuses_terms_on_layers(teacher):
-    with pytest.raises(KDError, match=r"'hint' compares hidden states, .* only logits; .*; use losses on logits, loss=.., or method=hints"):
+    with pytest.raises(
+        KDError,
+        match=r"'hint' compares hidden states, .* only logits; .*; use losses on logits, loss=.., or method=hints",
+    ):
         to_student(teacher, losses={"hint": Hint()})
 
 
