@@ -20,8 +20,6 @@ from kd.methods.joint import Joint
 from kd.methods.supervised import Supervised
 from kd.teacher.base import AnyTeacher
 
-__all__ = ["ASSEMBLIES", "Assembly", "CompositionAssembly", "assemble"]
-
 ASSEMBLIES: dict[type[Method], type[Assembly]] = {
     Supervised: SupervisedAssembly,
     Distillation: DistillationAssembly,

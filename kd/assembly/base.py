@@ -49,7 +49,7 @@ class Assembly(ABC):
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The student's tokenizer. It is trained on all rows, so that a baseline has the same vocabulary."""
+        """Return the student's tokenizer. It is trained on all rows, so that a baseline has the same vocabulary."""
         texts = in_slices(self.splits.train["text"])
         if self.transfer is not None:
             texts = chain(texts, self.transfer.sample())
@@ -57,22 +57,22 @@ class Assembly(ABC):
 
     @cached_property
     def transfer(self) -> Transfer | None:
-        """The streamed transfer set; None where all rows are in the training split."""
+        """Return the streamed transfer set; None where all rows are in the training split."""
         return Transfer.of(self.config, self.splits) if self.config.data.get("stream") else None
 
     @cached_property
     def student(self) -> PreTrainedModel:
-        """The student before training."""
+        """Return the student before training."""
         return build.student(self.config, self.tokenizer, self.splits.label_names, self.teacher)
 
     @cached_property
     def objective(self) -> Objective:
-        """The terms of the student's loss, for a method with a second model."""
+        """Return the terms of the student's loss, for a method with a second model."""
         return build.objective(self.config, len(self.splits.label_names))
 
     @cached_property
     def outputs(self) -> TeacherOutputs:
-        """The teacher's outputs. The first use fine-tunes the teacher, if no run has done so.
+        """Return the teacher's outputs. The first use fine-tunes the teacher, if no run has done so.
 
         Raises:
             KDError: a teacher that kd did not train has its labels in another order.
@@ -91,7 +91,7 @@ class Assembly(ABC):
     @cached_property
     @abstractmethod
     def method(self) -> Method:
-        """The LightningModule that trains the student."""
+        """Return the LightningModule that trains the student."""
 
     def share(self) -> None:
         """Compute what the runs of a sweep have in common: the tokens and the initial student."""
@@ -126,11 +126,7 @@ class Assembly(ABC):
         return self.outputs.attached_to(self.encoded(name), getattr(self.splits, name), name, features)
 
     def require_room(self, teacher: AnyTeacher, features: Collection[Feature]) -> None:
-        """Refuse features of the training rows that are too large for the cache.
-
-        Raises:
-            KDError: more than ``cache.max_gb``.
-        """
+        """Refuse features of the training rows that are too large for the cache."""
         cache, texts = self.config.cache, self.splits.train["text"]
         if cache.use:
             by_token = any(feature.pooling is None for feature in features)

@@ -56,8 +56,8 @@ class CompositionAssembly(Assembly):
 
     @cached_property
     def student(self) -> ComposedStudent:
-        config, names = self.config, self.splits.label_names
-        body = build.student_config(config.student, config, 1, 0, names)
+        config = self.config
+        body = build.student_config(config.student, config, 1, 0, self.splits.label_names)
         torch.manual_seed(config.seed)
         return compose(self.outputs.single.model, self.layer, make(config.mapper), body)
 
@@ -86,12 +86,11 @@ class CompositionAssembly(Assembly):
                 found = self.student.features_of(*read).cpu()
             features.append(found[mask].float())
             ids.append(batch["input_ids"][mask])
-        if not mapper.needs_target:
-            mapper.fit(torch.cat(features))
-            return
-        own = torch.zeros(len(self.tokenizer), mapper.out_size)
-        table = build.word_table(self.config, own, self.tokenizer, self.teacher, self.config.seed)
-        mapper.fit(torch.cat(features), table[torch.cat(ids)])
+        target = None
+        if mapper.needs_target:
+            own = torch.zeros(len(self.tokenizer), mapper.out_size)
+            target = build.word_table(self.config, own, self.tokenizer, self.teacher, self.config.seed)[torch.cat(ids)]
+        mapper.fit(torch.cat(features), target)
 
     def read(self, name: str) -> EncodedSplit:
         return self.attached(name, [self.feature])

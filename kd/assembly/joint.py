@@ -56,7 +56,7 @@ class JointAssembly(Assembly):
 
     @cached_property
     def partners(self) -> dict[str, PreTrainedModel]:
-        """The models that learn with the student, by name."""
+        """Return the models that learn with the student, by name."""
         if self.outputs.teacher is None:
             return self.peers
         torch.manual_seed(self.config.seed)
@@ -72,14 +72,8 @@ class JointAssembly(Assembly):
         if self.frozen:
             learners = learners | {"teacher": upper_part(self.partners["teacher"], self.frozen.layer)}
             column = self.frozen.column
-        return build.method(
-            self.config,
-            self.student,
-            objective=self.objective,
-            partners=learners,
-            options=self.options,
-            column=column,
-        )
+        known = {"objective": self.objective, "partners": learners, "options": self.options, "column": column}
+        return build.method(self.config, self.student, **known)
 
     def read(self, name: str) -> EncodedSplit:
         encoded, split = self.encoded(name), getattr(self.splits, name)

@@ -83,11 +83,7 @@ class Method(lightning.LightningModule, ABC):
 
     @classmethod
     def require(cls, objective: Objective, options: Any, *arguments: Any, **named: Any) -> None:
-        """Refuse terms and options that the method cannot use.
-
-        Raises:
-            KDError: with the first one.
-        """
+        """Refuse terms and options that the method cannot use."""
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, final
+from typing import final
 
 from torch import Tensor
 
@@ -28,12 +28,8 @@ class Composition(LogitMethod):
     unsaved = ("student.encoder.",)
 
     @classmethod
-    def require(cls, objective: Objective, options: CompositionOptions, *arguments: Any, **named: Any) -> None:
-        """Refuse a transfer term that reads features.
-
-        Raises:
-            KDError: with its name.
-        """
+    def require(cls, objective: Objective, options: CompositionOptions) -> None:
+        """Refuse a transfer term that reads features."""
         advice = "the teacher's layers are the student's input; use losses on logits, loss=[], or method=hints"
         require_logits("composition", objective, advice)
 

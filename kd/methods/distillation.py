@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC
 from collections.abc import Callable, Collection
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -72,9 +72,6 @@ class TaughtMethod(Method, ABC):
         teacher: a `FrozenTeacher`, or `cached_teacher` where batches contain the teacher's outputs.
         options: of the method; None: its defaults.
         student, label_loss, optimizer, schedule, seed: see `Method`.
-
-    Raises:
-        KDError: see `require`.
     """
 
     reads_teacher = True
@@ -123,12 +120,8 @@ class Distillation(LogitMethod):
     """``(1 - alpha) * label_loss + alpha * sum_i weight_i * loss_i(student, teacher)``, on logits."""
 
     @classmethod
-    def require(cls, objective: Objective, options: MethodOptions, *arguments: Any, **named: Any) -> None:
-        """Refuse an objective without a transfer term, or with one that reads more than logits.
-
-        Raises:
-            KDError: with the name of the term.
-        """
+    def require(cls, objective: Objective, options: MethodOptions) -> None:
+        """Refuse an objective without a transfer term, or with one that reads more than logits."""
         require_losses("distillation", objective)
         require_logits("distillation", objective, "use method=hints")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any, cast, final
+from typing import cast, final
 
 import lightning
 import numpy as np
@@ -79,12 +79,8 @@ class Hints(TaughtMethod):
             recording.prepare(student)
 
     @classmethod
-    def require(cls, objective: Objective, options: HintsOptions, *arguments: Any, **named: Any) -> None:
-        """Refuse an objective without a feature loss, and stages that contradict the other options.
-
-        Raises:
-            KDError: with what is missing.
-        """
+    def require(cls, objective: Objective, options: HintsOptions) -> None:
+        """Refuse an objective without a feature loss, and stages that contradict the other options."""
         require_losses("hints", objective)
         features = {name for name, loss in objective.transfer.items() if isinstance(loss, FeatureLoss)}
         if not features:
@@ -187,11 +183,7 @@ class Hints(TaughtMethod):
 
 
 def require_balance(objective: Objective, feature_losses: Collection[str], keep_features: bool) -> None:
-    """Refuse a weighting that has nothing to balance, because each stage has only one term.
-
-    Raises:
-        KDError: with the names of the terms.
-    """
+    """Refuse a weighting that has nothing to balance, because each stage has only one term."""
     if isinstance(objective.weighting, ConstantWeighting):
         return
     features = [name for name in objective.transfer if name in feature_losses]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from typing import Any, cast, final
+from typing import cast, final
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +27,6 @@ log = logging.getLogger(__name__)
 TEACHER = "teacher"
 """The name of the partner that reads the teacher's tokens; all other partners are peers of the student."""
 
-TEACHER_LEARNING_RATE = 1e-5
-
 
 @final
 class Joint(Method):
@@ -46,9 +44,6 @@ class Joint(Method):
         column: the column of the batches that contains the output of the teacher's frozen layers, if the partner
             "teacher" consists of the layers above them (`kd.models.pretrained.upper_part`); None for a whole teacher.
         student, label_loss, optimizer, schedule, seed: see `Method`.
-
-    Raises:
-        KDError: see `require`.
 
     Source: Zhang et al. 2018 (deep mutual learning), https://arxiv.org/abs/1706.00384
     """
@@ -88,20 +83,8 @@ class Joint(Method):
         self.register_buffer("accuracy_before", torch.full((len(partners),), math.nan))
 
     @classmethod
-    def require(
-        cls, objective: Objective, options: JointOptions, teacher: bool = True, num_labels: int = 2, *arguments: Any
-    ) -> None:
-        """Refuse terms that joint training cannot use, and settings that contradict each other.
-
-        Args:
-            objective: of the student.
-            options: of the method.
-            teacher: whether a teacher is among the partners.
-            num_labels: C.
-
-        Raises:
-            KDError: with the first of them.
-        """
+    def require(cls, objective: Objective, options: JointOptions, teacher: bool = True, num_labels: int = 2) -> None:
+        """Refuse terms that joint training cannot use, and settings that contradict each other."""
         require_losses("joint", objective)
         require_logits("joint", objective, "choose losses on logits, or method=hints with a frozen teacher")
         for name, loss in objective.transfer.items() if options.flow else ():
@@ -204,7 +187,7 @@ class Joint(Method):
     def parameter_groups(self) -> list[dict]:
         groups = decay_groups(self.student, self.objective)
         for name, partner in self.partners.items():
-            rate = chosen(self.options.partner_learning_rate, name, TEACHER_LEARNING_RATE, None)
+            rate = chosen(self.options.partner_learning_rate, name, 1e-5, None)
             own = decay_groups(partner, lr=rate, weight_decay=self.options.partner_weight_decay)
             groups += [{**group, "teacher": name == TEACHER} for group in own]
         return groups

@@ -24,9 +24,6 @@ log = logging.getLogger(__name__)
 FAR_APART = 1000.0
 """A warning is logged for a term that starts this many times larger or smaller than the label loss."""
 
-TAKEN = frozenset({"total", "label"})
-"""Names that no transfer term may have, because other parts of the objective have them."""
-
 
 def shares(alpha: float, weights: Mapping[str, float], label_share: float | None = None) -> dict[str, float]:
     """Return the factor of each term. A factor of 0 is left out, so that a term that is NaN has no effect then.
@@ -94,7 +91,7 @@ class Objective(nn.Module):
 
     def _require_terms(self, keeps_label: bool) -> None:
         """Refuse names that are taken, an alpha outside [0, 1], and a weighting of a single term."""
-        if taken := TAKEN & set(self.transfer):
+        if taken := {"total", "label"} & set(self.transfer):
             raise KDError(f"loss '{min(taken)}' has the name of another part of the objective; rename it")
         low, high = self.alpha.bounds()
         if not 0 <= low <= high <= 1:

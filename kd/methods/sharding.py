@@ -41,15 +41,11 @@ class FullySharded(ModelParallelStrategy):
         return self.device_mesh["data_parallel"]
 
     @property
-    def _method(self) -> LightningModule:
-        return cast(LightningModule, self.lightning_module)
-
-    @property
     def lightning_restore_optimizer(self) -> bool:
         return True
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        return whole_state(self._method)
+        return whole_state(cast(LightningModule, self.lightning_module))
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         state: dict[str, Any] = ParallelStrategy.optimizer_state(self, optimizer)
@@ -62,8 +58,9 @@ class FullySharded(ModelParallelStrategy):
         return ParallelStrategy.load_checkpoint(self, checkpoint_path, weights_only)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        own, state = self._method.state_dict(), checkpoint["state_dict"]
-        self._method.load_state_dict({name: _part(value, own.get(name)) for name, value in state.items()})
+        method = cast(LightningModule, self.lightning_module)
+        own, state = method.state_dict(), checkpoint["state_dict"]
+        method.load_state_dict({name: _part(value, own.get(name)) for name, value in state.items()})
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):

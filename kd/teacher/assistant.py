@@ -120,10 +120,9 @@ class Assistant(SingleTeacher):
     def _trainee(self, above: AnyReadyTeacher, splits: Splits, outputs: Path, batch_size: int) -> Trainee:
         lightning.seed_everything(self.seed, verbose=False)
         config = self._config(len(splits.label_names))
-        for name, value in label_settings(splits.label_names).items():
-            setattr(config, name, value)
+        config.update(label_settings(splits.label_names))
         teacher = TeacherOutputs(above, outputs, cache=True)
         train = teacher.attached_to(self._encoded(splits.train), splits.train, "train")
         objective = Objective({"soft_target": SoftTarget(self.temperature)}, Constant(self.alpha))
-        method = partial(Distillation, objective=objective)
-        return self._trainee_of(method, new_student(config), train, splits.validation, batch_size, self.name_or_path)
+        method = partial(Distillation, new_student(config), objective=objective)
+        return self._trainee_of(method, train, splits.validation, batch_size, self.name_or_path)

@@ -64,6 +64,9 @@ class CacheKey:
         return json_digest({"format": FORMAT, **asdict(self)})[:20]
 
 
+Keys = Sequence[CacheKey]
+
+
 def texts_hash(texts: Iterable[str]) -> str:
     """Return the SHA-256 of the texts in their order; the length before each text keeps different lists apart."""
     digest = hashlib.sha256()
@@ -76,7 +79,7 @@ def texts_hash(texts: Iterable[str]) -> str:
 
 def obtain(
     folder: Path,
-    keys: Sequence[CacheKey],
+    keys: Keys,
     lengths: Callable[[], np.ndarray],
     compute: Callable[[list[str]], Iterable[tuple[np.ndarray, Mapping[str, np.ndarray]]]],
     note: Mapping[str, object] | None = None,
@@ -111,13 +114,7 @@ def obtain(
         return {name: _open(place) for name, place in places.items()}
 
 
-def join(
-    folder: Path,
-    keys: Sequence[CacheKey],
-    pieces: Path,
-    parts: Sequence[Sequence[CacheKey]],
-    note: Mapping[str, object] | None = None,
-) -> bool:
+def join(folder: Path, keys: Keys, pieces: Path, parts: Sequence[Keys], note: Mapping[str, object]) -> bool:
     """Make one cache of several pieces, for each column.
 
     Args:
@@ -139,7 +136,7 @@ def join(
             if not all([_whole(source) for source in sources]):
                 return False
             with built_beside(place) as building:
-                _join(building, key, sources, note or {})
+                _join(building, key, sources, note)
     return True
 
 
@@ -227,9 +224,7 @@ def _whole(place: Path) -> bool:
     return problem is None
 
 
-def _write(
-    places: Mapping[str, Path], keys: Sequence[CacheKey], lengths: np.ndarray, compute: Callable, note: Mapping
-) -> None:
+def _write(places: Mapping[str, Path], keys: Keys, lengths: np.ndarray, compute: Callable, note: Mapping) -> None:
     start = time.perf_counter()
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     tables: dict[str, np.memmap] = {}

@@ -79,8 +79,7 @@ def _log_mean(logits: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 COMBINATIONS: dict[str, Combination] = {
-    **{"mean_probability": mean_probability, "mean_logits": mean_logits},
-    **{"confidence": confidence, "correct": correct},
+    function.__name__: function for function in (mean_probability, mean_logits, confidence, correct)
 }
 
 

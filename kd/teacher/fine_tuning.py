@@ -21,7 +21,7 @@ from lightning.fabric.plugins.environments.lightning import find_free_network_po
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, start_processes
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from kd.data.batching import EncodedSplit, Ragged, in_slices, labels_of
 from kd.data.module import TextDataModule
@@ -49,14 +49,7 @@ FORMAT = 1
 
 
 class Trainee(NamedTuple):
-    """What is trained.
-
-    Args:
-        method: contains the model.
-        data: its batch size is that of one device.
-        tokenizer: is stored with the model.
-        facts: are stored beside the model.
-    """
+    """What is trained: a method with its model, the batches of one device, and what is stored with the model."""
 
     method: Method
     data: TextDataModule
@@ -122,20 +115,14 @@ class SingleTeacher(CheckedFields, WithoutCaches, ABC):
         return EncodedSplit(self.tokens(split["text"]), labels_of(split), self.tokenizer.pad_token_id)
 
     def _trainee_of(
-        self,
-        method: Callable[..., Method],
-        model: PreTrainedModel,
-        train: EncodedSplit,
-        validation: Dataset,
-        batch_size: int,
-        name: str,
+        self, method: Callable[..., Method], train: EncodedSplit, validation: Dataset, batch_size: int, name: str
     ) -> Trainee:
-        """Return the model with its method, optimizer and rows, ready to train."""
+        """Return a method, which has a model already, with its optimizer and rows."""
         data = TextDataModule(train, self._encoded(validation), batch_size, self.seed)
         optimizer = partial(torch.optim.AdamW, lr=self.learning_rate, weight_decay=self.weight_decay)
         schedule = partial(warm_up_and_decay, decay="linear", warm_up=self.warm_up)
         facts = {"name": name, "rows": len(train), **self._recipe()}
-        return Trainee(method(model, LabelLoss(), optimizer, schedule, seed=self.seed), data, self.tokenizer, facts)
+        return Trainee(method(LabelLoss(), optimizer, schedule, seed=self.seed), data, self.tokenizer, facts)
 
 
 RECIPE = tuple(field.name for field in fields(SingleTeacher) if field.name != "labelling_batch_size")

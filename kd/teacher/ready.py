@@ -6,7 +6,7 @@ import functools
 import logging
 import math
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,7 @@ from kd.methods.distillation import FrozenTeacher
 from kd.storage.model_folder import folder_checksum, load_classifier, load_config, load_tokenizer
 from kd.storage.pieces import share
 from kd.teacher import cache as teacher_cache
+from kd.teacher.cache import CacheKey
 
 log = logging.getLogger(__name__)
 
@@ -105,15 +106,10 @@ class ReadyTeacher(WithoutCaches):
     def config(self) -> PretrainedConfig:
         return load_config(self.folder)
 
-    def key(self, texts: Sequence[str], column: str = "logits") -> teacher_cache.CacheKey:
+    def key(self, texts: Sequence[str], column: str = "logits") -> CacheKey:
         """Return the cache key of one column of the teacher's outputs for these texts."""
-        return teacher_cache.CacheKey(
-            teacher=self.checksum,
-            tokenizer=self.fingerprint,
-            max_length=self.max_length,
-            column=column,
-            texts=texts.hash if isinstance(texts, StoredTexts) else teacher_cache.texts_hash(in_slices(texts)),
-        )
+        texts_hash = texts.hash if isinstance(texts, StoredTexts) else teacher_cache.texts_hash(in_slices(texts))
+        return CacheKey(self.checksum, self.fingerprint, self.max_length, column, texts_hash)
 
     def labelled_in(self, texts: Sequence[str], outputs: Path) -> float | None:
         try:
@@ -164,18 +160,13 @@ class ReadyTeacher(WithoutCaches):
         return whole, teacher_cache.seconds(folder, keys[0])
 
     def _in_pieces(
-        self,
-        keys: Sequence[teacher_cache.CacheKey],
-        texts: Sequence[str],
-        split: str,
-        folder: Path,
-        by_column: Mapping[str, Feature],
+        self, keys: Sequence[CacheKey], texts: Sequence[str], split: str, folder: Path, by_column: dict[str, Feature]
     ) -> None:
         """Fill the cache with columns of many texts, in pieces that several processes can divide among them."""
         size, whole = teacher_cache.PIECE_ROWS, replace(keys[0], column="pieces").digest
         starts = range(0, len(texts), size)
-        base = [self.key(texts[start : start + size]) for start in starts]
-        parts = [[replace(key, column=wanted.column) for wanted in keys] for key in base]
+        texts_of = [self.key(texts[start : start + size]) for start in starts]
+        parts = [[replace(key, column=wanted.column) for wanted in keys] for key in texts_of]
         outputs = folder / f"{whole}.pieces"
         pieces = outputs / CACHE
 
@@ -203,12 +194,7 @@ class ReadyTeacher(WithoutCaches):
         return FrozenTeacher(self.model)
 
     def cost(self, texts: Sequence[str], model: PreTrainedModel | None = None) -> dict[str, Any]:
-        """Measure size and latency on these texts.
-
-        Args:
-            texts: for the latency.
-            model: measured in place of the one in the folder; it has the same architecture.
-        """
+        """Measure size and latency on these texts; ``model`` replaces the stored one, of which it is a trained copy."""
         model = self.model if model is None else model
         return {
             "name": self.name,

@@ -124,7 +124,7 @@ class Teacher(SingleTeacher):
         lightning.seed_everything(self.seed, verbose=False)
         model = load_classifier(self.backbone, new_head=True, **label_settings(splits.label_names))
         train = self._encoded(labelled_rows(splits.train))
-        return self._trainee_of(Supervised, model, train, splits.validation, batch_size, self.name_or_path)
+        return self._trainee_of(partial(Supervised, model), train, splits.validation, batch_size, self.name_or_path)
 
 
 def labelled_rows(split: Dataset) -> Dataset:
