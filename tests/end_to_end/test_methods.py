@@ -397,7 +397,7 @@ MISTAKES = {
     ),
     "feature loss in the composition": (
         [*COMPOSITION, "loss=[soft_target,hint]"],
-        "loss 'hint' compares hidden states, .* are the student's input; use losses on logits, loss=\\[\\], or method=hi",
+        "loss 'hint' compares hidden states, .* are the student's input; use losses on logits, loss=\\[\\], or",
     ),
     "no feature loss": (
         ["method=hints"],
