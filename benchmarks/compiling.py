@@ -107,7 +107,7 @@ def validation(method: Method, rows: EncodedSplit) -> float:
     method.student.eval()
     start = time.perf_counter()
     for batch in batches:
-        method.answer(batch)
+        method.logits(batch)
     return time.perf_counter() - start
 
 

@@ -1,4 +1,4 @@
-"""What each method needs around it: tokens, student, matched layers, partners and the teacher's outputs."""
+"""Put the parts of a run together: tokens, student, teacher's outputs, matched layers and partners of each method."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ from kd.methods.joint import Joint
 from kd.methods.supervised import Supervised
 from kd.teacher.base import AnyTeacher
 
-__all__ = ["ASSEMBLIES", "Assembly", "CompositionAssembly", "assemble"]
-
 ASSEMBLIES: dict[type[Method], type[Assembly]] = {
     Supervised: SupervisedAssembly,
     Distillation: DistillationAssembly,
@@ -32,5 +30,5 @@ ASSEMBLIES: dict[type[Method], type[Assembly]] = {
 
 
 def assemble(config: DictConfig, splits: Splits, teacher: AnyTeacher | None) -> Assembly:
-    """Return the run of this configuration, before its teacher is ready."""
+    """Return the parts of a run. The teacher is not fine-tuned yet."""
     return ASSEMBLIES[build.method_class(config)](config, splits, teacher)

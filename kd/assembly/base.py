@@ -1,8 +1,9 @@
-"""What a run is made of before it trains, whatever its method."""
+"""The parts of a run before it trains, for all methods."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -18,20 +19,23 @@ from kd.config.make import once
 from kd.data.batching import EncodedSplit, in_slices
 from kd.data.sources import Splits
 from kd.data.streaming import StreamedSplit
+from kd.features.feature import Feature
 from kd.methods.base import Method
+from kd.methods.objective import Objective
 from kd.runtime.devices import Devices
 from kd.teacher.base import AnyReadyTeacher, AnyTeacher
 from kd.teacher.label_order import check_members
 from kd.teacher.outputs import TeacherOutputs
+from kd.teacher.ready import require_room
 from kd.teacher.transfer_set import Transfer
 
 
 class Assembly(ABC):
-    """A run before it trains. Mistakes show when it is made, before the teacher is fine-tuned.
+    """A run before it trains. Its constructor refuses mistakes, before the teacher is fine-tuned.
 
     Args:
         config: of the run.
-        splits: its rows.
+        splits: the rows of the run.
         teacher: None for ``teacher=none``.
     """
 
@@ -45,7 +49,7 @@ class Assembly(ABC):
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The student's; learnt from all rows, so that a baseline has the vocabulary of its counterpart."""
+        """Return the student's tokenizer. It is trained on all rows, so that a baseline has the same vocabulary."""
         texts = in_slices(self.splits.train["text"])
         if self.transfer is not None:
             texts = chain(texts, self.transfer.sample())
@@ -53,17 +57,22 @@ class Assembly(ABC):
 
     @cached_property
     def transfer(self) -> Transfer | None:
-        """The rows without a label that are streamed; None where all rows are in the training split."""
+        """Return the streamed transfer set; None where all rows are in the training split."""
         return Transfer.of(self.config, self.splits) if self.config.data.get("stream") else None
 
     @cached_property
     def student(self) -> PreTrainedModel:
-        """The student before training."""
+        """Return the student before training."""
         return build.student(self.config, self.tokenizer, self.splits.label_names, self.teacher)
 
     @cached_property
+    def objective(self) -> Objective:
+        """Return the terms of the student's loss, for a method with a second model."""
+        return build.objective(self.config, len(self.splits.label_names))
+
+    @cached_property
     def outputs(self) -> TeacherOutputs:
-        """The outputs of the teacher. Their first use fine-tunes the teacher, if nobody has done it before.
+        """Return the teacher's outputs. The first use fine-tunes the teacher, if no run has done so.
 
         Raises:
             KDError: a teacher that kd did not train has its labels in another order.
@@ -82,53 +91,60 @@ class Assembly(ABC):
     @cached_property
     @abstractmethod
     def method(self) -> Method:
-        """The LightningModule that trains the student."""
+        """Return the LightningModule that trains the student."""
 
     def share(self) -> None:
-        """Make what the runs of a sweep have in common: tokens and the initial student."""
+        """Compute what the runs of a sweep have in common: the tokens and the initial student."""
         for name in ("train", "validation", "test"):
             self.encoded(name)
         build.student(self.config, self.tokenizer, self.splits.label_names, self.teacher)
 
     def encoded(self, name: str) -> EncodedSplit:
         """Return a split as the student reads it."""
-        split = self.rows(name)
+        split, length = self.rows(name), self.config.data.max_length
 
         def facts() -> dict[str, Any]:
-            own = type(self).tokenizer is Assembly.tokenizer
-            return {"split": name, "rows": len(split), "own": own}  # supervised runs leave out rows without a label
+            # Supervised runs leave out rows without a label; a composition has the tokenizer of its teacher.
+            return {"split": name, "rows": len(split), "own": type(self).tokenizer is Assembly.tokenizer}
 
-        return once(
-            "encoded",
-            self.config,
-            build.WORDS,
-            lambda: build.encoded(split, self.tokenizer, self.config.data.max_length),
-            facts,
-        )
+        return once("encoded", self.config, build.WORDS, lambda: build.encoded(split, self.tokenizer, length), facts)
 
     def train(self) -> EncodedSplit | StreamedSplit:
         """Return the training split, with the teacher's outputs that the method needs."""
-        return self.encoded("train")
+        return self.read("train")
 
     def validation(self) -> EncodedSplit:
         """Return the validation split, with the teacher's outputs that the method needs."""
-        return self.encoded("validation")
+        return self.read("validation")
+
+    def read(self, name: str) -> EncodedSplit:
+        """Return a split, with the teacher's outputs that the method needs for this split."""
+        return self.encoded(name)
+
+    def attached(self, name: str, features: Collection[Feature] = ()) -> EncodedSplit:
+        """Return a split with the teacher's logits and these features."""
+        return self.outputs.attached_to(self.encoded(name), getattr(self.splits, name), name, features)
+
+    def require_room(self, teacher: AnyTeacher, features: Collection[Feature]) -> None:
+        """Refuse features of the training rows that are too large for the cache."""
+        cache, texts = self.config.cache, self.splits.train["text"]
+        if cache.use:
+            by_token = any(feature.pooling is None for feature in features)
+            tokens = len(teacher.tokens(texts).values) if by_token else 0
+            require_room(teacher.config, features, len(texts), tokens, "train", cache.max_gb)
 
     def teacher_logits(self, name: str) -> np.ndarray | None:
         """Return the logits ``[N, C]`` of the student's teacher; None without one."""
         return self.outputs.of(getattr(self.splits, name), name)
 
     def teacher_cost(self, texts: list[str]) -> dict[str, Any] | None:
-        """Return what the student's teacher costs; None without one."""
+        """Measure the size and latency of the student's teacher; None without one."""
         return self.outputs.cost(texts) if self.outputs.teacher else None
 
     def figures(self) -> dict[str, Any]:
-        """Return what ``metrics.json`` holds beyond the figures of every method."""
+        """Return the entries of ``metrics.json`` that only this method has."""
         return {}
 
     def models_to_keep(self) -> dict[str, tuple[PreTrainedModel, PreTrainedTokenizerBase]]:
-        """Return the further models that are saved in ``partners/``, each with its tokenizer."""
+        """Return further models to save in ``partners/``, each with its tokenizer."""
         return {}
-
-    def _objective(self):
-        return build.objective(self.config, len(self.splits.label_names))

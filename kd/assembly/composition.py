@@ -1,4 +1,4 @@
-"""Feature mapping into the student: the teacher's lower layers, a mapper and the student's body in one model."""
+"""The parts of a composition run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, final
 
 import torch
 from omegaconf import DictConfig
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from kd.assembly.base import Assembly
 from kd.config import build
@@ -21,69 +21,64 @@ from kd.features.fitted_mapper import FittedMapper
 from kd.measure.cost import latencies
 from kd.methods.base import Method
 from kd.methods.hints import fitting_batches
-from kd.models.composition import compose, composed_config, teacher_share
+from kd.models.composition import ComposedStudent, compose, composed_config, teacher_share
+from kd.options.methods import CompositionOptions
 from kd.teacher.base import AnyTeacher
-from kd.teacher.ready import require_room
 
 log = logging.getLogger(__name__)
 
 
 @final
 class CompositionAssembly(Assembly):
-    """The teacher's vectors in place of the student's own embeddings; the teacher's tokenizer in place of its own."""
+    """A run whose student is the teacher's lower layers, a mapper and a small body; it has the teacher's tokenizer."""
+
+    options: CompositionOptions
+    teacher: AnyTeacher  # kd.config.contradictions refuses teacher=none
 
     def __init__(self, config: DictConfig, splits: Splits, teacher: AnyTeacher | None):
         super().__init__(config, splits, teacher)
-        if teacher.max_length != config.data.max_length:
+        if self.teacher.max_length != config.data.max_length:
             raise KDError(
                 f"method=composition reads the texts as the teacher does, found data.max_length="
-                f"{config.data.max_length} and teacher.max_length={teacher.max_length}; set both to one length"
+                f"{config.data.max_length} and teacher.max_length={self.teacher.max_length}; set both to one length"
             )
         log.info("the composition reads the teacher's tokens, whatever the tokenizer")
-        self.objective = self._objective()
-        depth = depth_of(teacher.config)
+        depth = depth_of(self.teacher.config)
         self.layer = depth if self.options.layer is None else self.options.layer
         self.feature = Feature("hidden_states", self.layer)
         body = build.student_config(config.student, config, 1, 0, splits.label_names)
-        composed_config(teacher.config, self.layer, make(config.mapper), body)
-        if config.cache.use:
-            tokens = len(teacher.tokens(splits.train["text"]).values)
-            require_room(teacher.config, [self.feature], len(splits.train), tokens, "train", config.cache.max_gb)
+        composed_config(self.teacher.config, self.layer, make(config.mapper), body)
+        self.require_room(self.teacher, [self.feature])
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return self.teacher.tokenizer
 
     @cached_property
-    def student(self) -> PreTrainedModel:
-        config, names = self.config, self.splits.label_names
-        body = build.student_config(config.student, config, 1, 0, names)
+    def student(self) -> ComposedStudent:
+        config = self.config
+        body = build.student_config(config.student, config, 1, 0, self.splits.label_names)
         torch.manual_seed(config.seed)
         return compose(self.outputs.single.model, self.layer, make(config.mapper), body)
 
     def share(self) -> None:
         for name in ("train", "validation", "test"):
-            self.encoded(name)  # there is no word table to share
+            self.encoded(name)  # there are no word embeddings to share
 
     @cached_property
     def method(self) -> Method:
         self._fit_mapper()
         return build.method(
-            self.config,
-            self.student,
-            objective=self.objective,
-            options=self.options,
-            column=self.feature.column,
-            teacher=self.outputs.source(),
+            self.config, self.student, objective=self.objective, options=self.options, teacher=self.outputs.source()
         )
 
     def _fit_mapper(self) -> None:
-        """Fit a closed-form mapper: on the features alone, or towards the word table that the student would have."""
+        """Fit a closed-form mapper: to the features alone, or to the word embeddings that the student would have."""
         mapper = self.student.mapper
         if not isinstance(mapper, FittedMapper):
             return
         features, ids = [], []
-        for batch in fitting_batches(self.train(), self.config.seed):
+        for batch in fitting_batches(self.read("train"), self.config.seed):
             mask = batch["attention_mask"].bool()
             found = batch.get(f"teacher_{self.feature.column}")
             if found is None:
@@ -91,21 +86,14 @@ class CompositionAssembly(Assembly):
                 found = self.student.features_of(*read).cpu()
             features.append(found[mask].float())
             ids.append(batch["input_ids"][mask])
-        if not mapper.needs_target:
-            mapper.fit(torch.cat(features))
-            return
-        own = torch.zeros(len(self.tokenizer), mapper.out_size)
-        table = build.word_table(self.config, own, self.tokenizer, self.teacher, self.config.seed)
-        mapper.fit(torch.cat(features), table[torch.cat(ids)])
+        target = None
+        if mapper.needs_target:
+            own = torch.zeros(len(self.tokenizer), mapper.out_size)
+            target = build.word_table(self.config, own, self.tokenizer, self.teacher, self.config.seed)[torch.cat(ids)]
+        mapper.fit(torch.cat(features), target)
 
-    def train(self) -> EncodedSplit:
-        return self._with_features("train")
-
-    def validation(self) -> EncodedSplit:
-        return self._with_features("validation")
-
-    def _with_features(self, name: str) -> EncodedSplit:
-        return self.outputs.attached_to(self.encoded(name), getattr(self.splits, name), name, [self.feature])
+    def read(self, name: str) -> EncodedSplit:
+        return self.attached(name, [self.feature])
 
     def figures(self) -> dict[str, Any]:
         texts, max_length = self.splits.validation["text"][:200], self.config.data.max_length

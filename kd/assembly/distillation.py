@@ -1,4 +1,4 @@
-"""Distillation: the teacher's logits beside the labels."""
+"""The parts of a distillation run."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from kd.methods.base import Method
 
 @final
 class DistillationAssembly(Assembly):
-    """The teacher's logits beside the labels."""
+    """A run that trains on the teacher's logits and the labels."""
 
     @cached_property
     def method(self) -> Method:
         return build.method(
-            self.config, self.student, objective=self._objective(), options=self.options, teacher=self.outputs.source()
+            self.config, self.student, objective=self.objective, options=self.options, teacher=self.outputs.source()
         )
 
     def train(self) -> EncodedSplit | StreamedSplit:
-        resident = self.outputs.attached_to(self.encoded("train"), self.splits.train, "train")
+        resident = self.attached("train")
         if self.transfer is None:
             return resident
         self.transfer.label(self.tokenizer, self.outputs)

@@ -1,4 +1,4 @@
-"""Feature mapping towards the teacher: pairs of layers, and the teacher's columns for them."""
+"""The parts of a run with hints."""
 
 from __future__ import annotations
 
@@ -14,57 +14,51 @@ from kd.data.batching import EncodedSplit
 from kd.data.sources import Splits
 from kd.errors import KDError
 from kd.methods.base import Method
+from kd.options.methods import HintsOptions
 from kd.teacher.base import AnyTeacher
-from kd.teacher.ready import require_room
 
 
 @final
 class HintsAssembly(Assembly):
-    """The student's features against the teacher's, layer by layer."""
+    """A run that compares the student's layers with the teacher's."""
+
+    options: HintsOptions
+    teacher: AnyTeacher  # kd.config.contradictions refuses teacher=none
 
     def __init__(self, config: DictConfig, splits: Splits, teacher: AnyTeacher | None):
         super().__init__(config, splits, teacher)
-        self.objective = self._objective()
-        sources = teacher.sources(self.options.features_from)
+        sources = self.teacher.sources(self.options.features_from)
         self.matchings = {
             member or "teacher": build.matching(
                 config, self.options, self.objective.transfer, self.student, source.config, member
             )
             for member, source in sources.items()
         }
-        self.features = frozenset().union(*(matching.features for matching in self.matchings.values()))
+        self.features = {feature for matching in self.matchings.values() for feature in matching.features}
         for matching, source in zip(self.matchings.values(), sources.values(), strict=True):
             if matching.by_token:
                 self._require_same_tokens(matching.by_token[0], source)
-            if config.cache.use:
-                tokens = len(source.tokens(splits.train["text"]).values) if matching.by_token else 0
-                require_room(source.config, matching.features, len(splits.train), tokens, "train", config.cache.max_gb)
+            self.require_room(source, matching.features)
 
     def _require_same_tokens(self, loss: str, source: AnyTeacher) -> None:
-        """Refuse token-level terms between models that cut a text differently."""
+        """Refuse token-level terms between models that tokenise a text differently."""
         own, other = self.encoded("train").tokens, source.tokens(self.splits.train["text"])
-        names = self.tokenizer.convert_ids_to_tokens(range(len(self.tokenizer)))
+        names = self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer))))
         ids = np.array(source.tokenizer.convert_tokens_to_ids(names))
         if not np.array_equal(own.offsets, other.offsets) or not np.array_equal(ids[own.values], other.values):
             raise KDError(
-                f"loss '{loss}' compares token by token, and student and teacher cut the texts differently; use "
+                f"loss '{loss}' compares token by token, and student and teacher tokenise the texts differently; use "
                 "tokenizer=teacher or tokenizer=restricted with one max_length for both, or a loss on one vector a "
                 "text, such as hint"
             )
 
     @cached_property
     def method(self) -> Method:
-        return build.method(
-            self.config,
-            self.student,
-            objective=self.objective,
-            options=self.options,
-            matchings=self.matchings,
-            teacher=self.outputs.source(self.features),
-        )
+        known = {"objective": self.objective, "options": self.options, "matchings": self.matchings}
+        return build.method(self.config, self.student, **known, teacher=self.outputs.source(self.features))
 
-    def train(self) -> EncodedSplit:
-        return self.outputs.attached_to(self.encoded("train"), self.splits.train, "train", self.features)
+    def read(self, name: str) -> EncodedSplit:
+        return self.attached(name, self.features) if name == "train" else self.encoded(name)
 
     def figures(self) -> dict[str, Any]:
         layers = {

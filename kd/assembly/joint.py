@@ -1,9 +1,9 @@
-"""Joint training: the partners that learn beside the student."""
+"""The parts of a joint run."""
 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, final
+from typing import Any, cast, final
 
 import numpy as np
 import torch
@@ -19,17 +19,20 @@ from kd.measure.cost import parameter_counts
 from kd.measure.inference import all_logits
 from kd.measure.metrics import label_metrics
 from kd.methods.base import Method
+from kd.methods.joint import Joint
 from kd.models.pretrained import freeze_lowest, require_depth, upper_part
+from kd.options.methods import JointOptions
 from kd.runtime.devices import Devices
 from kd.storage.model_folder import label_settings, load_classifier
 from kd.teacher.base import AnyReadyTeacher, AnyTeacher
-from kd.teacher.ready import require_room
 from kd.teacher.teacher import Teacher
 
 
 @final
 class JointAssembly(Assembly):
-    """Partners that learn beside the student: the teacher, or peers."""
+    """A run in which the student's partners learn too: the teacher, or peers."""
+
+    options: JointOptions
 
     def __init__(self, config: DictConfig, splits: Splits, teacher: AnyTeacher | None):
         super().__init__(config, splits, teacher)
@@ -38,8 +41,7 @@ class JointAssembly(Assembly):
             require_depth(teacher.config, self.options.frozen_layers)
             if config.cache.use:
                 self.frozen = Feature("hidden_states", self.options.frozen_layers)
-                tokens = len(teacher.tokens(splits.train["text"]).values)
-                require_room(teacher.config, [self.frozen], len(splits.train), tokens, "train", config.cache.max_gb)
+                self.require_room(teacher, [self.frozen])
         nodes = {**{f"copy_{n}": config.student for n in range(1, self.options.copies + 1)}, **config.peers}
         self.peers = {
             name: build.student(config, self.tokenizer, splits.label_names, teacher, node, config.seed + 1000 * place)
@@ -54,12 +56,13 @@ class JointAssembly(Assembly):
 
     @cached_property
     def partners(self) -> dict[str, PreTrainedModel]:
-        """The models that learn beside the student, by name."""
+        """Return the models that learn with the student, by name."""
         if self.outputs.teacher is None:
             return self.peers
         torch.manual_seed(self.config.seed)
         names = label_settings(self.splits.label_names)
-        teacher = load_classifier(self.outputs.single.folder, new_head=True, **names)  # a copy: the stored one stays
+        # a copy, so that the stored teacher does not change
+        teacher = load_classifier(self.outputs.single.folder, new_head=True, **names)
         freeze_lowest(teacher, self.options.frozen_layers)
         return {"teacher": teacher, **self.peers}
 
@@ -69,54 +72,37 @@ class JointAssembly(Assembly):
         if self.frozen:
             learners = learners | {"teacher": upper_part(self.partners["teacher"], self.frozen.layer)}
             column = self.frozen.column
-        return build.method(
-            self.config,
-            self.student,
-            objective=self._objective(),
-            partners=learners,
-            options=self.options,
-            column=column,
-        )
+        known = {"objective": self.objective, "partners": learners, "options": self.options, "column": column}
+        return build.method(self.config, self.student, **known)
 
-    def train(self) -> EncodedSplit:
-        return self._with_states("train")
-
-    def validation(self) -> EncodedSplit:
-        return self._with_states("validation")
-
-    def _with_states(self, name: str) -> EncodedSplit:
-        """The split with the teacher's tokens, and the output of its frozen layers where the cache holds it."""
-        encoded = self._with_tokens(name)
-        if self.frozen is None:
-            return encoded
-        return self.outputs.with_features(encoded, getattr(self.splits, name), name, [self.frozen])
-
-    def _with_tokens(self, name: str) -> EncodedSplit:
-        encoded = self.encoded(name)
+    def read(self, name: str) -> EncodedSplit:
+        encoded, split = self.encoded(name), getattr(self.splits, name)
         if self.outputs.teacher is None:
             return encoded
-        return self.outputs.with_tokens(encoded, getattr(self.splits, name))
+        encoded = self.outputs.with_tokens(encoded, split)
+        return self.outputs.with_features(encoded, split, name, [self.frozen]) if self.frozen else encoded
 
     def teacher_cost(self, texts: list[str]) -> dict[str, Any] | None:
-        if self.outputs.teacher is None or self.outputs.single.has_head:  # as large and as fast as before
+        if self.outputs.teacher is None or self.outputs.single.has_head:  # training changes neither size nor speed
             return super().teacher_cost(texts)
         return self.outputs.single.cost(texts, self.partners["teacher"])
 
     def teacher_logits(self, name: str) -> np.ndarray | None:
-        """Of the teacher as joint training left it."""
+        """Return the logits ``[N, C]`` of the teacher after joint training; None without a teacher."""
         return self._logits("teacher", name) if "teacher" in self.partners else None
 
     def _logits(self, partner: str, name: str) -> np.ndarray:
-        split = self._with_tokens(name)
+        split = self.encoded(name)
         if partner == "teacher":
-            split = EncodedSplit(split.teacher_tokens, split.labels, split.teacher_padding)
+            teacher, texts = self.outputs.single, getattr(self.splits, name)["text"]
+            split = EncodedSplit(teacher.tokens(texts), split.labels, teacher.tokenizer.pad_token_id)
         rows = LengthBucketSampler(split.tokens.lengths, 128)
         return all_logits(self.partners[partner], (split[batch] for batch in rows), len(split))
 
     def figures(self) -> dict[str, Any]:
-        labels = labels_of(self.splits.validation)
+        labels, accuracies = labels_of(self.splits.validation), cast(Joint, self.method).accuracy_before.tolist()
         found = {}
-        for before, (name, model) in zip(self.method.accuracy_before.tolist(), self.partners.items(), strict=True):
+        for before, (name, model) in zip(accuracies, self.partners.items(), strict=True):
             accuracy = label_metrics(self._logits(name, "validation"), labels)["accuracy"]
             figures = {"validation_accuracy_before": before, "validation_accuracy": accuracy}
             found[name] = {"parameters": parameter_counts(model), **figures}

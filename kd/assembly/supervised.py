@@ -1,4 +1,4 @@
-"""The supervised baseline: labels only."""
+"""The parts of a supervised run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kd.teacher.teacher import labelled_rows
 
 @final
 class SupervisedAssembly(Assembly):
-    """Gold labels only: a row without one teaches nothing here."""
+    """A run that trains on gold labels alone; rows without one are left out."""
 
     def rows(self, name: str) -> Dataset:
         return labelled_rows(self.splits.train) if name == "train" else super().rows(name)

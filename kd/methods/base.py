@@ -1,102 +1,118 @@
-"""What the methods have in common: the optimizer, the metrics, the guard against NaN."""
+"""The base of all methods: optimizer, metrics, checkpoints, and checks against NaN."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import lightning
 import numpy as np
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import SequenceClassifierOutput
 
 from kd.contract import IGNORED_LABEL, Batch
 from kd.data.batch_weights import batch_shares, row_counts
+from kd.data.batching import EncodedSplit
+from kd.data.module import TextDataModule
 from kd.errors import KDError
+from kd.methods.objective import Objective
 from kd.methods.sharding import FullySharded, shard
+
+MakeOptimizer = Callable[[Iterable], Optimizer]
+MakeSchedule = Callable[[Optimizer, int], LRScheduler]
 
 
 class Method(lightning.LightningModule, ABC):
-    """A way to train a student; subclasses say which transfer terms there are.
+    """A way to train a student. Subclasses define the loss.
 
     Args:
         student: the model that is trained and saved.
         label_loss: ``(logits [B, C], labels [B]) -> scalar``; rows labelled -100 do not count.
         optimizer: parameter groups -> optimizer.
         schedule: (optimizer, total steps) -> learning-rate schedule, stepped after every optimizer step.
-        seed: with the epoch and the rank it decides dropout, so that a resumed run repeats an unbroken one.
+        seed: sets dropout, together with the epoch and the rank, so that a resumed run equals an uninterrupted one.
     """
 
     reads_teacher: ClassVar[bool]
-    """Whether training asks a teacher."""
+    """Whether training needs a second model."""
 
     unsaved: tuple[str, ...] = ()
-    """Beginnings of the names of weights that never change and stay out of checkpoints."""
+    """Prefixes of the names of weights that never change and are left out of checkpoints."""
 
     def __init__(
         self,
         student: PreTrainedModel,
         label_loss: nn.Module,
-        optimizer: Callable[[Iterable], Optimizer],
-        schedule: Callable[[Optimizer, int], LRScheduler],
+        optimizer: MakeOptimizer,
+        schedule: MakeSchedule,
         seed: int = 0,
     ):
         super().__init__()
-        # from_pretrained gives a model in evaluation mode, and Lightning trains it in the mode it finds.
+        # from_pretrained returns a model in evaluation mode, and Lightning does not change the mode.
         self.student, self.label_loss = student.train(), label_loss
         self.make_optimizer, self.make_schedule, self.seed = optimizer, schedule, seed
         self.accuracy = MulticlassAccuracy(student.config.num_labels, average="micro", ignore_index=IGNORED_LABEL)
         self.validation_loss = MeanMetric()
         self.curves: dict[str, Tensor | float] = {}
-        self.shares: np.ndarray | None = None  # of each batch of the epoch; None where each is a step of its own
+        # Weights of the batches of this epoch (`kd.data.batch_weights`); None where each batch is an optimizer step.
+        self.shares: np.ndarray | None = None
         self.label_share = 1.0
         self.step_curves: dict[str, Tensor] = {}
 
     def learners(self) -> list[nn.Module]:
-        """The modules that learn, each of which computes by a call of its own.
+        """Return the modules that learn; sharding treats each as a whole.
 
-        None of them may be given another one's output and leave a part of it unread: sharded, it would send back a
-        gradient of 0 where there is none.
+        Each of them must read all outputs that another one passes to it: under sharding, an output that is not read
+        gets a gradient of 0, where without sharding it has none.
         """
         return [self.student]
 
     def configure_model(self) -> None:
-        """Under `FullySharded`: cut what learns over the ranks."""
+        """Shard the modules that learn, if the strategy is `FullySharded`."""
         if isinstance(self.trainer.strategy, FullySharded):
             shard(self.learners(), self.trainer.strategy.mesh)
 
+    @classmethod
+    def require(cls, objective: Objective, options: Any, *arguments: Any, **named: Any) -> None:
+        """Refuse terms and options that the method cannot use."""
+
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """All parts of the objective for a training batch, each a scalar: ``total`` and the logged terms.
+        """Compute ``total`` and its terms for a training batch, each a scalar.
 
-        What else shall be logged goes into ``self.curves``.
+        Other values to log are written to ``self.curves``.
         """
 
-    def answer(self, batch: Batch) -> SequenceClassifierOutput:
-        """The student's answer to a batch, where nothing is learnt."""
-        return student_output(self.student, batch)
+    def logits(self, batch: Batch) -> Tensor:
+        """Compute the student's logits ``[B, C]``."""
+        return logits_of(self.student, batch)
+
+    @property
+    def data(self) -> TextDataModule:
+        """Return the rows of the fit."""
+        return self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it
 
     @property
     def progress(self) -> float:
-        """The share of the optimizer steps that are done, in [0, 1]."""
+        """Return the share of the optimizer steps that are done, in [0, 1]."""
         return min(1.0, self.global_step / self.total_steps) if self.global_step else 0.0
 
     @cached_property
     def total_steps(self) -> int:
-        """Optimizer steps of the whole run."""
+        """Return the number of optimizer steps of the whole run."""
         return int(self.trainer.estimated_stepping_batches)
 
     def label_term(self, logits: Tensor, batch: Batch) -> Tensor:
-        """The label loss of the batch; summed over an optimizer step it is the mean over the step's labelled rows."""
+        """Return the label loss; its sum over the batches of a step is the mean over the step's labelled rows."""
         return self.label_loss(logits, batch["labels"]) * self.label_share
 
     def on_train_epoch_start(self) -> None:
@@ -109,11 +125,11 @@ class Method(lightning.LightningModule, ABC):
         accumulate = trainer.accumulate_grad_batches
         if trainer.world_size * accumulate == 1:
             return None
-        sampler, count = trainer.train_dataloader.sampler, int(trainer.num_training_batches)
+        sampler, count = cast(Any, trainer.train_dataloader).sampler, int(trainer.num_training_batches)
         batches = sampler.global_batches()
-        if batches is None:  # the rows are not known yet: the sampler says it while it makes the batches
+        if batches is None:  # the rows of a streamed split are not known yet: the sampler fills in the weights later
             return sampler.follow(accumulate, count)
-        labels = trainer.datamodule.train.labels
+        labels = cast(EncodedSplit, self.data.train).labels
         counts = [row_counts(labels[rows], labels[sampler.own(rows)]) for rows in batches[:count]]
         return batch_shares(counts, accumulate, trainer.world_size)
 
@@ -127,27 +143,28 @@ class Method(lightning.LightningModule, ABC):
                 f"the loss of training rows {batch['index'].tolist()} is not finite at step {self.global_step} "
                 f"({values}); lower optim.optimizer.lr or the loss weights, or use trainer.precision=32-true"
             )
-        # Lightning's bookkeeping costs more than a small student's step: it is asked for only where it writes.
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
+        # Logging takes longer than a step of a small student, so only the steps that Lightning writes are logged.
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it
+        if (self.global_step + 1) % every == 0:
             self._log(parts, share, batch_index)
         return total if self.shares is None else total * share
 
     def _log(self, parts: Mapping[str, Tensor], share: float, batch_index: int) -> None:
-        """Log the terms of the whole optimizer step, over its batches and all ranks."""
+        """Log the terms of an optimizer step at its last batch, over all its batches and ranks."""
         accumulate = self.trainer.accumulate_grad_batches
         for name, part in parts.items():
             value = part.detach() if self.shares is None else part.detach() * (share / accumulate)
-            self.step_curves[name] = self.step_curves.get(name, 0.0) + value
+            self.step_curves[name] = self.step_curves[name] + value if name in self.step_curves else value
         if (batch_index + 1) % accumulate and batch_index + 1 < self.trainer.num_training_batches:
             return
-        curves = {f"train/loss/{name}": value for name, value in self.step_curves.items()}
-        curves |= {f"train/{name}": float(value) for name, value in self.curves.items()}
-        self.log_dict(curves, batch_size=1, sync_dist=self.trainer.world_size > 1)
+        losses = {f"train/loss/{name}": value for name, value in self.step_curves.items()}
+        others = {f"train/{name}": float(value) for name, value in self.curves.items()}
+        self.log_dict({**losses, **others}, batch_size=1, sync_dist=self.trainer.world_size > 1)
         self.step_curves = {}
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        logits = self.answer(batch).logits
-        if not torch.isfinite(logits).all():  # before a checkpoint of such weights replaces a good one
+        logits = self.logits(batch)
+        if not torch.isfinite(logits).all():  # otherwise a checkpoint of such weights could replace a good one
             raise KDError(
                 f"the student's logits for validation rows {batch['index'].tolist()[:10]} are not finite after step "
                 f"{self.global_step}; lower optim.optimizer.lr or the loss weights, or use trainer.precision=32-true"
@@ -158,53 +175,54 @@ class Method(lightning.LightningModule, ABC):
         self.log("val/accuracy", self.accuracy, prog_bar=True, batch_size=len(logits))
         self.log("val/loss", self.validation_loss, batch_size=len(logits))
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = self.make_optimizer(self.parameter_groups())
         schedule = self.learning_rates(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def parameter_groups(self) -> list[dict]:
-        """What the optimizer trains."""
+        """Return the parameters that the optimizer trains, with options for each group."""
         return decay_groups(self)
 
     def learning_rates(self, optimizer: Optimizer) -> LRScheduler:
-        """The schedule, stepped after every optimizer step."""
+        """Return the learning-rate schedule of an optimizer."""
         return self.make_schedule(optimizer, self.total_steps)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         for name in [name for name in checkpoint["state_dict"] if name.startswith(self.unsaved)]:
             del checkpoint["state_dict"][name]
-        for logger in self.trainer.loggers:  # a run that goes on from this checkpoint does not log these epochs again
+        for logger in self.trainer.loggers:  # a run that is resumed from here does not log these epochs again
             logger.save()
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False):
-        """As torch's, but what is `unsaved` may be absent.
+        """Load weights as torch does, but allow that those named in `unsaved` are missing.
 
         Raises:
-            KDError: the weights are of another model.
+            KDError: the weights belong to another model.
         """
         try:
             found = super().load_state_dict(state_dict, strict=False, assign=assign)
         except RuntimeError as error:
             raise KDError(
-                f"the checkpoint is of another model ({' '.join(str(error).split())[:200]}); train anew with rerun=true"
+                f"the checkpoint is of another model ({' '.join(str(error).split())[:200]}); train from scratch with "
+                "rerun=true"
             ) from error
         lacking = [name for name in found.missing_keys if not name.startswith(self.unsaved)]
         if strict and (lacking or found.unexpected_keys):
             raise KDError(
                 f"the checkpoint is of another model: it lacks {lacking[:3]} and has {found.unexpected_keys[:3]}; "
-                "train anew with rerun=true"
+                "train from scratch with rerun=true"
             )
         return found
 
 
-def run_fit(trainer: lightning.Trainer, method: Method, data: lightning.LightningDataModule, **options) -> None:
-    """``trainer.fit`` whose interruptions and refusals are told apart.
+def run_fit(trainer: lightning.Trainer, method: Method, data: lightning.LightningDataModule, **options: Any) -> None:
+    """Call ``trainer.fit`` and translate its exceptions.
 
     Raises:
-        KeyboardInterrupt: after Ctrl-C, which Lightning turns into an exit.
+        KeyboardInterrupt: after Ctrl-C, for which Lightning raises SystemExit.
         SystemExit: with code 143 after SIGTERM.
-        KDError: what Lightning calls a misconfiguration.
+        KDError: Lightning refuses the configuration.
     """
     try:
         trainer.fit(method, data, **options)
@@ -216,25 +234,38 @@ def run_fit(trainer: lightning.Trainer, method: Method, data: lightning.Lightnin
         raise KDError(f"Lightning refuses: {' '.join(str(error).split())}") from error
 
 
-def factors(make_schedule: Callable[[Optimizer, int], LRScheduler], total_steps: int) -> Callable[[int], float]:
-    """What a schedule multiplies the learning rate by, as a function of the step."""
-    return make_schedule(SGD([nn.Parameter(torch.zeros(1))], lr=1.0), total_steps).lr_lambdas[0]
+def factors(make_schedule: MakeSchedule, total_steps: int) -> Callable[[int], float]:
+    """Return the factor by which a schedule multiplies the learning rate, as a function of the step."""
+    schedule: Any = make_schedule(SGD([nn.Parameter(torch.zeros(1))], lr=1.0), total_steps)  # a LambdaLR
+    return schedule.lr_lambdas[0]
 
 
 def decay_groups(*modules: nn.Module, **options: float | None) -> list[dict]:
-    """Two parameter groups: matrices take the optimizer's weight decay, biases and norms take none.
+    """Return two parameter groups: matrices have the optimizer's weight decay, biases and norms have none.
 
     Args:
-        modules: whose parameters.
-        options: of both groups, such as ``lr``; None: the optimizer's own.
+        modules: contain the parameters; frozen ones are left out.
+        options: of both groups, such as ``lr``; None: as the optimizer sets it.
     """
-    options = {name: value for name, value in options.items() if value is not None}
-    trained = [p for module in modules for p in module.parameters() if p.requires_grad]
-    matrices, vectors = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
-    groups = [{"params": matrices, **options}, {"params": vectors, **{**options, "weight_decay": 0.0}}]
+    given = {name: value for name, value in options.items() if value is not None}
+    parameters = [parameter for module in modules for parameter in trained(module)]
+    groups = [
+        {"params": [each for each in parameters if each.ndim > 1], **given},
+        {"params": [each for each in parameters if each.ndim <= 1], **given, "weight_decay": 0.0},
+    ]
     return [group for group in groups if group["params"]]
 
 
-def student_output(student: PreTrainedModel, batch: Batch, **wanted: bool) -> SequenceClassifierOutput:
-    """The student's answer to a batch."""
-    return student(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], **wanted)
+def trained(module: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that are not frozen."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
+def inputs_of(batch: Batch, prefix: str = "") -> Batch:
+    """Return what a model reads: the token ids and their mask ``[B, L]``."""
+    return {name: batch[prefix + name] for name in ("input_ids", "attention_mask")}
+
+
+def logits_of(model: nn.Module, batch: Batch, **inputs: Tensor) -> Tensor:
+    """Compute a model's logits ``[B, C]`` for a batch, with further inputs."""
+    return model(**inputs_of(batch), **inputs).logits

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import final
 
-from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-from transformers import PreTrainedModel
-from transformers.modeling_outputs import SequenceClassifierOutput
+from torch import Tensor
 
 from kd.contract import Batch
-from kd.errors import KDError
-from kd.methods.base import decay_groups, student_output
-from kd.methods.distillation import LogitMethod, Source, cached_teacher
+from kd.features.feature import Feature
+from kd.methods.base import decay_groups, logits_of
+from kd.methods.distillation import LogitMethod, require_logits
 from kd.methods.objective import Objective
 from kd.options.methods import CompositionOptions
 
@@ -23,59 +18,27 @@ from kd.options.methods import CompositionOptions
 class Composition(LogitMethod):
     """Train a student that reads the teacher's mapped states in place of its own embeddings.
 
-    The student is the composition: cut teacher (frozen), mapper, small body. Where batches carry the teacher's
-    features from the cache, the teacher itself does not run.
-
-    Args:
-        student: a composed student, see `kd.models`.
-        objective: the transfer terms, which may be none, and their balance.
-        column: the teacher's features that the body reads, by their name in the cache.
-        teacher: see `kd.methods.distillation`; it gives logits where there are transfer terms.
-        options: see `CompositionOptions`.
-        label_loss, optimizer, schedule, seed: see `Method`.
-
-    Raises:
-        KDError: see `require`.
+    The student is a `kd.models.composition.ComposedStudent`: the frozen lower layers of the teacher, a mapper and a
+    small body. Where batches contain the output of these layers from the cache, the layers do not run. The objective
+    may have no transfer term.
     """
 
+    options: CompositionOptions
+    default_options = CompositionOptions()
     unsaved = ("student.encoder.",)
-
-    def __init__(
-        self,
-        student: PreTrainedModel,
-        label_loss: nn.Module,
-        optimizer: Callable[[Iterable], Optimizer],
-        schedule: Callable[[Optimizer, int], LRScheduler],
-        objective: Objective,
-        column: str,
-        teacher: Source = cached_teacher,
-        options: CompositionOptions = CompositionOptions(),  # noqa: B008  it is frozen
-        seed: int = 0,
-    ):
-        super().__init__(student, label_loss, optimizer, schedule, seed)
-        self.require(objective, options)
-        self.objective, self.column, self.teacher, self.options = objective, column, teacher, options
 
     @classmethod
     def require(cls, objective: Objective, options: CompositionOptions) -> None:
-        """Refuse a transfer term that reads features.
+        """Refuse a transfer term that reads features."""
+        advice = "the teacher's layers are the student's input; use losses on logits, loss=[], or method=hints"
+        require_logits("composition", objective, advice)
 
-        Raises:
-            KDError: naming it.
-        """
-        for name, loss in objective.transfer.items():
-            if loss.needs != {"logits"}:
-                raise KDError(
-                    f"loss '{name}' compares layers, and with method=composition the teacher's layers are the "
-                    "student's input; use losses on logits, loss=[], or method=hints"
-                )
-
-    def answer(self, batch: Batch) -> SequenceClassifierOutput:
-        features = batch.get(f"teacher_{self.column}")
-        return student_output(self.student, batch, **({} if features is None else {"features": features}))
+    def logits(self, batch: Batch) -> Tensor:
+        features = batch.get(f"teacher_{Feature('hidden_states', self.student.config.layer).column}")
+        return logits_of(self.student, batch, **({} if features is None else {"features": features}))
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
-        """Put the frozen encoder beside what was saved: weight averaging looks for it there."""
+        """Add the frozen encoder to the checkpoint: weight averaging expects all weights there."""
         encoder = {name: value for name, value in self.state_dict().items() if name.startswith(self.unsaved)}
         checkpoint["state_dict"] = encoder | checkpoint["state_dict"]
 

@@ -13,61 +13,75 @@ from kd.contract import IGNORED_LABEL, precise
 from kd.options.declared import Checked
 
 
-@torch.no_grad()
-def gold_probability(teacher_logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the teacher's probability of the gold label: ``p_t(y) / mean_b p_t(y)``, ``p_t = softmax(logits)``.
+class Confidence(Checked, ABC):
+    """The weights of the rows in the transfer terms."""
+
+    @abstractmethod
+    def weights(self, teacher_logits: Tensor, labels: Tensor) -> Tensor | None:
+        """Return weights ``[B]`` of mean 1, without a graph, or None for equal weights.
+
+        The weights are all 0 where the teacher's output is of no use in any row.
+
+        Args:
+            teacher_logits: ``[B, C]``, without a temperature.
+            labels: ``[B]``, class numbers, -100 where there is none.
+        """
+
+
+@final
+class EveryRow(Confidence):
+    """Equal weights."""
+
+    def weights(self, teacher_logits: Tensor, labels: Tensor) -> None:
+        return None
+
+
+@final
+class GoldProbability(Confidence):
+    """The teacher's probability of the gold label: ``p_t(y) / mean_b p_t(y)``, ``p_t = softmax(logits)``.
 
     The mean is over the rows with a label; the other rows weigh 1.
 
-    Args:
-        teacher_logits: ``[B, C]``, untempered.
-        labels: ``[B]``, class numbers, -100 where there is none.
-
-    Returns:
-        ``[B]``, of mean 1.
-
     Source: Furlanello et al. 2018 (equation 9), https://arxiv.org/abs/1805.04770
     """
-    labelled = labels != IGNORED_LABEL
-    gold = precise(teacher_logits).softmax(-1).gather(-1, labels.clamp(min=0)[:, None])[:, 0]
-    return torch.where(labelled, gold / _positive((gold * labelled).sum() / labelled.sum()), 1.0)
+
+    @torch.no_grad()
+    def weights(self, teacher_logits: Tensor, labels: Tensor) -> Tensor:
+        labelled = labels != IGNORED_LABEL
+        gold = precise(teacher_logits).softmax(-1).gather(-1, labels.clamp(min=0)[:, None])[:, 0]
+        return torch.where(labelled, gold / _positive((gold * labelled).sum() / labelled.sum()), 1.0)
 
 
-@torch.no_grad()
-def certainty(teacher_logits: Tensor) -> Tensor:
-    """Return the teacher's certainty, right or wrong: ``1 - H(p_t) / log C``, divided by its mean; reads no label.
-
-    Args:
-        teacher_logits: ``[B, C]``, untempered.
-
-    Returns:
-        ``[B]``, of mean 1; all 0 where every row is uniform.
+@final
+class Certainty(Confidence):
+    """The teacher's certainty, right or wrong: ``1 - H(p_t) / log C``, divided by its mean. No label is read.
 
     Source: Furlanello et al. 2018 (CWTM), with the entropy in place of the largest probability,
     https://arxiv.org/abs/1805.04770
     """
-    log_probabilities = precise(teacher_logits).log_softmax(-1)
-    entropy = torch.special.entr(log_probabilities.exp()).sum(-1)
-    return _of_mean_one((1 - entropy / math.log(max(teacher_logits.shape[-1], 2))).clamp(min=0))
+
+    @torch.no_grad()
+    def weights(self, teacher_logits: Tensor, labels: Tensor) -> Tensor:
+        log_probabilities = precise(teacher_logits).log_softmax(-1)
+        entropy = torch.special.entr(log_probabilities.exp()).sum(-1)
+        rows = (1 - entropy / math.log(max(teacher_logits.shape[-1], 2))).clamp(min=0)
+        return rows / _positive(rows.mean())
 
 
-@torch.no_grad()
-def only_correct(teacher_logits: Tensor, labels: Tensor) -> Tensor:
-    """Return weights for the rows where the teacher is right: ``1[argmax p_t = y]``, divided by its mean.
+@final
+class OnlyCorrect(Confidence):
+    """Only rows where the teacher is right: ``1[argmax p_t = y]``, divided by its mean.
 
     A row without a label counts as right.
 
-    Args:
-        teacher_logits: ``[B, C]``.
-        labels: ``[B]``, class numbers, -100 where there is none.
-
-    Returns:
-        ``[B]``, of mean 1; all 0 where no row is right.
-
     Source: Meng et al. 2019, https://arxiv.org/abs/1904.12399
     """
-    right = (teacher_logits.argmax(-1) == labels) | (labels == IGNORED_LABEL)
-    return _of_mean_one(right.to(precise(teacher_logits).dtype))
+
+    @torch.no_grad()
+    def weights(self, teacher_logits: Tensor, labels: Tensor) -> Tensor:
+        right = (teacher_logits.argmax(-1) == labels) | (labels == IGNORED_LABEL)
+        rows = right.to(precise(teacher_logits).dtype)
+        return rows / _positive(rows.mean())
 
 
 def effective_rows(weights: Tensor) -> Tensor:
@@ -85,55 +99,6 @@ def effective_rows(weights: Tensor) -> Tensor:
     0.5
     """
     return weights.sum().square() / _positive(len(weights) * weights.square().sum())
-
-
-class Confidence(Checked, ABC):
-    """The weights of the rows in the transfer terms."""
-
-    @abstractmethod
-    def weights(self, teacher_logits: Tensor, labels: Tensor) -> Tensor | None:
-        """Return weights ``[B]`` of mean 1, without a graph, or None for equal weights.
-
-        Args:
-            teacher_logits: ``[B, C]``.
-            labels: ``[B]``, -100 where there is none.
-        """
-
-
-@final
-class EveryRow(Confidence):
-    """Equal weights."""
-
-    def weights(self, teacher_logits: Tensor, labels: Tensor) -> None:
-        return None
-
-
-@final
-class GoldProbability(Confidence):
-    """The weights of `gold_probability`."""
-
-    def weights(self, teacher_logits: Tensor, labels: Tensor) -> Tensor:
-        return gold_probability(teacher_logits, labels)
-
-
-@final
-class Certainty(Confidence):
-    """The weights of `certainty`."""
-
-    def weights(self, teacher_logits: Tensor, labels: Tensor) -> Tensor:
-        return certainty(teacher_logits)
-
-
-@final
-class OnlyCorrect(Confidence):
-    """The weights of `only_correct`."""
-
-    def weights(self, teacher_logits: Tensor, labels: Tensor) -> Tensor:
-        return only_correct(teacher_logits, labels)
-
-
-def _of_mean_one(rows: Tensor) -> Tensor:
-    return rows / _positive(rows.mean())
 
 
 def _positive(mean: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
-"""Joint training: a teacher and a student, or peers without any teacher, learn in one optimisation."""
+"""Joint training: a teacher and a student, or peers without a teacher, learn at the same time."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import final
+from collections.abc import Mapping
+from typing import cast, final
 
 import torch
 from torch import Tensor, nn
@@ -17,51 +17,46 @@ from transformers import PreTrainedModel
 from kd.contract import IGNORED_LABEL, Answer, Batch, Loss, detached
 from kd.errors import KDError
 from kd.measure.inference import evaluating
-from kd.methods.base import Method, decay_groups, factors, student_output
-from kd.methods.distillation import needs_in_words, require_losses, teacher_inputs, trained
+from kd.methods.base import MakeOptimizer, MakeSchedule, Method, decay_groups, factors, logits_of, trained
+from kd.methods.distillation import require_logits, require_losses, teacher_inputs
 from kd.methods.objective import Objective
 from kd.options.methods import JointOptions
 
 log = logging.getLogger(__name__)
 
 TEACHER = "teacher"
-"""The partner that reads the teacher's tokens; all others are peers of the student."""
-
-TEACHER_LEARNING_RATE = 1e-5
+"""The name of the partner that reads the teacher's tokens; all other partners are peers of the student."""
 
 
 @final
 class Joint(Method):
-    """All models learn at once, each from the labels and from the others.
+    """All models learn at the same time, each from the labels and from the others.
 
     ``student_weight * CE(student, y) + alpha * sum_i weight_i * loss_i(student, partner)`` and, for each partner,
-    ``partner_weight * CE(partner, y) + partner_alpha * sum_i weight_i * loss_i(partner, others)``. Where one side
-    learns from several, their terms are averaged. Every term updates the side that learns from it and no other,
-    unless ``flow`` lets the student's terms reach the partners too. Calibration, confidence and weighting act on the
-    student's terms.
+    ``partner_weight * CE(partner, y) + partner_alpha * sum_i weight_i * loss_i(partner, others)``. If a model learns
+    from several others, their terms are averaged. A term updates only the model that learns from it; with ``flow``, the
+    student's terms update the partners too. Calibration, confidence and weighting apply to the student's terms.
 
     Args:
         partners: the other models by name: "teacher" reads the teacher's tokens, all others the student's.
         objective: the student's transfer terms and their balance.
         options: see `JointOptions`.
-        column: the column of the batches with the output of the teacher's frozen layers, where the partner "teacher"
-            is what stands above them (`kd.models.pretrained.upper_part`); None for a whole teacher.
+        column: the column of the batches that contains the output of the teacher's frozen layers, if the partner
+            "teacher" consists of the layers above them (`kd.models.pretrained.upper_part`); None for a whole teacher.
         student, label_loss, optimizer, schedule, seed: see `Method`.
-
-    Raises:
-        KDError: see `require`.
 
     Source: Zhang et al. 2018 (deep mutual learning), https://arxiv.org/abs/1706.00384
     """
 
     reads_teacher = True
+    accuracy_before: Tensor
 
     def __init__(
         self,
         student: PreTrainedModel,
         label_loss: nn.Module,
-        optimizer: Callable[[Iterable], Optimizer],
-        schedule: Callable[[Optimizer, int], LRScheduler],
+        optimizer: MakeOptimizer,
+        schedule: MakeSchedule,
         objective: Objective,
         partners: Mapping[str, PreTrainedModel],
         options: JointOptions,
@@ -69,45 +64,31 @@ class Joint(Method):
         seed: int = 0,
     ):
         super().__init__(student, label_loss, optimizer, schedule, seed)
-        self.require(objective, options, TEACHER in partners, student.config.num_labels)
+        labels = cast(int, student.config.num_labels)
+        self.require(objective, options, TEACHER in partners, labels)
         for loss in objective.transfer.values():
             loss.teaches_back = options.flow
         self.partners, self.objective, self.options = nn.ModuleDict(partners).train(), objective, options
+        self.column = column
         for name, partner in partners.items():
             learns = chosen(options.partner_weight, name, 1.0, 1.0) or chosen(options.partner_alpha, name, 0.0, 1.0)
             if not (learns or options.flow):
                 partner.requires_grad_(False)
-        if TEACHER not in partners:  # untrained peers agree at the first step: nothing can be measured there
+        if TEACHER not in partners:  # untrained peers agree at the first step, so the size of a term says nothing
             objective.measured.fill_(True)
-        self.column = column
-        labels = student.config.num_labels
-        self.partner_accuracy = nn.ModuleDict(
-            {name: MulticlassAccuracy(labels, average="micro", ignore_index=IGNORED_LABEL) for name in partners}
-        )
+        accuracies = {
+            name: MulticlassAccuracy(labels, average="micro", ignore_index=IGNORED_LABEL) for name in partners
+        }
+        self.partner_accuracy = cast(Mapping[str, MulticlassAccuracy], nn.ModuleDict(accuracies))
         self.register_buffer("accuracy_before", torch.full((len(partners),), math.nan))
 
     @classmethod
     def require(cls, objective: Objective, options: JointOptions, teacher: bool = True, num_labels: int = 2) -> None:
-        """Refuse terms that joint training cannot use, and settings that contradict each other.
-
-        Args:
-            objective: of the student.
-            options: of the method.
-            teacher: whether a teacher is among the partners.
-            num_labels: C.
-
-        Raises:
-            KDError: saying which.
-        """
+        """Refuse terms that joint training cannot use, and settings that contradict each other."""
         require_losses("joint", objective)
-        for name, loss in objective.transfer.items():
-            if loss.needs != {"logits"}:
-                raise KDError(
-                    f"loss '{name}' compares {needs_in_words(loss.needs)}, and method=joint only logits; choose losses "
-                    "on logits, or method=hints with a frozen teacher"
-                )
-            if options.flow:
-                require_rest_at_agreement(name, loss, num_labels)
+        require_logits("joint", objective, "choose losses on logits, or method=hints with a frozen teacher")
+        for name, loss in objective.transfer.items() if options.flow else ():
+            require_rest_at_agreement(name, loss, num_labels)
         if options.flow and options.clean_targets:
             raise KDError("method.flow=true needs the training pass of the teacher; set method.clean_targets=false")
         if options.student_weight == 0 and objective.alpha.bounds()[1] == 0:
@@ -119,19 +100,20 @@ class Joint(Method):
         return [self.student, *self.objective.learners(), *self.partners.values()]
 
     def partner_logits(self, name: str, batch: Batch) -> Tensor:
-        """``[B, C]``, in the mode that the partner is in."""
+        """Compute a partner's logits ``[B, C]``, in its present mode."""
+        partner = self.partners[name]
         if name != TEACHER:
-            return student_output(self.partners[name], batch).logits
+            return logits_of(partner, batch)
         inputs = teacher_inputs(batch)
         if self.column is None:
-            return student_output(self.partners[name], inputs).logits
-        states, mask = batch[f"teacher_{self.column}"].float(), inputs["attention_mask"]
-        return self.partners[name](inputs_embeds=states, attention_mask=mask).logits
+            return logits_of(partner, inputs)
+        states = batch[f"teacher_{self.column}"].float()
+        return partner(inputs_embeds=states, attention_mask=inputs["attention_mask"]).logits
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         asks, alpha = self.objective.asks_teacher(self.progress), self.objective.alpha.at(self.progress)
         back = {name: chosen(self.options.partner_alpha, name, 0.0, alpha) for name in self.partners}
-        logits = {"student": student_output(self.student, batch).logits}
+        logits = {"student": self.logits(batch)}
         logits |= {name: self.partner_logits(name, batch) for name in self.partners}
         targets = self._targets(batch, logits, asks, any(back.values()))
         own = Answer(logits=logits["student"])
@@ -150,24 +132,23 @@ class Joint(Method):
             parts[f"{name}_label"] = self.label_term(logits[name], batch)
             weight = chosen(self.options.partner_weight, name, 1.0, own_share)
             parts["total"] = parts["total"] + weight * parts[f"{name}_label"]
-            if back[name]:
+            if share := back[name]:
                 others = [detached(targets[other]) for other in logits if other != name]
                 for loss_name, loss in self.objective.transfer.items():
                     terms = [loss(Answer(logits=logits[name]), other, batch) for other in others]
                     parts[f"{name}_{loss_name}"] = sum(terms) / len(terms)
-                    share = back[name] * loss.weight
-                    parts["total"] = parts["total"] + share * parts[f"{name}_{loss_name}"]
+                    parts["total"] = parts["total"] + share * loss.weight * parts[f"{name}_{loss_name}"]
         return parts
 
     def _targets(self, batch: Batch, logits: Mapping[str, Tensor], asks: bool, back: bool) -> dict[str, Answer]:
-        """What each model teaches the others, to the student (``asks``) and to partners (``back``)."""
+        """Compute what each model teaches: the student, if ``asks`` is true, and the partners, if ``back`` is."""
         if not self.options.clean_targets:
             return {name: Answer(logits=value) for name, value in logits.items()}
         targets = {}
         with torch.no_grad():
             if back:
                 with evaluating(self.student):
-                    targets["student"] = Answer(logits=student_output(self.student, batch).logits)
+                    targets["student"] = Answer(logits=self.logits(batch))
             if asks or back:
                 with evaluating(self.partners):
                     targets |= {name: Answer(logits=self.partner_logits(name, batch)) for name in self.partners}
@@ -175,12 +156,12 @@ class Joint(Method):
 
     @torch.no_grad()
     def on_fit_start(self) -> None:
-        """Note how right the partners are before anything is learnt."""
+        """Measure the accuracy of the partners before the training."""
         if not self.accuracy_before.isnan().all():
             return
         with evaluating(self.partners):
             for place, (name, accuracy) in enumerate(self.partner_accuracy.items()):
-                for batch in self.trainer.datamodule.val_dataloader():
+                for batch in self.data.val_dataloader():
                     batch = {key: value.to(self.device) for key, value in batch.items()}
                     accuracy.update(self.partner_logits(name, batch), batch["labels"])
                 self.accuracy_before[place] = accuracy.compute()
@@ -193,12 +174,12 @@ class Joint(Method):
             self.log(f"val/{name}_accuracy", accuracy, batch_size=len(batch["index"]))
 
     def on_validation_epoch_end(self) -> None:
-        rows = len(self.trainer.datamodule.validation)
+        rows = len(self.data.validation)
         for before, (name, accuracy) in zip(self.accuracy_before.tolist(), self.partner_accuracy.items(), strict=True):
             now = accuracy.compute().item()
             if self.trainer.is_global_zero and now < before - 2 * math.sqrt(before * (1 - before) / rows):
                 log.warning(
-                    "joint training drags the %s down: validation accuracy %.3f, and %.3f before; lower "
+                    "joint training makes the %s worse: validation accuracy %.3f, and %.3f before; lower "
                     "method.partner_learning_rate or method.partner_alpha, or set method.flow=false",
                     *(name, now, before),
                 )
@@ -206,26 +187,27 @@ class Joint(Method):
     def parameter_groups(self) -> list[dict]:
         groups = decay_groups(self.student, self.objective)
         for name, partner in self.partners.items():
-            rate = chosen(self.options.partner_learning_rate, name, TEACHER_LEARNING_RATE, None)
+            rate = chosen(self.options.partner_learning_rate, name, 1e-5, None)
             own = decay_groups(partner, lr=rate, weight_decay=self.options.partner_weight_decay)
             groups += [{**group, "teacher": name == TEACHER} for group in own]
         return groups
 
     def learning_rates(self, optimizer: Optimizer) -> LRScheduler:
-        """Each side's own schedule over its own parameter groups."""
+        """Return the schedule of the student for its parameter groups, and the partners' for the teacher's."""
         own, partner = (factors(make, self.total_steps) for make in (self.make_schedule, self.options.partner_schedule))
         return LambdaLR(optimizer, [partner if group.get("teacher") else own for group in optimizer.param_groups])
 
 
 def chosen(value: float | None, name: str, teacher: float, peer: float | None) -> float | None:
-    """An option of a partner, or where it is None what suits a teacher or a peer."""
+    """Return an option of a partner; where it is None, the default of a teacher or of a peer."""
     return value if value is not None else teacher if name == TEACHER else peer
 
 
 def require_rest_at_agreement(name: str, loss: Loss, num_labels: int) -> None:
-    """Refuse a term that moves a partner even where both agree: with ``flow`` it drives the two to one-hots.
+    """Refuse a term that changes a partner even where it agrees with the student.
 
-    A cross-entropy does so through its first argument; a divergence or a distance does not.
+    With ``flow``, such a term drives both to one-hot outputs. A cross-entropy does so through its first argument; a
+    divergence or a distance does not.
     """
     own = torch.randn(16, num_labels, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 

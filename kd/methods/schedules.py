@@ -1,4 +1,4 @@
-"""Schedules: how alpha or the temperature changes in training.
+"""Change alpha or the temperature in training.
 
 ``progress`` is the part of the optimizer steps that are done, in [0, 1].
 """
@@ -21,15 +21,14 @@ PartOfTraining = Annotated[float, Gt(0), Le(1)]
 
 
 class Schedule(Checked, ABC):
-    """A value that may change in training."""
+    """A value that may change in training: it only rises, or only falls."""
 
     @abstractmethod
-    def at(self, progress: float) -> float | Tensor:
-        """Return the value at this progress; a 0-dim tensor with a graph where it is learned."""
+    def at(self, progress: float) -> float:
+        """Return the value at this progress."""
 
     def bounds(self) -> tuple[float, float]:
         """Return the lowest and the highest value of `at`."""
-        # the schedules that are not learned only rise or only fall
         ends = self.at(0.0), self.at(1.0)
         return min(ends), max(ends)
 
@@ -49,14 +48,30 @@ class Constant(Schedule):
         return self.value
 
 
-@final
-class Linear(Schedule):
-    """``(1 - x) start + x end``, ``x = min(progress / until, 1)``.
+class Ramp(Schedule, ABC):
+    """A value that moves from one end to the other and then stays.
 
     Args:
         start: value at the first step.
         end: value from the progress until on.
         until: progress at which the end is reached.
+    """
+
+    def __init__(self, start: Finite, end: Finite, until: PartOfTraining = 1.0):
+        self.start, self.end, self.until = start, end, until
+
+    def at(self, progress: float) -> float:
+        x = self.shape(min(progress / self.until, 1.0))
+        return (1 - x) * self.start + x * self.end
+
+    def shape(self, part: float) -> float:
+        """Return how much of the way is done, in [0, 1], after this part of the time, in [0, 1]."""
+        return part
+
+
+@final
+class Linear(Ramp):
+    """``(1 - x) start + x end``, ``x = min(progress / until, 1)``.
 
     Source: Clark et al. 2019 (teacher annealing), https://arxiv.org/abs/1907.04829
 
@@ -64,34 +79,20 @@ class Linear(Schedule):
     0.75
     """
 
-    def __init__(self, start: Finite, end: Finite, until: PartOfTraining = 1.0):
-        self.start, self.end, self.until = start, end, until
-
-    def at(self, progress: float) -> float:
-        return _between(self.start, self.end, min(progress / self.until, 1.0))
-
 
 @final
-class Cosine(Schedule):
+class Cosine(Ramp):
     """``(1 - x) start + x end``, ``x = (1 - cos(pi min(progress / until, 1))) / 2``: it changes slowly at both ends.
-
-    Args:
-        start: value at the first step.
-        end: value from the progress until on.
-        until: progress at which the end is reached.
 
     Source: Loshchilov and Hutter 2017 (the shape), https://arxiv.org/abs/1608.03983
     """
 
-    def __init__(self, start: Finite, end: Finite, until: PartOfTraining = 1.0):
-        self.start, self.end, self.until = start, end, until
-
-    def at(self, progress: float) -> float:
-        return _between(self.start, self.end, (1 - math.cos(math.pi * min(progress / self.until, 1.0))) / 2)
+    def shape(self, part: float) -> float:
+        return (1 - math.cos(math.pi * part)) / 2
 
 
 @final
-class WarmUp(Schedule):
+class WarmUp(Ramp):
     """``value min(progress / until, 1)``: alpha rises from 0.
 
     Args:
@@ -102,14 +103,11 @@ class WarmUp(Schedule):
     """
 
     def __init__(self, value: Share, until: PartOfTraining = 0.1):
-        self.value, self.until = value, until
-
-    def at(self, progress: float) -> float:
-        return self.value * min(progress / self.until, 1.0)
+        super().__init__(0.0, value, until)
 
 
 @final
-class TemperatureWarmUp(Schedule):
+class TemperatureWarmUp(Ramp):
     """``1 + (value - 1) min(progress / until, 1)``: the temperature moves from 1 to its value.
 
     Args:
@@ -118,10 +116,7 @@ class TemperatureWarmUp(Schedule):
     """
 
     def __init__(self, value: Positive, until: PartOfTraining = 0.1):
-        self.value, self.until = value, until
-
-    def at(self, progress: float) -> float:
-        return _between(1.0, self.value, min(progress / self.until, 1.0))
+        super().__init__(1.0, value, until)
 
 
 @final
@@ -166,7 +161,7 @@ class Switch(Schedule):
 
 
 @final
-class LearnedTemperature(nn.Module, Schedule):
+class LearnedTemperature(nn.Module, Checked):
     """A temperature that is trained to raise the student's loss, while the student is trained to lower it (CTKD).
 
     ``lowest + (highest - lowest) sigmoid(theta)``; the gradient for theta is multiplied by ``-lambda``,
@@ -198,22 +193,19 @@ class LearnedTemperature(nn.Module, Schedule):
             raise OptionError("start", f"a number between lowest={lowest} and highest={highest}, ends excluded", start)
         self.lowest, self.highest = lowest, highest
         self.strength = Cosine(0.0, reversal, until)
-        self.theta = nn.Parameter(
-            torch.tensor([math.log((start - lowest) / (highest - start))])
-        )  # FSDP cannot shard a scalar
+        # a vector of one number, since FSDP cannot shard a scalar
+        self.theta = nn.Parameter(torch.tensor([math.log((start - lowest) / (highest - start))]))
 
     def forward(self, progress: float) -> Tensor:
         """Return the temperature, 0-dim, in float32 at least, with the reversed gradient."""
-        temperature = _between(self.lowest, self.highest, precise(self.theta)[0].sigmoid())
+        part = precise(self.theta)[0].sigmoid()
+        temperature = (1 - part) * self.lowest + part * self.highest
         constant = temperature.detach()
         return constant - self.strength.at(progress) * (temperature - constant)
 
     def at(self, progress: float) -> Tensor:
+        """Return the temperature at this progress, with the reversed gradient."""
         return self(progress)
 
     def bounds(self) -> tuple[float, float]:
         return self.lowest, self.highest
-
-
-def _between(start: float, end: float, part: float | Tensor) -> float | Tensor:
-    return (1 - part) * start + part * end

@@ -1,15 +1,15 @@
-"""Models that no single device holds: weights, gradients and optimizer states cut over the ranks (FSDP2).
+"""Divide weights, gradients and optimizer states among the ranks (FSDP2), for models that fit on no single device.
 
-Lightning's own `FSDPStrategy` wraps the whole method in one module and runs on GPUs only. `fully_shard` of torch works
-in place, on any backend: what each model computes and what its weights are called stays as it was.
+Lightning's own `FSDPStrategy` wraps the whole method in one module and runs only on GPUs. `fully_shard` of torch works
+in place and on any backend: neither the output of a model nor the names of its weights change.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, final
+from collections.abc import Iterable, Mapping
+from typing import Any, cast, final
 
+from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import ModelParallelStrategy, ParallelStrategy
 from torch import Tensor, nn
 from torch.distributed import DeviceMesh
@@ -20,9 +20,9 @@ from torch.optim import Optimizer
 
 @final
 class FullySharded(ModelParallelStrategy):
-    """Each rank holds its part of every model that the method has, whole layers only while they compute.
+    """Each rank holds a part of every model of the method; a layer is gathered only while it computes.
 
-    Checkpoints are whole and in one file, as every other strategy writes and reads them.
+    A checkpoint is one file with whole weights, as every other strategy writes and reads it.
 
     Args:
         timeout, process_group_backend: see `lightning.pytorch.strategies.ModelParallelStrategy`.
@@ -37,7 +37,7 @@ class FullySharded(ModelParallelStrategy):
 
     @property
     def mesh(self) -> DeviceMesh:
-        """The ranks."""
+        """Return the mesh of the ranks."""
         return self.device_mesh["data_parallel"]
 
     @property
@@ -45,10 +45,10 @@ class FullySharded(ModelParallelStrategy):
         return True
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        return whole_state(self.lightning_module)
+        return whole_state(cast(LightningModule, self.lightning_module))
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        state = ParallelStrategy.optimizer_state(self, optimizer)
+        state: dict[str, Any] = ParallelStrategy.optimizer_state(self, optimizer)
         return {**state, "state": {key: _whole(values) for key, values in state["state"].items()}}
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
@@ -58,45 +58,34 @@ class FullySharded(ModelParallelStrategy):
         return ParallelStrategy.load_checkpoint(self, checkpoint_path, weights_only)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        method = self.lightning_module
-        own = method.state_dict()
-        method.load_state_dict({name: _cut(value, own.get(name)) for name, value in checkpoint["state_dict"].items()})
+        method = cast(LightningModule, self.lightning_module)
+        own, state = method.state_dict(), checkpoint["state_dict"]
+        method.load_state_dict({name: _part(value, own.get(name)) for name, value in state.items()})
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            cut = {
-                key: {name: _cut(value, parameters[key]) for name, value in values.items()}
+            own = {
+                key: {name: _part(value, parameters[key]) for name, value in values.items()}
                 for key, values in state["state"].items()
             }
-            optimizer.load_state_dict({**state, "state": cut})
+            optimizer.load_state_dict({**state, "state": own})
 
 
 def shard(models: Iterable[nn.Module], mesh: DeviceMesh) -> None:
-    """Cut models over the ranks of a mesh: each transformer layer is gathered by itself, the rest with its model."""
+    """Divide models among the ranks of a mesh; each transformer layer is gathered alone, the rest with its model."""
     for model in models:
         if isinstance(model, FSDPModule):
             continue
-        for layer in transformer_layers(model):
+        # the names of classes that transformers does not split over devices, such as BertLayer
+        names = {name for part in model.modules() for name in getattr(part, "_no_split_modules", None) or ()}
+        for layer in [part for part in model.modules() if type(part).__name__ in names and part is not model]:
             fully_shard(layer, mesh=mesh)
         fully_shard(model, mesh=mesh)
 
 
-def sharded_copy(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
-    """A copy that is cut over the ranks."""
-    model = copy.deepcopy(model)
-    shard([model], mesh)
-    return model
-
-
-def transformer_layers(model: nn.Module) -> Iterator[nn.Module]:
-    """What transformers says must stay on one device together, such as a ``BertLayer``; none in other models."""
-    names = {name for part in model.modules() for name in getattr(part, "_no_split_modules", None) or ()}
-    return (part for part in model.modules() if type(part).__name__ in names and part is not model)
-
-
 def whole_state(module: nn.Module) -> dict[str, Tensor]:
-    """The state of a module of which each rank holds a part, on the CPU; all ranks must ask together."""
+    """Return the whole state of a sharded module, on the CPU. All ranks must call this together."""
     return _whole(module.state_dict())
 
 
@@ -104,8 +93,8 @@ def _whole(state: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value.full_tensor().cpu() if isinstance(value, DTensor) else value for name, value in state.items()}
 
 
-def _cut(value: Any, like: Tensor | None) -> Any:
-    """This rank's part of a whole tensor, if it belongs to one that is cut."""
+def _part(value: Any, like: Tensor | None) -> Any:
+    """Return this rank's part of a whole tensor, if the tensor that it replaces is sharded."""
     if not isinstance(like, DTensor) or not isinstance(value, Tensor) or isinstance(value, DTensor):
         return value
     if value.shape != like.shape:  # such as a count of steps

@@ -1,4 +1,4 @@
-"""Training on gold labels alone: the baseline of every table, and how a teacher is fine-tuned."""
+"""Train on gold labels alone: the baseline of every table, and how a teacher is fine-tuned."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import final
 from torch import Tensor
 
 from kd.contract import Batch
-from kd.methods.base import Method, student_output
+from kd.methods.base import Method
 
 
 @final
@@ -17,5 +17,5 @@ class Supervised(Method):
     reads_teacher = False
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        label = self.label_term(student_output(self.student, batch).logits, batch)
+        label = self.label_term(self.logits(batch), batch)
         return {"total": label, "label": label}

@@ -12,11 +12,10 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
-from torch.nn import Parameter
 
 from kd.contract import precise
 from kd.errors import KDError
@@ -24,6 +23,11 @@ from kd.options.declared import Checked, NotNegative, Positive
 
 LEAST_WEIGHT = 1e-3
 """The lowest weight of GradNorm; a weight of 0 could never rise again."""
+
+Terms = Mapping[str, Tensor]
+Shares = Mapping[str, float]
+Parameters = Callable[[], list[nn.Parameter]]
+Curves = dict[str, Tensor | float]
 
 
 class Weighting(nn.Module, Checked, ABC):
@@ -36,14 +40,20 @@ class Weighting(nn.Module, Checked, ABC):
         KDError: an option is outside its range, or there are too few terms.
     """
 
+    fewest_terms: ClassVar[int] = 1
+
     def __init__(self, names: list[str]):
         super().__init__()
         self.names = list(names)
+        if len(names) < self.fewest_terms:
+            found = f"only '{names[0]}'" if names else "none"
+            raise KDError(
+                f"{type(self).__name__} balances terms against each other, found {found}; add a transfer term, "
+                "such as loss=[soft_target], or choose balance/weighting=constant"
+            )
 
     @abstractmethod
-    def forward(
-        self, terms: Mapping[str, Tensor], shares: Mapping[str, float], parameters: Callable[[], list[Parameter]]
-    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def forward(self, terms: Terms, shares: Shares, parameters: Parameters) -> tuple[Tensor, Curves]:
         """Return the objective and its curves to log.
 
         Args:
@@ -61,9 +71,7 @@ class Weighting(nn.Module, Checked, ABC):
 class ConstantWeighting(Weighting):
     """``sum_i share_i L_i``."""
 
-    def forward(
-        self, terms: Mapping[str, Tensor], shares: Mapping[str, float], parameters: Callable[[], list[Parameter]]
-    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def forward(self, terms: Terms, shares: Shares, parameters: Parameters) -> tuple[Tensor, Curves]:
         return reduce(operator.add, shared(terms, shares).values()), {}
 
 
@@ -83,11 +91,9 @@ class UncertaintyWeighting(Weighting):
     def __init__(self, names: list[str], limit: Positive = 5.0):
         super().__init__(names)
         self.limit = limit
-        self.log_variances = Parameter(torch.zeros(len(names)))
+        self.log_variances = nn.Parameter(torch.zeros(len(names)))
 
-    def forward(
-        self, terms: Mapping[str, Tensor], shares: Mapping[str, float], parameters: Callable[[], list[Parameter]]
-    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def forward(self, terms: Terms, shares: Shares, parameters: Parameters) -> tuple[Tensor, Curves]:
         with torch.no_grad():  # a clamp within the graph would leave a value beyond the limit without a gradient
             self.log_variances.clamp_(-self.limit, self.limit)
         log_variances = precise(self.log_variances)[[self.names.index(name) for name in terms]]
@@ -109,17 +115,18 @@ class GradNorm(Weighting):
     Source: Chen et al. 2018, https://arxiv.org/abs/1711.02257
     """
 
+    fewest_terms = 2
+
+    weights: Tensor
+    first_losses: Tensor
+
     def __init__(self, names: list[str], asymmetry: NotNegative = 1.5, learning_rate: Positive = 0.025):
         super().__init__(names)
-        require_two("GradNorm", names)
-        self.asymmetry = asymmetry
-        self.learning_rate = learning_rate
+        self.asymmetry, self.learning_rate = asymmetry, learning_rate
         self.register_buffer("weights", torch.ones(len(names)))
         self.register_buffer("first_losses", torch.zeros(len(names)))  # 0: not measured yet
 
-    def forward(
-        self, terms: Mapping[str, Tensor], shares: Mapping[str, float], parameters: Callable[[], list[Parameter]]
-    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def forward(self, terms: Terms, shares: Shares, parameters: Parameters) -> tuple[Tensor, Curves]:
         parts = shared(terms, shares)
         present = torch.tensor([self.names.index(name) for name in terms], device=self.weights.device)
         if self.training and len(terms) > 1:
@@ -151,13 +158,9 @@ class PCGrad(Weighting):
     Source: Yu et al. 2020, https://arxiv.org/abs/2001.06782
     """
 
-    def __init__(self, names: list[str]):
-        super().__init__(names)
-        require_two("PCGrad", names)
+    fewest_terms = 2
 
-    def forward(
-        self, terms: Mapping[str, Tensor], shares: Mapping[str, float], parameters: Callable[[], list[Parameter]]
-    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def forward(self, terms: Terms, shares: Shares, parameters: Parameters) -> tuple[Tensor, Curves]:
         parts = shared(terms, shares)
         weights = [1.0] * len(parts)
         if self.training and len(parts) > 1:
@@ -224,12 +227,12 @@ def surgery(products: Tensor, orders: list[list[int]]) -> list[float]:
     return combinations.sum(0).tolist()
 
 
-def gradient_products(terms: Iterable[Tensor], parameters: list[Parameter]) -> Tensor:
+def gradient_products(terms: Iterable[Tensor], parameters: list[nn.Parameter]) -> Tensor:
     """Return ``g_i . g_j``, ``[n, n]``, in float32 at least, and keep the graphs; unused parameters have gradient 0."""
     with torch.autocast(parameters[0].device.type, enabled=False):
         gradients = [torch.autograd.grad(term, parameters, retain_graph=True, materialize_grads=True) for term in terms]
         flat = (precise(torch.stack(parts).flatten(1)) for parts in zip(*gradients, strict=True))
-        return sum(rows @ rows.T for rows in flat)
+        return reduce(operator.add, (rows @ rows.T for rows in flat))
 
 
 def mean_over_ranks(values: Tensor) -> Tensor:
@@ -240,26 +243,16 @@ def mean_over_ranks(values: Tensor) -> Tensor:
     return values
 
 
-def shared(terms: Mapping[str, Tensor], shares: Mapping[str, float]) -> dict[str, Tensor]:
+def shared(terms: Terms, shares: Shares) -> dict[str, Tensor]:
     """Return ``share_i L_i``; with a share of 1, the term itself."""
     return {name: term if shares[name] == 1 else shares[name] * term for name, term in terms.items()}
 
 
-def weighted(parts: Mapping[str, Tensor], weights: Iterable[float | Tensor]) -> Tensor:
+def weighted(parts: Terms, weights: Iterable[float | Tensor]) -> Tensor:
     """Return ``sum_i weight_i part_i``."""
     return reduce(operator.add, (weight * part for weight, part in zip(weights, parts.values(), strict=True)))
 
 
-def curves(names: Iterable[str], weights: Iterable[float | Tensor]) -> dict[str, float | Tensor]:
+def curves(names: Iterable[str], weights: Iterable[float | Tensor]) -> Curves:
     """Return the weights by the names of their curves."""
     return {f"weight/{name}": weight for name, weight in zip(names, weights, strict=True)}
-
-
-def require_two(weighting: str, names: list[str]) -> None:
-    """Refuse fewer than two terms."""
-    if len(names) < 2:
-        found = f"only '{names[0]}'" if names else "none"
-        raise KDError(
-            f"{weighting} balances terms against each other, found {found}; add a transfer term, "
-            "such as loss=[soft_target], or choose balance/weighting=constant"
-        )

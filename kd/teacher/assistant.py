@@ -23,10 +23,9 @@ from kd.methods.schedules import Constant
 from kd.models.pretrained import new_student
 from kd.options.declared import Positive, Share
 from kd.runtime.devices import ONE_CPU, Devices
-from kd.storage.files import read_json
 from kd.storage.model_folder import label_settings, require_length
-from kd.teacher.base import RECIPE, AnyReadyTeacher, AnyTeacher, SingleTeacher
-from kd.teacher.fine_tuning import Trainee, stored, train_teacher
+from kd.teacher.base import AnyReadyTeacher, AnyTeacher
+from kd.teacher.fine_tuning import RECIPE, SingleTeacher, Trainee, stored, train_teacher
 from kd.teacher.label_order import check_members
 from kd.teacher.outputs import TeacherOutputs
 from kd.teacher.ready import ReadyTeacher
@@ -93,12 +92,10 @@ class Assistant(SingleTeacher):
         self._require_model(len(splits.label_names))  # before the teacher trains
         above = self.teacher.ready(splits, outputs, on)
         check_members(above, TeacherOutputs(above, Path(outputs), cache=True), splits)
-        key = self._key(above.checksum, splits)
-        place = stored(Path(outputs) / "teachers", key, lambda folder: self._train(above, splits, outputs, folder, on))
-        device = above.members[0].device
-        facts = read_json(place / "teacher.json")
-        batch_size = self.labelling_batch_size
-        return ReadyTeacher(self.name_or_path, place / "model", self.max_length, batch_size, facts, device)
+        train = partial(self._train, above, splits, outputs, on)
+        model, facts = stored(Path(outputs) / "teachers", self._key(above.checksum, splits), train)
+        batch_size, device = self.labelling_batch_size, above.members[0].device
+        return ReadyTeacher(self.name_or_path, model, self.max_length, batch_size, facts, device)
 
     def _key(self, teacher: str, splits: Splits) -> str:
         # All rows count, since the teacher labels those without a gold label.
@@ -114,7 +111,7 @@ class Assistant(SingleTeacher):
         except KDError as error:
             raise KDError(f"teacher.model of teacher=assistant cannot be made: {error}") from error
 
-    def _train(self, above: AnyReadyTeacher, splits: Splits, outputs: Path, folder: Path, on: Devices) -> None:
+    def _train(self, above: AnyReadyTeacher, splits: Splits, outputs: Path, on: Devices, folder: Path) -> None:
         log.info("assistant: distilling it from %s on %d rows (once)", above.name, len(splits.train))
         # This process fills the cache, so that the processes of several devices only read it.
         above.cached(splits.train["text"], "train", outputs, labels=labels_of(splits.train))
@@ -123,10 +120,9 @@ class Assistant(SingleTeacher):
     def _trainee(self, above: AnyReadyTeacher, splits: Splits, outputs: Path, batch_size: int) -> Trainee:
         lightning.seed_everything(self.seed, verbose=False)
         config = self._config(len(splits.label_names))
-        for name, value in label_settings(splits.label_names).items():
-            setattr(config, name, value)
+        config.update(label_settings(splits.label_names))
         teacher = TeacherOutputs(above, outputs, cache=True)
         train = teacher.attached_to(self._encoded(splits.train), splits.train, "train")
         objective = Objective({"soft_target": SoftTarget(self.temperature)}, Constant(self.alpha))
-        method = partial(Distillation, objective=objective)
-        return self._trainee_of(method, new_student(config), train, splits.validation, batch_size, self.name_or_path)
+        method = partial(Distillation, new_student(config), objective=objective)
+        return self._trainee_of(method, train, splits.validation, batch_size, self.name_or_path)

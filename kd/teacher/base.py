@@ -1,35 +1,21 @@
-"""The two interfaces of every teacher, before and after training, and what all teachers of one model share."""
+"""The interfaces of a teacher, before and after its training."""
 
 from __future__ import annotations
 
-import hashlib
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
-from functools import partial
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from datasets import Dataset
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from kd.data.batching import EncodedSplit, Ragged, in_slices, labels_of
-from kd.data.module import TextDataModule
+from kd.data.batching import Ragged
 from kd.data.sources import Splits
-from kd.errors import KDError
 from kd.features.feature import Feature
-from kd.losses.label import LabelLoss
-from kd.methods.base import Method
 from kd.methods.distillation import Source
-from kd.methods.learning_rate import warm_up_and_decay
-from kd.options.declared import Count
 from kd.runtime.devices import ONE_CPU, Devices
-from kd.storage.checksum import digest
-from kd.teacher.cache import texts_hash
-from kd.teacher.fine_tuning import Recipe, Trainee
-from kd.teacher.ready import ReadyTeacher, WithoutCaches
+from kd.teacher.ready import Columns, ReadyTeacher
 
 
 class AnyTeacher(Protocol):
@@ -108,7 +94,7 @@ class AnyReadyTeacher(Protocol):
         features: Collection[Feature] = (),
         max_gb: float = ...,
         labels: np.ndarray | None = None,
-    ) -> tuple[dict[str, np.ndarray | Ragged], float]:
+    ) -> tuple[Columns, float]:
         """Return logits ``[N, C]`` and features from the cache; compute them first if they are missing.
 
         Args:
@@ -137,64 +123,3 @@ class AnyReadyTeacher(Protocol):
 
     def cost(self, texts: Sequence[str]) -> dict[str, Any]:
         """Measure size and latency on these texts."""
-
-
-FORMAT = 1
-"""Part of the hash of every trained teacher: a new number makes all of them train again."""
-RECIPE = tuple(field.name for field in fields(Recipe))
-
-
-@dataclass(frozen=True, kw_only=True)
-class SingleTeacher(WithoutCaches, Recipe, ABC):
-    """A teacher of one model, which is trained once and stored under a hash of everything that affects its weights.
-
-    Args:
-        labelling_batch_size: rows of a batch when the trained model only gives outputs.
-    """
-
-    labelling_batch_size: Count
-
-    recipe_names: ClassVar[tuple[str, ...]] = RECIPE
-    """The options that affect the weights."""
-
-    @property
-    @abstractmethod
-    def tokenizer(self) -> PreTrainedTokenizerBase: ...
-
-    @abstractmethod
-    def tokens(self, texts: Sequence[str]) -> Ragged: ...
-
-    def sources(self, chosen: str | None = None) -> dict[str, Self]:
-        if chosen not in (None, "all"):
-            raise KDError(
-                f"method.features_from={chosen} names a member of an ensemble, and there is one teacher; leave it null"
-            )
-        return {"": self}
-
-    def _recipe(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.recipe_names}
-
-    def _hash(self, train: Dataset, label_names: Sequence[str], **facts: Any) -> str:
-        """Return the name of the trained model: a hash of the recipe, the training rows and further facts."""
-        labels = hashlib.sha256(labels_of(train).tobytes()).hexdigest()
-        rows = {"texts": texts_hash(in_slices(train["text"])), "labels": labels, "label_names": label_names}
-        return digest({"format": FORMAT, **rows, **self._recipe(), **facts})[:20]
-
-    def _encoded(self, split: Dataset) -> EncodedSplit:
-        return EncodedSplit(self.tokens(split["text"]), labels_of(split), self.tokenizer.pad_token_id)
-
-    def _trainee_of(
-        self,
-        method: Callable[..., Method],
-        model: PreTrainedModel,
-        train: EncodedSplit,
-        validation: Dataset,
-        batch_size: int,
-        name: str,
-    ) -> Trainee:
-        """Return the model with its method, optimizer and rows, ready to train."""
-        data = TextDataModule(train, self._encoded(validation), batch_size, self.seed)
-        optimizer = partial(torch.optim.AdamW, lr=self.learning_rate, weight_decay=self.weight_decay)
-        schedule = partial(warm_up_and_decay, decay="linear", warm_up=self.warm_up)
-        facts = {"name": name, "rows": len(train), **self._recipe()}
-        return Trainee(method(model, LabelLoss(), optimizer, schedule, seed=self.seed), data, self.tokenizer, facts)

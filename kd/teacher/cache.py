@@ -27,6 +27,7 @@ import numpy as np
 
 from kd.errors import KDError
 from kd.storage.checksum import digest as json_digest
+from kd.storage.checksum import file_sha256
 from kd.storage.files import built_beside
 from kd.storage.locks import lock
 
@@ -63,6 +64,9 @@ class CacheKey:
         return json_digest({"format": FORMAT, **asdict(self)})[:20]
 
 
+Keys = Sequence[CacheKey]
+
+
 def texts_hash(texts: Iterable[str]) -> str:
     """Return the SHA-256 of the texts in their order; the length before each text keeps different lists apart."""
     digest = hashlib.sha256()
@@ -75,7 +79,7 @@ def texts_hash(texts: Iterable[str]) -> str:
 
 def obtain(
     folder: Path,
-    keys: Sequence[CacheKey],
+    keys: Keys,
     lengths: Callable[[], np.ndarray],
     compute: Callable[[list[str]], Iterable[tuple[np.ndarray, Mapping[str, np.ndarray]]]],
     note: Mapping[str, object] | None = None,
@@ -110,13 +114,7 @@ def obtain(
         return {name: _open(place) for name, place in places.items()}
 
 
-def join(
-    folder: Path,
-    keys: Sequence[CacheKey],
-    pieces: Path,
-    parts: Sequence[Sequence[CacheKey]],
-    note: Mapping[str, object] | None = None,
-) -> bool:
+def join(folder: Path, keys: Keys, pieces: Path, parts: Sequence[Keys], note: Mapping[str, object]) -> bool:
     """Make one cache of several pieces, for each column.
 
     Args:
@@ -138,7 +136,7 @@ def join(
             if not all([_whole(source) for source in sources]):
                 return False
             with built_beside(place) as building:
-                _join(building, key, sources, note or {})
+                _join(building, key, sources, note)
     return True
 
 
@@ -198,7 +196,7 @@ def damage(place: Path) -> str | None:
         path = place / name
         if not path.is_file():
             return f"{name} is missing"
-        if _checksum(path) != checksum:
+        if file_sha256(path) != checksum:
             return f"{name} does not match its checksum"
     return None
 
@@ -226,9 +224,7 @@ def _whole(place: Path) -> bool:
     return problem is None
 
 
-def _write(
-    places: Mapping[str, Path], keys: Sequence[CacheKey], lengths: np.ndarray, compute: Callable, note: Mapping
-) -> None:
+def _write(places: Mapping[str, Path], keys: Keys, lengths: np.ndarray, compute: Callable, note: Mapping) -> None:
     start = time.perf_counter()
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     tables: dict[str, np.memmap] = {}
@@ -280,7 +276,7 @@ def _describe(place: Path, key: CacheKey, rows: int, table: np.ndarray, seconds:
         "rows": rows,
         "dtype": str(table.dtype),
         "shape": list(table.shape),
-        "files": {path.name: _checksum(path) for path in sorted(place.glob("*.npy"))},
+        "files": {path.name: file_sha256(path) for path in sorted(place.glob("*.npy"))},
         "seconds": seconds,
     }
     (place / "meta.json").write_text(json.dumps(meta | dict(note), indent=2))
@@ -290,8 +286,3 @@ def _open(place: Path) -> Column:
     values = np.load(place / "values.npy", mmap_mode="r", allow_pickle=False)
     offsets = place / "offsets.npy"
     return (values, np.load(offsets, allow_pickle=False)) if offsets.exists() else values
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

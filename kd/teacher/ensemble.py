@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -25,35 +25,23 @@ from kd.methods.distillation import Source
 from kd.options.declared import CheckedFields
 from kd.runtime.devices import ONE_CPU, Devices
 from kd.teacher.assistant import Assistant
-from kd.teacher.ready import ReadyTeacher, WithoutCaches, logits_in
+from kd.teacher.ready import Columns, ReadyTeacher, WithoutCaches
 from kd.teacher.teacher import Teacher
+
+Combination = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
+"""(logits of K members ``[K, N, C]``, gold labels ``[N]`` or None) -> the combined logits ``[N, C]``.
+
+A row without a gold label has -100; with None, no row has one.
+"""
 
 
 def mean_probability(logits: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
-    """Return the log of the members' mean probability.
-
-    ``log (1/K) sum_k softmax(z_k)``
-
-    Args:
-        logits: ``[K, N, C]``.
-        labels: not read.
-
-    Returns:
-        ``[N, C]``, log-probabilities.
-    """
+    """Return the log of the members' mean probability: ``log (1/K) sum_k softmax(z_k)``."""
     return _log_mean(logits, np.ones(logits.shape[:2]))
 
 
 def mean_logits(logits: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
-    """Return the mean of the members' logits: a geometric mean of their probabilities.
-
-    Args:
-        logits: ``[K, N, C]``.
-        labels: not read.
-
-    Returns:
-        ``[N, C]``.
-    """
+    """Return the mean of the members' logits: a geometric mean of their probabilities."""
     return logits.mean(axis=0)
 
 
@@ -64,59 +52,35 @@ def confidence(logits: np.ndarray, labels: np.ndarray | None = None) -> np.ndarr
     cross-entropy of member k with the gold label. Rows without a label, and an ensemble of one member, are computed as
     in `mean_probability`.
 
-    Args:
-        logits: ``[K, N, C]``.
-        labels: ``[N]``, -100 where there is none; None: no row has one.
-
-    Returns:
-        ``[N, C]``, log-probabilities.
-
     Source: Zhang et al. 2022 (CA-MKD), https://arxiv.org/abs/2201.00007
     """
     if len(logits) == 1:
         return mean_probability(logits)
-    losses = -_gold(log_softmax(logits, axis=2), labels)
+    labels = np.full(logits.shape[1], IGNORED_LABEL) if labels is None else labels
+    known = labels != IGNORED_LABEL
+    gold = np.where(known, labels, 0)[None, :, None]
+    losses = np.where(known, -np.take_along_axis(log_softmax(logits, axis=2), gold, axis=2)[..., 0], 0.0)
     weights = (1 - np.exp(log_softmax(losses, axis=0))) / (len(logits) - 1)
     return _log_mean(logits, weights)
 
 
 def correct(logits: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
-    """Return the log of the mean probability of the members that predict the gold label; of all where none does.
-
-    Args:
-        logits: ``[K, N, C]``.
-        labels: ``[N]``, -100 where there is none; None: no row has one.
-
-    Returns:
-        ``[N, C]``, log-probabilities.
-    """
+    """Return the log of the mean probability of the members that predict the gold label; of all where none does."""
     if labels is None:
         return mean_probability(logits)
     right = (logits.argmax(axis=2) == labels) | (labels == IGNORED_LABEL)
     return _log_mean(logits, np.where(right.any(axis=0), right, True).astype(float))
 
 
-COMBINATIONS: dict[str, Callable[[np.ndarray, np.ndarray | None], np.ndarray]] = {
-    "mean_probability": mean_probability,
-    "mean_logits": mean_logits,
-    "confidence": confidence,
-    "correct": correct,
-}
-
-
-def _gold(values: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
-    """Select the entries of the gold labels: ``[K, N, C]`` -> ``[K, N]``, 0 where there is no label."""
-    if labels is None:
-        return np.zeros(values.shape[:2])
-    known = labels != IGNORED_LABEL
-    picked = np.take_along_axis(values, np.where(known, labels, 0)[None, :, None], axis=2)[..., 0]
-    return np.where(known, picked, 0.0)
-
-
 def _log_mean(logits: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return ``log sum_k w_k softmax(z_k)``; the weights ``[K, N]`` are normalised first."""
     normalised = (weights / weights.sum(axis=0))[..., None]
     return logsumexp(log_softmax(logits, axis=2), axis=0, b=normalised).astype(np.float32)
+
+
+COMBINATIONS: dict[str, Combination] = {
+    function.__name__: function for function in (mean_probability, mean_logits, confidence, correct)
+}
 
 
 @dataclass(frozen=True)
@@ -228,14 +192,14 @@ class ReadyEnsemble(WithoutCaches):
         features: Collection[Feature] = (),
         max_gb: float = math.inf,
         labels: np.ndarray | None = None,
-    ) -> tuple[dict[str, np.ndarray | Ragged], float]:
+    ) -> tuple[Columns, float]:
         """Combine the members' logits; add the features of the member that each feature names."""
         logits, seconds = [], 0.0
-        columns: dict[str, np.ndarray | Ragged] = {}
+        columns: Columns = {}
         for name, member in self.by_name.items():
             own = {replace(feature, member=""): feature for feature in features if feature.member == name}
             found, took = member.cached(texts, split, outputs, own, max_gb)
-            logits.append(logits_in(found))
+            logits.append(cast(np.ndarray, found["logits"]))
             columns |= {feature.column: found[plain.column] for plain, feature in own.items()}
             seconds += took
         return {"logits": self._combined(logits, labels), **columns}, seconds

@@ -1,44 +1,67 @@
-"""Train a model that will teach: once for all runs that need it, on the devices of this machine."""
+"""Train a teacher: once for all runs that need it, on the devices of this machine."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import lightning
 import torch
+from datasets import Dataset
 from lightning.fabric.plugins.environments.lightning import find_free_network_port
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, start_processes
 from transformers import PreTrainedTokenizerBase
 
+from kd.data.batching import EncodedSplit, Ragged, in_slices, labels_of
 from kd.data.module import TextDataModule
 from kd.errors import KDError
+from kd.losses.label import LabelLoss
 from kd.methods.base import Method, run_fit
+from kd.methods.learning_rate import warm_up_and_decay
 from kd.methods.sharding import FullySharded, whole_state
 from kd.options.declared import CheckedFields, Count, NotNegative, Positive, Probability, Seed
 from kd.runtime import ranks
 from kd.runtime.devices import Devices
 from kd.runtime.progress_bar import ProgressBar
 from kd.runtime.silence import quiet
+from kd.storage.checksum import digest
 from kd.storage.files import built_beside, read_json, write_json
 from kd.storage.locks import lock
 from kd.storage.model_folder import folder_checksum
+from kd.teacher.cache import texts_hash
+from kd.teacher.ready import WithoutCaches
 
 log = logging.getLogger(__name__)
 
+FORMAT = 1
+"""Part of the hash of every trained teacher: a new number makes all of them train again."""
+
+
+class Trainee(NamedTuple):
+    """What is trained: a method with its model, the batches of one device, and what is stored with the model."""
+
+    method: Method
+    data: TextDataModule
+    tokenizer: PreTrainedTokenizerBase
+    facts: dict[str, Any]
+
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe(CheckedFields):
-    """How a teacher is trained: by AdamW, with a linear warm-up and a linear decay to 0.
+class SingleTeacher(CheckedFields, WithoutCaches, ABC):
+    """A teacher of one model, which is trained once and stored under a hash of everything that affects its weights.
+
+    It is trained by AdamW, with a linear warm-up and a linear decay to 0.
 
     Args:
         epochs: passes over the training rows.
@@ -49,6 +72,7 @@ class Recipe(CheckedFields):
         gradient_clip: largest norm of the gradient; 0 clips nothing.
         precision: of the training, as ``lightning.Trainer`` names it; 16-mixed needs a GPU.
         seed: of the training; it is not the run's seed, so that runs with different seeds share a teacher.
+        labelling_batch_size: rows of a batch when the trained model only gives outputs.
     """
 
     epochs: Count
@@ -59,26 +83,53 @@ class Recipe(CheckedFields):
     gradient_clip: NotNegative
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true"]
     seed: Seed
+    labelling_batch_size: Count
+
+    recipe_names: ClassVar[tuple[str, ...]]
+    """The options that affect the weights."""
+
+    @property
+    @abstractmethod
+    def tokenizer(self) -> PreTrainedTokenizerBase: ...
+
+    @abstractmethod
+    def tokens(self, texts: Sequence[str]) -> Ragged: ...
+
+    def sources(self, chosen: str | None = None) -> dict[str, Self]:
+        if chosen not in (None, "all"):
+            raise KDError(
+                f"method.features_from={chosen} names a member of an ensemble, and there is one teacher; leave it null"
+            )
+        return {"": self}
+
+    def _recipe(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.recipe_names}
+
+    def _hash(self, train: Dataset, label_names: Sequence[str], **facts: Any) -> str:
+        """Return the name of the trained model: a hash of the recipe, the training rows and further facts."""
+        labels = hashlib.sha256(labels_of(train).tobytes()).hexdigest()
+        rows = {"texts": texts_hash(in_slices(train["text"])), "labels": labels, "label_names": label_names}
+        return digest({"format": FORMAT, **rows, **self._recipe(), **facts})[:20]
+
+    def _encoded(self, split: Dataset) -> EncodedSplit:
+        return EncodedSplit(self.tokens(split["text"]), labels_of(split), self.tokenizer.pad_token_id)
+
+    def _trainee_of(
+        self, method: Callable[..., Method], train: EncodedSplit, validation: Dataset, batch_size: int, name: str
+    ) -> Trainee:
+        """Return a method, which has a model already, with its optimizer and rows."""
+        data = TextDataModule(train, self._encoded(validation), batch_size, self.seed)
+        optimizer = partial(torch.optim.AdamW, lr=self.learning_rate, weight_decay=self.weight_decay)
+        schedule = partial(warm_up_and_decay, decay="linear", warm_up=self.warm_up)
+        facts = {"name": name, "rows": len(train), **self._recipe()}
+        return Trainee(method(LabelLoss(), optimizer, schedule, seed=self.seed), data, self.tokenizer, facts)
 
 
-class Trainee(NamedTuple):
-    """What is trained.
-
-    Args:
-        method: contains the model.
-        data: its batch size is that of one device.
-        tokenizer: is stored with the model.
-        facts: are stored beside the model.
-    """
-
-    method: Method
-    data: TextDataModule
-    tokenizer: PreTrainedTokenizerBase
-    facts: dict[str, Any]
+RECIPE = tuple(field.name for field in fields(SingleTeacher) if field.name != "labelling_batch_size")
 
 
-def train_teacher(make: Callable[[int], Trainee], folder: Path, recipe: Recipe, on: Devices) -> None:
-    """Train a model that will teach; write it to ``folder/model`` and its facts to ``folder/teacher.json``.
+def train_teacher(make: Callable[[int], Trainee], folder: Path, recipe: SingleTeacher, on: Devices) -> None:
+    """Train a teacher; write it to ``folder/model`` and its facts to ``folder/teacher.json``.
 
     An optimizer step reads ``recipe.batch_size`` rows on any number of devices: as many devices train as divide
     this number evenly.
@@ -158,7 +209,7 @@ def _rank(number: int, work: Callable[[], None], environment: dict[str, str], th
     torch.distributed.destroy_process_group()
 
 
-def _train(make: Callable[[int], Trainee], folder: Path, recipe: Recipe, on: Devices) -> None:
+def _train(make: Callable[[int], Trainee], folder: Path, recipe: SingleTeacher, on: Devices) -> None:
     """Train in this process, which is the only one or one of several ranks."""
     trainee, sharded = make(recipe.batch_size // on.count), on.sharded and on.count > 1
     trainer = lightning.Trainer(
@@ -196,8 +247,8 @@ def _train(make: Callable[[int], Trainee], folder: Path, recipe: Recipe, on: Dev
     write_json(folder / "teacher.json", trainee.facts | measured)
 
 
-def stored(folder: Path, key: str, train: Callable[[Path], None]) -> Path:
-    """Return the folder of a trained teacher; train it first if it is missing or damaged.
+def stored(folder: Path, key: str, train: Callable[[Path], None]) -> tuple[Path, dict[str, Any]]:
+    """Return the folder of a trained model, and its facts; train it first if it is missing or damaged.
 
     One process trains while the others wait for its lock.
 
@@ -214,10 +265,10 @@ def stored(folder: Path, key: str, train: Callable[[Path], None]) -> Path:
             shutil.rmtree(place)
         if place.exists():
             log.info("teacher: found %s in %s", read_json(place / "teacher.json")["name"], place)
-            return place
-        with built_beside(place) as building:
-            train(building)
-    return place
+        else:
+            with built_beside(place) as building:
+                train(building)
+    return place / "model", read_json(place / "teacher.json")
 
 
 def _damaged(place: Path) -> bool:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from datasets import Dataset
 
-from kd.data.batching import EncodedSplit, Ragged, in_slices, labels_of
+from kd.data.batching import EncodedSplit, in_slices, labels_of
 from kd.errors import KDError
 from kd.features.feature import Feature
 from kd.methods.distillation import Source, cached_teacher
@@ -22,7 +22,7 @@ from kd.storage.checksum import digest
 from kd.storage.files import read_json, write_json
 from kd.teacher import cache as teacher_cache
 from kd.teacher.base import AnyReadyTeacher
-from kd.teacher.ready import ReadyTeacher, logits_in
+from kd.teacher.ready import Columns, ReadyTeacher
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,9 @@ class TeacherOutputs:
 
     def logits(self, split: Dataset, name: str) -> np.ndarray:
         """Return logits ``[N, C]`` for every row of a split."""
-        return logits_in(self._columns(split, name)) if self.cache else self.ready.live_logits(split["text"])
+        if not self.cache:
+            return self.ready.live_logits(split["text"])
+        return cast(np.ndarray, self._columns(split, name)["logits"])
 
     def attached_to(
         self, encoded: EncodedSplit, split: Dataset, name: str, features: Collection[Feature] = ()
@@ -78,8 +80,8 @@ class TeacherOutputs:
         self, encoded: EncodedSplit, split: Dataset, name: str, features: Collection[Feature]
     ) -> EncodedSplit:
         """Return a split with features from the cache, but no logits: for a teacher whose head is trained further."""
-        found, self.seconds[name] = self.single.cached_features(
-            split["text"], name, self.outputs, features, self.max_gb
+        found, self.seconds[name] = self.single.cached(
+            split["text"], name, self.outputs, features, self.max_gb, with_logits=False
         )
         return _beside(encoded, found)
 
@@ -112,7 +114,7 @@ class TeacherOutputs:
         """Return the function from which a method gets the teacher's outputs for a batch."""
         return cached_teacher if self.cache else self.ready.live(features)
 
-    def _columns(self, split: Dataset, name: str, features: Collection[Feature] = ()) -> dict[str, np.ndarray | Ragged]:
+    def _columns(self, split: Dataset, name: str, features: Collection[Feature] = ()) -> Columns:
         labels = labels_of(split) if name == "train" else None  # outputs for measured splits must not use gold labels
         columns, self.seconds[name] = self.ready.cached(
             split["text"], name, self.outputs, features, self.max_gb, labels
@@ -120,7 +122,7 @@ class TeacherOutputs:
         return columns
 
 
-def _beside(encoded: EncodedSplit, found: Mapping[str, np.ndarray | Ragged]) -> EncodedSplit:
+def _beside(encoded: EncodedSplit, found: Columns) -> EncodedSplit:
     """Return a split with the teacher's columns beside its own."""
     columns = {f"teacher_{column}": values for column, values in found.items()}
     return replace(encoded, columns={**encoded.columns, **columns})

@@ -6,7 +6,7 @@ import functools
 import logging
 import math
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,12 +29,16 @@ from kd.methods.distillation import FrozenTeacher
 from kd.storage.model_folder import folder_checksum, load_classifier, load_config, load_tokenizer
 from kd.storage.pieces import share
 from kd.teacher import cache as teacher_cache
+from kd.teacher.cache import CacheKey
 
 log = logging.getLogger(__name__)
 
 PRECISIONS = {"32-true": torch.float32, "bf16-true": torch.bfloat16}
 """The precisions in which a teacher can give outputs, by the names that Lightning uses."""
 CACHE = "teacher_cache"
+
+Columns = dict[str, np.ndarray | Ragged]
+"""Outputs for N rows by name: ``[N, ...]``, or `Ragged` for one vector a token."""
 
 
 @dataclass(frozen=True)
@@ -102,15 +106,10 @@ class ReadyTeacher(WithoutCaches):
     def config(self) -> PretrainedConfig:
         return load_config(self.folder)
 
-    def key(self, texts: Sequence[str], column: str = "logits") -> teacher_cache.CacheKey:
+    def key(self, texts: Sequence[str], column: str = "logits") -> CacheKey:
         """Return the cache key of one column of the teacher's outputs for these texts."""
-        return teacher_cache.CacheKey(
-            teacher=self.checksum,
-            tokenizer=self.fingerprint,
-            max_length=self.max_length,
-            column=column,
-            texts=texts.hash if isinstance(texts, StoredTexts) else teacher_cache.texts_hash(in_slices(texts)),
-        )
+        texts_hash = texts.hash if isinstance(texts, StoredTexts) else teacher_cache.texts_hash(in_slices(texts))
+        return CacheKey(self.checksum, self.fingerprint, self.max_length, column, texts_hash)
 
     def labelled_in(self, texts: Sequence[str], outputs: Path) -> float | None:
         try:
@@ -126,29 +125,13 @@ class ReadyTeacher(WithoutCaches):
         features: Collection[Feature] = (),
         max_gb: float = math.inf,
         labels: np.ndarray | None = None,
-    ) -> tuple[dict[str, np.ndarray | Ragged], float]:
-        return self._stored(["logits"], texts, split, outputs, features, max_gb)
-
-    def cached_features(
-        self, texts: Sequence[str], split: str, outputs: Path, features: Collection[Feature], max_gb: float = math.inf
-    ) -> tuple[dict[str, np.ndarray | Ragged], float]:
-        """Return the columns of `cached` without the logits."""
-        return self._stored([], texts, split, outputs, features, max_gb)
-
-    def _stored(
-        self,
-        heads: list[str],
-        texts: Sequence[str],
-        split: str,
-        outputs: Path,
-        features: Collection[Feature],
-        max_gb: float,
-    ) -> tuple[dict[str, np.ndarray | Ragged], float]:
-        """Return the columns of the heads (``logits``, or none) and of the features, as `cached` does."""
+        with_logits: bool = True,
+    ) -> tuple[Columns, float]:
+        """Return logits and features; see `kd.teacher.base.AnyReadyTeacher.cached`. The logits can be left out."""
         folder = Path(outputs) / CACHE
         by_column = {feature.column: feature for feature in sorted(features, key=lambda feature: feature.column)}
         base = self.key(texts)
-        keys = [replace(base, column=column) for column in (*heads, *by_column)]
+        keys = [replace(base, column=column) for column in (*(["logits"] if with_logits else []), *by_column)]
 
         @functools.cache
         def tokens() -> Ragged:
@@ -164,9 +147,8 @@ class ReadyTeacher(WithoutCaches):
             log.info("teacher: labelling %d %s rows (once): %s", len(texts), split, ", ".join(missing))
             wanted = [by_column[name] for name in missing if name in by_column]
             prepare(self.model, wanted)
-            for index, logits, found in outputs_by_row(
-                self.model, self._batches(tokens(), f"labelling {split}"), wanted
-            ):
+            batches = self._batches(tokens(), f"labelling {split}")
+            for index, logits, found in outputs_by_row(self.model, batches, wanted):
                 with np.errstate(over="ignore"):  # the cache refuses values that are not finite
                     halves = {feature.column: value.astype(np.float16) for feature, value in found.items()}
                 values = {"logits": logits, **halves}
@@ -178,18 +160,13 @@ class ReadyTeacher(WithoutCaches):
         return whole, teacher_cache.seconds(folder, keys[0])
 
     def _in_pieces(
-        self,
-        keys: Sequence[teacher_cache.CacheKey],
-        texts: Sequence[str],
-        split: str,
-        folder: Path,
-        by_column: Mapping[str, Feature],
+        self, keys: Sequence[CacheKey], texts: Sequence[str], split: str, folder: Path, by_column: dict[str, Feature]
     ) -> None:
         """Fill the cache with columns of many texts, in pieces that several processes can divide among them."""
         size, whole = teacher_cache.PIECE_ROWS, replace(keys[0], column="pieces").digest
         starts = range(0, len(texts), size)
-        base = [self.key(texts[start : start + size]) for start in starts]
-        parts = [[replace(key, column=wanted.column) for wanted in keys] for key in base]
+        texts_of = [self.key(texts[start : start + size]) for start in starts]
+        parts = [[replace(key, column=wanted.column) for wanted in keys] for key in texts_of]
         outputs = folder / f"{whole}.pieces"
         pieces = outputs / CACHE
 
@@ -200,9 +177,8 @@ class ReadyTeacher(WithoutCaches):
         def build(piece: int) -> None:
             start = starts[piece]
             features = [by_column[key.column] for key in keys if key.column in by_column]
-            heads = [key.column for key in keys if key.column not in by_column]
-            name = f"{split} {start}-{min(start + size, len(texts))}"
-            self._stored(heads, texts[start : start + size], name, outputs, features, math.inf)
+            name, with_logits = f"{split} {start}-{min(start + size, len(texts))}", len(features) < len(keys)
+            self.cached(texts[start : start + size], name, outputs, features, with_logits=with_logits)
 
         pieces.mkdir(parents=True, exist_ok=True)
         share(outputs, len(parts), done, build)
@@ -218,12 +194,7 @@ class ReadyTeacher(WithoutCaches):
         return FrozenTeacher(self.model)
 
     def cost(self, texts: Sequence[str], model: PreTrainedModel | None = None) -> dict[str, Any]:
-        """Measure size and latency on these texts.
-
-        Args:
-            texts: for the latency.
-            model: measured in place of the one in the folder; it has the same architecture.
-        """
+        """Measure size and latency on these texts; ``model`` replaces the stored one, of which it is a trained copy."""
         model = self.model if model is None else model
         return {
             "name": self.name,
@@ -266,10 +237,3 @@ def prepare(model: PreTrainedModel, features: Collection[Feature]) -> None:
     """Make a model record its attention if a feature needs it."""
     if any(feature.output in ATTENTION_OUTPUTS for feature in features):
         recording.prepare(model)
-
-
-def logits_in(columns: Mapping[str, np.ndarray | Ragged]) -> np.ndarray:
-    """Return the logits ``[N, C]`` among the columns of a teacher's outputs."""
-    logits = columns["logits"]
-    assert isinstance(logits, np.ndarray)
-    return logits

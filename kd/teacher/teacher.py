@@ -22,7 +22,6 @@ from kd.errors import KDError
 from kd.methods.supervised import Supervised
 from kd.runtime.devices import ONE_CPU, Devices
 from kd.storage.assets import resolve
-from kd.storage.files import read_json
 from kd.storage.model_folder import (
     folder_checksum,
     label_settings,
@@ -32,8 +31,7 @@ from kd.storage.model_folder import (
     local_model,
     require_length,
 )
-from kd.teacher.base import RECIPE, SingleTeacher
-from kd.teacher.fine_tuning import Trainee, on_cuda, stored, train_teacher
+from kd.teacher.fine_tuning import RECIPE, SingleTeacher, Trainee, on_cuda, stored, train_teacher
 from kd.teacher.ready import ReadyTeacher
 
 log = logging.getLogger(__name__)
@@ -98,7 +96,8 @@ class Teacher(SingleTeacher):
         config = load_config(self.backbone)
         require_length(self.name_or_path, config, self.max_length, "teacher.max_length")
         if self.fine_tune:
-            return self._fine_tuned(splits, Path(outputs) / "teachers", on)
+            train = partial(self._train, splits, on)
+            return self._ready(*stored(Path(outputs) / "teachers", self.key(splits), train), on)
         found = config.num_labels
         expected = len(splits.label_names)
         if found != expected:
@@ -117,11 +116,7 @@ class Teacher(SingleTeacher):
         """Return the name of the fine-tuned teacher: a hash of everything that affects its weights."""
         return self._hash(labelled_rows(splits.train), splits.label_names, backbone=folder_checksum(self.backbone))
 
-    def _fine_tuned(self, splits: Splits, folder: Path, on: Devices) -> ReadyTeacher:
-        place = stored(folder, self.key(splits), lambda building: self._train(splits, building, on))
-        return self._ready(place / "model", read_json(place / "teacher.json"), on)
-
-    def _train(self, splits: Splits, folder: Path, on: Devices) -> None:
+    def _train(self, splits: Splits, on: Devices, folder: Path) -> None:
         log.info("teacher: fine-tuning %s on %d rows (once)", self.name_or_path, len(splits.train))
         train_teacher(partial(self._trainee, splits), folder, self, on)
 
@@ -129,7 +124,7 @@ class Teacher(SingleTeacher):
         lightning.seed_everything(self.seed, verbose=False)
         model = load_classifier(self.backbone, new_head=True, **label_settings(splits.label_names))
         train = self._encoded(labelled_rows(splits.train))
-        return self._trainee_of(Supervised, model, train, splits.validation, batch_size, self.name_or_path)
+        return self._trainee_of(partial(Supervised, model), train, splits.validation, batch_size, self.name_or_path)
 
 
 def labelled_rows(split: Dataset) -> Dataset:

@@ -30,6 +30,7 @@ from kd.run.identity import fingerprint
 from kd.storage.assets import resolve
 from kd.storage.pieces import share
 from kd.teacher import cache as teacher_cache
+from kd.teacher.cache import CacheKey
 from kd.teacher.outputs import TeacherOutputs
 from kd.teacher.ready import CACHE
 
@@ -59,9 +60,9 @@ class ShardTexts(StoredTexts):
     def __getitem__(self, rows: Any) -> Any:
         return self._texts[rows]
 
-    def key(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> teacher_cache.CacheKey:
+    def key(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> CacheKey:
         """Return the cache key of the tokens."""
-        return teacher_cache.CacheKey("", _fingerprint(tokenizer), max_length, "input_ids", self.hash)
+        return CacheKey("", _fingerprint(tokenizer), max_length, "input_ids", self.hash)
 
     def tokens(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Ragged:
         """Return the tokens from the cache, as the smallest integers that can represent the vocabulary."""

@@ -108,7 +108,7 @@ def bare(*overrides: str):
         (["trainer=fsdp", "compile=true"], "never tried together"),
         (["trainer=fsdp", "balance/weighting=pcgrad"], "compares gradients of whole models"),
         (["trainer=deepspeed"], "neither resumes from nor takes the best epoch from"),
-        (["optim.scale=cube"], "optim.scale: expected one of none, linear, sqrt"),
+        (["optim.scale=cube"], "optim.scale: expected none, linear or sqrt"),
         (["teacher.answer_precision=fp8"], "teacher.answer_precision: expected 32-true or bf16-true"),
         (
             ["method=feature_mapping", "method.direction=to_student", "teacher.answer_precision=bf16-true"],

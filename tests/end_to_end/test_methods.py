@@ -1,4 +1,4 @@
-"""Feature mapping, joint training, ensembles and assistants by command, and what `kd train` refuses of them."""
+"""Hints, composition, joint training, ensembles and assistants by command, and what `kd train` refuses of them."""
 
 import copy
 import csv
@@ -26,8 +26,8 @@ from kd.errors import KDError
 from kd.methods.base import Method
 from kd.run.directory import RunDirectory
 
-TO_STUDENT = ["method=feature_mapping", "method.direction=to_student"]
-HINT = ["method=feature_mapping", "loss=[soft_target,hint]"]
+COMPOSITION = ["method=composition"]
+HINTS = ["method=hints", "loss=[soft_target,hint]"]
 STAGED = ["method.feature_epochs=2", "trainer.max_epochs=4", "mapper=mlp", "method.mapper_learning_rate=0.01"]
 BILSTM = ["student=bilstm", "student.hidden_size=12"]
 PEERS = ["method=joint", "teacher=none", "tokenizer=words", "embeddings=random", "method.copies=1"]
@@ -69,11 +69,11 @@ def run_kd(*arguments: object) -> int:
 
 
 RUNS = {
-    "hinted": ("hf", [*HINT, *STAGED, *BILSTM]),
-    "mapped": ("hf", [*TO_STUDENT, *BILSTM, "method.layer=1", "optim.optimizer.lr=0.01"]),
+    "hints": ("hf", [*HINTS, *STAGED, *BILSTM]),
+    "composition": ("hf", [*COMPOSITION, *BILSTM, "method.layer=1", "optim.optimizer.lr=0.01"]),
     "joint": ("hf", ["method=joint", *BILSTM, "method.keep_partners=true", "balance.calibrate=true"]),
     "peers": ("none", [*PEERS, "student=dan", "+student@peers.other=bilstm", "method.keep_partners=true"]),
-    "ensemble": ("ensemble", [*HINT, *BILSTM, "method.features_from=all", "teacher.combine=confidence"]),
+    "ensemble": ("ensemble", [*HINTS, *BILSTM, "method.features_from=all", "teacher.combine=confidence"]),
     "assistant": ("assistant", BILSTM),
 }
 
@@ -126,7 +126,7 @@ def stored_teacher(trained, run: RunDirectory) -> Path:
 # Each method from end to end
 
 
-@pytest.mark.parametrize("name", ["hinted", "mapped", "joint", "peers"])
+@pytest.mark.parametrize("name", ["hints", "composition", "joint", "peers"])
 def test_the_saved_model_says_what_the_predictions_say(trained, reviews_file, name, capsys):
     run = trained(name)
     rows = predictions(run)
@@ -145,12 +145,12 @@ def test_the_saved_model_says_what_the_predictions_say(trained, reviews_file, na
     assert run.metrics()["test"]["accuracy"] == pytest.approx(accuracy)
     classify = transformers.pipeline("text-classification", model=str(run.model))
     assert [answer["label"] for answer in classify(texts[:20])] == expected[:20]
-    if name == "mapped":
+    if name == "composition":
         assert len(set(expected)) == 2, "a test that tells something"
 
 
 def test_hints_leave_the_teacher_and_the_mapper_behind(trained):
-    run = trained("hinted")
+    run = trained("hints")
     config = json.loads((run.model / "config.json").read_text())
     assert config["model_type"] == "kd-bilstm"
     kept = load_file(run.model / "model.safetensors")
@@ -167,7 +167,7 @@ def test_hints_leave_the_teacher_and_the_mapper_behind(trained):
 
 
 def test_stages_are_told_in_the_curves(trained):
-    curves = pandas.read_csv(trained("hinted").path / "metrics.csv").dropna(subset="train/loss/total")
+    curves = pandas.read_csv(trained("hints").path / "metrics.csv").dropna(subset="train/loss/total")
     stages = curves.groupby("epoch")["train/stage"].unique().map(list).tolist()
     assert stages == [[1], [1], [2], [2]]
     features, task = curves[curves["epoch"] < 2], curves[curves["epoch"] >= 2]
@@ -180,7 +180,7 @@ def test_stages_are_told_in_the_curves(trained):
 
 
 def test_interrupted_in_the_feature_stage_it_goes_on_where_it_was(trained, monkeypatch):
-    whole, start = trained("hinted"), Method.on_train_epoch_start
+    whole, start = trained("hints"), Method.on_train_epoch_start
 
     def killed(self):
         if self.current_epoch == 1:
@@ -190,8 +190,8 @@ def test_interrupted_in_the_feature_stage_it_goes_on_where_it_was(trained, monke
     with monkeypatch.context() as patch:
         patch.setattr(Method, "on_train_epoch_start", killed)
         with pytest.raises(RuntimeError, match="killed"):
-            trained("hinted", "broken")
-    run = trained("hinted", "broken")
+            trained("hints", "broken")
+    run = trained("hints", "broken")
     assert run.status()["state"] == "done" and not (run.path / "previous").exists()
     one, two = (load_file(found.model / "model.safetensors") for found in (whole, run))
     assert all(torch.equal(one[key], two[key]) for key in one)
@@ -203,7 +203,7 @@ def test_interrupted_in_the_feature_stage_it_goes_on_where_it_was(trained, monke
 
 
 def test_a_composition_says_how_much_of_the_teacher_is_in_it(trained):
-    run = trained("mapped")
+    run = trained("composition")
     figures, weights = run.metrics(), load_file(run.model / "model.safetensors")
     inside = figures["teacher_inside"]
     for part in ("encoder", "mapper", "body"):
@@ -280,14 +280,14 @@ def test_an_assistant_is_a_chain_in_one_command(trained, teacher_folder):
     assert run.environment()["teacher"]["checksum"] == assistant["checksum"]
     cost = run.metrics()["teacher_cost"]
     assert cost["name"] == f"assistant of {teacher_folder}"
-    assert cost["parameters"]["total"] < trained("hinted").metrics()["teacher_cost"]["parameters"]["total"]
+    assert cost["parameters"]["total"] < trained("hints").metrics()["teacher_cost"]["parameters"]["total"]
     assert stored_columns(trained.place, teacher=assistant["name"], split="test") == {"logits"}
 
 
 def test_a_finished_run_is_found_done(trained, capsys):
-    run = trained("mapped")
+    run = trained("composition")
     stamp = run.metrics_file.stat().st_mtime_ns
-    assert run_kd("train", *trained.command("mapped"), f"hydra.run.dir={run.path}") == 0
+    assert run_kd("train", *trained.command("composition"), f"hydra.run.dir={run.path}") == 0
     assert f"already done: {run.path}" in capsys.readouterr().out
     assert run.metrics_file.stat().st_mtime_ns == stamp
 
@@ -300,12 +300,12 @@ def test_one_report_of_all_methods(trained, capsys):
     to_copy = [line for line in printed.splitlines() if line.startswith("  kd train ")]
     assert to_copy, "some of these runs have no baseline: the commands for them stand whole, to be copied"
     assert max(len(line) for line in printed.splitlines() if line not in to_copy) <= 80
-    inside = trained("mapped").metrics()["teacher_inside"]
-    for word in ("distilled", "hinted", "mapped", "joint"):
+    inside = trained("composition").metrics()["teacher_inside"]
+    for word in ("distillation", "hints", "composition", "joint"):
         assert re.search(rf"^{word}\b", printed, re.MULTILINE), printed
     flowing = " ".join(printed.split())
     size = f"{inside['encoder'] / 1e6:.2f} M"
-    assert re.search(rf"mapped.*: of the teacher {size} parameters are still in it \(layer 1\)", flowing), printed
+    assert re.search(rf"composition.*: it contains the teacher up to layer 1: {size} parameters", flowing), printed
     assert re.search(r"joint\b.*: its teacher went from \d+\.\d to \d+\.\d % on validation in joint training", flowing)
     assert "assistant" in flowing and "ensemble" in flowing
 
@@ -320,36 +320,39 @@ TRANSFORMER = ["student=transformer", "student.hidden_size=16", "student.interme
 MISTAKES = {
     # layers
     "cut above the teacher": (
-        [*TO_STUDENT, "method.layer=99"],
+        [*COMPOSITION, "method.layer=99"],
         "impossible layer number 99.* layer 1 to 2, .*set meth",
     ),
     "no such student layer": (
-        [*HINT, "method.layers=[[9,1]]"],
+        [*HINTS, "method.layers=[[9,1]]"],
         r"no pair \[9, 1\]: .* the student has layers 0, 1, 2 and the teacher 0 to 2",
     ),
-    "no such teacher layer": ([*HINT, "method.layers=[[1,99]]"], r"no pair \[1, 99\]: .* the teacher 0 to 2"),
-    "every_5": ([*HINT, "method.layers=every_5"], "layers=every_5 needs 10 teacher layers .* has 2; choose layers=top"),
+    "no such teacher layer": ([*HINTS, "method.layers=[[1,99]]"], r"no pair \[1, 99\]: .* the teacher 0 to 2"),
+    "every_5": (
+        [*HINTS, "method.layers=every_5"],
+        "layers=every_5 needs 10 teacher layers .* has 2; choose layers=top",
+    ),
     "uniform": (
-        [*HINT, "method.layers=uniform", "student=mlp", "student.num_layers=5"],
+        [*HINTS, "method.layers=uniform", "student=mlp", "student.num_layers=5"],
         "layers=uniform needs 6 teacher layers for the student's 6, and the teacher has 2; choose layers=top",
     ),
-    "layers by number": ([*HINT, "method.layers=3"], "method.layers: expected a rule such as uniform, or pairs"),
-    "layers null": ([*HINT, "method.layers=null"], "method.layers: expected a rule .*, got null"),
+    "layers by number": ([*HINTS, "method.layers=3"], "method.layers: expected text or a list .*, got 3"),
+    "layers null": ([*HINTS, "method.layers=null"], "method.layers: expected text or a list .*, got null"),
     "gradnorm on one term a stage": (
-        ["method=feature_mapping", "loss=[hint]", "method.feature_epochs=1", "balance/weighting=gradnorm"],
+        ["method=hints", "loss=[hint]", "method.feature_epochs=1", "balance/weighting=gradnorm"],
         "found 'hint' alone in the feature stage and 'label' alone in the task stage; add a loss",
     ),
     "features kept of one stage": (
-        [*HINT, "method.keep_features=true"],
-        "keep_features=true is of runs in two stages, and method.feature_epochs=0; set both",
+        [*HINTS, "method.keep_features=true"],
+        "keep_features=true needs two stages, found method.feature_epochs=0; set both",
     ),
     "pairs for a composition": (
-        [*TO_STUDENT, "method.layers=every_9", "method.pooling=cls"],
-        'layers=every_9 is not read by to_student; leave it at "top".*pooling=cls is not read by to_student',
+        [*COMPOSITION, "method.layers=every_9", "method.pooling=cls"],
+        "method: composition has no option layers, pooling; leave it out",
     ),
     "frozen peers": (
         [*PEERS, "method.frozen_layers=7"],
-        "frozen_layers=7 is not read by joint without a teacher; leave it at 0",
+        "frozen_layers=7 has no effect with teacher=none; leave it at 0",
     ),
     "no partner schedule": (
         ["method=joint", "method.partner_schedule=null"],
@@ -357,7 +360,7 @@ MISTAKES = {
     ),
     "odd partner schedule": (
         ["method=joint", "method.partner_schedule.decay=exotic"],
-        "method.partner_schedule.decay: expected one of linear, cosine, constant, got 'exotic'",
+        "method.partner_schedule.decay: expected linear, cosine or constant, got 'exotic'",
     ),
     "no schedule of the rate": (["optim.schedule=null"], "optim.schedule: expected a schedule .* got null"),
     "which start": (
@@ -366,71 +369,68 @@ MISTAKES = {
     ),
     "which weight": (
         ["loss.soft_target.weight=.nan"],
-        r"loss.soft_target.weight must be a number of at least 0, found nan",
+        r"loss.soft_target.weight: expected a number of at least 0, got NaN",
     ),
-    "layer for hints": ([*HINT, "method.layer=1"], "method.layer cuts the teacher .*; here method.layers pairs layers"),
+    "layer for hints": ([*HINTS, "method.layer=1"], "method: hints has no option layer; leave it out"),
     # mappers
-    "identity": ([*HINT, "mapper=identity"], "identity mapper needs two equal widths, found 48 -> 32; make"),
+    "identity": ([*HINTS, "mapper=identity"], "identity mapper needs two equal widths, found 48 -> 32; make"),
     "pca to a wider student": (
-        [*HINT, "mapper=pca", "student=mlp", "student.hidden_size=64"],
+        [*HINTS, "mapper=pca", "student=mlp", "student.hidden_size=64"],
         "PCA gives at most as many numbers as it reads, found 32 -> 64; use a width of at most 32, or another mapper",
     ),
     "rank": (
-        [*HINT, "mapper=low_rank", "mapper.rank=64"],
+        [*HINTS, "mapper=low_rank", "mapper.rank=64"],
         "from width 48 to 32 can be at most 32, found 64; set a sm",
     ),
     "option of a mapper": (
-        [*HINT, "+mapper.depth=2"],
+        [*HINTS, "+mapper.depth=2"],
         "Linear' could not be made .*unexpected keyword argument 'depth'",
     ),
     # losses and where they belong
     "feature loss in distillation": (
         ["loss=[soft_target,hint]"],
-        "loss 'hint' compares hidden states, and method=distillation only logits; use method=feature_mapping",
+        "loss 'hint' compares hidden states, and method=distillation only logits; use method=hints",
     ),
     "feature loss in joint training": (
         ["method=joint", "loss=[hint]"],
-        "loss 'hint' compares hidden states, and method=joint only logits; choose logit losses, or method=feature_map",
+        "loss 'hint' compares hidden states, and method=joint only logits; choose losses on logits, or method=hi",
     ),
     "feature loss in the composition": (
-        [*TO_STUDENT, "loss=[soft_target,hint]"],
-        "loss 'hint' matches layers, and .* are the student's input; use logit losses, loss=\\[\\], or method.direct",
+        [*COMPOSITION, "loss=[soft_target,hint]"],
+        "loss 'hint' compares hidden states, .* are the student's input; use losses on logits, loss=\\[\\], or",
     ),
     "no feature loss": (
-        ["method=feature_mapping"],
-        r"needs a loss that reads features, found only soft_target; add one, as in loss=\[soft_target,hint\]",
+        ["method=hints"],
+        r"needs a loss on features, found only soft_target; add one, as in loss=\[soft_target,hint\]",
     ),
     "hints of nobody": (
-        [*HINT, *WITHOUT_TEACHER],
-        "feature_mapping learns from a teacher, and teacher=none gives none",
+        [*HINTS, *WITHOUT_TEACHER],
+        "method=hints learns from a teacher, and teacher=none gives none",
     ),
     "token by token with other tokens": (
-        ["method=feature_mapping", "loss=[tinybert_hidden]", "tokenizer=words", "embeddings=random"],
-        "'tinybert_hidden' compares token by token, and student and teacher cut the texts differently; use tokenizer=t",
+        ["method=hints", "loss=[tinybert_hidden]", "tokenizer=words", "embeddings=random"],
+        "'tinybert_hidden' compares token by token, and student and teacher tokenise the texts differently; use ",
     ),
     "a composition cut at other lengths": (
-        [*TO_STUDENT, "teacher.max_length=12"],
+        [*COMPOSITION, "teacher.max_length=12"],
         "found data.max_length=24 and teacher.max_length=12; set both",
     ),
     "attention of a BiLSTM": (
-        ["method=feature_mapping", "loss=[tinybert_attention]"],
+        ["method=hints", "loss=[tinybert_attention]"],
         "'tinybert_attention' needs attention maps; student 'kd-bilstm' gives only hidden states, logits; use hint",
     ),
     "unequal heads": (
-        ["method=feature_mapping", "loss=[tinybert_attention]", *TRANSFORMER, "student.num_attention_heads=4"],
+        ["method=hints", "loss=[tinybert_attention]", *TRANSFORMER, "student.num_attention_heads=4"],
         "equally many attention heads, and the student has 4, the teacher 2; use minilm_v2, or a student with 2",
     ),
     # methods
-    "sideways": (
-        [*HINT, "method.direction=sideways"],
-        "method.direction: expected to_student or to_teacher, got 'sideways'",
-    ),
+    "sideways": ([*HINTS, "+method.direction=sideways"], "method: hints has no option direction; leave it out"),
     "feature stage of everything": (
-        [*HINT, "method.feature_epochs=2"],
+        [*HINTS, "method.feature_epochs=2"],
         "feature_epochs=2 leaves none of trainer.max_epochs=2 for the task; lower the one or raise the other",
     ),
     "no number of epochs": (
-        [*HINT, "method.feature_epochs=null"],
+        [*HINTS, "method.feature_epochs=null"],
         "feature_epochs: expected a whole number .* got null",
     ),
     "joint from the cache": (
@@ -448,10 +448,10 @@ MISTAKES = {
         "peers: 'teacher' and 'student' name other models of the run; choose other names",
     ),
     "a peer that is a word": (["method=joint", "+peers.other=dan"], r"as \+student@peers.NAME=dan adds one, got"),
-    "peers null": (["method=joint", "peers=null"], "peers: expected students by name, .*, got null"),
+    "peers null": (["method=joint", "peers=null"], "peers: expected keys with values, got null"),
     # balance
     "GradNorm without losses": (
-        [*TO_STUDENT, "loss=[]", "balance/weighting=gradnorm"],
+        [*COMPOSITION, "loss=[]", "balance/weighting=gradnorm"],
         r"GradNorm .*, found only 'label'; add a transfer term, such as loss=\[soft_target\]",
     ),
     "GradNorm at alpha=0": (
@@ -467,30 +467,33 @@ MISTAKES = {
     "alpha above 1": (["balance/alpha=linear", "balance.alpha.start=1.5"], r"alpha: .* in \[0, 1\], got 0.5 to 1.5"),
     "nothing to learn": (["alpha=1", "loss.soft_target.weight=0"], "their weights are all 0; raise one of them"),
     "rows of a feature loss": (
-        [*HINT, "loss=[hint,rkd]", "balance/confidence=gold"],
-        "loss 'hint' has no weight for each; use logit loss",
+        [*HINTS, "loss=[hint,rkd]", "balance/confidence=gold"],
+        "loss 'hint' has no weight for each; use losses on logits",
     ),
     "no schedule": (["balance.alpha=null"], "balance.alpha: expected a choice, got null"),
     # cache
-    "no cache at all": (["cache=false"], "cache: expected cache.use and cache.max_gb, got False; say cache.use=false"),
+    "no cache at all": (["cache=false"], "cache: expected keys with values, got false; leave the group as it is"),
     "no room": (
-        [*HINT, "cache.max_gb=0.000001"],
+        [*HINTS, "cache.max_gb=0.000001"],
         "94 train rows would take 6.02e-06 GB, and cache.max_gb=1e-06 is the limit; raise it, ask for fewer layers or",
     ),
     "no room for tokens": (
-        [*TO_STUDENT, "cache.max_gb=0.000001"],
+        [*COMPOSITION, "cache.max_gb=0.000001"],
         r"\(hidden_states-2-tokens\) .* is the limit; raise",
     ),
     # several teachers
     "a member of one teacher": (
-        [*HINT, "method.features_from=nobody"],
+        [*HINTS, "method.features_from=nobody"],
         "features_from=nobody names a member of an ensemble, and there is one teacher; leave it null",
     ),
-    "a cut ensemble": ([*TO_STUDENT, "teacher=ensemble"], "cuts one teacher, got an ensemble; choose a single teacher"),
+    "a cut ensemble": (
+        [*COMPOSITION, "teacher=ensemble"],
+        "takes layers of one teacher, got an ensemble; choose a single teacher",
+    ),
     "a joint ensemble": (["method=joint", "teacher=ensemble"], "trains one teacher, got an ensemble; choose a single"),
     "a live ensemble": (
         ["teacher=ensemble", "cache.use=false"],
-        "^teacher=ensemble answers from the cache, member by member; leave cache.use=true$",
+        "^teacher=ensemble reads its outputs from the cache, member by member; leave cache.use=true$",
     ),
     "recipe of a member": (
         ["teacher=ensemble", "teacher.members.second.epochs=0"],
@@ -560,8 +563,8 @@ def test_mistakes_are_refused_before_the_teacher_trains(composed, tmp_path, name
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["loss=[soft_target,hint]"], "use method=feature_mapping$"),
-        (["cache=false"], "say cache.use=false$"),
+        (["loss=[soft_target,hint]"], "use method=hints$"),
+        (["cache=false"], "got false; leave the group as it is$"),
         (["mapper=null"], "null|None"),
         (["balance=null"], "null|None"),
     ],

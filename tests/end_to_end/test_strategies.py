@@ -25,7 +25,6 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from kd.data.batching import EncodedSplit, LengthBucketSampler
 from kd.data.module import TextDataModule
-from kd.features.feature import Feature
 from kd.features.mapper import Linear
 from kd.features.matching import Matching
 from kd.losses.hint import Hint
@@ -104,7 +103,7 @@ def composed() -> Method:
     torch.manual_seed(0)
     body = DANConfig(vocab_size=1, embedding_size=8, hidden_size=8, num_labels=2, dropout=0.0, word_dropout=0.0)
     whole = compose(teacher(), 1, Linear, body)
-    return Composition(whole, *RECIPE, objective(), Feature("hidden_states", 1).column)
+    return Composition(whole, *RECIPE, objective())
 
 
 def related() -> Method:

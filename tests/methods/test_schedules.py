@@ -13,7 +13,6 @@ from kd.methods.schedules import (
     Cosine,
     LearnedTemperature,
     Linear,
-    Schedule,
     Switch,
     TemperatureWarmUp,
     WarmUp,
@@ -61,7 +60,6 @@ def test_annealed_temperatures_last_equally_long():
 
 def test_learned_temperature_starts_where_it_shall_and_stays_inside():
     learned = LearnedTemperature(start=2.0)
-    assert isinstance(learned, Schedule)
     assert learned.bounds() == (1.0, 21.0)
     assert learned.at(0.7).shape == ()
     assert learned.at(0.7).item() == pytest.approx(2.0)

@@ -10,8 +10,9 @@ from transformers import BertConfig
 from kd.config.folder import configuration_folder
 from kd.errors import KDError, OptionError
 from kd.options.declared import options_of
+from kd.storage.model_folder import label_settings
 from kd.teacher.assistant import Assistant
-from kd.teacher.base import AnyReadyTeacher, AnyTeacher, label_settings
+from kd.teacher.base import AnyReadyTeacher, AnyTeacher
 from kd.teacher.ensemble import Ensemble, ReadyEnsemble
 from kd.teacher.ready import ReadyTeacher
 from kd.teacher.teacher import Teacher

@@ -33,16 +33,16 @@ def test_an_ordinary_cache_is_made_in_pieces(ready, tmp_path, monkeypatch, damag
     context = multiprocessing.get_context("fork")
 
     def build(log: str) -> None:
-        stored = ReadyTeacher._stored
+        cached = ReadyTeacher.cached
 
-        def counted(self, answers, some, *rest):
+        def counted(self, some, *rest, **named):
             if len(some) <= 40:
                 with (tmp_path / log).open("a") as stream:
                     stream.write(f"{some[0]}\n")
                 time.sleep(0.05)
-            return stored(self, answers, some, *rest)
+            return cached(self, some, *rest, **named)
 
-        ReadyTeacher._stored = counted
+        ReadyTeacher.cached = counted
         ready.cached(texts, "train", tmp_path / "pieces")
 
     first = context.Process(target=build, args=("first",))

@@ -137,14 +137,14 @@ def test_killed_labelling_goes_on_and_several_processes_divide_it(files, reviews
 
     def label(log: Path) -> None:
         before = set(labelled(transfer))
-        cached = ReadyTeacher._stored
+        cached = ReadyTeacher.cached
 
-        def counted(self, *arguments):
+        def counted(self, texts, *rest):
             with log.open("a") as stream:
-                stream.write(f"{arguments[1].number}\n")
-            return cached(self, *arguments)
+                stream.write(f"{texts.number}\n")
+            return cached(self, texts, *rest)
 
-        ReadyTeacher._stored = counted  # in this process alone
+        ReadyTeacher.cached = counted  # in this process alone
         transfer.label(ready.tokenizer, answers)
         assert before <= set(labelled(transfer))
 
