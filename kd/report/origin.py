@@ -30,7 +30,8 @@ def command_of(run: RunDirectory, environment: dict[str, Any]) -> list[str] | No
     command = plain_command(environment.get("command"))
     if command is None or OF_A_JOB not in command:
         return command
-    flags = [word for at in places(command, "--config-dir") for word in command[at : at + 2]]
+    places = [at for at, word in enumerate(command) if word == "--config-dir"]
+    flags = [word for at in places for word in command[at : at + 2]]
     return ["kd", "train", *flags, *(overrides(run, environment) or ())]
 
 
@@ -46,10 +47,5 @@ def overrides(run: RunDirectory, environment: dict[str, Any]) -> list[str] | Non
     if command is None or command[1] != "train":
         return None
     given = [word for word in command[2:] if "=" in word]
-    if OF_A_JOB not in given:
-        return given
-    return [word for word in given if not word.lstrip("+").startswith(("hydra.", "hydra/"))]
-
-
-def places(words: list[str], word: str) -> list[int]:
-    return [at for at, one in enumerate(words) if one == word]
+    of_job = ("hydra.", "hydra/") if OF_A_JOB in given else ()
+    return [word for word in given if not word.lstrip("+").startswith(of_job)]

@@ -12,8 +12,8 @@ from kd.run import identity
 
 GROUPS = ("student", "embeddings", "tokenizer", "teacher", "data")
 """Groups of choices: their chosen options name the rows of a table."""
-NO_DIFFERENCE = tuple(f"{key}." for key in (*identity.NO_DIFFERENCE, "choices"))
-"""Keys that runs with the same result may differ in, with all below them."""
+NO_DIFFERENCE = tuple(f"{key}." for key in (*identity.NO_DIFFERENCE, "choices", "seed"))
+"""Keys in which the runs of one arm may differ, with all below them."""
 OF_TRANSFER = (*TRANSFER, "method", "cache")
 """Parts that a supervised run does not read, and that two methods with a teacher may differ in."""
 
@@ -30,7 +30,9 @@ class Named:
 
 
 def settings(config: dict[str, Any]) -> dict[str, Any]:
-    """Return all that a run's identity counts (`kd.run.identity`), as flat keys; a ``_target_`` under its parent's key.
+    """Return all but the seed that a run's identity counts (`kd.run.identity`), as flat keys.
+
+    A ``_target_`` has its parent's key.
 
     Files are left out here: `of_files` compares their content, wherever they lie.
     """
