@@ -12,7 +12,7 @@ from kd import __version__
 from kd.report import contents, figures, summary
 from kd.report.drawing import Figure
 from kd.report.runs import Found
-from kd.report.study import MissingBaseline, Study
+from kd.report.study import Study
 from kd.report.sweeps import Agreement, Problem, agreement, commands, find_jobs, problems
 from kd.report.tables import Cell, Table
 from kd.report.words import listed, plural
@@ -75,30 +75,26 @@ def document(folders: Sequence[Path], found: Found, studies: Sequence[Study]) ->
     """Build the whole report."""
     jobs = find_jobs(folders)
     absent = problems(found, jobs)
-    troubles = [one for one in absent if one.state != "pruned"]
     agreed = agreement(arm for study in studies for arm in study.arms)
     warnings = [f"{UNEQUAL}: {one}" for one in agreed.disagreements[:3]]
     if len(agreed.disagreements) > 3:
         warnings.append(f"{len(agreed.disagreements) - 3} more pairs of runs disagree; see Reproducibility.")
-    if troubles:
-        warnings.append(f"{plural(len(troubles), 'run')} not in the tables: the reasons are given below.")
-    lacking = [missing for study in studies for missing in study.missing]
-    if lacking:
-        count = plural(sum(len(one.arms) for one in lacking), "setting")
+    if troubles := sum(one.state != "pruned" for one in absent):
+        warnings.append(f"{plural(troubles, 'run')} not in the tables: the reasons are given below.")
+    if lacking := sum(len(missing.arms) for study in studies for missing in study.missing):
+        count = plural(lacking, "setting")
         warnings.append(f"{count} without a matched baseline: the command that trains it is given below.")
     sections = [
         section(study, f"{number}-" if len(studies) > 1 else "", commands(study.everything, jobs))
         for number, study in enumerate(studies, start=1)
     ]
-    closing = [reading(studies), *missing_baselines(lacking), *left_out(troubles)]
-    closing += [*pruned(len(absent) - len(troubles)), reproducibility(agreed)]
     titles = [study.title for study in studies]
     return Document(
         titles[0] if len(titles) == 1 else f"{plural(len(titles), 'test set')}: {listed(titles)}",
         f"{plural(len(found.runs), 'finished run')}, read by kd {__version__} on {time.strftime('%Y-%m-%d at %H:%M')}",
         warnings,
         sections,
-        closing,
+        [*closing(studies, absent), reproducibility(agreed)],
         shlex.join(["kd", "report", *map(str, folders)]),
     )
 
@@ -128,49 +124,42 @@ def chosen(study: Study) -> list[str]:
     ]
 
 
-def reading(studies: Sequence[Study]) -> Block:
-    """Say how often the test rows were read."""
-    lines = []
-    for study in studies:
-        runs, reads = len(study.everything), study.test_reads
-        more = f", and {plural(reads - runs, 'time')} more by kd evaluate or repeated trainings" if reads > runs else ""
-        lines.append(
-            f"The test split of {study.data} ({study.rows:,} rows) was read {plural(reads, 'time')}: once by each of "
-            f"{plural(runs, 'run')}, after training{more}. The best of many test figures is too optimistic: quote "
-            "the setting that validation chose."
-        )
-    return Block("How often the test rows were read", lines)
+def test_reads(study: Study) -> str:
+    """Say how often the test rows were read: by every training, copies of a run included, and by ``kd evaluate``."""
+    runs, reads = len(study.everything), sum(run.directory.test_reads() for run in study.everything)
+    more = f", and {plural(reads - runs, 'time')} more by kd evaluate or repeated trainings" if reads > runs else ""
+    return (
+        f"The test split of {study.data} ({study.rows:,} rows) was read {plural(reads, 'time')}: once by each of "
+        f"{plural(runs, 'run')}, after training{more}. The best of many test figures is too optimistic: quote "
+        "the setting that validation chose."
+    )
 
 
-def missing_baselines(lacking: Sequence[MissingBaseline]) -> list[Block]:
-    """List the missing baselines with the commands that train them."""
-    if not lacking:
-        return []
+def closing(studies: Sequence[Study], absent: Sequence[Problem]) -> list[Block]:
+    """Build the parts on all test sets: readings of the test rows, and what is missing."""
+    made = [Block("How often the test rows were read", list(map(test_reads, studies)))]
     unknown = "the runs have no record of their command"
+    lacking = [missing for study in studies for missing in study.missing]
     lines = [(", ".join(one.arms), ", ".join(map(str, one.seeds)), one.command or unknown) for one in lacking]
-    rows = [list(map(Cell, line)) for line in lines]
-    columns = ("model", "seeds", "command that trains the baseline")
-    table = Table("missing-baselines", "Missing baselines", columns, rows, (), columns)
-    text = "The gain of a teacher is measured against the supervised student with the same data, budget and seed."
-    return [Block("Missing baselines", [text], (), [table])]
+    if lines:
+        columns = ("model", "seeds", "command that trains the baseline")
+        text = "The gain of a teacher is measured against the supervised student with the same data, budget and seed."
+        made.append(words_block("missing-baselines", "Missing baselines", text, columns, lines))
+    if troubles := [one for one in absent if one.state != "pruned"]:
+        text = "Runs that failed, did not finish, are damaged or are missing."
+        made.append(words_block("left-out", "Not in the tables", text, ("run", "state", "reason", "log"), troubles))
+    if pruned := len(absent) - len(troubles):
+        line = f"{plural(pruned, 'run')} ended early, because other trials of the search were better"
+        text = f"{line} (callbacks=[pruning]). This is intended; they are in no table."
+        made.append(Block("Pruned by the search", [text]))
+    return made
 
 
-def left_out(troubles: Sequence[Problem]) -> list[Block]:
-    """List the runs that no table holds."""
-    if not troubles:
-        return []
-    rows = [list(map(Cell, one)) for one in troubles]
-    columns = ("run", "state", "reason", "log")
-    table = Table("left-out", "Not in the tables", columns, rows, (), columns)
-    return [Block("Not in the tables", ["Runs that failed, did not finish, are damaged or are missing."], (), [table])]
-
-
-def pruned(count: int) -> list[Block]:
-    """Count the runs that a search pruned."""
-    if not count:
-        return []
-    line = f"{plural(count, 'run')} ended early, because other trials of the search were better (callbacks=[pruning])."
-    return [Block("Pruned by the search", [f"{line} This is intended; they are in no table."])]
+def words_block(name: str, title: str, text: str, columns: Sequence[str], lines: Sequence[Sequence[str]]) -> Block:
+    """Build a block with a table of words."""
+    return Block(
+        title, [text], (), [Table(name, title, columns, [list(map(Cell, line)) for line in lines], (), columns)]
+    )
 
 
 def reproducibility(agreed: Agreement) -> Block:

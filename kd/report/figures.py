@@ -105,8 +105,7 @@ def heat_map(number: int, cells: dict[tuple[float, float], Arm], of: int) -> Fig
     chosen_arm = best_by_validation(list(cells.values()))
     best = next(key for key, arm in cells.items() if arm is chosen_arm)
     rows = [
-        (t, a, arm.validation or 0.0, arm.accuracy, len(arm.runs), (t, a) == best)
-        for (t, a), arm in sorted(cells.items())
+        (*key, arm.validation or 0.0, arm.accuracy, len(arm.runs), key == best) for key, arm in sorted(cells.items())
     ]
     lowest, highest = min(row[2] for row in rows), max(row[2] for row in rows)
     tied = {row[:2] for row in rows if np.isclose(row[2], highest, rtol=0, atol=1e-9)} - {best}
@@ -133,12 +132,8 @@ def heat_map(number: int, cells: dict[tuple[float, float], Arm], of: int) -> Fig
     arm = next(iter(cells.values()))
     name = " ".join(word for word in arm.name.split() if not word.startswith(("temperature=", "alpha=", "seed=")))
     have = "has" if len(tied) == 1 else "have"
-    ties = (
-        f"; {plural(len(tied), 'setting')} more (dashed) {have} the same accuracy, and the lower negative "
-        "log-likelihood on validation decides"
-        if tied
-        else ""
-    )
+    ties = f"; {plural(len(tied), 'setting')} more (dashed) {have} the same accuracy, and the lower negative "
+    ties = ties + "log-likelihood on validation decides" if tied else ""
     caption = (
         f"{name}: mean validation accuracy over seeds, in per cent. The frame marks the best, temperature "
         f"{best[0]:g} and alpha {best[1]:g}{ties}. The colours span at least {100 * SMALLEST_SPAN:g} points. No test "
@@ -185,14 +180,11 @@ AXES: tuple[tuple[str, str, Callable[[dict], float]], ...] = (
 
 def trade_off(study: Study, name: str, label: str, cost: Callable[[dict], float]) -> Figure | None:
     """Draw accuracy against a cost; on the Pareto front, no other model is both cheaper and more accurate."""
-    made = [
-        (arm.name, arm.method, float(np.mean([cost(run.metrics) for run in arm.runs])), arm.accuracy)
-        for arm in study.arms
-    ]
-    made += [
-        (teacher, "teacher", cost(study.teacher_cost(run)), float(test.correct.mean()))
-        for teacher, run, test in study.teachers
-    ]
+    made = []
+    for arm in study.arms:
+        made.append((arm.name, arm.method, float(np.mean([cost(run.metrics) for run in arm.runs])), arm.accuracy))
+    for teacher, run, test in study.teachers:
+        made.append((teacher, "teacher", cost(study.teacher_cost(run)), float(test.correct.mean())))
     front = pareto([(x, y) for _, _, x, y in made])
     rows = [(*entry, place in front) for place, entry in enumerate(made)]
 
@@ -201,11 +193,10 @@ def trade_off(study: Study, name: str, label: str, cost: Callable[[dict], float]
         colours = dict(zip([method for method in methods if method != "teacher"], SERIES, strict=False))
         for method in methods:
             points = [(x, 100 * y) for _, one, x, y, _ in rows if one == method]
-            style: dict[str, Any] = (
-                {"marker": "*", "s": 110} if method == "teacher" else {"marker": "o", "s": 26, "alpha": 0.75}
-            )
-            colour = INK if method == "teacher" else colours.get(method, MUTED)
-            axes.scatter(*zip(*points, strict=True), color=colour, label=method, zorder=3, linewidth=0, **style)
+            style: dict[str, Any] = {"color": colours.get(method, MUTED), "marker": "o", "s": 26, "alpha": 0.75}
+            if method == "teacher":
+                style = {"color": INK, "marker": "*", "s": 110}
+            axes.scatter(*zip(*points, strict=True), label=method, zorder=3, linewidth=0, **style)
         line = sorted((x, 100 * y) for _, _, x, y, on_front in rows if on_front)
         axes.plot(*zip(*line, strict=True), color=MUTED, linewidth=1, linestyle="--", label="Pareto front", zorder=2)
         axes.set_xscale("log")
@@ -231,13 +222,9 @@ def pareto(points: Sequence[tuple[float, float]]) -> set[int]:
     >>> sorted(pareto([(1, 0.7), (2, 0.9), (3, 0.8), (1, 0.6)]))
     [0, 1]
     """
-    order = sorted(range(len(points)), key=lambda place: (points[place][0], -points[place][1]))
-    front, best, at = set(), -np.inf, None
-    for place in order:
-        if points[place][1] > best or points[place] == at:
-            front.add(place)
-            best, at = points[place][1], points[place]
-    return front
+    cost, right = np.array(points).T
+    beaten = (cost <= cost[:, None]) & (right > right[:, None]) | (cost < cost[:, None]) & (right >= right[:, None])
+    return set(np.flatnonzero(~beaten.any(axis=1)).tolist())
 
 
 def fidelity(shown: list[Arm]) -> Figure | None:
@@ -261,10 +248,7 @@ def fidelity(shown: list[Arm]) -> Figure | None:
         "lies far to the right for a student that copies its teacher's mistakes."
     )
     title = "Where the teacher is right, and where it is wrong"
-    columns, rows = (
-        ("model", "all", "teacher_right", "teacher_wrong"),
-        [(name, *parts) for name, parts in known.items()],
-    )
+    columns, rows = ("model", "all", "teacher_right", "teacher_wrong"), [(name, *known[name]) for name in known]
     return Figure("fidelity", title, caption, columns, rows, draw, 1.4 + drawing.height_of_rows(known))
 
 

@@ -86,19 +86,12 @@ class Run:
             metrics, environment = directory.metrics(), directory.environment()
             if missing := [key for key in FIGURES if key not in metrics]:
                 raise KDError(f"the run in '{directory.path}' lacks the figures {', '.join(missing)}; train it again")
-            config = directory.config()
-            splits = read_predictions(directory.predictions_file, shared)
+            config, splits = directory.config(), read_predictions(directory.predictions_file, shared)
             check_figures(metrics, environment)
-            return cls(
-                directory,
-                "" + config["choices"]["method"],
-                metrics,
-                environment,
-                settings(config) | of_files(config, environment, metrics),
-                splits["test"],
-                splits.get("validation"),
-                bool(config.get("trainer", {}).get("deterministic", False)),
-            )
+            method, deterministic = "" + config["choices"]["method"], config.get("trainer", {}).get("deterministic")
+            decisive = settings(config) | of_files(config, environment, metrics)
+            outputs = splits["test"], splits.get("validation")
+            return cls(directory, method, metrics, environment, decisive, *outputs, bool(deterministic))
         except (OSError, KeyError, TypeError, ValueError, AttributeError, pyarrow.ArrowException) as error:
             if isinstance(error, KDError):
                 raise
@@ -159,9 +152,8 @@ def read_predictions(path: Path, shared: dict[bytes, np.ndarray]) -> dict[str, S
         if not len(rows):
             continue
         labels, logits = once(rows["label"].to_numpy(), shared), matrix(rows, "logits", path)
-        teacher = None
-        if "teacher_logits" in rows.column_names:
-            teacher = Split(labels, once(matrix(rows, "teacher_logits", path), shared))
+        taught = "teacher_logits" in rows.column_names
+        teacher = Split(labels, once(matrix(rows, "teacher_logits", path), shared)) if taught else None
         found[name] = Split(labels, logits, teacher)
     if "test" not in found:
         raise KDError(f"expected test rows in '{path}', found none; train it again")
@@ -256,8 +248,7 @@ def leave_out_other_rows(found: Found) -> None:
 
 def unfinished_reason(state: dict[str, Any]) -> str:
     """Say in a sentence why a run is not done."""
-    if state.get("state") == "failed":
-        return f"failed: {state.get('reason') or 'no reason was given'}"
-    if state.get("state") == "pruned":
-        return f"pruned: {state.get('reason') or 'a search stopped it'}"
+    usual = {"failed": "no reason was given", "pruned": "a search stopped it"}
+    if (name := state.get("state")) in usual:
+        return f"{name}: {state.get('reason') or usual[name]}"
     return "not finished: still running, or interrupted; repeat the same command to resume it"

@@ -32,9 +32,7 @@ class Named:
 def settings(config: dict[str, Any]) -> dict[str, Any]:
     """Return all but the seed that a run's identity counts (`kd.run.identity`), as flat keys.
 
-    A ``_target_`` has its parent's key.
-
-    Files are left out here: `of_files` compares their content, wherever they lie.
+    A ``_target_`` has its parent's key. Files are left out: `of_files` compares their content, wherever they lie.
     """
     flat, method = dict(identity.flat(config)), config["choices"]["method"]
     found = {f"choices.{group}": config["choices"][group] for group in GROUPS}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import defaultdict
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -53,44 +53,32 @@ class Study:
     """The runs with one test set; figures are computed when they are first read.
 
     Args:
-        runs: finished, with outputs for the same test rows.
+        everything: finished runs with outputs for the same test rows.
     """
 
-    def __init__(self, runs: list[Run]):
-        self.arms = arms(runs)
-        self.everything = runs
-
-    @property
-    def runs(self) -> list[Run]:
-        """One run for each setting and seed."""
-        return [run for arm in self.arms for run in arm.runs]
+    def __init__(self, everything: list[Run]):
+        self.everything, self.arms = everything, arms(everything)
+        self.runs = [run for arm in self.arms for run in arm.runs]  # one for each setting and seed
+        self.rows = len(self.runs[0].test.labels)
+        self.baselines = baselines(self.arms)
+        names = lambda key: ", ".join(sorted({run.metrics[key] for run in self.runs}))  # noqa: E731
+        self.data, self.title = names("data"), f"{names('student')} on {names('data')}"
 
     @cached_property
     def judge(self) -> Judge:
         return Judge(self.arms)
 
-    @property
-    def title(self) -> str:
-        """Its students and its data."""
-        return f"{self._names('student')} on {self.data}"
-
-    @property
-    def data(self) -> str:
-        return self._names("data")
-
-    def _names(self, key: str) -> str:
-        return ", ".join(sorted({run.metrics[key] for run in self.runs}))
-
-    @property
-    def rows(self) -> int:
-        return len(self.runs[0].test.labels)
-
     @cached_property
     def teachers(self) -> list[Teacher]:
         """Each teacher with a run that has its outputs; not of joint training, which changes its teacher."""
         found = {run.teacher: run for run in self.runs if run.teacher and run.method != "joint" and run.test.teacher}
-        name = lambda run: f"teacher {short(run.metrics['teacher_cost']['name'])}" if len(found) > 1 else "teacher"  # noqa: E731
-        return [Teacher(name(run), run, run.test.teacher) for run in found.values() if run.test.teacher]
+        name = lambda run: f"teacher {short(run.metrics['teacher_cost']['name'])}"  # noqa: E731
+        several = len(found) > 1
+        return [
+            Teacher(name(run) if several else "teacher", run, run.test.teacher)
+            for run in found.values()
+            if run.test.teacher
+        ]
 
     def teacher_cost(self, run: Run) -> dict[str, Any]:
         """Return the costs of a run's teacher; its latency is the median over the runs that share the teacher."""
@@ -130,11 +118,6 @@ class Study:
         return best_by_validation([arm for arm in self.arms if arm.method != "supervised"])
 
     @cached_property
-    def baselines(self) -> Callable[[Arm], list[Arm]]:
-        """Find the matched baselines of an arm."""
-        return baselines(self.arms)
-
-    @cached_property
     def baseline_of(self) -> dict[str, Arm]:
         """The matched baseline of each arm with a teacher or peers; of several, the best by validation."""
         found = {}
@@ -168,11 +151,6 @@ class Study:
             command = baseline_command(group[0][0].first, seeds)
             found.append(MissingBaseline(tuple(arm.name for arm, _ in group), seeds, command))
         return found
-
-    @property
-    def test_reads(self) -> int:
-        """How often the test rows were read: by every training, copies of a run included, and by ``kd evaluate``."""
-        return sum(run.directory.test_reads() for run in self.everything)
 
 
 def studies(runs: list[Run]) -> list[Study]:

@@ -23,15 +23,12 @@ def sentences(study: Study) -> list[str]:
     taught = study.best_taught or next((arm for arm in study.arms if arm.method != "supervised"), None)
     if taught is None:
         return ["No run here learnt from a teacher or from peers: there is no gain of distillation to report."]
-    gain = study.gain(taught)
-    by_validation = taught is study.best_taught
-    chosen = (
-        f"Among the students with a teacher or peers, validation chose {taught.name}"
-        if by_validation
-        else capital(taught.name)
-    )
-    lines = [f"{chosen}: {100 * taught.accuracy:.1f} % of {study.rows:,} test rows are correct{over(taught)}."]
-    if not by_validation:
+    gain, seeds = study.gain(taught), len(taught.runs)
+    over = f" (mean of {plural(seeds, 'seed')})" if seeds > 1 else " (one seed)"
+    chosen = taught is study.best_taught
+    who = f"Among the students with a teacher or peers, validation chose {taught.name}" if chosen else taught.name
+    lines = [f"{capital(who)}: {100 * taught.accuracy:.1f} % of {study.rows:,} test rows are correct{over}."]
+    if not chosen:
         lines.append("The runs kept no figures of the validation split, so it could not choose.")
     lines += [*difference(gain), *teacher_and_gap(study, taught)] if gain else without_baseline(study, taught)
     if study.best is not None and study.best is not taught:
@@ -42,10 +39,6 @@ def sentences(study: Study) -> list[str]:
         words = [f"{sum(one.verdict == word for one in family)} {word}" for word in DECIDED]
         lines.append(f"All {plural(len(family), 'comparison')} with a matched baseline: {listed(words)}.")
     return lines
-
-
-def over(arm: Arm) -> str:
-    return f" (mean of {plural(len(arm.runs), 'seed')})" if len(arm.runs) > 1 else " (one seed)"
 
 
 def difference(gain: Comparison) -> list[str]:
@@ -70,11 +63,11 @@ def teacher_and_gap(study: Study, taught: Arm) -> list[str]:
     if not teacher:
         return []
     gap = recovered_gap(study, taught)
-    closed = "closes none" if gap is not None and gap <= 0 else f"closes {100 * gap:.0f} %" if gap is not None else ""
     kept = f"It keeps {100 * taught.accuracy / teacher:.1f} % of its teacher's {100 * teacher:.1f} %"
-    if closed:
-        return [f"{kept} and {closed} of the gap between the supervised student and the teacher."]
-    return [f"{kept}. The supervised student is no worse than this teacher: there is no gap to close."]
+    if gap is None:
+        return [f"{kept}. The supervised student is no worse than this teacher: there is no gap to close."]
+    closed = f"{100 * gap:.0f} %" if gap > 0 else "none"
+    return [f"{kept} and closes {closed} of the gap between the supervised student and the teacher."]
 
 
 def without_baseline(study: Study, taught: Arm) -> list[str]:

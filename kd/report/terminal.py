@@ -29,8 +29,10 @@ def show(study: Study, console: Console) -> None:
     if study.comparisons:
         say("")
         console.print(findings(study))
-        for line in closing(study):
-            say(line)
+        several = any(len(one.pair.seeds) > 1 for family in study.comparisons.values() for one in family)
+        say(f"p: the larger of McNemar's exact test and the bootstrap over {'seeds and ' if several else ''}rows,")
+        say("after Holm's correction in each block; the intervals are at its levels.")
+        say("not decided: the difference is not significant on this test set.")
     for missing in study.missing:
         say(f"{capital(str(missing))}. This command trains it:")
         console.print(f"  {plain(missing.command or UNKNOWN)}", markup=False, highlight=False, soft_wrap=True)
@@ -150,14 +152,3 @@ def findings(study: Study) -> Table:
             pair = f"{one.pair.arm.name} - {one.pair.other.name}"
             table.add_row(shown(pair), points, f"{one.adjusted:.2g}", one.verdict)
     return table
-
-
-def closing(study: Study) -> list[str]:
-    """Explain the p-values."""
-    several = any(len(one.pair.seeds) > 1 for family in study.comparisons.values() for one in family)
-    units = "seeds and rows" if several else "rows"
-    return [
-        f"p: the larger of McNemar's exact test and the bootstrap over {units},",
-        "after Holm's correction in each block; the intervals are at its levels.",
-        "not decided: the difference is not significant on this test set.",
-    ]
