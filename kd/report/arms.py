@@ -76,6 +76,11 @@ class Arm:
         """The mean accuracy of its runs' teacher on the test rows."""
         return mean(run.test.teacher.correct.mean() for run in self.runs if run.test.teacher)
 
+    @property
+    def retained(self) -> float | None:
+        """Its accuracy, divided by its teacher's."""
+        return self.accuracy / self.teacher_accuracy if self.teacher_accuracy else None
+
     def mean(self, *keys: str) -> float | None:
         """Return the mean over seeds of a figure in ``metrics.json``; see `kd.report.runs.figure`."""
         return mean(figure(run.metrics, *keys) for run in self.runs)

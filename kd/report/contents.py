@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from kd.measure.significance import accuracy_interval
 from kd.report.arms import TITLES, Arm, deviation, mean
 from kd.report.calibration import calibration, fit_temperature
-from kd.report.runs import Split, figure
+from kd.report.runs import Split
 from kd.report.study import Study
 from kd.report.tables import EMPTY, Cell, Table, number, percent, points, probability
 from kd.report.verdicts import Comparison
@@ -37,26 +34,20 @@ def tables(study: Study) -> list[Table]:
 
 def results(study: Study) -> Table:
     """Tabulate accuracy over seeds, retained accuracy and closed gap."""
-    rows = []
-    for name, run, test in study.teachers:
-        validation = percent(figure(run.metrics, "validation", "teacher", "accuracy"))
-        cells = [validation, percent(test.correct.mean()), EMPTY, bounds(accuracy_interval(test.correct))]
-        f1 = percent(figure(run.metrics, "test", "teacher", "macro_f1"))
-        rows.append([Cell(name), Cell("–"), *cells, f1, percent(1.0), EMPTY])
-    for arm in study.arms:
-        rows.append(
-            [
-                Cell(arm.name),
-                seeds_cell(arm.seeds),
-                percent(arm.validation),
-                percent(arm.accuracy),
-                percent(deviation(arm.accuracies)),
-                bounds(study.judge.interval(arm)),
-                percent(arm.mean("test", "macro_f1")),
-                percent(arm.accuracy / arm.teacher_accuracy if arm.teacher_accuracy else None),
-                percent(recovered_gap(study, arm), 0),
-            ]
-        )
+    rows = [
+        [
+            Cell(arm.name),
+            Cell("–") if arm.method == "teacher" else seeds_cell(arm.seeds),
+            percent(arm.validation),
+            percent(arm.accuracy),
+            percent(deviation(arm.accuracies)),
+            bounds(study.judge.interval(arm)),
+            percent(arm.mean("test", "macro_f1")),
+            percent(1.0 if arm.method == "teacher" else arm.retained),
+            percent(recovered_gap(study, arm), 0),
+        ]
+        for arm in (*study.teachers, *study.arms)
+    ]
     notes = [
         f"Means over seeds, in per cent; ± is the standard deviation over seeds (n − 1). {study.rows:,} test rows. "
         "The 95 % interval: with several seeds from the bootstrap over seeds and test rows; with one seed Wilson's, "
@@ -110,8 +101,7 @@ def comparison(name: str, title: str, family: list[Comparison], of_other: str, f
 
 def costs(study: Study) -> Table:
     """Tabulate size, speed, time and energy."""
-    rows = [[Cell(one.name), *cost_cells([study.teacher_cost(one.run)], 0)] for one in study.teachers]
-    rows += [[Cell(arm.name), *cost_cells([run.metrics for run in arm.runs], 1)] for arm in study.arms]
+    rows = [[Cell(arm.name), *cost_cells(arm)] for arm in (*study.teachers, *study.arms)]
     columns = ["model", "M parameters", "without embeddings", "MB", "p50 ms", "p95 ms", "training s", "energy kJ"]
     notes = [
         "M parameters: millions. MB: model file on disk, 10⁶ bytes. p50, p95: latency of one text on the CPU, without "
@@ -127,12 +117,11 @@ def spent(study: Study) -> list[str]:
     """Sum the costs of all runs; a teacher is counted once for all its runs."""
     trained = sum(run.metrics["training_seconds"] or 0 for run in study.everything)
     lines = [f"All {plural(len(study.everything), 'training')} together took {trained:,.0f} s."]
-    for name, run, _ in study.teachers:
-        cost = study.teacher_cost(run)
-        tuned, labelled = cost["training_seconds"], cost["labelling_seconds"]
+    for teacher in study.teachers:
+        tuned, labelled = (teacher.first.metrics[f"{name}_seconds"] for name in ("training", "labelling"))
         first = f"fine-tuned in {tuned:,.0f} s" if tuned is not None else "ready, not fine-tuned here"
         second = f"labelled the training rows in {labelled:,.1f} s" if labelled else "labelling time not recorded"
-        lines.append(f"The {name}: {first}; {second}. Both are done once for all runs that share them.")
+        lines.append(f"The {teacher.name}: {first}; {second}. Both are done once for all runs that share them.")
     measured = [run.metrics["energy"] for run in study.everything if run.metrics.get("energy")]
     if not measured:
         return [*lines, "Energy: not measured, no counter of the hardware can be read."]
@@ -178,12 +167,8 @@ def agreement_parts(arm: Arm) -> list[float | None]:
 
 def calibrations(study: Study) -> Table | None:
     """Tabulate ECE, NLL and Brier score before and after temperature scaling on validation."""
-    rows = [
-        [Cell(name), *calibration_cells([scaled(run.validation.teacher, test)])]
-        for name, run, test in study.teachers
-        if run.validation and run.validation.teacher
-    ]
-    for arm in study.arms:
+    rows = []
+    for arm in (*study.teachers, *study.arms):
         if known := [scaled(run.validation, run.test) for run in arm.runs if run.validation]:
             rows.append([Cell(arm.name), *calibration_cells(known)])
     if not rows:
@@ -210,18 +195,19 @@ def calibration_cells(figures: list[np.ndarray]) -> list[Cell]:
     return [number(fitted), percent(ece), percent(ece_after), *others]
 
 
-def cost_cells(costs: list[dict[str, Any]], digits: int) -> list[Cell]:
+def cost_cells(arm: Arm) -> list[Cell]:
     """Show parameters, parameters without embeddings, bytes, latency, time and energy; means over seeds."""
-    total, bare = costs[0]["parameters"]["total"], costs[0]["parameters"]["without_embeddings"]
-    over_seeds = lambda *keys: mean(figure(cost, *keys) for cost in costs)  # noqa: E731
-    size, joules = over_seeds("model_bytes") or 0.0, over_seeds("energy", "joules")
+    parameters, size, joules = (
+        arm.first.metrics["parameters"],
+        arm.mean("model_bytes") or 0.0,
+        arm.mean("energy", "joules"),
+    )
     return [
-        Cell(millions(total), total),
-        Cell(millions(bare), bare),
+        *(Cell(millions(parameters[name]), parameters[name]) for name in ("total", "without_embeddings")),
         Cell(f"{size / 1e6:.1f}", size),
-        *(number(over_seeds("latency", name)) for name in ("p50_ms", "p95_ms")),
-        number(over_seeds("training_seconds"), digits),
-        Cell(f"{joules / 1000:.2f}", joules) if joules is not None else EMPTY,
+        *(number(arm.mean("latency", name)) for name in ("p50_ms", "p95_ms")),
+        number(arm.mean("training_seconds"), 0 if arm.method == "teacher" else 1),
+        EMPTY if joules is None else Cell(f"{joules / 1000:.2f}", joules),
     ]
 
 

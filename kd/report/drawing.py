@@ -44,6 +44,9 @@ STYLE: dict[Any, Any] = {
     "ytick.labelcolor": INK,
     "legend.fontsize": 8,
     "lines.linewidth": 1.6,
+    "savefig.bbox": "tight",
+    "savefig.facecolor": "white",
+    "savefig.pad_inches": 0.06,
     "svg.fonttype": "none",
     "text.parse_math": False,  # a name may hold a dollar sign
 }
@@ -117,19 +120,14 @@ def drawn(figure: Figure) -> tuple[bytes, str]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
+    png, svg = io.BytesIO(), io.BytesIO()
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": figure.name}):
         canvas = Canvas(figsize=(WIDTH, figure.height))
         FigureCanvasAgg(canvas)
         figure.draw(canvas.subplots())
-        images = []
-        for kind, options in (
-            ("png", {"dpi": 160, "metadata": {"Software": None}}),
-            ("svg", {"metadata": {"Date": None}}),
-        ):
-            buffer = io.BytesIO()
-            canvas.savefig(buffer, format=kind, bbox_inches="tight", pad_inches=0.06, facecolor="white", **options)
-            images.append(buffer.getvalue())
-    return images[0], images[1].decode()
+        canvas.savefig(png, format="png", dpi=160, metadata={"Software": None})
+        canvas.savefig(svg, format="svg", metadata={"Date": None})
+    return png.getvalue(), svg.getvalue().decode()
 
 
 def inline(svg: str, name: str, caption: str) -> str:

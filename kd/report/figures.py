@@ -180,11 +180,10 @@ AXES: tuple[tuple[str, str, Callable[[dict], float]], ...] = (
 
 def trade_off(study: Study, name: str, label: str, cost: Callable[[dict], float]) -> Figure | None:
     """Draw accuracy against a cost; on the Pareto front, no other model is both cheaper and more accurate."""
-    made = []
-    for arm in study.arms:
-        made.append((arm.name, arm.method, float(np.mean([cost(run.metrics) for run in arm.runs])), arm.accuracy))
-    for teacher, run, test in study.teachers:
-        made.append((teacher, "teacher", cost(study.teacher_cost(run)), float(test.correct.mean())))
+    made = [
+        (arm.name, arm.method, float(np.mean([cost(run.metrics) for run in arm.runs])), arm.accuracy)
+        for arm in (*study.arms, *study.teachers)
+    ]
     front = pareto([(x, y) for _, _, x, y in made])
     rows = [(*entry, place in front) for place, entry in enumerate(made)]
 
@@ -255,10 +254,7 @@ def fidelity(shown: list[Arm]) -> Figure | None:
 def reliabilities(study: Study, shown: list[Arm], after: bool) -> Figure | None:
     """Draw accuracy by confidence, all seeds of an arm together, and the teacher for reference."""
     lines: dict[str, np.ndarray] = {}
-    for name, run, test in study.teachers[:1]:
-        if run.validation and run.validation.teacher:
-            lines[name] = bins_of([(run.validation.teacher, test)], after)
-    for arm in shown[: MOST_LINES - 1]:
+    for arm in [*study.teachers[:1], *shown[: MOST_LINES - 1]]:
         known = [(run.validation, run.test) for run in arm.runs if run.validation]
         if len(known) == len(arm.runs):
             lines[arm.name] = bins_of(known, after)

@@ -80,10 +80,8 @@ def markdown(document: Document) -> str:
         if len(document.sections) > 1:
             lines.append(f"## {marked_down(section.title)}")
         lines += map(marked_down, section.summary)
-        made_by, unknown = (
-            "\n".join(map(plain, section.commands[:MOST_COMMANDS])),
-            "The runs have no record of the commands that made them.",
-        )
+        made_by = "\n".join(map(plain, section.commands[:MOST_COMMANDS]))
+        unknown = "The runs have no record of the commands that made them."
         lines.append(f"Made by:\n\n```\n{made_by}\n```" if made_by else unknown)
         for block in section.blocks:
             lines += block_lines(block, section.prefix, section.commands)

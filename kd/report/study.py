@@ -5,15 +5,15 @@ from __future__ import annotations
 import shlex
 from collections import defaultdict
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from kd.report.arms import OVER_BASELINE, TITLES, Arm, Pair, arms, baselines, budget, pairs
 from kd.report.origin import overrides
-from kd.report.runs import Run, Split
+from kd.report.runs import Run, figure
 from kd.report.settings import OF_TRANSFER
 from kd.report.verdicts import Comparison, Judge, best_by_validation
 from kd.report.words import short
@@ -41,14 +41,6 @@ class MissingBaseline:
         return f"no supervised baseline for {named}, seed {', '.join(map(str, self.seeds))}"
 
 
-class Teacher(NamedTuple):
-    """A teacher: its name, a run that has its outputs, and these outputs on the test rows."""
-
-    name: str
-    run: Run
-    test: Split
-
-
 class Study:
     """The runs with one test set; figures are computed when they are first read.
 
@@ -69,16 +61,22 @@ class Study:
         return Judge(self.arms)
 
     @cached_property
-    def teachers(self) -> list[Teacher]:
-        """Each teacher with a run that has its outputs; not of joint training, which changes its teacher."""
-        found = {run.teacher: run for run in self.runs if run.teacher and run.method != "joint" and run.test.teacher}
-        name = lambda run: f"teacher {short(run.metrics['teacher_cost']['name'])}"  # noqa: E731
-        several = len(found) > 1
-        return [
-            Teacher(name(run) if several else "teacher", run, run.test.teacher)
-            for run in found.values()
-            if run.test.teacher
-        ]
+    def teachers(self) -> list[Arm]:
+        """Each teacher whose outputs a run has, as an arm of one run; not of joint training, which changes its teacher.
+
+        Its ``metrics`` are its figures and its costs.
+        """
+        fixed = [run for run in self.runs if run.teacher and run.method != "joint"]
+        found = {run.teacher: (run, run.test.teacher) for run in fixed if run.test.teacher}
+        made = []
+        for run, test in found.values():
+            metrics = self.teacher_cost(run)
+            name = f"teacher {short(metrics['name'])}" if len(found) > 1 else "teacher"
+            metrics |= {split: figure(run.metrics, split, "teacher") or {} for split in ("validation", "test")}
+            validation = run.validation.teacher if run.validation else None
+            alone = replace(run, method="teacher", metrics=metrics, test=test, validation=validation)
+            made.append(Arm(name, (alone,)))
+        return made
 
     def teacher_cost(self, run: Run) -> dict[str, Any]:
         """Return the costs of a run's teacher; its latency is the median over the runs that share the teacher."""

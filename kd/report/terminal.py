@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kd.measure.significance import accuracy_interval
-from kd.report.arms import TITLES, Arm, deviation, mean, usual_seeds
+from kd.report.arms import TITLES, Arm, deviation, usual_seeds
 from kd.report.runs import Run
 from kd.report.study import Study
 from kd.report.words import capital, millions, plain, short
@@ -48,18 +46,21 @@ def table_of(subject: str, figures: Sequence[str]) -> Table:
 
 
 def table(study: Study) -> Table:
-    """Tabulate each teacher and each arm."""
+    """Tabulate each teacher and each arm; means over seeds."""
     table = table_of("model", ("test % [95 %]", "agree", "M (no emb)", "MB", "p50 ms", "train s"))
-    for name, run, test in study.teachers:
-        accuracy = accuracy_cell(test.correct.mean(), None, accuracy_interval(test.correct))
-        table.add_row(shown(name), accuracy, "", *cost_cells([study.teacher_cost(run)]))
-    for arm in study.arms:
-        agreement = arm.mean("test", "agreement")
+    for arm in (*study.teachers, *study.arms):
+        agreement, seconds = arm.mean("test", "agreement"), arm.mean("training_seconds")
+        spread = "" if len(arm.runs) == 1 else f" ±{100 * (deviation(arm.accuracies) or 0):.1f}"
+        low, high = study.judge.interval(arm)
+        parameters = arm.first.metrics["parameters"]
         table.add_row(
             shown(arm.name),
-            accuracy_cell(arm.accuracy, deviation(arm.accuracies), study.judge.interval(arm)),
+            f"{100 * arm.accuracy:.1f}{spread} [{100 * low:.1f}, {100 * high:.1f}]",
             "" if agreement is None else f"{100 * agreement:.1f}",
-            *cost_cells([run.metrics for run in arm.runs]),
+            f"{millions(parameters['total'])} ({millions(parameters['without_embeddings'])})",
+            f"{(arm.mean('model_bytes') or 0) / 1e6:.1f}",
+            f"{arm.mean('latency', 'p50_ms') or 0:.2f}",
+            "" if seconds is None else f"{seconds:.0f}",
         )
     return table
 
@@ -67,23 +68,6 @@ def table(study: Study) -> Table:
 def shown(name: str) -> Text:
     """Return a name as plain text, in which rich reads no markup."""
     return Text(plain(name))
-
-
-def accuracy_cell(mean: float, std: float | None, interval: tuple[float, float]) -> str:
-    """Show the mean, the deviation over several seeds, and the interval, in per cent."""
-    spread = "" if std is None else f" ±{100 * std:.1f}"
-    return f"{100 * mean:.1f}{spread} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
-
-
-def cost_cells(costs: list[dict[str, Any]]) -> list[str]:
-    """Show the costs of a model; means over seeds."""
-    parameters, seconds = costs[0]["parameters"], mean(cost["training_seconds"] for cost in costs)
-    return [
-        f"{millions(parameters['total'])} ({millions(parameters['without_embeddings'])})",
-        f"{np.mean([cost['model_bytes'] for cost in costs]) / 1e6:.1f}",
-        f"{np.mean([cost['latency']['p50_ms'] for cost in costs]):.2f}",
-        "" if seconds is None else f"{seconds:.0f}",
-    ]
 
 
 def teacher_left(name: str, run: Run) -> str:
