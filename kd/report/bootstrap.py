@@ -93,8 +93,7 @@ class Bootstrap:
 
     def accuracies(self, models: Sequence[int]) -> Spread:
         """Return the spread of the mean accuracy of models that differ in the seed alone."""
-        models = list(models)
-        return self._spread(self.rows[:, models], self.correct[models])
+        return self._spread(self.rows[:, list(models)], self.correct[list(models)])
 
     def differences(self, models: Sequence[int], baselines: Sequence[int]) -> Spread:
         """Return the spread of the mean difference of two such sets, seed by seed."""

@@ -93,11 +93,9 @@ def facts(study: Study) -> list[tuple[str, str]]:
         cost = study.teacher_cost(taught.first)
         smaller = cost["parameters"]["total"] / taught.first.metrics["parameters"]["total"]
         faster = cost["latency"]["p50_ms"] / np.mean([run.metrics["latency"]["p50_ms"] for run in taught.runs])
-        found.append(times(smaller, "fewer parameters than the teacher", "more parameters than the teacher"))
-        found.append(times(faster, *(f"{how} than the teacher, one text on the CPU" for how in ("faster", "slower"))))
+        sides = [
+            (smaller, "fewer parameters than the teacher", "more parameters than the teacher"),
+            (faster, *(f"{how} than the teacher, one text on the CPU" for how in ("faster", "slower"))),
+        ]
+        found += [(f"{max(ratio, 1 / ratio):.3g}×", above if ratio >= 1 else below) for ratio, above, below in sides]
     return found
-
-
-def times(ratio: float, above: str, below: str) -> tuple[str, str]:
-    """Write a ratio as a factor of 1 or more, with the words for its side of 1."""
-    return (f"{ratio:.3g}×", above) if ratio >= 1 else (f"{1 / ratio:.3g}×", below)

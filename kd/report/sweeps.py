@@ -44,7 +44,7 @@ def find_jobs(folders: Iterable[Path]) -> list[Job]:
             content = read_json(path)
         except KDError:
             continue
-        records, command = content.get("jobs"), shlex.join(plain_command(content.get("command")) or ())
+        records, command = content.get("jobs"), shlex.join(plain_command(content.get("command")))
         for record in records if isinstance(records, list) else ():
             if isinstance(record, dict):
                 place = (path.parent / str(record.get("directory") or ".")).resolve()
@@ -95,7 +95,7 @@ def commands(runs: Iterable[Run], jobs: list[Job]) -> list[str]:
     """List the commands that made the runs, each once; the jobs of a sweep have one command."""
     of_sweep = {job.place: job.command for job in jobs if job.command}
     lines = (
-        of_sweep.get(run.directory.path.resolve()) or shlex.join(command_of(run.directory, run.environment) or ())
+        of_sweep.get(run.directory.path.resolve()) or shlex.join(command_of(run.directory, run.environment))
         for run in runs
     )
     return list(dict.fromkeys(filter(None, lines)))
