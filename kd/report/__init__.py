@@ -1,18 +1,16 @@
 """``kd report``: run directories side by side, as a terminal table and as a page. Needs no torch.
 
-=================  ==============================================================================
-``runs``           reads run directories           ``settings``                 settings that decide a result
-``origin``         the commands that made them
-``arms``           runs that differ in the seed alone, their names, their matched baselines
-``bootstrap``      intervals over seeds and rows
-``verdicts``       comparisons, and which differences are significant
-``study``          all runs with one test set
-``sweeps``         jobs that failed, commands, repeated trainings that are not equal
-``contents``       the tables                      ``calibration``, ``curves``  their input
-``figures``        the figures                     ``answer_figures``, ``figure``, ``drawing``
-``summary``        the sentences at the top        ``document``                 the parts in order
-``terminal``       the table in the terminal       ``page``                     HTML, Markdown, files
-=================  ==============================================================================
+===============================  ====================================================================
+``runs``, ``settings``           read run directories; the settings that decide a result
+``origin``, ``sweeps``           the commands that made them; failed jobs, repeated trainings
+``arms``                         runs that differ in the seed alone, and their matched baselines
+``bootstrap``, ``verdicts``      intervals over seeds and rows; which differences are significant
+``study``                        all runs with one test set
+``contents``, ``tables``         the tables, with ``calibration``; as Markdown, CSV or LaTeX
+``figures``, ``drawing``         the figures, with ``curves``; as PNG or SVG
+``summary``, ``document``        the sentences at the top; all parts in order
+``terminal``, ``page``           the table in the terminal; HTML, Markdown and files
+===============================  ====================================================================
 """
 
 from __future__ import annotations

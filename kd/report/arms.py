@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from kd.report.runs import Run
+from kd.report.runs import Run, figure
 from kd.report.settings import OF_TRANSFER, of_own_vocabulary, root_of, whole
 
-TITLES = (
-    "gain of the teacher over supervised training",
-    "gain of another method over distillation",
-    "gain of the teacher's embeddings over random ones",
-    "gain of the peers over supervised training",
-)
-OVER_BASELINE = (TITLES[0], TITLES[3])
-"""Comparisons with a supervised baseline."""
-
-Key = frozenset[tuple[str, str]]
+TITLES = {
+    "gain": "gain of the teacher over supervised training",
+    "methods": "gain of another method over distillation",
+    "embeddings": "gain of the teacher's embeddings over random ones",
+    "peers": "gain of the peers over supervised training",
+}
+"""Families of comparisons: the name of their table's files, and its title."""
+OVER_BASELINE = ("gain", "peers")
+"""Families of comparisons with a supervised baseline."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,10 +47,6 @@ class Arm:
         return self.first.method
 
     @property
-    def supervised(self) -> bool:
-        return self.first.supervised
-
-    @property
     def seeds(self) -> tuple[int, ...]:
         return tuple(run.seed for run in self.runs)
 
@@ -65,18 +60,39 @@ class Arm:
         """``[R]`` on the test rows."""
         return self.correct.mean(axis=1)
 
-    @cached_property
-    def validation(self) -> np.ndarray | None:
-        """``[R]``, accuracy on the validation rows; None where a run has no such figure."""
-        found = [run.metrics.get("validation", {}).get("accuracy") for run in self.runs]
-        return None if None in found else np.array(found, dtype=float)
+    @property
+    def accuracy(self) -> float:
+        """The mean over seeds on the test rows."""
+        return float(self.accuracies.mean())
 
-    def over_seeds(self, figure: Callable[[Run], float | None]) -> np.ndarray:
-        """Return a figure of each run, without those that do not have it."""
-        return np.array([value for run in self.runs if (value := figure(run)) is not None], dtype=float)
+    @cached_property
+    def validation(self) -> float | None:
+        """The mean accuracy on the validation rows; None where a run has no such figure."""
+        found = [figure(run.metrics, "validation", "accuracy") for run in self.runs]
+        return None if None in found else mean(found)
+
+    @property
+    def teacher_accuracy(self) -> float | None:
+        """The mean accuracy of its runs' teacher on the test rows."""
+        return mean(run.test.teacher.correct.mean() for run in self.runs if run.test.teacher)
+
+    @property
+    def retained(self) -> float | None:
+        """Its accuracy, divided by its teacher's."""
+        return self.accuracy / self.teacher_accuracy if self.teacher_accuracy else None
+
+    def mean(self, *keys: str) -> float | None:
+        """Return the mean over seeds of a figure in ``metrics.json``; see `kd.report.runs.figure`."""
+        return mean(figure(run.metrics, *keys) for run in self.runs)
 
     def run_of(self, seed: int) -> Run:
         return self.runs[self.seeds.index(seed)]
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Return the mean of the values that are not None; None without any."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def deviation(values: np.ndarray) -> float | None:
@@ -88,17 +104,13 @@ def arms(runs: list[Run]) -> list[Arm]:
     """Group the runs by setting, in the order of their names."""
     groups: dict[Hashable, dict[int, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
-        groups[run.method, key_of(run, lambda key: key != "seed")][run.seed].append(run)
-    found = [(tuple(by_seed[seed][0] for seed in sorted(by_seed)), by_seed) for by_seed in groups.values()]
-    names = labels([members for members, _ in found])
-    made = [
-        Arm(name, members, tuple(run for same in by_seed.values() for run in same[1:]))
-        for name, (members, by_seed) in zip(names, found, strict=True)
-    ]
-    return sorted(made, key=lambda arm: arm.name)
+        groups[run.method, key_of(run)][run.seed].append(run)
+    members = [tuple(by_seed[seed][0] for seed in sorted(by_seed)) for by_seed in groups.values()]
+    copies = [tuple(run for same in by_seed.values() for run in same[1:]) for by_seed in groups.values()]
+    return sorted(map(Arm, labels(members), members, copies), key=lambda arm: arm.name)
 
 
-def key_of(run: Run, read: Callable[[str], bool]) -> Key:
+def key_of(run: Run, read: Callable[[str], bool] = lambda key: True) -> frozenset[tuple[str, str]]:
     """Return the settings whose keys ``read`` accepts, for comparison."""
     return frozenset((key, repr(value)) for key, value in run.settings.items() if read(key))
 
@@ -106,7 +118,10 @@ def key_of(run: Run, read: Callable[[str], bool]) -> Key:
 def labels(groups: list[tuple[Run, ...]]) -> list[str]:
     """Name each arm by its method and the settings in which the arms differ; no two names are the same."""
     firsts = [members[0] for members in groups]
-    values = values_of(firsts)
+    values: dict[str, set[str]] = defaultdict(set)
+    for run in firsts:
+        for key, value in run.settings.items():
+            values[key].add(repr(value))
     chosen = {key.split(".")[1] for key in values if key.startswith("choices.") and len(values[key]) > 1}
     differing = sorted(key for key in values if len(values[key]) > 1 and root_of(key) not in chosen)
     of_method: dict[tuple[str, str], set[str]] = defaultdict(set)
@@ -137,26 +152,15 @@ def short_key(key: str) -> str:
     return key.removeprefix("loss.") if root_of(key) == "loss" else key.removesuffix(".use").rpartition(".")[2]
 
 
-def values_of(runs: list[Run]) -> dict[str, set[str]]:
-    """Collect the values of each setting but the seed."""
-    found: dict[str, set[str]] = defaultdict(set)
-    for run in runs:
-        for key, value in run.settings.items():
-            if key != "seed":
-                found[key].add(repr(value))
-    return found
-
-
 def distinct(names: list[str], firsts: list[Run]) -> list[str]:
     """Add the settings that differ, with their full keys and values, to names that are the same."""
-    groups: dict[str, list[Run]] = defaultdict(list)
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for name, run in zip(names, firsts, strict=True):
-        groups[name].append(run)
+        groups[name].append(run.settings)
     found = []
     for name, run in zip(names, firsts, strict=True):
-        same = groups[name]
-        keys = sorted({key for other in same for key in other.settings if key != "seed"}) if len(same) > 1 else ()
-        apart = [key for key in keys if len({repr(other.settings.get(key)) for other in same}) > 1]
+        keys = sorted({key for settings in groups[name] for key in settings})
+        apart = [key for key in keys if len({repr(settings.get(key)) for settings in groups[name]}) > 1]
         found.append(" ".join([name, *(f"{key}={whole(run.settings[key])}" for key in apart if key in run.settings)]))
     return found
 
@@ -168,11 +172,8 @@ def usual_seeds(sets: list[tuple[int, ...]]) -> tuple[int, ...]:
 
 def implied_by_method(run: Run, key: str, values: set[str]) -> bool:
     """Whether a name need not have this setting: it is of the method, and all runs of the method have one value."""
-    if root_of(key) not in OF_TRANSFER:
-        return False
-    if key.startswith("method.") and not run.settings[key]:  # an option that was not set
-        return True
-    return len(values) == 1
+    not_set = key.startswith("method.") and not run.settings[key]
+    return root_of(key) in OF_TRANSFER and (not_set or len(values) == 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,11 +181,11 @@ class Pair:
     """An arm against its match.
 
     Args:
-        title: one of `TITLES`: the meaning of their difference.
+        family: one of `TITLES`: the meaning of their difference.
         seeds: those that both have; runs are compared seed by seed.
     """
 
-    title: str
+    family: str
     arm: Arm
     other: Arm
 
@@ -193,64 +194,59 @@ class Pair:
         return tuple(seed for seed in self.arm.seeds if seed in self.other.seeds)
 
 
-def not_of_transfer(key: str) -> bool:
-    return key != "seed" and root_of(key) not in OF_TRANSFER
+def budget(run: Run, composed: bool = False) -> Hashable:
+    """Return student, data and budget: what a run and its matched baseline have in common.
+
+    A composition has no vocabulary to match.
+    """
+    own = lambda key: root_of(key) in OF_TRANSFER or (composed and of_own_vocabulary(key))  # noqa: E731
+    return composed, key_of(run, lambda key: not own(key))
 
 
-def budget(run: Run, with_vocabulary: bool = True) -> Key:
-    """Return student, data and budget: what a run and its matched baseline have in common."""
-    return key_of(run, lambda key: not_of_transfer(key) and (with_vocabulary or not of_own_vocabulary(key)))
+def tempered(run: Run, composed: bool) -> Hashable:
+    """Return what two methods with a teacher must have in common to be compared."""
+    return budget(run, composed), repr(run.settings.get("alpha")), repr(run.settings.get("temperature"))
 
 
-Index = dict[Hashable, list[Arm]]
+def but_for_embeddings(run: Run, composed: bool) -> Hashable:
+    """Return all settings but the student's initial embeddings; a composition has none and matches itself alone."""
+    own = "choices.embeddings" in run.settings
+    rest = key_of(run, lambda key: root_of(key) != "embeddings" and key != "choices.embeddings")
+    return run.method, own, rest if own else id(run)
 
 
-def baselines(arm: Arm, index: Index) -> list[Arm]:
-    """Return the supervised arms of the same student, data and budget; a composition has no vocabulary to match."""
-    composed = arm.method == "composition"
-    return index.get((composed, budget(arm.first, not composed)), [])
+def matches(arms: Iterable[Arm], key: Callable[[Run, bool], Hashable]) -> Callable[[Arm], list[Arm]]:
+    """Return a function that finds the given arms which have the same key as another arm.
 
-
-def baseline_index(arms: list[Arm]) -> Index:
-    """Index the supervised arms by the keys that `baselines` uses."""
-    found: dict[Hashable, list[Arm]] = defaultdict(list)
+    Args:
+        arms: baselines, for example.
+        key: of a run, as it is compared with a composition or with another run.
+    """
+    index: dict[Hashable, list[Arm]] = defaultdict(list)
     for arm in arms:
-        if arm.supervised:
-            for composed in (False, True):
-                found[composed, budget(arm.first, not composed)].append(arm)
-    return found
+        for found in {key(arm.first, composed) for composed in (False, True)}:
+            index[found].append(arm)
+    return lambda arm: index.get(key(arm.first, arm.method == "composition"), [])
+
+
+def baselines(arms: list[Arm]) -> Callable[[Arm], list[Arm]]:
+    """Return a function that finds the supervised arms of the same student, data and budget as an arm."""
+    return matches([arm for arm in arms if arm.method == "supervised"], budget)
 
 
 def pairs(arms: list[Arm]) -> list[Pair]:
     """Pair each arm with its matches: a baseline, distillation, or the same student with random embeddings."""
-    index, distilled, random_start = baseline_index(arms), defaultdict(list), defaultdict(list)
-    for arm in arms:
-        if arm.method == "distillation":
-            for composed in (False, True):
-                distilled[composed, tempered(arm.first, not composed)].append(arm)
-        if arm.first.metrics["embeddings"] == "random":
-            random_start[but_for_embeddings(arm.first)].append(arm)
+    supervised, distilled = baselines(arms), matches([arm for arm in arms if arm.method == "distillation"], tempered)
+    random_start = matches([arm for arm in arms if arm.first.metrics["embeddings"] == "random"], but_for_embeddings)
     found = []
     for arm in arms:
-        others, composed = {}, arm.method == "composition"
-        if not arm.supervised:
-            others[TITLES[0] if arm.first.environment["teacher"] else TITLES[3]] = baselines(arm, index)
+        others: dict[str, list[Arm]] = {}
+        if arm.method != "supervised":
+            others["gain" if arm.first.environment["teacher"] else "peers"] = supervised(arm)
             if arm.method != "distillation":
-                others[TITLES[1]] = distilled.get((composed, tempered(arm.first, not composed)), [])
+                others["methods"] = distilled(arm)
         if arm.first.metrics["embeddings"] == "pca":
-            others[TITLES[2]] = random_start.get(but_for_embeddings(arm.first), [])
-        made = (Pair(title, arm, other) for title, matches in others.items() for other in matches if other is not arm)
+            others["embeddings"] = random_start(arm)
+        made = (Pair(family, arm, other) for family, same in others.items() for other in same if other is not arm)
         found += [pair for pair in made if pair.seeds]
     return found
-
-
-def tempered(run: Run, with_vocabulary: bool) -> tuple[Any, ...]:
-    """Return what two methods with a teacher must have in common to be compared."""
-    return budget(run, with_vocabulary), repr(run.settings.get("alpha")), repr(run.settings.get("temperature"))
-
-
-def but_for_embeddings(run: Run) -> tuple[Any, ...]:
-    """Return all settings but the student's initial embeddings; a composition has none and matches itself alone."""
-    own = "choices.embeddings" in run.settings
-    rest = key_of(run, lambda key: root_of(key) not in ("embeddings", "seed") and key != "choices.embeddings")
-    return run.method, own, rest if own else id(run)

@@ -24,13 +24,11 @@ class Spread:
 
     Args:
         estimate: the value for the given seeds and rows.
-        seeds: number of seeds.
         deviations: ``[B]``, resampled values minus the estimate, sorted.
         freedom: degrees of freedom of the variances of seeds and rows together.
     """
 
     estimate: float
-    seeds: int
     deviations: np.ndarray
     freedom: float
 
@@ -95,8 +93,7 @@ class Bootstrap:
 
     def accuracies(self, models: Sequence[int]) -> Spread:
         """Return the spread of the mean accuracy of models that differ in the seed alone."""
-        models = list(models)
-        return self._spread(self.rows[:, models], self.correct[models])
+        return self._spread(self.rows[:, list(models)], self.correct[list(models)])
 
     def differences(self, models: Sequence[int], baselines: Sequence[int]) -> Spread:
         """Return the spread of the mean difference of two such sets, seed by seed."""
@@ -118,7 +115,7 @@ class Bootstrap:
             if variance > 0 and deviations.any():
                 deviations *= np.sqrt(variance / deviations.var())
                 freedom = float(variance**2 / (by_seeds**2 / (seeds - 1) + by_rows**2 / freedom))
-        return Spread(estimate, seeds, np.sort(deviations).astype(np.float32), max(freedom, 1.0))
+        return Spread(estimate, np.sort(deviations).astype(np.float32), max(freedom, 1.0))
 
     def _seed_weights(self, seeds: int) -> np.ndarray:
         """Draw ``[B, R]``, the weight of each seed in a resample."""

@@ -35,20 +35,20 @@ def calibration(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0
     return Calibration(ece, float(-logs[rows, labels].mean()), float((error**2).sum(axis=1).mean()))
 
 
-def reliability(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0, bins: int = BINS) -> np.ndarray:
+def reliability(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """Put rows into equal-width bins of the confidence in the predicted label, over its range [1/C, 1].
 
     Returns:
-        ``[bins, 3]``: mean confidence, accuracy, number of rows; 0 where a bin is empty.
+        ``[BINS, 3]``: mean confidence, accuracy, number of rows; 0 where a bin is empty.
 
     Source: Guo et al. 2017, https://arxiv.org/abs/1706.04599
     """
     logs = log_softmax(np.asarray(logits, dtype=np.float64) / temperature, axis=1)
     confidence, right = np.exp(logs.max(axis=1)), logs.argmax(axis=1) == labels
     lowest = 1 / logs.shape[1]
-    place = np.clip(((confidence - lowest) / (1 - lowest) * bins).astype(int), 0, bins - 1)
-    count = np.bincount(place, minlength=bins)
-    sums = (np.bincount(place, weights, minlength=bins) for weights in (confidence, right))
+    place = np.clip(((confidence - lowest) / (1 - lowest) * BINS).astype(int), 0, BINS - 1)
+    count = np.bincount(place, minlength=BINS)
+    sums = (np.bincount(place, weights, minlength=BINS) for weights in (confidence, right))
     return np.stack([*(total / np.maximum(count, 1) for total in sums), count], axis=1)
 
 

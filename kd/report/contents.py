@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 
-from kd.measure.significance import accuracy_interval
-from kd.report.arms import TITLES, Arm, deviation
+from kd.report.arms import TITLES, Arm, deviation, mean
 from kd.report.calibration import calibration, fit_temperature
-from kd.report.runs import Run, Split
+from kd.report.runs import Split
 from kd.report.study import Study
 from kd.report.tables import EMPTY, Cell, Table, number, percent, points, probability
 from kd.report.verdicts import Comparison
 from kd.report.words import capital, millions, plural
-
-NAMES = dict(zip(TITLES, ("gain", "methods", "embeddings", "peers"), strict=True))
-"""File names of the comparisons, by title."""
 
 HOW_TO_READ = (
     "Points: difference in test accuracy, in percentage points, seed by seed and row by row. Rows p: McNemar's exact "
@@ -31,39 +24,30 @@ HOW_TO_READ = (
 
 def tables(study: Study) -> list[Table]:
     """Return all tables for which these runs have data."""
-    families = [(NAMES[title], capital(title), family, "") for title, family in study.comparisons.items()]
+    families = [(family, capital(TITLES[family]), found, "") for family, found in study.comparisons.items()]
     if study.against_best:
         title = "Differences from the best by validation"
         families.append(("best", title, study.against_best, ", the best by validation"))
-    compared = [comparison(*family, first=not number) for number, family in enumerate(families)]
+    compared = [comparison(*family, first=not place) for place, family in enumerate(families)]
     return [results(study), *compared, costs(study), *filter(None, [fidelity(study), calibrations(study)])]
 
 
 def results(study: Study) -> Table:
     """Tabulate accuracy over seeds, retained accuracy and closed gap."""
-    rows = []
-    for name, run in study.teachers:
-        correct = run.test.teacher_correct
-        validation = run.metrics.get("validation", {}).get("teacher", {}).get("accuracy")
-        figures = run.metrics["test"].get("teacher", {})
-        cells = (percent(validation), percent(float(correct.mean())), EMPTY, bounds(accuracy_interval(correct)))
-        rows.append([Cell(name), Cell("–"), *cells, percent(figures.get("macro_f1")), percent(1.0), EMPTY])
-    for arm in study.arms:
-        mean = float(arm.accuracies.mean())
-        teacher, gap = study.teacher_accuracy(arm), recovered_gap(study, arm)
-        rows.append(
-            [
-                Cell(arm.name),
-                seeds_cell(arm.seeds),
-                percent(None if arm.validation is None else float(arm.validation.mean())),
-                percent(mean),
-                percent(deviation(arm.accuracies)),
-                bounds(study.judge.interval(arm)),
-                percent(mean_of(arm, lambda run: run.metrics["test"].get("macro_f1"))),
-                percent(mean / teacher if teacher else None),
-                percent(gap, 0),
-            ]
-        )
+    rows = [
+        [
+            Cell(arm.name),
+            Cell("–") if arm.method == "teacher" else seeds_cell(arm.seeds),
+            percent(arm.validation),
+            percent(arm.accuracy),
+            percent(deviation(arm.accuracies)),
+            bounds(study.judge.interval(arm)),
+            percent(arm.mean("test", "macro_f1")),
+            percent(1.0 if arm.method == "teacher" else arm.retained),
+            percent(recovered_gap(study, arm), 0),
+        ]
+        for arm in (*study.teachers, *study.arms)
+    ]
     notes = [
         f"Means over seeds, in per cent; ± is the standard deviation over seeds (n − 1). {study.rows:,} test rows. "
         "The 95 % interval: with several seeds from the bootstrap over seeds and test rows; with one seed Wilson's, "
@@ -80,7 +64,7 @@ def results(study: Study) -> Table:
 
 def recovered_gap(study: Study, arm: Arm) -> float | None:
     """Return (accuracy - supervised) / (teacher - supervised) over common seeds; None if the teacher is no better."""
-    gain, teacher = study.gain(arm), study.teacher_accuracy(arm)
+    gain, teacher = study.gain(arm), arm.teacher_accuracy
     if gain is None or teacher is None:
         return None
     supervised = float(np.mean([gain.pair.other.run_of(seed).test.correct.mean() for seed in gain.pair.seeds]))
@@ -89,44 +73,35 @@ def recovered_gap(study: Study, arm: Arm) -> float | None:
 
 def comparison(name: str, title: str, family: list[Comparison], of_other: str, first: bool) -> Table:
     """Tabulate one family of comparisons; the first table explains how to read them all."""
-    rows = []
-    for one in family:
-        rows.append(
-            [
-                Cell(one.pair.arm.name),
-                Cell(one.pair.other.name),
-                seeds_cell(one.pair.seeds),
-                points(one.difference),
-                percent(one.std),
-                bounds(one.interval, signed=True),
-                Cell(one.verdict),
-                probability(one.adjusted),
-                probability(one.rows.p_value),
-                probability(one.spread.p_value),
-                Cell(", ".join(probability(test.p_value).text for test in one.seed_tests)),
-            ]
-        )
+    rows = [
+        {
+            "model": Cell(one.pair.arm.name),
+            "against": Cell(one.pair.other.name),
+            "seeds": seeds_cell(one.pair.seeds),
+            "points": points(one.difference),
+            "±": percent(one.std),
+            "interval": bounds(one.interval, sign="+"),
+            "verdict": Cell(one.verdict),
+            "p (Holm)": probability(one.adjusted),
+            "rows p": probability(one.rows.p_value),
+            "bootstrap p": probability(one.spread.p_value),
+            "rows p by seed": Cell(", ".join(probability(test.p_value).text for test in one.seed_tests)),
+        }
+        for one in family
+    ]
     notes = [f"{plural(len(family), 'comparison')}, corrected together.", *([HOW_TO_READ] if first else [])]
-    columns = ["model", "against", "seeds", "points", "±", "interval", "verdict", "p (Holm)"]
-    columns += ["rows p", "bootstrap p", "rows p by seed"]
     idle = {"±", "rows p by seed"} if all(len(one.pair.seeds) == 1 for one in family) else set()
     if len(others := {one.pair.other.name for one in family}) == 1:
         idle.add("against")
         notes.insert(0, f"Each is compared with {others.pop()}{of_other}.")
-    kept = [place for place, column in enumerate(columns) if column not in idle]
-    columns, rows = [columns[place] for place in kept], [[row[place] for place in kept] for row in rows]
-    return Table(name, title, columns, rows, notes, ("model", "against", "seeds", "verdict"))
+    columns = [column for column in rows[0] if column not in idle]
+    cells = [[row[column] for column in columns] for row in rows]
+    return Table(name, title, columns, cells, notes, ("model", "against", "seeds", "verdict"))
 
 
 def costs(study: Study) -> Table:
     """Tabulate size, speed, time and energy."""
-    rows = []
-    for name, run in study.teachers:
-        cost = study.teacher_cost(run)
-        rows.append([Cell(name), *size_cells([cost]), number(cost["training_seconds"], 0), *energy_cells([cost])])
-    for arm in study.arms:
-        figures = [run.metrics for run in arm.runs]
-        rows.append([Cell(arm.name), *size_cells(figures), number(mean_of(arm, seconds), 1), *energy_cells(figures)])
+    rows = [[Cell(arm.name), *cost_cells(arm)] for arm in (*study.teachers, *study.arms)]
     columns = ["model", "M parameters", "without embeddings", "MB", "p50 ms", "p95 ms", "training s", "energy kJ"]
     notes = [
         "M parameters: millions. MB: model file on disk, 10⁶ bytes. p50, p95: latency of one text on the CPU, without "
@@ -140,38 +115,32 @@ def costs(study: Study) -> Table:
 
 def spent(study: Study) -> list[str]:
     """Sum the costs of all runs; a teacher is counted once for all its runs."""
-    trained = sum(filter(None, map(seconds, study.everything)))
+    trained = sum(run.metrics["training_seconds"] or 0 for run in study.everything)
     lines = [f"All {plural(len(study.everything), 'training')} together took {trained:,.0f} s."]
-    for name, run in study.teachers:
-        cost = study.teacher_cost(run)
-        tuned, labelled = cost["training_seconds"], cost["labelling_seconds"]
+    for teacher in study.teachers:
+        tuned, labelled = (teacher.first.metrics[f"{name}_seconds"] for name in ("training", "labelling"))
         first = f"fine-tuned in {tuned:,.0f} s" if tuned is not None else "ready, not fine-tuned here"
         second = f"labelled the training rows in {labelled:,.1f} s" if labelled else "labelling time not recorded"
-        lines.append(f"The {name}: {first}; {second}. Both are done once for all runs that share them.")
+        lines.append(f"The {teacher.name}: {first}; {second}. Both are done once for all runs that share them.")
     measured = [run.metrics["energy"] for run in study.everything if run.metrics.get("energy")]
     if not measured:
-        lines.append("Energy: not measured, no counter of the hardware can be read.")
-    else:
-        sources = sorted({source for one in measured for source in one["sources"]})
-        total = sum(one["joules"] for one in measured)
-        lines.append(
-            f"Energy: {total / 1000:,.1f} kJ ({total / 3.6e6:.3f} kWh) in the {plural(len(measured), 'training')} that "
-            f"measured it, read from {', '.join(sources)}. It covers the whole device, with other processes."
-        )
-    return lines
+        return [*lines, "Energy: not measured, no counter of the hardware can be read."]
+    sources = ", ".join(sorted({source for one in measured for source in one["sources"]}))
+    total = sum(one["joules"] for one in measured)
+    return [
+        *lines,
+        f"Energy: {total / 1000:,.1f} kJ ({total / 3.6e6:.3f} kWh) in the {plural(len(measured), 'training')} that "
+        f"measured it, read from {sources}. It covers the whole device, with other processes.",
+    ]
 
 
 def fidelity(study: Study) -> Table | None:
     """Tabulate the agreement with the teacher, where it is right and where it is wrong."""
-    rows = []
-    for arm in study.arms:
-        known = [run.test for run in arm.runs if run.test.teacher_logits is not None]
-        if not known:
-            continue
-        parts = np.array([agreement_parts(split) for split in known])
-        kl = mean_of(arm, lambda run: run.metrics["test"].get("kl"))
-        shares = [percent(None if np.isnan(share) else float(share)) for share in nan_mean(parts)]
-        rows.append([Cell(arm.name), *shares, number(kl, 3)])
+    rows = [
+        [Cell(arm.name), *map(percent, parts), number(arm.mean("test", "kl"), 3)]
+        for arm in study.arms
+        if (parts := agreement_parts(arm))
+    ]
     if not rows:
         return None
     note = (
@@ -179,32 +148,28 @@ def fidelity(study: Study) -> Table | None:
         "teacher is right, of those where it is wrong (there, agreement is a copied mistake). KL: mean KL(teacher ‖ "
         "student) in nats. Means over seeds. A supervised student agrees too, where both are right."
     )
-    return Table(
-        "fidelity",
-        "Agreement with the teacher",
-        ["model", "all rows", "teacher right", "teacher wrong", "KL"],
-        rows,
-        [note],
-    )
+    columns = ["model", "all rows", "teacher right", "teacher wrong", "KL"]
+    return Table("fidelity", "Agreement with the teacher", columns, rows, [note])
 
 
-def agreement_parts(split: Split) -> tuple[float, float, float]:
-    """Return the agreement on all rows, where the teacher is right, and where it is wrong; nan without such rows."""
-    same = split.logits.argmax(axis=1) == split.teacher_logits.argmax(axis=1)
-    right = split.teacher_correct
-    part = lambda rows: float(rows.mean()) if len(rows) else np.nan  # noqa: E731
-    return part(same), part(same[right]), part(same[~right])
+def agreement_parts(arm: Arm) -> list[float | None]:
+    """Return the agreement on all rows, where the teacher is right, and where it is wrong; means over seeds.
+
+    A part without rows is None. Without outputs of a teacher there are no parts.
+    """
+    found = []
+    for run in arm.runs:
+        if teacher := run.test.teacher:
+            same, right = run.test.predicted == teacher.predicted, teacher.correct
+            found.append([float(rows.mean()) if len(rows) else None for rows in (same, same[right], same[~right])])
+    return [mean(parts) for parts in zip(*found, strict=True)]
 
 
 def calibrations(study: Study) -> Table | None:
     """Tabulate ECE, NLL and Brier score before and after temperature scaling on validation."""
     rows = []
-    for name, run in study.teachers:
-        if run.validation is not None and run.validation.teacher_logits is not None:
-            rows.append([Cell(name), *calibration_cells([scaled(run, teacher=True)])])
-    for arm in study.arms:
-        known = [scaled(run) for run in arm.runs if run.validation is not None]
-        if known:
+    for arm in (*study.teachers, *study.arms):
+        if known := [scaled(run.validation, run.test) for run in arm.runs if run.validation]:
             rows.append([Cell(arm.name), *calibration_cells(known)])
     if not rows:
         return None
@@ -218,50 +183,32 @@ def calibrations(study: Study) -> Table | None:
     return Table("calibration", "Calibration", columns, rows, [note])
 
 
-def scaled(run: Run, teacher: bool = False) -> np.ndarray:
+def scaled(validation: Split, test: Split) -> np.ndarray:
     """Return ``[7]``: fitted temperature; ECE, NLL, Brier before; the same after."""
-    logits = lambda split: split.teacher_logits if teacher else split.logits  # noqa: E731
-    fitted = fit_temperature(logits(run.validation), run.validation.labels)
-    test = logits(run.test), run.test.labels
-    return np.array([fitted, *calibration(*test), *calibration(*test, fitted)])
+    fitted = fit_temperature(validation.logits, validation.labels)
+    return np.array([fitted, *(figure for t in (1.0, fitted) for figure in calibration(test.logits, test.labels, t))])
 
 
 def calibration_cells(figures: list[np.ndarray]) -> list[Cell]:
     fitted, ece, nll, brier, ece_after, nll_after, brier_after = np.mean(figures, axis=0)
+    others = [number(value, 3) for value in (nll, nll_after, brier, brier_after)]
+    return [number(fitted), percent(ece), percent(ece_after), *others]
+
+
+def cost_cells(arm: Arm) -> list[Cell]:
+    """Show parameters, parameters without embeddings, bytes, latency, time and energy; means over seeds."""
+    parameters, size, joules = (
+        arm.first.metrics["parameters"],
+        arm.mean("model_bytes") or 0.0,
+        arm.mean("energy", "joules"),
+    )
     return [
-        number(fitted),
-        percent(ece),
-        percent(ece_after),
-        *(number(value, 3) for value in (nll, nll_after, brier, brier_after)),
+        *(Cell(millions(parameters[name]), parameters[name]) for name in ("total", "without_embeddings")),
+        Cell(f"{size / 1e6:.1f}", size),
+        *(number(arm.mean("latency", name)) for name in ("p50_ms", "p95_ms")),
+        number(arm.mean("training_seconds"), 0 if arm.method == "teacher" else 1),
+        EMPTY if joules is None else Cell(f"{joules / 1000:.2f}", joules),
     ]
-
-
-def size_cells(costs: list[dict[str, Any]]) -> list[Cell]:
-    """Show parameters, parameters without embeddings, bytes and latency; means over seeds."""
-    total, bare = costs[0]["parameters"]["total"], costs[0]["parameters"]["without_embeddings"]
-    mean = lambda name: [cost["latency"][name] for cost in costs if name in cost["latency"]]  # noqa: E731
-    latencies = [number(float(np.mean(values)) if values else None) for values in (mean("p50_ms"), mean("p95_ms"))]
-    size = float(np.mean([cost["model_bytes"] for cost in costs]))
-    return [Cell(millions(total), total), Cell(millions(bare), bare), Cell(f"{size / 1e6:.1f}", size), *latencies]
-
-
-def energy_cells(costs: list[dict[str, Any]]) -> list[Cell]:
-    known = [cost["energy"]["joules"] for cost in costs if cost.get("energy")]
-    return [Cell(f"{np.mean(known) / 1000:.2f}", float(np.mean(known))) if known else EMPTY]
-
-
-def seconds(run: Run) -> float | None:
-    return run.metrics["training_seconds"]
-
-
-def mean_of(arm: Arm, figure: Callable[[Run], float | None]) -> float | None:
-    values = arm.over_seeds(figure)
-    return float(values.mean()) if len(values) else None
-
-
-def nan_mean(parts: np.ndarray) -> list[float]:
-    """Return column means without nan, as `np.nanmean` does, but without its warning for a column of nan."""
-    return [float(column[~np.isnan(column)].mean()) if not np.isnan(column).all() else np.nan for column in parts.T]
 
 
 def seeds_cell(seeds: tuple[int, ...]) -> Cell:
@@ -270,6 +217,6 @@ def seeds_cell(seeds: tuple[int, ...]) -> Cell:
     return Cell((f"{seeds[0]}–{seeds[-1]}" if run_on else ", ".join(map(str, seeds))) + f" (n = {len(seeds)})")
 
 
-def bounds(interval: tuple[float, float], signed: bool = False) -> Cell:
-    low, high = (f"{100 * bound:+.1f}" if signed else f"{100 * bound:.1f}" for bound in interval)
-    return Cell(f"[{low}, {high}]".replace("-", "−"), tuple(map(float, interval)))
+def bounds(interval: tuple[float, float], sign: str = "") -> Cell:
+    low, high = (percent(bound, sign=sign).text for bound in interval)
+    return Cell(f"[{low}, {high}]", tuple(map(float, interval)))

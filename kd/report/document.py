@@ -10,15 +10,25 @@ from pathlib import Path
 
 from kd import __version__
 from kd.report import contents, figures, summary
-from kd.report.arms import TITLES
-from kd.report.figure import Figure
+from kd.report.drawing import Figure
 from kd.report.runs import Found
 from kd.report.study import Study
-from kd.report.sweeps import Agreement, Problem, agreement, commands, find_sweeps, problems
+from kd.report.sweeps import Agreement, Problem, agreement, commands, find_jobs, problems
 from kd.report.tables import Cell, Table
-from kd.report.words import capital, listed, plural
+from kd.report.words import listed, plural
 
 UNEQUAL = "Should be equal and are not"
+BLOCKS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
+    ("", ("results",), ()),
+    ("", ("gain", "peers"), ("gain",)),
+    ("", ("methods",), ()),
+    ("", ("embeddings",), ()),
+    ("Choice by validation", ("best",), ("heat-map", "curves")),
+    ("", ("costs",), ("accuracy",)),
+    ("", ("fidelity",), ("fidelity",)),
+    ("", ("calibration",), ("reliability",)),
+)
+"""The parts of a test set: title, or that of the first table; names of the tables; beginnings of the figures' names."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +47,14 @@ class Section:
 
     Args:
         prefix: the beginning of its files' names, where there are several test sets.
+        facts: a few figures, each with its meaning.
         commands: the commands that made its runs.
     """
 
     title: str
     prefix: str
     summary: Sequence[str]
-    facts: Sequence[summary.Fact]
+    facts: Sequence[tuple[str, str]]
     blocks: Sequence[Block]
     commands: Sequence[str]
 
@@ -62,69 +73,50 @@ class Document:
 
 def document(folders: Sequence[Path], found: Found, studies: Sequence[Study]) -> Document:
     """Build the whole report."""
-    sweeps = find_sweeps(folders)
-    absent = problems(found, sweeps)
-    troubles = [one for one in absent if one.state != "pruned"]
+    jobs = find_jobs(folders)
+    absent = problems(found, jobs)
     agreed = agreement(arm for study in studies for arm in study.arms)
-    titles = [f"{study.students} on {study.data}" for study in studies]
     warnings = [f"{UNEQUAL}: {one}" for one in agreed.disagreements[:3]]
     if len(agreed.disagreements) > 3:
         warnings.append(f"{len(agreed.disagreements) - 3} more pairs of runs disagree; see Reproducibility.")
-    if troubles:
-        warnings.append(f"{plural(len(troubles), 'run')} not in the tables: the reasons are given below.")
-    lacking = [missing for study in studies for missing in study.missing]
-    if lacking:
-        count = sum(len(one.arms) for one in lacking)
-        warnings.append(
-            f"{plural(count, 'setting')} without a matched baseline: the command that trains it is given below."
-        )
+    if troubles := sum(one.state != "pruned" for one in absent):
+        warnings.append(f"{plural(troubles, 'run')} not in the tables: the reasons are given below.")
+    if lacking := sum(len(missing.arms) for study in studies for missing in study.missing):
+        count = plural(lacking, "setting")
+        warnings.append(f"{count} without a matched baseline: the command that trains it is given below.")
     sections = [
-        section(study, title, f"{number}-" if len(studies) > 1 else "", commands(study.everything, sweeps))
-        for number, (study, title) in enumerate(zip(studies, titles, strict=True), start=1)
+        section(study, f"{number}-" if len(studies) > 1 else "", commands(study.everything, jobs))
+        for number, study in enumerate(studies, start=1)
     ]
-    closing = [reading(studies), *missing_baselines(studies), *left_out(troubles)]
-    closing += [*pruned(len(absent) - len(troubles)), reproducibility(agreed)]
+    titles = [study.title for study in studies]
     return Document(
         titles[0] if len(titles) == 1 else f"{plural(len(titles), 'test set')}: {listed(titles)}",
         f"{plural(len(found.runs), 'finished run')}, read by kd {__version__} on {time.strftime('%Y-%m-%d at %H:%M')}",
         warnings,
         sections,
-        closing,
+        [*closing(studies, absent), reproducibility(agreed)],
         shlex.join(["kd", "report", *map(str, folders)]),
     )
 
 
-def section(study: Study, title: str, prefix: str, made_by: list[str]) -> Section:
+def section(study: Study, prefix: str, made_by: list[str]) -> Section:
     """Build the part of one test set."""
-    tables = {table.name: table for table in contents.tables(study)}
-    drawn = {figure.name: figure for figure in figures.figures(study)}
-    pick = lambda source, *names: [source[name] for name in names if name in source]  # noqa: E731
-    maps = [name for name in drawn if name.startswith("heat-map")]
-    gain = tables.get("gain") or tables.get("peers")
-    blocks = [
-        Block("Results", (), (), pick(tables, "results")),
-        Block(gain.title if gain else "", (), pick(drawn, "gain"), pick(tables, "gain", "peers")),
-        Block(capital(TITLES[1]), (), (), pick(tables, "methods")),
-        Block(capital(TITLES[2]), (), (), pick(tables, "embeddings")),
-        Block("Choice by validation", chosen(study), pick(drawn, *maps, "curves"), pick(tables, "best")),
-        Block(
-            "Size, speed and cost",
-            (),
-            pick(drawn, "accuracy-latency", "accuracy-parameters", "accuracy-bytes"),
-            pick(tables, "costs"),
-        ),
-        Block("Agreement with the teacher", (), pick(drawn, "fidelity"), pick(tables, "fidelity")),
-        Block("Calibration", (), pick(drawn, "reliability", "reliability-after"), pick(tables, "calibration")),
-    ]
-    kept = [block for block in blocks if block.tables or block.figures]
-    return Section(title, prefix, summary.sentences(study), summary.facts(study), kept, made_by)
+    tables, drawn, blocks = contents.tables(study), figures.figures(study), []
+    for title, names, prefixes in BLOCKS:
+        its_tables = [table for table in tables if table.name in names]
+        its_figures = [figure for figure in drawn if figure.name.startswith(prefixes)]
+        if its_tables or its_figures:
+            text = chosen(study) if "best" in names else ()
+            blocks.append(Block(title or its_tables[0].title, text, its_figures, its_tables))
+    return Section(study.title, prefix, summary.sentences(study), summary.facts(study), blocks, made_by)
 
 
 def chosen(study: Study) -> list[str]:
     """Say how the best setting was chosen."""
     if study.best is None:
         return ["These runs kept no figures of the validation split, so that no setting was chosen."]
-    rows = f" ({study.validation_rows:,} rows)" if study.validation_rows else ""
+    count = next((len(run.validation.labels) for run in study.runs if run.validation), None)
+    rows = f" ({count:,} rows)" if count else ""
     return [
         f"The best setting has the highest mean accuracy on the validation split{rows}; the lower negative "
         f"log-likelihood breaks ties: {study.best.name}. Each run keeps the weights of its best epoch on validation. "
@@ -132,57 +124,42 @@ def chosen(study: Study) -> list[str]:
     ]
 
 
-def reading(studies: Sequence[Study]) -> Block:
-    """Say how often the test rows were read."""
-    lines = []
-    for study in studies:
-        runs, reads = len(study.everything), study.test_reads
-        further = (
-            f", and {plural(reads - runs, 'time')} more by kd evaluate or repeated trainings" if reads > runs else ""
-        )
-        lines.append(
-            f"The test split of {study.data} ({study.rows:,} rows) was read {plural(reads, 'time')}: once by each of "
-            f"{plural(runs, 'run')}, after training{further}. The best of many test figures is too optimistic: quote "
-            "the setting that validation chose."
-        )
-    return Block("How often the test rows were read", lines)
+def test_reads(study: Study) -> str:
+    """Say how often the test rows were read: by every training, copies of a run included, and by ``kd evaluate``."""
+    runs, reads = len(study.everything), sum(run.directory.test_reads() for run in study.everything)
+    more = f", and {plural(reads - runs, 'time')} more by kd evaluate or repeated trainings" if reads > runs else ""
+    return (
+        f"The test split of {study.data} ({study.rows:,} rows) was read {plural(reads, 'time')}: once by each of "
+        f"{plural(runs, 'run')}, after training{more}. The best of many test figures is too optimistic: quote "
+        "the setting that validation chose."
+    )
 
 
-def missing_baselines(studies: Sequence[Study]) -> list[Block]:
-    """List the missing baselines with the commands that train them."""
+def closing(studies: Sequence[Study], absent: Sequence[Problem]) -> list[Block]:
+    """Build the parts on all test sets: readings of the test rows, and what is missing."""
+    made = [Block("How often the test rows were read", list(map(test_reads, studies)))]
+    unknown = "the runs have no record of their command"
     lacking = [missing for study in studies for missing in study.missing]
-    if not lacking:
-        return []
-    rows = [
-        [
-            Cell(", ".join(one.arms)),
-            Cell(", ".join(map(str, one.seeds))),
-            Cell(one.command or "the runs have no record of their command"),
-        ]
-        for one in lacking
-    ]
-    columns = ("model", "seeds", "command that trains the baseline")
-    table = Table("missing-baselines", "Missing baselines", columns, rows, (), columns)
-    text = "The gain of a teacher is measured against the supervised student with the same data, budget and seed."
-    return [Block("Missing baselines", [text], (), [table])]
+    lines = [(", ".join(one.arms), ", ".join(map(str, one.seeds)), one.command or unknown) for one in lacking]
+    if lines:
+        columns = ("model", "seeds", "command that trains the baseline")
+        text = "The gain of a teacher is measured against the supervised student with the same data, budget and seed."
+        made.append(words_block("missing-baselines", "Missing baselines", text, columns, lines))
+    if troubles := [one for one in absent if one.state != "pruned"]:
+        text = "Runs that failed, did not finish, are damaged or are missing."
+        made.append(words_block("left-out", "Not in the tables", text, ("run", "state", "reason", "log"), troubles))
+    if pruned := len(absent) - len(troubles):
+        line = f"{plural(pruned, 'run')} ended early, because other trials of the search were better"
+        text = f"{line} (callbacks=[pruning]). This is intended; they are in no table."
+        made.append(Block("Pruned by the search", [text]))
+    return made
 
 
-def left_out(troubles: Sequence[Problem]) -> list[Block]:
-    """List the runs that no table holds."""
-    if not troubles:
-        return []
-    rows = [[Cell(one.what), Cell(one.state), Cell(one.reason), Cell(one.log)] for one in troubles]
-    columns = ("run", "state", "reason", "log")
-    table = Table("left-out", "Not in the tables", columns, rows, (), columns)
-    return [Block("Not in the tables", ["Runs that failed, did not finish, are damaged or are missing."], (), [table])]
-
-
-def pruned(count: int) -> list[Block]:
-    """Count the runs that a search pruned."""
-    if not count:
-        return []
-    line = f"{plural(count, 'run')} ended early, because other trials of the search were better (callbacks=[pruning])."
-    return [Block("Pruned by the search", [f"{line} This is intended; they are in no table."])]
+def words_block(name: str, title: str, text: str, columns: Sequence[str], lines: Sequence[Sequence[str]]) -> Block:
+    """Build a block with a table of words."""
+    return Block(
+        title, [text], (), [Table(name, title, columns, [list(map(Cell, line)) for line in lines], (), columns)]
+    )
 
 
 def reproducibility(agreed: Agreement) -> Block:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kd.report.answer_figures import fidelity, reliabilities
-from kd.report.arms import Arm
+from kd.report import drawing
+from kd.report.arms import Arm, key_of
+from kd.report.calibration import BINS, fit_temperature, reliability
+from kd.report.contents import agreement_parts
 from kd.report.curves import over_seeds
-from kd.report.figure import HEIGHT, INK, MUTED, SERIES, Figure, legend_below, plain_log_ticks, wrapped
-from kd.report.runs import Run
+from kd.report.drawing import GRID, HEIGHT, INK, LEGEND, MUTED, SERIES, Figure, legend_below, name_rows, wrapped
+from kd.report.runs import Split
 from kd.report.study import Study
 from kd.report.verdicts import best_by_validation
 from kd.report.words import plural
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_LINES, MOST_ROWS, MOST_MAPS = 6, 16, 6
+FEWEST_ROWS = 10
+"""A bin with fewer rows is not drawn."""
 SMALLEST_SPAN = 0.02
 """The least range of accuracy over the colours of a heat map, so that small differences look small."""
 
@@ -43,8 +47,7 @@ def representatives(study: Study) -> list[Arm]:
     if study.best_taught and study.best_taught.name in study.baseline_of:
         chosen.append(study.baseline_of[study.best_taught.name])
     unique = {arm.name: arm for arm in chosen}.values()
-    rank = lambda arm: -arm.validation.mean() if arm.validation is not None else 0.0  # noqa: E731
-    return sorted(unique, key=rank)[:MOST_LINES]
+    return sorted(unique, key=lambda arm: -(arm.validation or 0.0))[:MOST_LINES]
 
 
 def forest(study: Study) -> Figure | None:
@@ -53,40 +56,34 @@ def forest(study: Study) -> Figure | None:
     if not family:
         return None
     ranked = sorted(family, key=lambda one: one.difference)[-MOST_ROWS:]
+    arms = [one.pair.arm.name for one in ranked]
+    full = [f"{one.pair.arm.name} − {one.pair.other.name}" for one in ranked]
+    names = [pair if arms.count(arm) > 1 else arm for pair, arm in zip(full, arms, strict=True)]
     rows = [
-        (f"{one.pair.arm.name} − {one.pair.other.name}", one.difference, *one.interval, one.adjusted, one.verdict)
-        for one in ranked
+        (pair, one.difference, *one.interval, one.adjusted, one.verdict) for pair, one in zip(full, ranked, strict=True)
     ]
 
     def draw(axes: Axes) -> None:
         colours = {"better": SERIES[2], "worse": SERIES[1], "not decided": MUTED}
         axes.axvline(0, color=INK, linewidth=0.8)
-        for place, (_, difference, low, high, _, verdict) in enumerate(rows):
-            colour = colours[verdict]
-            axes.plot([100 * low, 100 * high], [place, place], color=colour, linewidth=1.6, solid_capstyle="butt")
-            filled = colour if verdict != "not decided" else "none"
-            axes.plot(100 * difference, place, "o", color=colour, markerfacecolor=filled, markersize=5)
-        axes.set_yticks(range(len(rows)), [wrapped(name) for name in names])
+        for place, one in enumerate(ranked):
+            colour, bounds = colours[one.verdict], [100 * bound for bound in one.interval]
+            axes.plot(bounds, [place, place], color=colour, linewidth=1.6, solid_capstyle="butt")
+            filled = colour if one.decided else "none"
+            axes.plot(100 * one.difference, place, "o", color=colour, markerfacecolor=filled, markersize=5)
+        name_rows(axes, names)
         reach = 100 * max(0.05, 4 * max(abs(one.difference) for one in ranked))
         low, high = axes.get_xlim()
         axes.set_xlim(max(low, -reach), min(high, reach))
-        axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.set_xlabel("percentage points of test accuracy over the matched baseline")
-        axes.grid(axis="y", visible=False)
 
-    often = [one.pair.arm.name for one in ranked]
-    names = [
-        row[0] if often.count(one.pair.arm.name) > 1 else one.pair.arm.name
-        for one, row in zip(ranked, rows, strict=True)
-    ]
     left = f" The {len(family) - len(ranked)} lowest are left out here." if len(family) > len(ranked) else ""
     caption = (
         "Difference from the supervised student with the same data, budget and seeds, with the interval at Holm's "
         f"level (it may extend beyond the frame). Filled: decided; hollow: not decided.{left}"
     )
-    columns = ("comparison", "difference", "low", "high", "p_holm", "verdict")
-    lines = sum(wrapped(name).count("\n") + 1.6 for name in names)
-    return Figure("gain", "Points over the matched baseline", caption, columns, rows, draw, 1.0 + 0.16 * lines)
+    columns, height = ("comparison", "difference", "low", "high", "p_holm", "verdict"), drawing.height_of_rows(names)
+    return Figure("gain", "Points over the matched baseline", caption, columns, rows, draw, 1.0 + height)
 
 
 def heat_maps(study: Study) -> list[Figure]:
@@ -95,9 +92,9 @@ def heat_maps(study: Study) -> list[Figure]:
     for arm in study.arms:
         settings = arm.first.settings
         known = all(isinstance(settings.get(name), int | float) for name in ("temperature", "alpha"))
-        if arm.supervised or arm.validation is None or not known:
+        if arm.method == "supervised" or arm.validation is None or not known:
             continue
-        rest = frozenset((k, repr(v)) for k, v in settings.items() if k not in ("temperature", "alpha", "seed"))
+        rest = key_of(arm.first, lambda key: key not in ("temperature", "alpha"))
         groups[arm.method, rest][float(settings["temperature"]), float(settings["alpha"])] = arm
     maps = sorted((cells for cells in groups.values() if len(cells) > 1), key=len, reverse=True)[:MOST_MAPS]
     return [heat_map(number, cells, len(maps)) for number, cells in enumerate(maps, start=1)]
@@ -108,10 +105,9 @@ def heat_map(number: int, cells: dict[tuple[float, float], Arm], of: int) -> Fig
     chosen_arm = best_by_validation(list(cells.values()))
     best = next(key for key, arm in cells.items() if arm is chosen_arm)
     rows = [
-        (t, a, arm.validation.mean(), arm.accuracies.mean(), len(arm.runs), (t, a) == best)
-        for (t, a), arm in sorted(cells.items())
+        (*key, arm.validation or 0.0, arm.accuracy, len(arm.runs), key == best) for key, arm in sorted(cells.items())
     ]
-    lowest, highest = (extreme(row[2] for row in rows) for extreme in (min, max))
+    lowest, highest = min(row[2] for row in rows), max(row[2] for row in rows)
     tied = {row[:2] for row in rows if np.isclose(row[2], highest, rtol=0, atol=1e-9)} - {best}
     middle, span = (lowest + highest) / 2, max(highest - lowest, SMALLEST_SPAN)
 
@@ -135,12 +131,9 @@ def heat_map(number: int, cells: dict[tuple[float, float], Arm], of: int) -> Fig
 
     arm = next(iter(cells.values()))
     name = " ".join(word for word in arm.name.split() if not word.startswith(("temperature=", "alpha=", "seed=")))
-    ties = (
-        f"; {plural(len(tied), 'setting')} more (dashed) {'has' if len(tied) == 1 else 'have'} the same accuracy, and "
-        "the lower negative log-likelihood on validation decides"
-        if tied
-        else ""
-    )
+    have = "has" if len(tied) == 1 else "have"
+    ties = f"; {plural(len(tied), 'setting')} more (dashed) {have} the same accuracy, and the lower negative "
+    ties = ties + "log-likelihood on validation decides" if tied else ""
     caption = (
         f"{name}: mean validation accuracy over seeds, in per cent. The frame marks the best, temperature "
         f"{best[0]:g} and alpha {best[1]:g}{ties}. The colours span at least {100 * SMALLEST_SPAN:g} points. No test "
@@ -164,8 +157,8 @@ def learning_curves(shown: list[Arm]) -> Figure | None:
         for (name, curve), colour in zip(curves.items(), SERIES, strict=False):
             epoch, mean, low, high = curve[:, 0], *(100 * curve[:, column] for column in (1, 2, 3))
             axes.fill_between(epoch, low, high, color=colour, alpha=0.15, linewidth=0)
-            axes.plot(epoch, mean, color=colour, marker="o", markersize=2.5, label=wrapped(name, 34))
-        axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.plot(epoch, mean, color=colour, marker="o", markersize=2.5, label=wrapped(name, LEGEND))
+        axes.locator_params(axis="x", integer=True)
         axes.set(xlabel="epoch", ylabel="validation accuracy, %")
         legend_below(axes)
 
@@ -174,7 +167,7 @@ def learning_curves(shown: list[Arm]) -> Figure | None:
         "seed. Each method and student is shown with its best setting by validation."
     )
     columns = ("model", "epoch", "mean", "lowest", "highest", "seeds")
-    height = HEIGHT + 0.18 * sum(wrapped(name, 34).count("\n") + 1 for name in curves)
+    height = HEIGHT + drawing.height_of_legend(curves)
     return Figure("curves", "Learning curves", caption, columns, rows, draw, height)
 
 
@@ -187,10 +180,9 @@ AXES: tuple[tuple[str, str, Callable[[dict], float]], ...] = (
 
 def trade_off(study: Study, name: str, label: str, cost: Callable[[dict], float]) -> Figure | None:
     """Draw accuracy against a cost; on the Pareto front, no other model is both cheaper and more accurate."""
-    made = [(arm.name, arm.method, mean_cost(arm.runs, cost), float(arm.accuracies.mean())) for arm in study.arms]
-    made += [
-        (teacher, "teacher", cost(study.teacher_cost(run)), float(run.test.teacher_correct.mean()))
-        for teacher, run in study.teachers
+    made = [
+        (arm.name, arm.method, float(np.mean([cost(run.metrics) for run in arm.runs])), arm.accuracy)
+        for arm in (*study.arms, *study.teachers)
     ]
     front = pareto([(x, y) for _, _, x, y in made])
     rows = [(*entry, place in front) for place, entry in enumerate(made)]
@@ -200,13 +192,14 @@ def trade_off(study: Study, name: str, label: str, cost: Callable[[dict], float]
         colours = dict(zip([method for method in methods if method != "teacher"], SERIES, strict=False))
         for method in methods:
             points = [(x, 100 * y) for _, one, x, y, _ in rows if one == method]
-            style = {"marker": "*", "s": 110} if method == "teacher" else {"marker": "o", "s": 26, "alpha": 0.75}
-            colour = INK if method == "teacher" else colours.get(method, MUTED)
-            axes.scatter(*zip(*points, strict=True), color=colour, label=method, zorder=3, linewidth=0, **style)
+            style: dict[str, Any] = {"color": colours.get(method, MUTED), "marker": "o", "s": 26, "alpha": 0.75}
+            if method == "teacher":
+                style = {"color": INK, "marker": "*", "s": 110}
+            axes.scatter(*zip(*points, strict=True), label=method, zorder=3, linewidth=0, **style)
         line = sorted((x, 100 * y) for _, _, x, y, on_front in rows if on_front)
         axes.plot(*zip(*line, strict=True), color=MUTED, linewidth=1, linestyle="--", label="Pareto front", zorder=2)
         axes.set_xscale("log")
-        plain_log_ticks(axes)
+        drawing.plain_log_ticks(axes)
         axes.set(xlabel=label, ylabel="test accuracy, %")
         legend_below(axes, columns=3)
 
@@ -220,10 +213,6 @@ def trade_off(study: Study, name: str, label: str, cost: Callable[[dict], float]
     return Figure(f"accuracy-{name}", f"Accuracy and {name}", caption, columns, rows, draw, HEIGHT + 0.3)
 
 
-def mean_cost(runs: Sequence[Run], cost: Callable[[dict], float]) -> float:
-    return float(np.mean([cost(run.metrics) for run in runs]))
-
-
 def pareto(points: Sequence[tuple[float, float]]) -> set[int]:
     """Return the places of the points (cost, accuracy) that no other point dominates.
 
@@ -232,10 +221,76 @@ def pareto(points: Sequence[tuple[float, float]]) -> set[int]:
     >>> sorted(pareto([(1, 0.7), (2, 0.9), (3, 0.8), (1, 0.6)]))
     [0, 1]
     """
-    order = sorted(range(len(points)), key=lambda place: (points[place][0], -points[place][1]))
-    front, best, at = set(), -np.inf, None
-    for place in order:
-        if points[place][1] > best or points[place] == at:
-            front.add(place)
-            best, at = points[place][1], points[place]
-    return front
+    cost, right = np.array(points).T
+    beaten = (cost <= cost[:, None]) & (right > right[:, None]) | (cost < cost[:, None]) & (right >= right[:, None])
+    return set(np.flatnonzero(~beaten.any(axis=1)).tolist())
+
+
+def fidelity(shown: list[Arm]) -> Figure | None:
+    """Draw the agreement with the teacher, where it is right and where it is wrong."""
+    known = {arm.name: np.array(parts, dtype=float) for arm in shown if (parts := agreement_parts(arm))}
+    if not known:
+        return None
+
+    def draw(axes: Axes) -> None:
+        for place, (_, right, wrong) in enumerate(reversed(known.values())):
+            axes.plot([100 * wrong, 100 * right], [place, place], color=GRID, linewidth=2, zorder=1)
+            labels = ("teacher right", "teacher wrong") if place == 0 else (None, None)
+            axes.plot(100 * right, place, "o", color=SERIES[0], label=labels[0])
+            axes.plot(100 * wrong, place, "s", color=SERIES[1], label=labels[1])
+        name_rows(axes, list(reversed(known)))
+        axes.set(xlim=(0, 102), xlabel="rows with the teacher's label, %")
+        legend_below(axes, columns=2)
+
+    caption = (
+        "How often the student gives the teacher's label, where that label is right and where it is wrong. The square "
+        "lies far to the right for a student that copies its teacher's mistakes."
+    )
+    title = "Where the teacher is right, and where it is wrong"
+    columns, rows = ("model", "all", "teacher_right", "teacher_wrong"), [(name, *known[name]) for name in known]
+    return Figure("fidelity", title, caption, columns, rows, draw, 1.4 + drawing.height_of_rows(known))
+
+
+def reliabilities(study: Study, shown: list[Arm], after: bool) -> Figure | None:
+    """Draw accuracy by confidence, all seeds of an arm together, and the teacher for reference."""
+    lines: dict[str, np.ndarray] = {}
+    for arm in [*study.teachers[:1], *shown[: MOST_LINES - 1]]:
+        known = [(run.validation, run.test) for run in arm.runs if run.validation]
+        if len(known) == len(arm.runs):
+            lines[arm.name] = bins_of(known, after)
+    if not lines:
+        return None
+    rows = [
+        (name, place, *map(float, bin)) for name, bins in lines.items() for place, bin in enumerate(bins, 1) if bin[2]
+    ]
+
+    def draw(axes: Axes) -> None:
+        lowest = 1 / study.runs[0].test.logits.shape[1]
+        axes.plot([100 * lowest, 100], [100 * lowest, 100], color=MUTED, linewidth=1, linestyle=":")
+        series = iter(SERIES)
+        for name, bins in lines.items():
+            kept = bins[bins[:, 2] >= FEWEST_ROWS]
+            colour = INK if name.startswith("teacher") else next(series)
+            axes.plot(100 * kept[:, 0], 100 * kept[:, 1], "o-", color=colour, markersize=3, label=wrapped(name, LEGEND))
+        axes.set(xlabel="confidence, %", ylabel="accuracy, %", xlim=(100 * lowest - 1, 101))
+        legend_below(axes)
+
+    title = "Reliability after temperature scaling" if after else "Reliability"
+    caption = (
+        "Accuracy on the test rows by the confidence in the predicted label, in 15 equal bins, all seeds together. "
+        "Bins with fewer than 10 rows are not drawn. On the dotted line confidence equals accuracy; below it the model "
+        "is over-confident." + (" The temperature was fitted to validation rows." if after else "")
+    )
+    columns = ("model", "bin", "confidence", "accuracy", "rows")
+    name, height = "reliability-after" if after else "reliability", HEIGHT + drawing.height_of_legend(lines)
+    return Figure(name, title, caption, columns, rows, draw, height)
+
+
+def bins_of(splits: Sequence[tuple[Split, Split]], after: bool) -> np.ndarray:
+    """Return the `reliability` of the test splits together; ``after`` a temperature is fitted to the validation."""
+    totals = np.zeros((BINS, 3))
+    for validation, test in splits:
+        fitted = fit_temperature(validation.logits, validation.labels) if after else 1.0
+        bins = reliability(test.logits, test.labels, fitted)
+        totals += bins * np.where([True, True, False], bins[:, 2:], 1)
+    return np.concatenate([totals[:, :2] / np.maximum(totals[:, 2:], 1), totals[:, 2:]], axis=1)

@@ -12,25 +12,25 @@ OF_A_JOB = "hydra.mode=RUN"
 """Part of the command of every job of a sweep: see `kd.sweep.jobs.Job.arguments`."""
 
 
-def plain_command(command: list[str] | None) -> list[str] | None:
-    """Write ``sys.argv`` as one would type it; None where it is no command.
+def plain_command(command: object) -> list[str]:
+    """Write ``sys.argv`` as one would type it; return an empty list where it is no command.
 
     >>> plain_command(["/home/me/.venv/bin/kd", "train", "seed=1"])
     ['kd', 'train', 'seed=1']
     """
     if not isinstance(command, list) or not command:
-        return None
-    words = [str(word) for word in command]
-    rest = words[1:] if words[1:2] in (["train"], ["reproduce"]) else ["train", *words[1:]]
-    return ["kd", *rest]
+        return []
+    words = [str(word) for word in command[1:]]
+    return ["kd", *([] if words[:1] in (["train"], ["reproduce"]) else ["train"]), *words]
 
 
-def command_of(run: RunDirectory, environment: dict[str, Any]) -> list[str] | None:
-    """Return the command that made a run, or None without a record. A job of a sweep becomes a single run."""
+def command_of(run: RunDirectory, environment: dict[str, Any]) -> list[str]:
+    """Return the command that made a run; empty without a record. A job of a sweep becomes a single run."""
     command = plain_command(environment.get("command"))
-    if command is None or OF_A_JOB not in command:
+    if OF_A_JOB not in command:
         return command
-    flags = [word for at in places(command, "--config-dir") for word in command[at : at + 2]]
+    places = [at for at, word in enumerate(command) if word == "--config-dir"]
+    flags = [word for at in places for word in command[at : at + 2]]
     return ["kd", "train", *flags, *(overrides(run, environment) or ())]
 
 
@@ -43,13 +43,7 @@ def overrides(run: RunDirectory, environment: dict[str, Any]) -> list[str] | Non
     if isinstance(found, list):
         return [str(word) for word in found]
     command = plain_command(environment.get("command"))
-    if command is None or command[1] != "train":
+    if command[1:2] != ["train"]:
         return None
-    given = [word for word in command[2:] if "=" in word]
-    if OF_A_JOB not in given:
-        return given
-    return [word for word in given if not word.lstrip("+").startswith(("hydra.", "hydra/"))]
-
-
-def places(words: list[str], word: str) -> list[int]:
-    return [at for at, one in enumerate(words) if one == word]
+    of_job = ("hydra.", "hydra/") if OF_A_JOB in command else ()
+    return [word for word in command[2:] if "=" in word and not word.lstrip("+").startswith(of_job)]

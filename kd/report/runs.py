@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow
+import pyarrow.compute
 import pyarrow.parquet
 
 from kd.errors import KDError
-from kd.report.origin import command_of
 from kd.report.settings import of_files, settings
 from kd.report.words import listed, plural
 from kd.run.directory import RunDirectory
@@ -30,27 +30,27 @@ FIGURES = (
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The outputs of a run on the rows of a split.
+    """The outputs of a model on the rows of a split.
 
     Args:
         labels: ``[N]``, gold.
-        logits: ``[N, C]`` of the student.
-        teacher_logits: ``[N, C]`` of the teacher, where there is one.
+        logits: ``[N, C]``.
+        teacher: the outputs of the model's teacher on the same rows, where there is one.
     """
 
     labels: np.ndarray
     logits: np.ndarray
-    teacher_logits: np.ndarray | None
+    teacher: Split | None = None
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """``[N]``, the labels that the model gives."""
+        return self.logits.argmax(axis=1)
 
     @cached_property
     def correct(self) -> np.ndarray:
-        """``[N]`` bool: the student's label is the gold one."""
-        return self.logits.argmax(axis=1) == self.labels
-
-    @cached_property
-    def teacher_correct(self) -> np.ndarray:
-        """``[N]`` bool: the teacher's label is the gold one."""
-        return self.teacher_logits.argmax(axis=1) == self.labels
+        """``[N]`` bool: the label of the model is the gold one."""
+        return self.predicted == self.labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,28 +86,17 @@ class Run:
             metrics, environment = directory.metrics(), directory.environment()
             if missing := [key for key in FIGURES if key not in metrics]:
                 raise KDError(f"the run in '{directory.path}' lacks the figures {', '.join(missing)}; train it again")
-            config = directory.config()
-            splits = read_predictions(directory.predictions_file, shared)
+            config, splits = directory.config(), read_predictions(directory.predictions_file, shared)
             check_figures(metrics, environment)
-            return cls(
-                directory,
-                "" + config["choices"]["method"],
-                metrics,
-                environment,
-                settings(config) | of_files(config, environment, metrics),
-                splits["test"],
-                splits.get("validation"),
-                bool(config.get("trainer", {}).get("deterministic", False)),
-            )
+            method, deterministic = "" + config["choices"]["method"], config.get("trainer", {}).get("deterministic")
+            decisive = settings(config) | of_files(config, environment, metrics)
+            outputs = splits["test"], splits.get("validation")
+            return cls(directory, method, metrics, environment, decisive, *outputs, bool(deterministic))
         except (OSError, KeyError, TypeError, ValueError, AttributeError, pyarrow.ArrowException) as error:
             if isinstance(error, KDError):
                 raise
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise KDError(f"the run in '{directory.path}' is damaged ({reason}); train it again") from error
-
-    @property
-    def supervised(self) -> bool:
-        return self.method == "supervised"
 
     @property
     def seed(self) -> int:
@@ -119,9 +108,21 @@ class Run:
         return self.environment["data"]["test"]
 
     @property
-    def command(self) -> list[str] | None:
-        """The command that made the run; see `kd.report.origin`."""
-        return command_of(self.directory, self.environment)
+    def teacher(self) -> str | None:
+        """The checksum of its teacher, where there is one."""
+        return (self.environment["teacher"] or {}).get("checksum")
+
+
+def figure(metrics: dict[str, Any], *keys: str) -> float | None:
+    """Return a figure below these keys; None where one of them is missing.
+
+    >>> figure({"test": {"kl": 0.1}}, "test", "kl"), figure({}, "test", "kl")
+    (0.1, None)
+    """
+    found: Any = metrics
+    for key in keys:
+        found = (found or {}).get(key)
+    return found
 
 
 def check_figures(metrics: dict[str, Any], environment: dict[str, Any]) -> None:
@@ -145,40 +146,34 @@ def read_predictions(path: Path, shared: dict[bytes, np.ndarray]) -> dict[str, S
     Raises:
         KDError: no test rows, or logits that are not finite.
     """
-    table = pyarrow.parquet.read_table(path, use_threads=False, memory_map=False)
-    names = np.asarray(table["split"].to_pylist())
-    columns = {"label": table["label"].to_numpy(), "logits": matrix(table["logits"]), "teacher_logits": None}
-    if "teacher_logits" in table.column_names:
-        columns["teacher_logits"] = matrix(table["teacher_logits"])
-    found = {}
+    table, found = pyarrow.parquet.read_table(path, use_threads=False, memory_map=False), {}
     for name in ("validation", "test"):
-        chosen = names == name
-        if not chosen.any():
+        rows = table.filter(pyarrow.compute.equal(table["split"], name))
+        if not len(rows):
             continue
-        parts = {key: None if values is None else values[chosen] for key, values in columns.items()}
-        for key in ("logits", "teacher_logits"):
-            if parts[key] is not None and (wrong := int((~np.isfinite(parts[key])).sum())):
-                raise KDError(
-                    f"expected finite {key} in '{path}', found {wrong} that are not; "
-                    "the run diverged: train it again with a smaller learning rate"
-                )
-        kept = (once(parts["label"], shared), parts["logits"], once(parts["teacher_logits"], shared))
-        found[name] = Split(*kept)
+        labels, logits = once(rows["label"].to_numpy(), shared), matrix(rows, "logits", path)
+        taught = "teacher_logits" in rows.column_names
+        teacher = Split(labels, once(matrix(rows, "teacher_logits", path), shared)) if taught else None
+        found[name] = Split(labels, logits, teacher)
     if "test" not in found:
         raise KDError(f"expected test rows in '{path}', found none; train it again")
     return found
 
 
-def matrix(column: pyarrow.ChunkedArray) -> np.ndarray:
-    """Turn a column of lists into ``[N, C]`` float32."""
-    values = column.combine_chunks()
-    return values.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(values), -1)
+def matrix(table: pyarrow.Table, name: str, path: Path) -> np.ndarray:
+    """Turn a column of lists into ``[N, C]`` float32; the path is for the error message."""
+    column = table[name].combine_chunks()
+    values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(column), -1)
+    if wrong := int((~np.isfinite(values)).sum()):
+        raise KDError(
+            f"expected finite {name} in '{path}', found {wrong} that are not; "
+            "the run diverged: train it again with a smaller learning rate"
+        )
+    return values
 
 
-def once(values: np.ndarray | None, shared: dict[bytes, np.ndarray]) -> np.ndarray | None:
+def once(values: np.ndarray, shared: dict[bytes, np.ndarray]) -> np.ndarray:
     """Return the earlier array where an equal one was read before."""
-    if values is None:
-        return None
     return shared.setdefault(hashlib.sha256(values.tobytes()).digest(), values)
 
 
@@ -194,34 +189,38 @@ class Found:
     runs: list[Run] = field(default_factory=list)
     left_out: list[tuple[Path, str]] = field(default_factory=list)
 
+    def leave_out(self, directory: RunDirectory, reason: str) -> None:
+        """Note a run that cannot be shown, and print the reason on standard error."""
+        print(f"kd report: left out: {reason}", file=sys.stderr)
+        self.left_out.append((directory.path, reason))
 
-def find_runs(folders: Iterable[Path]) -> Found:
+
+def find_runs(folders: Sequence[Path]) -> Found:
     """Read the finished runs in or below the folders; name the others on standard error.
 
     Raises:
         KDError: a folder does not exist, or none holds a finished run.
     """
-    found, states, shared, seen = Found(), Counter(), {}, set()
-    folders = list(folders)
+    places: dict[Path, RunDirectory] = {}
     for folder in folders:
         if not folder.is_dir():
             raise KDError(f"expected a folder with runs, found none at '{folder}'; give what kd train printed")
         for status in sorted(folder.glob("**/status.json")):
-            directory = RunDirectory(status.parent)
-            if (place := status.resolve()) in seen:
-                continue
-            seen.add(place)
-            try:
-                state = directory.status()
-                if state.get("state") != "done":
-                    states["stopped early by a search" if state.get("state") == "pruned" else "not finished"] += 1
-                    found.left_out.append((directory.path, unfinished_reason(state)))
-                    continue
+            places.setdefault(status.resolve(), RunDirectory(status.parent))
+    found, states = Found(), Counter[str]()
+    shared: dict[bytes, np.ndarray] = {}
+    for directory in places.values():
+        try:
+            state = directory.status()
+            if state.get("state") == "done":
                 found.runs.append(Run.read(directory, shared))
-            except KDError as error:
-                print(f"kd report: left out: {error}", file=sys.stderr)
-                found.left_out.append((directory.path, str(error)))
-    found.runs = with_equal_rows(found)
+                continue
+        except KDError as error:
+            found.leave_out(directory, str(error))
+            continue
+        states["stopped early by a search" if state.get("state") == "pruned" else "not finished"] += 1
+        found.left_out.append((directory.path, unfinished_reason(state)))
+    leave_out_other_rows(found)
     if states:
         counts = listed([f"{plural(count, 'run')} {state}" for state, count in sorted(states.items())])
         print(f"kd report: left out: {counts}", file=sys.stderr)
@@ -230,31 +229,26 @@ def find_runs(folders: Iterable[Path]) -> Found:
     return found
 
 
-def with_equal_rows(found: Found) -> list[Run]:
-    """Keep the runs with the test labels that most runs of the same checksum have; leave out the others."""
-    shapes: dict[str, Counter] = defaultdict(Counter)
+def leave_out_other_rows(found: Found) -> None:
+    """Leave out runs whose test labels are not those that most runs of the same checksum have."""
     # `once` made equal labels one array, so that their ids can be compared.
-    shape_of = [(run, (id(run.test.labels), run.test.logits.shape)) for run in found.runs]
-    for run, shape in shape_of:
-        shapes[run.test_rows][shape] += 1
-    kept = []
-    for run, shape in shape_of:
-        if shape == shapes[run.test_rows].most_common(1)[0][0]:
-            kept.append(run)
+    rows_of = {run: (run.test_rows, id(run.test.labels), run.test.logits.shape) for run in found.runs}
+    usual = {rows[0]: rows for rows, _ in reversed(Counter(rows_of.values()).most_common())}
+    found.runs = []
+    for run, rows in rows_of.items():
+        if rows == usual[run.test_rows]:
+            found.runs.append(run)
             continue
-        reason = (
-            f"expected the test labels of the other runs with the same checksum in '{run.directory.predictions_file}', "
-            "found others; train it again"
+        found.leave_out(
+            run.directory,
+            "expected the test labels of the other runs with the same checksum in "
+            f"'{run.directory.predictions_file}', found others; train it again",
         )
-        print(f"kd report: left out: {reason}", file=sys.stderr)
-        found.left_out.append((run.directory.path, reason))
-    return kept
 
 
 def unfinished_reason(state: dict[str, Any]) -> str:
     """Say in a sentence why a run is not done."""
-    if state.get("state") == "failed":
-        return f"failed: {state.get('reason') or 'no reason was given'}"
-    if state.get("state") == "pruned":
-        return f"pruned: {state.get('reason') or 'a search stopped it'}"
+    usual = {"failed": "no reason was given", "pruned": "a search stopped it"}
+    if (name := state.get("state")) in usual:
+        return f"{name}: {state.get('reason') or usual[name]}"
     return "not finished: still running, or interrupted; repeat the same command to resume it"

@@ -12,8 +12,8 @@ from kd.run import identity
 
 GROUPS = ("student", "embeddings", "tokenizer", "teacher", "data")
 """Groups of choices: their chosen options name the rows of a table."""
-NO_DIFFERENCE = tuple(f"{key}." for key in (*identity.NO_DIFFERENCE, "choices"))
-"""Keys that runs with the same result may differ in, with all below them."""
+NO_DIFFERENCE = tuple(f"{key}." for key in (*identity.NO_DIFFERENCE, "choices", "seed"))
+"""Keys in which the runs of one arm may differ, with all below them."""
 OF_TRANSFER = (*TRANSFER, "method", "cache")
 """Parts that a supervised run does not read, and that two methods with a teacher may differ in."""
 
@@ -30,9 +30,9 @@ class Named:
 
 
 def settings(config: dict[str, Any]) -> dict[str, Any]:
-    """Return all that a run's identity counts (`kd.run.identity`), as flat keys; a ``_target_`` under its parent's key.
+    """Return all but the seed that a run's identity counts (`kd.run.identity`), as flat keys.
 
-    Files are left out here: `of_files` compares their content, wherever they lie.
+    A ``_target_`` has its parent's key. Files are left out: `of_files` compares their content, wherever they lie.
     """
     flat, method = dict(identity.flat(config)), config["choices"]["method"]
     found = {f"choices.{group}": config["choices"][group] for group in GROUPS}
@@ -40,7 +40,8 @@ def settings(config: dict[str, Any]) -> dict[str, Any]:
         if counts(key, flat) and not (method == "supervised" and root_of(key) in OF_TRANSFER):
             if key.endswith("._target_"):
                 key, value = key.removesuffix("._target_"), Named(value, value.rpartition(".")[2])
-            found[key] = as_written(value) if root_of(key) in identity.NUMBERS else value
+            whole_number = root_of(key) in identity.NUMBERS and type(value) is float and value.is_integer()
+            found[key] = int(value) if whole_number else value  # 2.0 and 2 are one
     found |= batch_sizes(flat, method != "supervised" and identity.compares_rows(config))
     if method != "supervised":
         found["loss"] = "+".join(config["loss"]) or "none"
@@ -101,15 +102,6 @@ def whole(value: Any) -> str:
 
 def root_of(key: str) -> str:
     return key.partition(".")[0]
-
-
-def as_written(value: Any) -> Any:
-    """Return a whole number as most people write it, so that 2.0 and 2 are one.
-
-    >>> as_written(2.0), as_written(0.5)
-    (2, 0.5)
-    """
-    return int(value) if type(value) is float and value.is_integer() else value
 
 
 def of_own_vocabulary(key: str, reads_embeddings: bool = False) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import numpy as np
 
 from kd.report.arms import Arm
 from kd.report.contents import recovered_gap
 from kd.report.study import Study
+from kd.report.tables import points
 from kd.report.verdicts import Comparison
 from kd.report.words import capital, listed, plural
 
@@ -17,27 +18,17 @@ DECIDED = {
 }
 
 
-class Fact(NamedTuple):
-    """A figure in large type, and its meaning."""
-
-    value: str
-    meaning: str
-
-
 def sentences(study: Study) -> list[str]:
     """Return the summary of one test set."""
-    taught = study.best_taught or next((arm for arm in study.arms if not arm.supervised), None)
+    taught = study.best_taught or next((arm for arm in study.arms if arm.method != "supervised"), None)
     if taught is None:
         return ["No run here learnt from a teacher or from peers: there is no gain of distillation to report."]
-    gain = study.gain(taught)
-    by_validation = taught is study.best_taught
-    chosen = (
-        f"Among the students with a teacher or peers, validation chose {taught.name}"
-        if by_validation
-        else capital(taught.name)
-    )
-    lines = [f"{chosen}: {100 * taught.accuracies.mean():.1f} % of {study.rows:,} test rows are correct{over(taught)}."]
-    if not by_validation:
+    gain, seeds = study.gain(taught), len(taught.runs)
+    over = f" (mean of {plural(seeds, 'seed')})" if seeds > 1 else " (one seed)"
+    chosen = taught is study.best_taught
+    who = f"Among the students with a teacher or peers, validation chose {taught.name}" if chosen else taught.name
+    lines = [f"{capital(who)}: {100 * taught.accuracy:.1f} % of {study.rows:,} test rows are correct{over}."]
+    if not chosen:
         lines.append("The runs kept no figures of the validation split, so it could not choose.")
     lines += [*difference(gain), *teacher_and_gap(study, taught)] if gain else without_baseline(study, taught)
     if study.best is not None and study.best is not taught:
@@ -50,13 +41,9 @@ def sentences(study: Study) -> list[str]:
     return lines
 
 
-def over(arm: Arm) -> str:
-    return f" (mean of {plural(len(arm.runs), 'seed')})" if len(arm.runs) > 1 else " (one seed)"
-
-
 def difference(gain: Comparison) -> list[str]:
     """Return the gain over the baseline, and the verdict."""
-    low, high, gained = (signed(value) for value in (*gain.interval, gain.difference))
+    low, high, gained = (points(value).text for value in (*gain.interval, gain.difference))
     several = len(gain.pair.seeds) > 1
     if low == high:
         return ["The supervised student is correct on the same test rows: no difference can be measured."]
@@ -72,15 +59,15 @@ def difference(gain: Comparison) -> list[str]:
 
 def teacher_and_gap(study: Study, taught: Arm) -> list[str]:
     """Return the distance from the teacher."""
-    teacher = study.teacher_accuracy(taught)
+    teacher = taught.teacher_accuracy
     if not teacher:
         return []
     gap = recovered_gap(study, taught)
-    closed = "closes none" if gap is not None and gap <= 0 else f"closes {100 * gap:.0f} %" if gap is not None else ""
-    kept = f"It keeps {100 * taught.accuracies.mean() / teacher:.1f} % of its teacher's {100 * teacher:.1f} %"
-    if closed:
-        return [f"{kept} and {closed} of the gap between the supervised student and the teacher."]
-    return [f"{kept}. The supervised student is no worse than this teacher: there is no gap to close."]
+    kept = f"It keeps {100 * taught.accuracy / teacher:.1f} % of its teacher's {100 * teacher:.1f} %"
+    if gap is None:
+        return [f"{kept}. The supervised student is no worse than this teacher: there is no gap to close."]
+    closed = f"{100 * gap:.0f} %" if gap > 0 else "none"
+    return [f"{kept} and closes {closed} of the gap between the supervised student and the teacher."]
 
 
 def without_baseline(study: Study, taught: Arm) -> list[str]:
@@ -92,30 +79,23 @@ def without_baseline(study: Study, taught: Arm) -> list[str]:
     return ["The gain over supervised training is unknown: there is no matched baseline."]
 
 
-def signed(share: float) -> str:
-    """Write a share in percentage points, with its sign."""
-    return f"{100 * share:+.1f}".replace("-", "−")
-
-
-def facts(study: Study) -> list[Fact]:
-    """Return a few figures of the chosen arm."""
+def facts(study: Study) -> list[tuple[str, str]]:
+    """Return a few figures of the chosen arm, each with its meaning."""
     taught = study.best_taught
     if taught is None:
         return []
-    found = [Fact(f"{100 * taught.accuracies.mean():.1f} %", f"test accuracy of {taught.name}")]
+    found = [(f"{100 * taught.accuracy:.1f} %", f"test accuracy of {taught.name}")]
     if gain := study.gain(taught):
-        found.append(Fact(signed(gain.difference), f"points over the supervised student: {gain.verdict}"))
-    if teacher := study.teacher_accuracy(taught):
-        found.append(Fact(f"{100 * taught.accuracies.mean() / teacher:.1f} %", "of the teacher's accuracy"))
-    if "teacher_cost" in taught.first.metrics and taught.first.environment["teacher"]:
+        found.append((points(gain.difference).text, f"points over the supervised student: {gain.verdict}"))
+    if teacher := taught.teacher_accuracy:
+        found.append((f"{100 * taught.accuracy / teacher:.1f} %", "of the teacher's accuracy"))
+    if "teacher_cost" in taught.first.metrics and taught.first.teacher:
         cost = study.teacher_cost(taught.first)
         smaller = cost["parameters"]["total"] / taught.first.metrics["parameters"]["total"]
-        faster = cost["latency"]["p50_ms"] / taught.over_seeds(lambda run: run.metrics["latency"]["p50_ms"]).mean()
-        found.append(times(smaller, "fewer parameters than the teacher", "more parameters than the teacher"))
-        found.append(times(faster, *(f"{how} than the teacher, one text on the CPU" for how in ("faster", "slower"))))
+        faster = cost["latency"]["p50_ms"] / np.mean([run.metrics["latency"]["p50_ms"] for run in taught.runs])
+        sides = [
+            (smaller, "fewer parameters than the teacher", "more parameters than the teacher"),
+            (faster, *(f"{how} than the teacher, one text on the CPU" for how in ("faster", "slower"))),
+        ]
+        found += [(f"{max(ratio, 1 / ratio):.3g}×", above if ratio >= 1 else below) for ratio, above, below in sides]
     return found
-
-
-def times(ratio: float, above: str, below: str) -> Fact:
-    """Write a ratio as a factor of 1 or more, with the words for its side of 1."""
-    return Fact(f"{ratio:.3g}×", above) if ratio >= 1 else Fact(f"{1 / ratio:.3g}×", below)

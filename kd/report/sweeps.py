@@ -5,15 +5,14 @@ from __future__ import annotations
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from kd.errors import KDError
 from kd.report.arms import Arm
-from kd.report.origin import plain_command
+from kd.report.origin import command_of, plain_command
 from kd.report.runs import Found, Run
 from kd.report.words import plural
 from kd.storage.files import read_json
@@ -21,8 +20,39 @@ from kd.storage.files import read_json
 STATES = {"failed": "failed", "running": "not finished", "waiting": "not started"}
 
 
-@dataclass(frozen=True)
-class Problem:
+class Job(NamedTuple):
+    """A job in a ``sweep.json``.
+
+    Args:
+        place: its run directory.
+        folder, command: those of the sweep; the command is empty where there is no record of it.
+        record: what the file says about it.
+    """
+
+    place: Path
+    folder: Path
+    command: str
+    record: dict[str, Any]
+
+
+def find_jobs(folders: Iterable[Path]) -> list[Job]:
+    """Find the jobs of the sweeps in or below the folders; parts of a file that have the wrong type are ignored."""
+    paths = {path.resolve(): path for folder in folders for path in sorted(folder.glob("**/sweep.json"))}
+    found = []
+    for path in paths.values():
+        try:
+            content = read_json(path)
+        except KDError:
+            continue
+        records, command = content.get("jobs"), shlex.join(plain_command(content.get("command")))
+        for record in records if isinstance(records, list) else ():
+            if isinstance(record, dict):
+                place = (path.parent / str(record.get("directory") or ".")).resolve()
+                found.append(Job(place, path.parent, command, record))
+    return found
+
+
+class Problem(NamedTuple):
     """A run that is in no table.
 
     Args:
@@ -38,53 +68,21 @@ class Problem:
     log: str = ""
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """A ``sweep.json``; parts of it that have the wrong type are ignored."""
-
-    folder: Path
-    command: str
-    jobs: tuple[dict[str, Any], ...]
-
-    @classmethod
-    def read(cls, path: Path) -> Sweep | None:
-        try:
-            content = read_json(path)
-        except KDError:
-            return None
-        listed = content.get("jobs")
-        jobs = tuple(job for job in listed if isinstance(job, dict)) if isinstance(listed, list) else ()
-        command = plain_command(content.get("command"))
-        return cls(path.parent, shlex.join(command) if command else "", jobs)
-
-    def place(self, job: dict[str, Any]) -> Path:
-        return (self.folder / str(job.get("directory") or ".")).resolve()
-
-
-def find_sweeps(folders: Iterable[Path]) -> list[Sweep]:
-    """Find the sweeps in or below the folders."""
-    paths = {path.resolve(): path for folder in folders for path in sorted(folder.glob("**/sweep.json"))}
-    return [sweep for path in paths.values() if (sweep := Sweep.read(path))]
-
-
-def problems(found: Found, sweeps: list[Sweep]) -> list[Problem]:
+def problems(found: Found, jobs: list[Job]) -> list[Problem]:
     """List every run that failed, was pruned, is unfinished, damaged or missing, once."""
     made: list[Problem] = []
-    seen: set[Path] = set()
+    seen = {run.directory.path.resolve() for run in found.runs}
     reasons = {place.resolve(): reason for place, reason in found.left_out}
-    whole = {run.directory.path.resolve() for run in found.runs}
-    for sweep in sweeps:
-        for job in sweep.jobs:
-            place, state = sweep.place(job), str(job.get("state"))
-            if place in whole or place in seen:  # done since, or the same run as an earlier job
-                continue
-            what = " ".join(map(str, job.get("overrides") or ())) or str(job.get("directory") or job.get("number"))
-            reason = str(job.get("reason") or reasons.get(place) or "")
-            if state == "done":
-                state, reason = ("damaged", reason) if place in reasons else ("missing", "its directory is gone")
-            seen.add(place)
-            log = job.get("log")
-            made.append(Problem(what, STATES.get(state, state), reason, str(sweep.folder / str(log)) if log else ""))
+    for place, folder, _, job in jobs:
+        if place in seen:  # done since, or the same run as an earlier job
+            continue
+        seen.add(place)
+        state, log = str(job.get("state")), job.get("log")
+        what = " ".join(map(str, job.get("overrides") or ())) or str(job.get("directory") or job.get("number"))
+        reason = str(job.get("reason") or reasons.get(place) or "")
+        if state == "done":
+            state, reason = ("damaged", reason) if place in reasons else ("missing", "its directory is gone")
+        made.append(Problem(what, STATES.get(state, state), reason, str(folder / str(log)) if log else ""))
     for place, reason in found.left_out:
         if place.resolve() not in seen:
             state, _, rest = reason.partition(": ")
@@ -93,109 +91,67 @@ def problems(found: Found, sweeps: list[Sweep]) -> list[Problem]:
     return made
 
 
-def commands(runs: Iterable[Run], sweeps: list[Sweep]) -> list[str]:
+def commands(runs: Iterable[Run], jobs: list[Job]) -> list[str]:
     """List the commands that made the runs, each once; the jobs of a sweep have one command."""
-    of_sweep = {sweep.place(job): sweep.command for sweep in sweeps for job in sweep.jobs if sweep.command}
-    found: dict[str, None] = {}
-    for run in runs:
-        line = of_sweep.get(run.directory.path.resolve())
-        if not line and (words := run.command):
-            line = shlex.join(words)
-        if line:
-            found.setdefault(line)
-    return list(found)
+    of_sweep = {job.place: job.command for job in jobs if job.command}
+    lines = (
+        of_sweep.get(run.directory.path.resolve()) or shlex.join(command_of(run.directory, run.environment))
+        for run in runs
+    )
+    return list(dict.fromkeys(filter(None, lines)))
 
 
-@dataclass(frozen=True)
-class Disagreement:
-    """Two runs that should have the same logits, bit for bit, and do not.
-
-    Args:
-        rows: number of rows whose logits differ.
-        labels: number of rows whose predicted labels differ.
-        largest: largest difference of two logits.
-        uncommitted: the code had uncommitted changes, which may be the cause.
-    """
-
-    first: Path
-    second: Path
-    rows: int
-    labels: int
-    largest: float
-    uncommitted: bool
-
-    def __str__(self) -> str:
-        maybe = "; the code had uncommitted changes, which may be the cause" if self.uncommitted else ""
-        return (
-            f"{self.first} and {self.second} have the same configuration, seed, machine and software with "
-            f"trainer.deterministic=true. The logits of {plural(self.rows, 'row')} differ (by up to "
-            f"{self.largest:.2g}), the labels of {self.labels}{maybe}."
-        )
-
-
-@dataclass(frozen=True)
-class Agreement:
+class Agreement(NamedTuple):
     """The comparison of runs with the same configuration and seed.
 
     Args:
         equal: number of further runs with the same logits.
-        disagreements: runs that should have the same logits and do not.
+        disagreements: a sentence for each run that should have the same logits and does not.
         not_promised: number of further runs on another machine, software, rows or teacher, or without
             ``trainer.deterministic=true``.
     """
 
     equal: int
-    disagreements: tuple[Disagreement, ...]
+    disagreements: list[str]
     not_promised: int
-
-
-def conditions(run: Run) -> tuple[Any, ...] | None:
-    """Return what two runs must share for equal logits; None for a run that is not deterministic."""
-    environment = run.environment
-    if not run.deterministic:
-        return None
-    data, teacher = environment["data"], environment["teacher"] or {}
-    return tuple(
-        repr(part)
-        for part in (
-            *(environment.get(name) for name in ("python", "packages", "git", "machine", "threads")),
-            *(data.get(name) for name in ("train", "validation", "test")),
-            teacher.get("checksum"),
-        )
-    )
 
 
 def agreement(arms: Iterable[Arm]) -> Agreement:
     """Compare the copies of each run with it."""
-    equal, not_promised, found = 0, 0, []
+    further, compared = 0, []
     for arm in arms:
+        further += len(arm.copies)
         groups: dict[Any, list[Run]] = defaultdict(list)
         for run in (*arm.runs, *arm.copies):
-            groups[run.seed, conditions(run)].append(run)
-        compared = 0
-        for (_, shared), runs in groups.items():
-            if shared is None:
-                continue
-            for copy in runs[1:]:
-                apart = difference(runs[0], copy)
-                equal += apart is None
-                found += [apart] if apart else []
-                compared += 1
-        not_promised += len(arm.copies) - compared
-    return Agreement(equal, tuple(found), not_promised)
+            if run.deterministic:
+                groups[run.seed, conditions(run)].append(run)
+        compared += [difference(runs[0], copy) for runs in groups.values() for copy in runs[1:]]
+    return Agreement(compared.count(None), [one for one in compared if one], further - len(compared))
 
 
-def difference(first: Run, second: Run) -> Disagreement | None:
-    """Compare the logits of two runs on validation and test; None where they are equal."""
+def conditions(run: Run) -> str:
+    """Return what two deterministic runs must share for equal logits."""
+    environment, data = run.environment, run.environment["data"]
+    software = [environment.get(name) for name in ("python", "packages", "git", "machine", "threads")]
+    return repr([software, *(data.get(name) for name in ("train", "validation", "test")), run.teacher])
+
+
+def difference(first: Run, second: Run) -> str | None:
+    """Say how the logits of two runs on validation and test differ; None where they are equal."""
     pairs = [
         (one.logits, other.logits)
         for one, other in ((first.validation, second.validation), (first.test, second.test))
-        if one is not None and other is not None and one.logits.shape == other.logits.shape
+        if one and other and one.logits.shape == other.logits.shape
     ]
     rows = sum(int((one != other).any(axis=1).sum()) for one, other in pairs)
     if not rows:
         return None
     labels = sum(int((one.argmax(axis=1) != other.argmax(axis=1)).sum()) for one, other in pairs)
     largest = max(float(np.abs(one - other).max()) for one, other in pairs)
-    uncommitted = bool((first.environment.get("git") or {}).get("uncommitted_changes"))
-    return Disagreement(first.directory.path, second.directory.path, rows, labels, largest, uncommitted)
+    uncommitted = (first.environment.get("git") or {}).get("uncommitted_changes")
+    maybe = "; the code had uncommitted changes, which may be the cause" if uncommitted else ""
+    return (
+        f"{first.directory.path} and {second.directory.path} have the same configuration, seed, machine and software "
+        f"with trainer.deterministic=true. The logits of {plural(rows, 'row')} differ (by up to {largest:.2g}), the "
+        f"labels of {labels}{maybe}."
+    )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from kd.report.words import plain
@@ -29,7 +30,7 @@ class Cell(NamedTuple):
     """The text of a cell, and its unrounded value: a number, or the two bounds of an interval."""
 
     text: str
-    value: float | tuple[float, float] | None = None
+    value: float | tuple[float, ...] | None = None
 
     @property
     def order(self) -> float | None:
@@ -59,46 +60,42 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     notes: Sequence[str] = ()
-    words: Sequence[str] = field(default=("model",))
+    words: Sequence[str] = ("model",)
     marked: int | None = None
 
     def csv(self) -> str:
         """Write unrounded numbers, or the text of cells without one; an interval takes two columns."""
-        double = {place for row in self.rows for place, cell in enumerate(row) if isinstance(cell.value, tuple)}
-        header, lines = [], [[] for _ in self.rows]
-        for place, column in enumerate(self.columns):
-            header += [f"{column} low", f"{column} high"] if place in double else [column]
-            for line, row in zip(lines, self.rows, strict=True):
-                cell = row[place]
-                if place in double:
-                    line += [repr(bound) for bound in cell.value] if cell.value else ["", ""]
-                else:
-                    line.append(cell.text if cell.value is None else repr(cell.value))
+        header: list[str] = []
+        lines: list[list[str]] = [[] for _ in self.rows]
+        for column, cells in zip(self.columns, zip(*self.rows, strict=True), strict=True):
+            two = any(isinstance(cell.value, tuple) for cell in cells)
+            header += [f"{column} low", f"{column} high"] if two else [column]
+            for line, (text, value) in zip(lines, cells, strict=True):
+                line += map(repr, value) if isinstance(value, tuple) else [text if value is None else repr(value)]
+                line += [""] * (len(header) - len(line))
         return csv_text([header, *lines])
+
+    @property
+    def texts(self) -> list[list[str]]:
+        """The header and the rows as they are shown."""
+        return [list(self.columns), *([cell.text for cell in row] for row in self.rows)]
 
     def markdown(self) -> str:
         """Write the table and its notes."""
         escape = lambda text: marked_down(text).replace("|", "\\|")  # noqa: E731
-        sides = ["---" if column in self.words else "---:" for column in self.columns]
-        lines = [self.columns, sides, *([cell.text for cell in row] for row in self.rows)]
-        text = "\n".join("| " + " | ".join(map(escape, line)) + " |" for line in lines)
-        return "\n\n".join([text, *map(marked_down, self.notes)]) + "\n"
+        header, *body = ["| " + " | ".join(map(escape, line)) + " |" for line in self.texts]
+        sides = " | ".join("---" if column in self.words else "---:" for column in self.columns)
+        return "\n\n".join(["\n".join([header, f"| {sides} |", *body]), *map(marked_down, self.notes)]) + "\n"
 
     def tex(self, commands: Sequence[str] = ()) -> str:
         """Write LaTeX for ``\\input``; it needs ``\\usepackage{booktabs}``."""
-        made = "".join(f"% {line}\n" for line in ["\\usepackage{booktabs}", *map(plain, commands)])
+        made = [f"% {line}" for line in ["\\usepackage{booktabs}", *map(plain, commands)]]
         sides = "".join("l" if column in self.words else "r" for column in self.columns)
-        body = [[cell.text for cell in row] for row in self.rows]
+        lines = [" & ".join(map(tex, line)) + r" \\" for line in self.texts]
         # LaTeX reads a bracket or star at the beginning of a line as an option of the line end before it.
-        lines = [
-            "{}" * line[0].startswith(("[", "*")) + " & ".join(map(tex, line)) + r" \\"
-            for line in [self.columns, *body]
-        ]
-        return (
-            f"{made}\\begin{{tabular}}{{{sides}}}\n\\toprule\n{lines[0]}\n\\midrule\n"
-            + "\n".join(lines[1:])
-            + "\n\\bottomrule\n\\end{tabular}\n"
-        )
+        header, *body = ["{}" * line.startswith(("[", "*")) + line for line in lines]
+        top = [f"\\begin{{tabular}}{{{sides}}}", "\\toprule", header, "\\midrule"]
+        return "\n".join([*made, *top, *body, "\\bottomrule", "\\end{tabular}", ""])
 
 
 def tex(text: str) -> str:
@@ -146,19 +143,18 @@ def no_formula(cell: object) -> object:
     return cell
 
 
-def percent(value: float | None, digits: int = 1) -> Cell:
-    """Show a share in per cent; the CSV has the share."""
-    return EMPTY if value is None else Cell(f"{100 * value:.{digits}f}".replace("-", "−"), float(value))
+def percent(value: float | None, digits: int = 1, sign: str = "") -> Cell:
+    """Show a share in per cent, with its sign where ``sign`` is "+"; the CSV has the share."""
+    return EMPTY if value is None else Cell(f"{100 * value:{sign}.{digits}f}".replace("-", "−"), float(value))
+
+
+points = partial(percent, sign="+")
+"""Show a difference of two shares in percentage points."""
 
 
 def number(value: float | None, digits: int = 2) -> Cell:
     """Show a number with the given decimals."""
     return EMPTY if value is None else Cell(f"{value:,.{digits}f}", float(value))
-
-
-def points(value: float | None) -> Cell:
-    """Show a difference of two shares in percentage points, with its sign."""
-    return EMPTY if value is None else Cell(f"{100 * value:+.1f}".replace("-", "−"), float(value))
 
 
 def probability(value: float) -> Cell:

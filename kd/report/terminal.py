@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kd.measure.significance import accuracy_interval
 from kd.report.arms import TITLES, Arm, deviation, usual_seeds
 from kd.report.runs import Run
 from kd.report.study import Study
-from kd.report.verdicts import Comparison
-from kd.report.words import capital, millions, plain
+from kd.report.words import capital, millions, plain, short
 
 UNKNOWN = "method=supervised with the same student, data and budget (these runs have no record of their command)"
 
@@ -22,38 +20,47 @@ UNKNOWN = "method=supervised with the same student, data and budget (these runs 
 def show(study: Study, console: Console) -> None:
     """Print the table, the notes and the comparisons of one test set."""
     say = lambda text: console.print(plain(text), markup=False, highlight=False)  # noqa: E731
-    say(f"student {study.students} on {study.data}")
+    say(f"student {study.title}")
     console.print(table(study))
     for note in notes(study):
         say(note)
     if study.comparisons:
         say("")
         console.print(findings(study))
-        for line in closing(study):
-            say(line)
+        several = any(len(one.pair.seeds) > 1 for family in study.comparisons.values() for one in family)
+        say(f"p: the larger of McNemar's exact test and the bootstrap over {'seeds and ' if several else ''}rows,")
+        say("after Holm's correction in each block; the intervals are at its levels.")
+        say("not decided: the difference is not significant on this test set.")
     for missing in study.missing:
         say(f"{capital(str(missing))}. This command trains it:")
         console.print(f"  {plain(missing.command or UNKNOWN)}", markup=False, highlight=False, soft_wrap=True)
 
 
-def table(study: Study) -> Table:
-    """Tabulate each teacher and each arm."""
+def table_of(subject: str, figures: Sequence[str]) -> Table:
+    """Return an empty table with a column of names and columns of figures."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column("model", overflow="fold")
-    for name in ("test % [95 %]", "agree", "M (no emb)", "MB", "p50 ms", "train s"):
+    table.add_column(subject, overflow="fold")
+    for name in figures:
         table.add_column(name, justify="right", no_wrap=True)
-    for name, run in study.teachers:
-        cost, correct = study.teacher_cost(run), run.test.teacher_correct
-        table.add_row(
-            shown(name), accuracy_cell(correct.mean(), None, accuracy_interval(correct)), "", *cost_cells([cost])
-        )
-    for arm in study.arms:
-        agreement = arm.over_seeds(lambda run: run.metrics["test"].get("agreement"))
+    return table
+
+
+def table(study: Study) -> Table:
+    """Tabulate each teacher and each arm; means over seeds."""
+    table = table_of("model", ("test % [95 %]", "agree", "M (no emb)", "MB", "p50 ms", "train s"))
+    for arm in (*study.teachers, *study.arms):
+        agreement, seconds = arm.mean("test", "agreement"), arm.mean("training_seconds")
+        spread = "" if len(arm.runs) == 1 else f" ±{100 * (deviation(arm.accuracies) or 0):.1f}"
+        low, high = study.judge.interval(arm)
+        parameters = arm.first.metrics["parameters"]
         table.add_row(
             shown(arm.name),
-            accuracy_cell(arm.accuracies.mean(), deviation(arm.accuracies), study.judge.interval(arm)),
-            f"{100 * agreement.mean():.1f}" if len(agreement) else "",
-            *cost_cells([run.metrics for run in arm.runs]),
+            f"{100 * arm.accuracy:.1f}{spread} [{100 * low:.1f}, {100 * high:.1f}]",
+            "" if agreement is None else f"{100 * agreement:.1f}",
+            f"{millions(parameters['total'])} ({millions(parameters['without_embeddings'])})",
+            f"{(arm.mean('model_bytes') or 0) / 1e6:.1f}",
+            f"{arm.mean('latency', 'p50_ms') or 0:.2f}",
+            "" if seconds is None else f"{seconds:.0f}",
         )
     return table
 
@@ -63,30 +70,12 @@ def shown(name: str) -> Text:
     return Text(plain(name))
 
 
-def accuracy_cell(mean: float, std: float | None, interval: tuple[float, float]) -> str:
-    """Show the mean, the deviation over several seeds, and the interval, in per cent."""
-    spread = "" if std is None else f" ±{100 * std:.1f}"
-    return f"{100 * mean:.1f}{spread} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
-
-
-def cost_cells(costs: list[dict[str, Any]]) -> list[str]:
-    """Show the costs of a model; means over seeds."""
-    parameters = costs[0]["parameters"]
-    seconds = [cost["training_seconds"] for cost in costs if cost["training_seconds"] is not None]
-    return [
-        f"{millions(parameters['total'])} ({millions(parameters['without_embeddings'])})",
-        f"{np.mean([cost['model_bytes'] for cost in costs]) / 1e6:.1f}",
-        f"{np.mean([cost['latency']['p50_ms'] for cost in costs]):.2f}",
-        f"{np.mean(seconds):.0f}" if seconds else "",
-    ]
-
-
 def teacher_left(name: str, run: Run) -> str:
     """Say how much of the teacher a composition keeps."""
     inside = run.metrics["teacher_inside"]
     parts = inside["encoder"] / run.metrics["parameters"]["total"]
-    whole = inside.get("whole_ms", run.metrics["latency"]["p50_ms"])  # timed in turns with the encoder
-    share = inside["encoder_ms"] / whole
+    # The whole was timed in turns with the encoder, where that time was kept.
+    share = inside["encoder_ms"] / inside.get("whole_ms", run.metrics["latency"]["p50_ms"])
     return (
         f"{name}: it contains the teacher up to layer {inside['layer']}: {millions(inside['encoder'])} M parameters, "
         f"{parts:.0%} of all, and {inside['encoder_ms']:.2f} ms, {min(share, 1):.0%} of its p50."
@@ -95,12 +84,14 @@ def teacher_left(name: str, run: Run) -> str:
 
 def teacher_moved(arm: Arm) -> str:
     """Say how joint training changed the teacher's accuracy, mean over seeds."""
-    figures = [run.metrics["partners"]["teacher"] for run in arm.runs]
-    before = 100 * np.mean([teacher["validation_accuracy_before"] for teacher in figures])
-    after = 100 * np.mean([teacher["validation_accuracy"] for teacher in figures])
+    before, after = (
+        100 * np.mean([run.metrics["partners"]["teacher"][key] for run in arm.runs])
+        for key in ("validation_accuracy_before", "validation_accuracy")
+    )
     noise = 2 * (before * (100 - before) / arm.first.metrics["validation"]["rows"]) ** 0.5
-    words = ("it became worse", "no significant difference on these rows", "it became better")
-    word = words[0] if after < before - noise else words[2] if after > before + noise else words[1]
+    word = "no significant difference on these rows"
+    if abs(after - before) > noise:
+        word = "it became worse" if after < before else "it became better"
     return (
         f"{arm.name}: its teacher went from {before:.1f} to {after:.1f} % on validation in joint training: {word}. "
         "Its agree is with the teacher after training."
@@ -119,8 +110,8 @@ def notes(study: Study) -> list[str]:
         f"p50: one text on the CPU, {'/'.join(map(str, threads))} thread{'s' * (threads != [1])}, no tokenizer.",
         f"Padding: at most {max(padding):.1%} of the training tokens.",
     ]
-    if study.teacher_names:
-        named = ", ".join(study.teacher_names)
+    if teachers := {short(run.metrics["teacher_cost"]["name"]) for run in runs if "teacher_cost" in run.metrics}:
+        named = ", ".join(sorted(teachers))
         lines.insert(1, f"agree: % of test rows with the label that the teacher ({named}) gives.")
     lines += [teacher_left(arm.name, arm.first) for arm in study.arms if "teacher_inside" in arm.first.metrics]
     lines += [teacher_moved(arm) for arm in study.arms if "teacher" in arm.first.metrics.get("partners", {})]
@@ -135,30 +126,13 @@ def notes(study: Study) -> list[str]:
 
 def findings(study: Study) -> Table:
     """Tabulate the comparisons under their titles."""
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column("comparison", overflow="fold")
-    for name, side in (("points [95 %]", "right"), ("p", "right"), ("", "left")):
-        table.add_column(name, justify=side, no_wrap=True)
-    for title in sorted(study.comparisons, key=TITLES.index):
-        table.add_row(f"{title}:")
-        for one in study.comparisons[title]:
-            table.add_row(shown(f"{one.pair.arm.name} - {one.pair.other.name}"), *verdict(one))
+    table = table_of("comparison", ("points [95 %]", "p"))
+    table.add_column("", no_wrap=True)
+    for family, found in study.comparisons.items():
+        table.add_row(f"{TITLES[family]}:")
+        for one in found:
+            low, high = one.interval
+            points = f"{100 * one.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+            pair = f"{one.pair.arm.name} - {one.pair.other.name}"
+            table.add_row(shown(pair), points, f"{one.adjusted:.2g}", one.verdict)
     return table
-
-
-def verdict(one: Comparison) -> tuple[str, str, str]:
-    """Show the difference with its interval in points, the p-value and the verdict."""
-    low, high = one.interval
-    points = f"{100 * one.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
-    return points, f"{one.adjusted:.2g}", one.verdict
-
-
-def closing(study: Study) -> list[str]:
-    """Explain the p-values."""
-    several = any(len(one.pair.seeds) > 1 for family in study.comparisons.values() for one in family)
-    units = "seeds and rows" if several else "rows"
-    return [
-        f"p: the larger of McNemar's exact test and the bootstrap over {units},",
-        "after Holm's correction in each block; the intervals are at its levels.",
-        "not decided: the difference is not significant on this test set.",
-    ]

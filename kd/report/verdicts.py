@@ -84,12 +84,11 @@ class Judge:
     def interval(self, arm: Arm) -> tuple[float, float]:
         """Return the 95 % interval of an arm's accuracy: Wilson's with one seed, the bootstrap's with several."""
         if arm.name not in self._intervals:
-            if len(arm.runs) == 1:
-                found = accuracy_interval(arm.correct[0])
-            else:
+            if len(arm.runs) > 1:
                 low, high = self.bootstrap.accuracies(self._places(arm, arm.seeds)).interval()
-                found = max(0.0, low), min(1.0, high)
-            self._intervals[arm.name] = found
+            else:
+                low, high = accuracy_interval(arm.correct[0])
+            self._intervals[arm.name] = max(0.0, low), min(1.0, high)
         return self._intervals[arm.name]
 
     def compare(self, pairs: list[Pair]) -> list[Comparison]:
@@ -118,8 +117,7 @@ class Judge:
 
 def best_by_validation(arms: list[Arm]) -> Arm | None:
     """Return the arm with the highest mean accuracy on validation, or None; the lower NLL breaks ties."""
-    known = [arm for arm in arms if arm.validation is not None]
-    if not known:
-        return None
-    nll = {arm.name: arm.over_seeds(lambda run: run.metrics["validation"].get("nll")) for arm in known}
-    return max(known, key=lambda arm: (arm.validation.mean(), -nll[arm.name].mean() if len(nll[arm.name]) else 0.0))
+    known = [
+        (arm.validation, -(arm.mean("validation", "nll") or 0.0), arm) for arm in arms if arm.validation is not None
+    ]
+    return max(known, key=lambda one: one[:2])[-1] if known else None

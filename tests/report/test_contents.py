@@ -1,5 +1,7 @@
 """The tables."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pyarrow
 import pyarrow.parquet
@@ -33,7 +35,10 @@ def test_the_numbers_are_those_of_the_runs(runs):
 
 def test_agreement_where_the_teacher_is_right_and_wrong():
     labels = np.array([0, 0, 0, 0, 1])
-    teacher = np.eye(2)[[0, 0, 1, 1, 1]]  # wrong on rows 2 and 3
+    teacher = Split(labels, np.eye(2)[[0, 0, 1, 1, 1]])  # wrong on rows 2 and 3
     student = np.eye(2)[[0, 1, 1, 0, 1]]
-    assert agreement_parts(Split(labels, student, teacher)) == pytest.approx((3 / 5, 2 / 3, 1 / 2))
-    assert np.isnan(agreement_parts(Split(labels, student, np.eye(2)[labels]))[2])
+    of_runs = lambda *splits: agreement_parts(SimpleNamespace(runs=[SimpleNamespace(test=one) for one in splits]))  # noqa: E731
+    assert of_runs(Split(labels, student, teacher)) == pytest.approx([3 / 5, 2 / 3, 1 / 2])
+    always_right = Split(labels, student, Split(labels, np.eye(2)[labels]))
+    assert of_runs(always_right)[2] is None and of_runs(Split(labels, student)) == []
+    assert of_runs(always_right, Split(labels, student, teacher)) == pytest.approx([3 / 5, (3 / 5 + 2 / 3) / 2, 1 / 2])

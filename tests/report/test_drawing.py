@@ -1,7 +1,6 @@
 import pytest
 
-from kd.report.drawing import drawn, inline
-from kd.report.figure import INK, SERIES, Figure, wrapped
+from kd.report.drawing import INK, SERIES, Figure, drawn, inline, wrapped
 
 
 @pytest.fixture
