@@ -146,10 +146,7 @@ class WordTokenizer(StudentTokenizer):
         tokenizer.normalizer = BertNormalizer(lowercase=self.lowercase)
         tokenizer.pre_tokenizer = BertPreTokenizer()
         trainer = WordLevelTrainer(
-            vocab_size=self.max_size,
-            min_frequency=self.min_count,
-            special_tokens=SPECIAL_TOKENS,
-            show_progress=False,
+            vocab_size=self.max_size, min_frequency=self.min_count, special_tokens=SPECIAL_TOKENS, show_progress=False
         )
         tokenizer.train_from_iterator(texts, trainer)
         start = ("[CLS]", tokenizer.token_to_id("[CLS]"))

@@ -229,12 +229,7 @@ class AttentionTransfer(AttentionLoss):
     needs = frozenset(reads)
     is_mean_over_rows = True
 
-    def __init__(
-        self,
-        p: Annotated[Finite, Ge(1)] = 2.0,
-        layers: Layers = None,
-        weight: NotNegative = 1.0,
-    ):
+    def __init__(self, p: Annotated[Finite, Ge(1)] = 2.0, layers: Layers = None, weight: NotNegative = 1.0):
         super().__init__(layers, weight)
         self.p = p
 

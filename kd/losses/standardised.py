@@ -59,10 +59,7 @@ class Standardised(TemperedLoss):
     """
 
     def __init__(
-        self,
-        temperature: Positive = 2.0,
-        over: Literal["labels", "batch"] = "labels",
-        weight: NotNegative = 1.0,
+        self, temperature: Positive = 2.0, over: Literal["labels", "batch"] = "labels", weight: NotNegative = 1.0
     ):
         super().__init__(temperature, weight)
         self.over = over
