@@ -40,6 +40,34 @@ class Tally:
             self.lines.append(line)
 
 
+@dataclass
+class Counts:
+    """The number of rows that were read and, for each of `kd.data.splits.FATES`, left out; with their first lines."""
+
+    read: int = 0
+    fates: dict[str, int] = field(default_factory=dict)
+    lines: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, fate: str, count: int, lines: Sequence[str] = ()) -> None:
+        """Count rows that were left out. ``lines`` may name only the first of them."""
+        self.fates[fate] = self.fates.get(fate, 0) + count
+        known = self.lines.setdefault(fate, [])
+        known += lines[: LINES_KEPT - len(known)]
+
+    def merge(self, other: Counts) -> None:
+        """Add the counts of later rows."""
+        self.read += other.read
+        for fate, count in other.fates.items():
+            self.add(fate, count, other.lines[fate])
+
+    def add_unread(self, rows: Rows) -> None:
+        """Add the rows of a file that could not be read."""
+        for fate, tally in (("malformed", rows.malformed), ("empty", rows.blank)):
+            if tally.count:
+                self.read += tally.count
+                self.add(fate, tally.count, [f"{rows.path.name}:{line}" for line in tally.lines])
+
+
 class Rows:
     """The rows of one file as ``(line, {column: value})``. They are read during iteration, which is possible once.
 

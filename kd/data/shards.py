@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 from filelock import SoftFileLease
 
-from kd.data.files import LINES_KEPT
-from kd.data.slices import Counts, Source, read_slices, repeated, write_table
+from kd.data.files import LINES_KEPT, Counts
+from kd.data.slices import Source, read_slices, repeated, write_table
 from kd.data.splits import left_out
 from kd.errors import KDError
 from kd.storage.files import write_bytes
