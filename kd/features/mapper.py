@@ -59,7 +59,7 @@ class Mapper(Checked, nn.Module, ABC):
     def map(self, states: Tensor, mask: Tensor) -> Tensor:
         """Compute `forward` on states of the mapper's own floating type, zero outside the mask."""
 
-    @final
+    @final  # type: ignore[misc]  # torch declares forward as an attribute
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
         """Return the mapped vectors.
 

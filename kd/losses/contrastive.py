@@ -33,7 +33,6 @@ def info_nce(
 
     Args:
         student_states, teacher_states: ``[B, d]``; a student's row of zeros has no gradient.
-        contrast_temperature: divides the cosines, > 0, no unit; not the temperature of soft targets.
         labels: ``[B]``; rows of one class are no negatives of each other. -100, no label, is not a class.
 
     Returns:
@@ -105,4 +104,5 @@ class CoDIR(ContrastiveLoss):
 
     def term(self, student: Answer, teacher: Answer, batch: Batch) -> Tensor:
         pairs = (comparable(*pair) for pair in matched_rows(student, teacher, batch, self.level))
-        return self.contrast(*(torch.cat(side, dim=1) for side in zip(*pairs, strict=True)), batch)
+        own, other = (torch.cat(side, dim=1) for side in zip(*pairs, strict=True))
+        return self.contrast(own, other, batch)
