@@ -163,8 +163,8 @@ class EncodedSplit(Dataset):
             ids, mask = self.teacher_tokens.padded(rows, self.teacher_padding)
             batch |= {"teacher_input_ids": ids, "teacher_attention_mask": mask}
         for name, column in self.columns.items():
-            ragged = isinstance(column, Ragged)
-            batch[name] = column.vectors(rows) if ragged else torch.from_numpy(np.array(column[rows]))
+            own = column.vectors(rows) if isinstance(column, Ragged) else torch.from_numpy(np.array(column[rows]))
+            batch[name] = own
         return batch
 
     def take(self, rows: np.ndarray) -> EncodedSplit:
@@ -209,7 +209,9 @@ class BatchSampler(Sampler[Item]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return batch_count(self.rows, self.batch_size, self.world_size)
+        # A last batch with fewer rows than ranks is joined to another one.
+        batches, rest = divmod(self.rows, self.batch_size * self.world_size)
+        return batches + (rest >= self.world_size or batches == 0)
 
     def own(self, rows: np.ndarray) -> np.ndarray:
         """Return this rank's part of a batch."""
@@ -267,12 +269,6 @@ class LengthBucketSampler(BatchSampler[list[int]]):
         if len(batches) > 1 and len(batches[-1]) < self.world_size:
             batches[-2:] = [np.concatenate(batches[-2:])]
         return batches
-
-
-def batch_count(rows: int, batch_size: int, world_size: int) -> int:
-    """Return the batches of a rank in an epoch. A last batch with fewer rows than ranks is joined to another one."""
-    batches, rest = divmod(rows, batch_size * world_size)
-    return batches + (rest >= world_size or batches == 0)
 
 
 def padding_share(lengths: np.ndarray, batches: Sequence[Indices]) -> float:

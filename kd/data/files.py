@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, Literal, TextIO, cast
 
 from kd.errors import KDError
 
@@ -163,8 +163,8 @@ def _opened(path: Path, encoding: str) -> Iterator[TextIO]:
         raise KDError(f"{path} is not a complete gzip file ({error}); download or compress it again") from error
 
 
-def _binary(path: Path) -> io.BufferedIOBase:
-    return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
+def _binary(path: Path) -> IO[bytes]:
+    return cast(IO[bytes], gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb"))
 
 
 def _unreadable(path: Path, error: OSError) -> str:
@@ -195,7 +195,7 @@ def _undecodable(path: Path, codec: str) -> str:
     return ", its last character: it is"
 
 
-def _delimited(delimiter: str, quoting: int) -> Callable[[Rows, str], Iterator[Any]]:
+def _delimited(delimiter: str, quoting: Literal[0, 3]) -> Callable[[Rows, str], Iterator[Any]]:
     def read(rows: Rows, encoding: str) -> Iterator[Any]:
         csv.field_size_limit(LARGEST_FIELD)
         with _opened(rows.path, encoding) as stream:

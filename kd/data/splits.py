@@ -27,16 +27,8 @@ NO_LETTER = re.compile(r"[\W_]+")
 ASCII_NO_LETTER = {code: None for code in range(128) if not chr(code).isalnum()}
 """For `str.translate`: removes the same characters from ASCII text, three times as fast."""
 FATES = (
-    "filtered",
-    "malformed",
-    "nul",
-    "empty",
-    "duplicates",
-    "conflicting_duplicates",
-    "unlabelled_held_out",
-    "removed_from_validation",
-    "removed_from_train",
-    "limited",
+    *("filtered", "malformed", "nul", "empty", "duplicates", "conflicting_duplicates"),
+    *("unlabelled_held_out", "removed_from_validation", "removed_from_train", "limited"),
 )
 """The reasons why a row is not used. `Splits.counts` has the number of rows for each."""
 

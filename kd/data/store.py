@@ -12,13 +12,8 @@ from datasets import Dataset
 from datasets.table import InMemoryTable
 
 FLUSH_ROWS, FLUSH_CHARACTERS = 4096, 1 << 24
-COLUMNS = pa.schema(
-    [
-        *(pa.field("text", pa.string()), pa.field("label", pa.int64())),
-        *(pa.field("line", pa.int64()), pa.field("file", pa.int32())),
-        *(pa.field("first", pa.uint64()), pa.field("second", pa.uint64())),
-    ]
-)
+NUMBERS = {"label": pa.int64(), "line": pa.int64(), "file": pa.int32(), "first": pa.uint64(), "second": pa.uint64()}
+COLUMNS = pa.schema({"text": pa.string(), **NUMBERS})
 """``file`` is the number of a file. ``first`` and ``second`` are the halves of a side (`kd.data.splits.text_keys`)."""
 
 

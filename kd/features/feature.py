@@ -48,20 +48,12 @@ def pooled(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
     Returns:
         ``[B, d]``; zero for a text without tokens.
     """
-    return POOLINGS[pooling](states, mask.to(states.dtype))
-
-
-def _mean(states: Tensor, mask: Tensor) -> Tensor:
+    mask = mask.to(states.dtype)
+    if pooling == "cls":
+        return states[:, 0] * mask[:, :1]
     # Not a product with the mask: padding may hold nan, and nan times 0 is nan.
     real = torch.where(mask.unsqueeze(-1) > 0, states, 0)
     return real.sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
-
-
-def _first(states: Tensor, mask: Tensor) -> Tensor:
-    return states[:, 0] * mask[:, :1]
-
-
-POOLINGS = {"mean": _mean, "cls": _first}
 
 
 def width(config: PretrainedConfig, feature: Feature) -> int:

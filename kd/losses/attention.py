@@ -3,10 +3,6 @@
 Notation: B rows, L tokens, H heads of width d_head; ``mask`` ``[B, L]`` is ``batch["attention_mask"]``, 1 for a token.
 Student and teacher read the same tokens. Padded positions may hold any value: they are set to zero and left out of
 every softmax and every mean. Queries are not scaled: the input of a softmax is ``q k^T / sqrt(d_head)``.
-
-Each term is a pure function on one matched pair of layers, and a class that holds its options and takes the mean over
-the pairs. The functions compute in float32 at least, and raise a `KDError` where student and teacher differ in rows,
-tokens or, if heads are compared one by one, heads. They leave the teacher's graph as it is; `Loss` detaches it.
 """
 
 from __future__ import annotations
@@ -136,7 +132,8 @@ class AttentionLoss(FeatureLoss, ABC):
     @final
     def term(self, student: Answer, teacher: Answer, batch: Batch) -> Tensor:
         sides = (zip(*(getattr(answer, name) for name in self.reads), strict=True) for answer in (student, teacher))
-        return mean_over_pairs(self.compare(*pair, batch["attention_mask"]) for pair in zip(*sides, strict=True))
+        pairs = zip(*sides, strict=True)
+        return mean_over_pairs(self.compare(own, other, batch["attention_mask"]) for own, other in pairs)
 
 
 class HeadByHeadLoss(AttentionLoss, ABC):

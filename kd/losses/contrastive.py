@@ -1,8 +1,6 @@
 """Contrastive terms: the student's vector of a text must point to the teacher's vector of that text, not of another.
 
 The negatives are the other texts of the batch, so a larger batch teaches more, and gradient accumulation adds none.
-The functions take states in any floating type and compute in float32 at least; they leave the teacher's graph as it
-is, and `Loss` detaches it.
 """
 
 from __future__ import annotations

@@ -2,10 +2,6 @@
 
 Notation: ``h_s`` and ``h_t`` are the states of one matched pair of layers, ``[N, d]`` of d features. The N rows are
 the texts at level "sentence", and the real tokens of the batch at level "token": padding never counts.
-
-Each term is a pure function on one pair, and a class that holds its options and takes the mean over the pairs. The
-functions take states in any floating type, compute in float32 at least, and raise a `KDError` for states of two
-shapes: mappers belong to the method. They leave the teacher's graph as it is; `Loss` detaches it.
 """
 
 from __future__ import annotations

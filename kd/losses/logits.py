@@ -4,10 +4,6 @@ Notation, here and in the files that import this one: ``s`` and ``t`` are the lo
 for B rows and C classes, ``p_s = softmax(s / temperature)`` and ``p_t = softmax(t / temperature)``. ``row_weights``
 ``[B]``, of mean 1, weigh the rows. The temperature, > 0, is a number or a scalar tensor and has no unit.
 
-Each term is a pure function, and a class that holds its options and says what they mean. The functions take logits in
-any floating type, compute in float32 at least, and raise a `KDError` for logits of two shapes. They leave the
-teacher's graph as it is; `Loss` detaches it.
-
 Division by the temperature shrinks the gradient by ``1 / temperature^2``. Every tempered term is therefore multiplied
 by ``temperature^2``, once, here: so alpha keeps its meaning when the temperature changes.
 

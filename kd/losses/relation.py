@@ -3,10 +3,7 @@
 Notation: ``h_s`` and ``h_t`` are the sentence vectors of one matched pair of layers, ``[B, d_s]`` and ``[B, d_t]``. A
 larger batch shows more relations; gradient accumulation does not, because each batch is compared by itself.
 
-Each term is a pure function on one pair, and a class that holds its options and takes the mean over the pairs. The
-functions take states in any floating type, compute in float32 at least, and raise a `KDError` for two numbers of
-rows. They leave the teacher's graph as it is; `Loss` detaches it. Texts that coincide are allowed: nothing is divided
-by a length of zero, in value or in gradient.
+Texts that coincide are allowed: nothing is divided by a length of zero, in value or in gradient.
 """
 
 from __future__ import annotations
