@@ -142,7 +142,7 @@ class EncodedSplit(Dataset):
     teacher_padding: int = 0
     columns: Mapping[str, np.ndarray | Ragged] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, column in {"labels": self.labels, **self.columns}.items():
             if len(column) != len(self.tokens):
                 raise ValueError(f"column '{name}' has {len(column)} rows, the split has {len(self.tokens)}")
@@ -254,17 +254,13 @@ class LengthBucketSampler(BatchSampler[list[int]]):
         if not self.shuffle:
             return self._divided(np.argsort(-self.lengths, kind="stable"), whole)
         generator = np.random.default_rng([self.seed, self.epoch])
-        rows = generator.permutation(len(self.lengths))
-        # A last pool with fewer rows than ranks cannot be a batch, so it is joined to the pool before it.
-        pools = [rows[start : start + whole * self.pool] for start in range(0, len(rows), whole * self.pool)]
-        if len(pools) > 1 and len(pools[-1]) < self.world_size:
-            pools[-2:] = [np.concatenate(pools[-2:])]
         batches = []
-        for rows in pools:
+        for rows in self._divided(generator.permutation(len(self.lengths)), whole * self.pool):
             batches += self._divided(rows[np.argsort(self.lengths[rows], kind="stable")], whole)
         return [batches[position] for position in generator.permutation(len(batches))]
 
     def _divided(self, rows: np.ndarray, size: int) -> list[np.ndarray]:
+        # A last part with fewer rows than ranks cannot be a batch, so it is joined to the part before it.
         batches = [rows[start : start + size] for start in range(0, len(rows), size)]
         if len(batches) > 1 and len(batches[-1]) < self.world_size:
             batches[-2:] = [np.concatenate(batches[-2:])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -93,7 +94,7 @@ def read(model: PreTrainedModel, inputs: Batch, features: Collection[Feature]) -
     return output.logits, found
 
 
-def inner(model: PreTrainedModel, inputs: Batch, outputs: Collection[str]):
+def inner(model: PreTrainedModel, inputs: Batch, outputs: Collection[str]) -> tuple[Any, list[recording.Triple]]:
     """Return the model's output, and (queries, keys, values) of each layer if the outputs name one of them.
 
     The model's output has hidden states if the outputs name them.

@@ -24,7 +24,6 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"gelu": nn.GELU, "relu": nn.R
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {"layer": nn.LayerNorm, "none": nn.Identity}
 
-
 Features = np.ndarray | Tensor
 """``[N, d]`` of any floating type. A memory-mapped array is read in chunks."""
 

@@ -33,7 +33,6 @@ Attention = Sequence[tuple[Tensor, Tensor, Tensor]]
 INITIAL_VARIANCE = 5.0
 """Of the student's features about the teacher's (VID), before training."""
 
-
 RULES: dict[str, Callable[[int, int], Sequence[int]]] = {
     # the m-th of M layers is paired with layer m N / M, halves rounded up (Jiao et al. 2020)
     "uniform": lambda count, depth: [max(1, math.floor(m * depth / count + 0.5)) for m in range(1, count + 1)],

@@ -44,7 +44,7 @@ class StudentConfig(PreTrainedConfig):
     freeze_embeddings: bool = False
     initializer_range: Positive = 0.02
 
-    def __post_init__(self, **kwargs: Any):
+    def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         for name, option in options_of(type(self)).items():
             option.require(getattr(self, name))

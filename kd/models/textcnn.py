@@ -25,7 +25,7 @@ class TextCNNConfig(StudentConfig):
     filter_sizes: Annotated[tuple[Count, ...], MinLen(1)] = (3, 4, 5)
     num_filters: Count = 100
 
-    def __post_init__(self, **kwargs: Any):
+    def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         self.filter_sizes = list(self.filter_sizes)  # type: ignore[assignment]  # as a saved configuration is read
 
