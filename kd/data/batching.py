@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from typing import TypeVar
 
 import datasets
 import numpy as np
@@ -22,6 +23,11 @@ WORDWISE_CHUNK = 16_384
 """Texts that are tokenised word by word at a time: more texts take less time each, but more memory."""
 
 
+Item = TypeVar("Item")
+Indices = Sequence[int] | np.ndarray
+"""Numbers of rows."""
+
+
 @dataclass(frozen=True)
 class Ragged:
     """Rows of different lengths in one array. Row i is ``values[offsets[i]:offsets[i + 1]]``."""
@@ -35,46 +41,43 @@ class Ragged:
     def __getitem__(self, row: int) -> np.ndarray:
         return self.values[self.offsets[row] : self.offsets[row + 1]]
 
+    @classmethod
+    def joined(cls, values: Sequence[np.ndarray], lengths: Sequence[np.ndarray]) -> Ragged:
+        """Return rows from parts of their values and of their lengths."""
+        offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths), dtype=np.int64)])
+        return cls(np.concatenate(values), offsets)
+
     @property
     def lengths(self) -> np.ndarray:
         return np.diff(self.offsets)
 
     def take(self, rows: np.ndarray) -> Ragged:
         """Return these rows, in this order."""
-        lengths = self.lengths[rows]
+        starts, lengths = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
         offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-        places = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        places = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
         return Ragged(self.values[places], offsets)
 
-    @classmethod
-    def joined(cls, parts: Sequence[Ragged]) -> Ragged:
-        """Join parts, one after the other."""
-        lengths = np.concatenate([part.lengths for part in parts])
-        offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-        return cls(np.concatenate([part.values for part in parts]), offsets)
-
-    def padded(self, rows: Sequence[int], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def padded(self, rows: Indices, padding: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return rows of token ids, padded on the right to the longest of them.
 
         Returns:
             ids and attention mask, both ``[B, L]`` int64, with L at least 1.
         """
-        rows = np.asarray(rows, dtype=np.int64)
-        starts, lengths = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
-        columns = np.arange(max(1, lengths.max(initial=0)))
-        mask = columns < lengths[:, None]
-        ids = np.full(mask.shape, padding, dtype=np.int64)
-        ids[mask] = self.values[(starts[:, None] + columns)[mask]]
+        ids, mask = self._padded(np.asarray(rows, dtype=np.int64), padding, np.dtype(np.int64))
         return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
 
-    def vectors(self, rows: Sequence[int]) -> torch.Tensor:
+    def vectors(self, rows: Indices) -> torch.Tensor:
         """Return rows of vectors ``[B, L, d]``, padded with zeros, if the values are ``[sum of lengths, d]``."""
-        rows = np.asarray(rows, dtype=np.int64)
-        starts, lengths = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
-        padded = np.zeros((len(rows), max(1, lengths.max(initial=0)), *self.values.shape[1:]), self.values.dtype)
-        for row, (start, length) in enumerate(zip(starts, lengths, strict=True)):
-            padded[row, :length] = self.values[start : start + length]
-        return torch.from_numpy(padded)
+        return torch.from_numpy(self._padded(np.asarray(rows, dtype=np.int64), 0, self.values.dtype)[0])
+
+    def _padded(self, rows: np.ndarray, padding: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows side by side, and the mask of what is no padding."""
+        taken = self.take(rows)
+        mask = np.arange(max(1, taken.lengths.max(initial=0))) < taken.lengths[:, None]
+        padded = np.full((*mask.shape, *self.values.shape[1:]), padding, dtype)
+        padded[mask] = taken.values
+        return padded, mask
 
 
 def in_slices(texts: Sequence[str]) -> Iterator[str]:
@@ -110,7 +113,7 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_lengt
         ids, counts = wordwise(slice_, max_length) if wordwise else _one_by_one(tokenizer, slice_, max_length)
         pieces.append(ids)
         lengths.append(counts)
-    return Ragged(np.concatenate(pieces), np.concatenate([[0], np.cumsum(np.concatenate(lengths), dtype=np.int64)]))
+    return Ragged.joined(pieces, lengths)
 
 
 def _one_by_one(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -139,7 +142,7 @@ class EncodedSplit(Dataset):
     teacher_padding: int = 0
     columns: Mapping[str, np.ndarray | Ragged] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, column in {"labels": self.labels, **self.columns}.items():
             if len(column) != len(self.tokens):
                 raise ValueError(f"column '{name}' has {len(column)} rows, the split has {len(self.tokens)}")
@@ -147,8 +150,8 @@ class EncodedSplit(Dataset):
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def __getitem__(self, rows: Sequence[int]) -> Batch:
-        rows = np.asarray(rows, dtype=np.int64)
+    def __getitem__(self, batch_rows: Indices) -> Batch:
+        rows = np.asarray(batch_rows, dtype=np.int64)
         input_ids, attention_mask = self.tokens.padded(rows, self.padding)
         batch = {
             "input_ids": input_ids,
@@ -159,7 +162,10 @@ class EncodedSplit(Dataset):
         if self.teacher_tokens is not None:
             ids, mask = self.teacher_tokens.padded(rows, self.teacher_padding)
             batch |= {"teacher_input_ids": ids, "teacher_attention_mask": mask}
-        return batch | {name: _stacked(column, rows) for name, column in self.columns.items()}
+        for name, column in self.columns.items():
+            own = column.vectors(rows) if isinstance(column, Ragged) else torch.from_numpy(np.array(column[rows]))
+            batch[name] = own
+        return batch
 
     def take(self, rows: np.ndarray) -> EncodedSplit:
         """Return a split with these rows, in this order."""
@@ -175,30 +181,53 @@ class EncodedSplit(Dataset):
         """Return a sampler of batches. The arguments are those of `LengthBucketSampler`."""
         return LengthBucketSampler(self.tokens.lengths, batch_size, shuffle, seed, rank, world_size)
 
-    def padding_share(self, sampler: LengthBucketSampler) -> float:
+    def padding_share(self, batch_size: int, seed: int) -> float:
         """Return the share of padding among all tokens of an epoch."""
-        return padding_share(self.tokens.lengths, list(sampler))
+        return padding_share(self.tokens.lengths, list(self.sampler(batch_size, True, seed)))
 
 
-def _stacked(column: np.ndarray | Ragged, rows: np.ndarray) -> torch.Tensor:
-    return column.vectors(rows) if isinstance(column, Ragged) else torch.from_numpy(np.array(column[rows]))
+class BatchSampler(Sampler[Item]):
+    """Samples batches of rows of similar length for one rank.
+
+    The order depends only on ``seed`` and the epoch. In an epoch each row is in exactly one batch of one rank, and all
+    ranks have the same number of batches.
+
+    Args:
+        rows: number of rows of all ranks.
+        batch_size: rows in a batch of one rank.
+        seed: of the permutations.
+        rank, world_size: number of this process, and of all processes.
+    """
+
+    def __init__(self, rows: int, batch_size: int, seed: int, rank: int, world_size: int):
+        self.rows, self.batch_size, self.seed = rows, batch_size, seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch. Lightning calls this before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        # A last batch with fewer rows than ranks is joined to another one.
+        batches, rest = divmod(self.rows, self.batch_size * self.world_size)
+        return batches + (rest >= self.world_size or batches == 0)
+
+    def own(self, rows: np.ndarray) -> np.ndarray:
+        """Return this rank's part of a batch."""
+        return np.array_split(rows, self.world_size)[self.rank]
 
 
-class LengthBucketSampler(Sampler[list[int]]):
-    """Samples batches of rows of similar length.
+class LengthBucketSampler(BatchSampler[list[int]]):
+    """Samples batches from rows in memory.
 
     With ``shuffle``, the rows are permuted and divided into pools of ``pool`` batches. Each pool is sorted by length
-    and divided into batches, and all batches are permuted. The order depends only on ``seed`` and the epoch. Without
-    ``shuffle``, the rows are sorted by length, longest first, so that a lack of memory shows in the first batch.
-
-    In an epoch each row is in exactly one batch of one rank, and all ranks have the same number of batches.
+    and divided into batches, and all batches are permuted. Without ``shuffle``, the rows are sorted by length, longest
+    first, so that a lack of memory shows in the first batch.
 
     Args:
         lengths: ``[N]`` number of tokens in each row.
-        batch_size: rows in a batch of one rank.
         shuffle: whether to permute the rows, differently in each epoch.
-        seed: of the permutations.
-        rank, world_size: number of this process, and of all processes.
         pool: batches in a pool; a larger pool needs less padding, but its batches are less random.
     """
 
@@ -212,24 +241,12 @@ class LengthBucketSampler(Sampler[list[int]]):
         world_size: int = 1,
         pool: int = 50,
     ):
-        self.lengths, self.batch_size, self.shuffle, self.seed = lengths, batch_size, shuffle, seed
-        self.rank, self.world_size, self.pool = rank, world_size, pool
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch. Lightning calls this before each epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return batch_count(len(self.lengths), self.batch_size, self.world_size)
+        super().__init__(len(lengths), batch_size, seed, rank, world_size)
+        self.lengths, self.shuffle, self.pool = lengths, shuffle, pool
 
     def __iter__(self) -> Iterator[list[int]]:
         for rows in self.global_batches():
             yield self.own(rows).tolist()
-
-    def own(self, rows: np.ndarray) -> np.ndarray:
-        """Return this rank's part of a batch."""
-        return np.array_split(rows, self.world_size)[self.rank]
 
     def global_batches(self) -> list[np.ndarray]:
         """Return the rows of each batch of this epoch, over all ranks."""
@@ -237,30 +254,20 @@ class LengthBucketSampler(Sampler[list[int]]):
         if not self.shuffle:
             return self._divided(np.argsort(-self.lengths, kind="stable"), whole)
         generator = np.random.default_rng([self.seed, self.epoch])
-        rows = generator.permutation(len(self.lengths))
-        # A last pool with fewer rows than ranks cannot be a batch, so it is joined to the pool before it.
-        pools = [rows[start : start + whole * self.pool] for start in range(0, len(rows), whole * self.pool)]
-        if len(pools) > 1 and len(pools[-1]) < self.world_size:
-            pools[-2:] = [np.concatenate(pools[-2:])]
         batches = []
-        for rows in pools:
+        for rows in self._divided(generator.permutation(len(self.lengths)), whole * self.pool):
             batches += self._divided(rows[np.argsort(self.lengths[rows], kind="stable")], whole)
         return [batches[position] for position in generator.permutation(len(batches))]
 
     def _divided(self, rows: np.ndarray, size: int) -> list[np.ndarray]:
+        # A last part with fewer rows than ranks cannot be a batch, so it is joined to the part before it.
         batches = [rows[start : start + size] for start in range(0, len(rows), size)]
         if len(batches) > 1 and len(batches[-1]) < self.world_size:
             batches[-2:] = [np.concatenate(batches[-2:])]
         return batches
 
 
-def batch_count(rows: int, batch_size: int, world_size: int) -> int:
-    """Return the batches of a rank in an epoch. A last batch with fewer rows than ranks is joined to another one."""
-    batches, rest = divmod(rows, batch_size * world_size)
-    return batches + (rest >= world_size or batches == 0)
-
-
-def padding_share(lengths: np.ndarray, batches: Sequence[Sequence[int]]) -> float:
+def padding_share(lengths: np.ndarray, batches: Sequence[Indices]) -> float:
     """Return the share of padding among all tokens of these batches."""
     real = sum(int(lengths[rows].sum()) for rows in batches)
     total = sum(len(rows) * int(lengths[rows].max()) for rows in batches)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, Literal, TextIO, cast
 
 from kd.errors import KDError
 
@@ -38,6 +38,34 @@ class Tally:
         self.count += 1
         if len(self.lines) < LINES_KEPT:
             self.lines.append(line)
+
+
+@dataclass
+class Counts:
+    """The number of rows that were read and, for each of `kd.data.splits.FATES`, left out; with their first lines."""
+
+    read: int = 0
+    fates: dict[str, int] = field(default_factory=dict)
+    lines: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, fate: str, count: int, lines: Sequence[str] = ()) -> None:
+        """Count rows that were left out. ``lines`` may name only the first of them."""
+        self.fates[fate] = self.fates.get(fate, 0) + count
+        known = self.lines.setdefault(fate, [])
+        known += lines[: LINES_KEPT - len(known)]
+
+    def merge(self, other: Counts) -> None:
+        """Add the counts of later rows."""
+        self.read += other.read
+        for fate, count in other.fates.items():
+            self.add(fate, count, other.lines[fate])
+
+    def add_unread(self, rows: Rows) -> None:
+        """Add the rows of a file that could not be read."""
+        for fate, tally in (("malformed", rows.malformed), ("empty", rows.blank)):
+            if tally.count:
+                self.read += tally.count
+                self.add(fate, tally.count, [f"{rows.path.name}:{line}" for line in tally.lines])
 
 
 class Rows:
@@ -135,8 +163,8 @@ def _opened(path: Path, encoding: str) -> Iterator[TextIO]:
         raise KDError(f"{path} is not a complete gzip file ({error}); download or compress it again") from error
 
 
-def _binary(path: Path) -> io.BufferedIOBase:
-    return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
+def _binary(path: Path) -> IO[bytes]:
+    return cast(IO[bytes], gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb"))
 
 
 def _unreadable(path: Path, error: OSError) -> str:
@@ -167,7 +195,7 @@ def _undecodable(path: Path, codec: str) -> str:
     return ", its last character: it is"
 
 
-def _delimited(delimiter: str, quoting: int) -> Callable[[Rows, str], Iterator[Any]]:
+def _delimited(delimiter: str, quoting: Literal[0, 3]) -> Callable[[Rows, str], Iterator[Any]]:
     def read(rows: Rows, encoding: str) -> Iterator[Any]:
         csv.field_size_limit(LARGEST_FIELD)
         with _opened(rows.path, encoding) as stream:

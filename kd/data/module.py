@@ -42,7 +42,7 @@ class TextDataModule(lightning.LightningDataModule):
 
     def padding_share(self) -> float:
         """Return the share of padding among the training tokens."""
-        return self.train.padding_share(self.train_sampler())
+        return self.train.padding_share(self.batch_size, self.seed)
 
     def require_rows(self, devices: int) -> None:
         """Refuse more devices than there are rows, because some would have no row.

@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from filelock import SoftFileLease
 
-from kd.data.files import LINES_KEPT
-from kd.data.slices import Counts, Source, read_slices, repeated, write_table
+from kd.data.files import LINES_KEPT, Counts
+from kd.data.slices import Source, read_slices, repeated, write_table
 from kd.data.splits import left_out
 from kd.errors import KDError
 from kd.storage.files import write_bytes
@@ -54,7 +53,7 @@ class TextShards:
     def __init__(self, folder: Path, source: Source, texts_hash: Callable[[Sequence[str]], str]):
         self.place, self.source, self.texts_hash = Path(folder) / source.key, source, texts_hash
         self.place.mkdir(parents=True, exist_ok=True)
-        with self._lock():
+        with lock(self.place):
             try:
                 self._read()
             except (OSError, ValueError, KeyError, TypeError):
@@ -82,9 +81,6 @@ class TextShards:
     def _manifest(self) -> Path:
         return self.place / "manifest.json"
 
-    def _lock(self) -> SoftFileLease:
-        return lock(self.place)
-
     def texts(self, number: int) -> list[str]:
         """Return the texts of a shard. If it is missing or damaged, all shards are built again.
 
@@ -94,7 +90,7 @@ class TextShards:
         shard = self.shards[number]
         table = self._whole(shard)
         if table is None:
-            with self._lock():
+            with lock(self.place):
                 if self._whole(shard) is None:  # another process may have built it meanwhile
                     log.warning("transfer set: %s is damaged; the files are read again", self.place / shard.name)
                     self._build()
@@ -139,8 +135,8 @@ class TextShards:
                 f"expected texts in data.unlabelled that are in no split, found none among {counts.read:,} rows of "
                 f"{files} ({', '.join(f'{count:,} {fate}' for fate, count in counts.fates.items())}); add other files"
             )
-        content = {"shards": [asdict(shard) for shard in shards], "counts": asdict(counts)}
-        write_bytes(self._manifest, json.dumps(content).encode())
+        manifest = {"shards": [asdict(shard) for shard in shards], "counts": asdict(counts)}
+        write_bytes(self._manifest, json.dumps(manifest).encode())
         shutil.rmtree(folder)
 
     def _once(self, table: pa.Table, twice: np.ndarray, counts: Counts) -> pa.Table:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from kd.data.files import LINES_KEPT, Rows, read_rows
+from kd.data.files import Counts, read_rows
 from kd.data.splits import text_keys, unusable
 from kd.storage.checksum import digest
 from kd.storage.files import write_bytes
@@ -70,49 +71,14 @@ class Source:
         return [f"{self.files[file].name}:{line}" for file, line in zip(files, lines, strict=True)]
 
 
-@dataclass
-class Counts:
-    """The number of rows that were read and, for each of `kd.data.splits.FATES`, left out; with their first lines."""
-
-    read: int = 0
-    fates: dict[str, int] = field(default_factory=dict)
-    lines: dict[str, list[str]] = field(default_factory=dict)
-
-    def add(self, fate: str, count: int, lines: Sequence[str]) -> None:
-        """Count rows that were left out. ``lines`` may name only the first of them."""
-        self.fates[fate] = self.fates.get(fate, 0) + count
-        known = self.lines.setdefault(fate, [])
-        known += lines[: LINES_KEPT - len(known)]
-
-    def merge(self, other: Counts) -> None:
-        """Add the counts of later rows."""
-        self.read += other.read
-        for fate, count in other.fates.items():
-            self.add(fate, count, other.lines[fate])
-
-
-class Reader:
-    """Reads the rows of all files. ``opened`` lists the files so far."""
-
-    def __init__(self, source: Source):
-        self.opened: list[Rows] = []
-        self._rows = self._all(source)
-
-    def __iter__(self) -> Iterator[tuple[int, int, Any]]:
-        """Yield ``(number of the file, line, text)``."""
-        return self._rows
-
-    def _all(self, source: Source) -> Iterator[tuple[int, int, Any]]:
-        for number, path in enumerate(source.files):
-            rows = read_rows(path, source.encoding).only(source.column)
-            rows.require(source.column, "data.text")
-            self.opened.append(rows)
-            for line, row in rows:
-                yield number, line, row.get(source.column)
-
-    def skip(self, rows: int) -> int:
-        """Skip this number of rows, or the rest of them, and return how many were skipped."""
-        return sum(1 for _ in zip(range(rows), self._rows, strict=False))
+def _read(source: Source, left_out: Counts) -> Iterator[tuple[int, int, Any]]:
+    """Yield ``(number of the file, line, text)`` of all files; the rows that cannot be read are counted."""
+    for number, path in enumerate(source.files):
+        rows = read_rows(path, source.encoding).only(source.column)
+        rows.require(source.column, "data.text")
+        for line, row in rows:
+            yield number, line, row.get(source.column)
+        left_out.add_unread(rows)
 
 
 def read_slices(folder: Path, source: Source) -> tuple[list[Path], Counts]:
@@ -121,32 +87,29 @@ def read_slices(folder: Path, source: Source) -> tuple[list[Path], Counts]:
     Returns:
         the Arrow files of the slices with usable rows, and the counts of all rows.
     """
-    counts, reader, number, read = Counts(), Reader(source), 0, source.slice_rows
+    counts, left_out, number, read = Counts(), Counts(), 0, source.slice_rows
+    rows = _read(source, left_out)
     while read == source.slice_rows:
         place = folder / f"{number:06}"
         number += 1
         counted = place.with_suffix(".json")
         if counted.exists():
             found = Counts(**json.loads(counted.read_text()))
-            read = reader.skip(source.slice_rows)
+            read = sum(1 for _ in islice(rows, source.slice_rows))
         else:
-            found = _write_slice(place, reader, source)
+            found = _write_slice(place, islice(rows, source.slice_rows), source)
             write_bytes(counted, json.dumps(asdict(found)).encode())
             read = found.read
         counts.merge(found)
-    for rows in reader.opened:
-        for fate, tally in (("malformed", rows.malformed), ("empty", rows.blank)):
-            if tally.count:
-                counts.read += tally.count
-                counts.add(fate, tally.count, [f"{rows.path.name}:{line}" for line in tally.lines])
+    counts.merge(left_out)
     return sorted(folder.glob("*.arrow")), counts
 
 
-def _write_slice(place: Path, reader: Reader, source: Source) -> Counts:
-    """Read one slice, write its usable rows if there are any, and count all of them."""
+def _write_slice(place: Path, rows: Iterable[tuple[int, int, Any]], source: Source) -> Counts:
+    """Write the usable rows of a slice if there are any, and count all of them."""
     counts, keys = Counts(), bytearray()
     columns: tuple[list, list, list] = ([], [], [])
-    for file, line, text in reader:
+    for file, line, text in rows:
         counts.read += 1
         fate = unusable(text)
         if fate is None:
@@ -158,8 +121,6 @@ def _write_slice(place: Path, reader: Reader, source: Source) -> Counts:
                 column.append(value)
         else:
             counts.add(fate, 1, source.places([file], [line]))
-        if counts.read == source.slice_rows:
-            break
     if keys:
         found = np.frombuffer(bytes(keys), dtype="<u8").reshape(-1, 2)
         order = np.argsort(found[:, 0], kind="stable")
@@ -182,10 +143,10 @@ def repeated(slices: Sequence[Path], slice_rows: int) -> np.ndarray:
             keys.append(np.array(found[start:stop]))
             rows.append(np.array(_array(path, "rows")[start:stop]))
             numbers.append(np.full(stop - start, number))
-        key, number, row = map(np.concatenate, (keys, numbers, rows))
-        order = np.lexsort((row, number, key[:, 1], key[:, 0]))
+        key, place, row = map(np.concatenate, (keys, numbers, rows))
+        order = np.lexsort((row, place, key[:, 1], key[:, 0]))
         same = order[1:][(key[order][1:] == key[order][:-1]).all(axis=1)]
-        np.bitwise_or.at(bits, (number[same], row[same] >> 3), (1 << (row[same] & 7)).astype(np.uint8))
+        np.bitwise_or.at(bits, (place[same], row[same] >> 3), (1 << (row[same] & 7)).astype(np.uint8))
     return bits
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 import datasets
 from annotated_types import Gt, Lt
 
-from kd.data.files import SUFFIXES, Rows, Tally, file_format, read_rows
+from kd.data.files import SUFFIXES, Counts, Rows, file_format, read_rows
 from kd.data.labels import LabelReader, require_label_names
 from kd.data.splits import SplitBuilder, Splits, require_shares
 from kd.errors import KDError
@@ -108,7 +108,7 @@ def from_hub(
     names = require_label_names(label_names)
     loaded = _load(name, config)
     roles = _hub_roles(name, loaded, label, splits)
-    labels = LabelReader(names or _class_names(loaded, label), {NO_LABEL})
+    labels = LabelReader(names or _class_names(loaded, label), [NO_LABEL])
     builder = SplitBuilder(labels, validation_share, test_share, limit, deduplicate)
     for role in ORDER:
         if role in roles:
@@ -180,14 +180,13 @@ class _FileReader:
             rows.require(label, "data.label")
         for column in where:
             rows.require(column, "data.where")
-        filtered = Tally()
-        self.builder.add(role, rows.path.name, _matching(rows, self.text, label, where, filtered))
-        for fate, tally in (("malformed", rows.malformed), ("empty", rows.blank), ("filtered", Tally(filtered.count))):
-            self.builder.drop(fate, rows.path.name, tally)
+        counts = self.builder.counts
+        self.builder.add(role, rows.path.name, _matching(rows, self.text, label, where, counts))
+        counts.add_unread(rows)
 
 
 def _matching(
-    rows: Rows, text: str, label: str | None, where: Mapping[str, Any], filtered: Tally
+    rows: Rows, text: str, label: str | None, where: Mapping[str, Any], counts: Counts
 ) -> Iterator[tuple[int, Any, Any]]:
     """Yield ``(line, text, label value)`` of the rows that have the values of ``where``, and count the others."""
     wanted = {
@@ -198,7 +197,8 @@ def _matching(
         if all(str(row.get(column)) in values for column, values in wanted.items()):
             yield line, row.get(text), None if label is None else row.get(label)
         else:
-            filtered.add(line)
+            counts.read += 1
+            counts.add("filtered", 1)
 
 
 def _files_by_role(

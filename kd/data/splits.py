@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from datasets import Dataset
 
 from kd.contract import IGNORED_LABEL
-from kd.data.files import LINES_KEPT, Tally
+from kd.data.files import Counts
 from kd.data.labels import LabelReader
-from kd.data.store import Store, Table
+from kd.data.store import Store, dataset_of, rows_of
 from kd.errors import KDError
 
 KEY_BYTES = 16
@@ -26,16 +27,8 @@ NO_LETTER = re.compile(r"[\W_]+")
 ASCII_NO_LETTER = {code: None for code in range(128) if not chr(code).isalnum()}
 """For `str.translate`: removes the same characters from ASCII text, three times as fast."""
 FATES = (
-    "filtered",
-    "malformed",
-    "nul",
-    "empty",
-    "duplicates",
-    "conflicting_duplicates",
-    "unlabelled_held_out",
-    "removed_from_validation",
-    "removed_from_train",
-    "limited",
+    *("filtered", "malformed", "nul", "empty", "duplicates", "conflicting_duplicates"),
+    *("unlabelled_held_out", "removed_from_validation", "removed_from_train", "limited"),
 )
 """The reasons why a row is not used. `Splits.counts` has the number of rows for each."""
 
@@ -157,9 +150,8 @@ class SplitBuilder:
         self._seen: dict[str, dict[bytes, int]] = {"test": {}, "validation": {}, "train": {}}
         self._taken: dict[str, set[bytes]] = {"test": set(), "validation": set(), "train": set()}
         self._files: list[str] = []
-        self._tallies = {fate: Tally() for fate in FATES}
+        self.counts = Counts()
         self._given: set[str] = set()
-        self._read = 0
 
     def add(self, role: str, file: str, rows: Iterable[tuple[int, Any, Any]]) -> None:
         """Add the ``(line, text, label value)`` of one file. The label of the role ``unlabelled`` is not read.
@@ -171,18 +163,9 @@ class SplitBuilder:
         self._files.append(file)
         number = len(self._files) - 1
         for line, text, value in rows:
-            self._read += 1
-            fate = self._place(role, number, line, text, value)
-            if fate is not None:
-                self._tallies[fate].add(f"{file}:{line}")
-
-    def drop(self, fate: str, file: str, tally: Tally) -> None:
-        """Count rows of a file that were left out before `add`."""
-        self._read += tally.count
-        known = self._tallies[fate]
-        room = max(0, LINES_KEPT - len(known.lines))
-        known.count += tally.count
-        known.lines += [f"{file}:{line}" for line in tally.lines[:room]]
+            self.counts.read += 1
+            if fate := self._place(role, number, line, text, value):
+                self.counts.add(fate, 1, [f"{file}:{line}"])
 
     def _place(self, role: str, file: int, line: int, text: Any, value: Any) -> str | None:
         """Store a row and return None, or return why it is left out."""
@@ -221,23 +204,23 @@ class SplitBuilder:
         numbers = self._split_numbers(tables["train"])
         for number, role in enumerate(("test", "validation")):
             if role not in self._given:
-                tables[role] = tables["train"].where(numbers == number)
+                tables[role] = tables["train"].filter(pa.array(numbers == number))
         unlabelled = self._within_limit(self._transferable(self._stores["unlabelled"].table()))
-        tables["train"] = tables["train"].where(numbers == TRAIN).followed_by(unlabelled)
+        tables["train"] = pa.concat_tables([tables["train"].filter(pa.array(numbers == TRAIN)), unlabelled])
         names, ids = self._labels.finish()
         counts: dict[str, Any] = {
-            "read": self._read,
+            "read": self.counts.read,
             "used": sum(map(len, tables.values())),
             "unlabelled": len(unlabelled),
-            **{fate: tally.count for fate, tally in self._tallies.items()},
-            "lines": {fate: tally.lines for fate, tally in self._tallies.items() if tally.lines},
+            **{fate: self.counts.fates.get(fate, 0) for fate in FATES},
+            "lines": {fate: lines for fate in FATES if (lines := self.counts.lines.get(fate))},
             "splits": {},
         }
         datasets = {}
         for role in ("train", "validation", "test"):
-            labels = tables[role].labels
-            labels[labels >= 0] = ids[labels[labels >= 0]]
-            datasets[role], checksum = tables[role].dataset()
+            codes = tables[role]["label"].to_numpy()
+            labels = np.where(codes == IGNORED_LABEL, IGNORED_LABEL, ids[np.maximum(codes, 0)])
+            datasets[role], checksum = dataset_of(tables[role], labels)
             balance = Counter(labels.tolist())
             counts["splits"][role] = {
                 "rows": len(labels),
@@ -248,29 +231,27 @@ class SplitBuilder:
         _check(counts)
         return Splits(**datasets, label_names=names, counts=counts)
 
-    def _within_limit(self, table: Table) -> Table:
+    def _within_limit(self, table: pa.Table) -> pa.Table:
         """Return the rows with the smallest hashes. These are other bytes than those that choose the split."""
         if self._limit is None or len(table) <= self._limit:
             return table
         chosen = np.zeros(len(table), dtype=bool)
-        chosen[np.argsort(table.sides[:, 1], kind="stable")[: self._limit]] = True
-        self._tallies["limited"].count += int((~chosen).sum())
-        return table.where(chosen)
+        chosen[np.argsort(table["second"].to_numpy(), kind="stable")[: self._limit]] = True
+        self.counts.add("limited", len(table) - self._limit)
+        return table.filter(pa.array(chosen))
 
-    def _split_numbers(self, table: Table) -> np.ndarray:
+    def _split_numbers(self, table: pa.Table) -> np.ndarray:
         """Return 0 for test, 1 for validation or 2 for train, by the hash of each row as a number in [0, 1)."""
         test, validation = (0.0 if role in self._given else share for role, share in self._shares.items())
-        return np.digitize(table.sides[:, 0] / 2.0**64, (test, test + validation))
+        return np.digitize(table["first"].to_numpy() / 2.0**64, (test, test + validation))
 
-    def _transferable(self, table: Table) -> Table:
+    def _transferable(self, table: pa.Table) -> pa.Table:
         """Return the rows without a label whose texts are not in any other split."""
         test, validation, train = (self._taken[role] for role in ("test", "validation", "train"))
         numbers = self._split_numbers(table)
         stays = np.ones(len(table), dtype=bool)
         met = set(self._seen["train"])
-        texts = (text for chunk in table.texts.chunks for text in chunk.to_pylist())
-        for row, text in enumerate(texts):
-            side = table.side(row)
+        for row, (text, _, line, file, side) in enumerate(rows_of(table)):
             key = _digest(normalise(text))
             if side in test or side in validation or (side in train and numbers[row] != TRAIN):
                 fate = "removed_from_train"
@@ -280,8 +261,8 @@ class SplitBuilder:
                 met.add(key)
                 continue
             stays[row] = False
-            self._tallies[fate].add(f"{self._files[table.files[row]]}:{table.lines[row]}")
-        return table.where(stays)
+            self.counts.add(fate, 1, [f"{self._files[file]}:{line}"])
+        return table.filter(pa.array(stays))
 
 
 def _check(counts: dict[str, Any]) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import groupby, islice
+from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from kd.contract import Batch
 from kd.data.batch_weights import batch_shares, row_counts
-from kd.data.batching import EncodedSplit, LengthBucketSampler, Ragged, batch_count, padding_share
+from kd.data.batching import BatchSampler, EncodedSplit, Indices, LengthBucketSampler, Ragged, padding_share
 
 POOL_SHARDS = 8
 """Shards whose rows are mixed with each other. More shards mix better, but need more memory."""
@@ -43,7 +44,7 @@ class StreamedSplit(Dataset):
         pool, rows = place
         return pool[rows]
 
-    def pool(self, resident: np.ndarray, shards: Sequence[int]) -> EncodedSplit:
+    def pool(self, resident: np.ndarray, shards: Indices) -> EncodedSplit:
         """Join some of the rows in memory and some shards. The column ``index`` is that of the whole split."""
         starts = len(self.resident) + np.cumsum(self.sizes) - self.sizes
         parts = [_numbered(self.resident.take(resident), resident)]
@@ -56,44 +57,27 @@ class StreamedSplit(Dataset):
         """Return a sampler of batches. It always shuffles."""
         return PoolSampler(self, batch_size, seed, rank, world_size)
 
-    def padding_share(self, sampler: PoolSampler) -> float:
+    def padding_share(self, batch_size: int, seed: int) -> float:
         """Return the share of padding among the tokens of an epoch's first pool, as an estimate for all of them."""
-        pool, rows = None, []
-        for place in sampler:
-            pool = place[0] if pool is None else pool
-            if place[0] is not pool:
-                break
-            rows.append(place[1])
-        return padding_share(pool.tokens.lengths, rows)
+        _, places = next(groupby(self.sampler(batch_size, seed=seed), key=lambda place: id(place[0])))
+        pools, rows = zip(*places, strict=True)
+        return padding_share(pools[0].tokens.lengths, rows)
 
 
-class PoolSampler(Sampler[Place]):
-    """Samples batches of rows of similar length from a split that is larger than memory.
+class PoolSampler(BatchSampler[Place]):
+    """Samples batches from a split that is larger than memory.
 
     The shards are permuted. Each `POOL_SHARDS` of them form a pool, with an equal part of the rows in memory. A pool is
-    permuted and divided into batches as in `LengthBucketSampler`, and its last rows are moved to the next pool. The
-    order depends only on ``seed`` and the epoch. In an epoch each row is in exactly one batch of one rank, and all
-    ranks have the same number of batches.
+    permuted and divided into batches as in `LengthBucketSampler`, and its last rows are moved to the next pool.
 
     Args:
         split: the rows.
-        batch_size: rows in a batch of one rank.
-        seed: of the permutations.
-        rank, world_size: number of this process, and of all processes.
     """
 
     def __init__(self, split: StreamedSplit, batch_size: int, seed: int = 0, rank: int = 0, world_size: int = 1):
-        self.split, self.batch_size, self.seed = split, batch_size, seed
-        self.rank, self.world_size = rank, world_size
-        self.epoch = 0
+        super().__init__(len(split), batch_size, seed, rank, world_size)
+        self.split = split
         self.shares: np.ndarray | None = None
-
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch. Lightning calls this before each epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return batch_count(len(self.split), self.batch_size, self.world_size)
 
     def global_batches(self) -> None:
         """Return None: the batches are unknown until the shards are read. See `follow`."""
@@ -111,10 +95,6 @@ class PoolSampler(Sampler[Place]):
         """
         self.accumulate, self.shares = accumulate, np.ones((count, 2))
         return self.shares
-
-    def own(self, rows: np.ndarray) -> np.ndarray:
-        """Return this rank's part of a batch."""
-        return np.array_split(rows, self.world_size)[self.rank]
 
     def __iter__(self) -> Iterator[Place]:
         batches, given = self._batches(), 0
@@ -135,7 +115,7 @@ class PoolSampler(Sampler[Place]):
         shards = generator.permutation(len(self.split.sizes))
         pools = [shards[start : start + POOL_SHARDS] for start in range(0, len(shards), POOL_SHARDS)]
         resident = np.array_split(generator.permutation(len(self.split.resident)), len(pools))
-        whole, rest = self.batch_size * self.world_size, []
+        whole, rest = self.batch_size * self.world_size, list[EncodedSplit]()
         for number, (some, more) in enumerate(zip(resident, pools, strict=True), start=1):
             pool = joined([*rest, self.split.pool(some, more)])
             rows = generator.permutation(len(pool))
@@ -152,13 +132,15 @@ class PoolSampler(Sampler[Place]):
 
 def joined(parts: Sequence[EncodedSplit]) -> EncodedSplit:
     """Join parts with the same columns into one split in memory."""
-    first = parts[0]
-    columns = {}
-    for name, column in first.columns.items():
-        values = [part.columns[name] for part in parts]
-        columns[name] = Ragged.joined(values) if isinstance(column, Ragged) else np.concatenate(values)
-    tokens, labels = Ragged.joined([part.tokens for part in parts]), np.concatenate([part.labels for part in parts])
-    return replace(first, tokens=tokens, labels=labels, columns=columns)
+
+    def join(values: Sequence[Any]) -> Any:
+        if not isinstance(values[0], Ragged):
+            return np.concatenate(values)
+        return Ragged.joined([part.values for part in values], [part.lengths for part in values])
+
+    tokens, labels = join([part.tokens for part in parts]), join([part.labels for part in parts])
+    columns = {name: join([part.columns[name] for part in parts]) for name in parts[0].columns}
+    return replace(parts[0], tokens=tokens, labels=labels, columns=columns)
 
 
 def _numbered(split: EncodedSplit, index: np.ndarray) -> EncodedSplit:

@@ -1,6 +1,6 @@
 """Make the student's tokenizer: the teacher's, the teacher's with a smaller vocabulary, words, or a checkpoint's.
 
-Each class is called as ``make(texts, teacher_tokenizer) -> tokenizer``. All tokenizers pad on the right, save with
+Each class is called as ``make(texts, teacher) -> tokenizer``. All tokenizers pad on the right, save with
 ``save_pretrained`` and load with ``AutoTokenizer``.
 """
 
@@ -10,7 +10,7 @@ import copy
 import json
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,14 +42,12 @@ class StudentTokenizer(Checked, ABC):
     """The base of the classes that make the student's tokenizer."""
 
     @abstractmethod
-    def __call__(
-        self, texts: Iterable[str], teacher_tokenizer: PreTrainedTokenizerBase | None = None
-    ) -> PreTrainedTokenizerBase:
+    def __call__(self, texts: Iterable[str], teacher: PreTrainedTokenizerBase | None = None) -> PreTrainedTokenizerBase:
         """Return the student's tokenizer.
 
         Args:
             texts: the training texts; read at most once, to learn the vocabulary.
-            teacher_tokenizer: is not changed.
+            teacher: the teacher's tokenizer, which is not changed.
 
         Raises:
             KDError: the teacher's tokenizer or the checkpoint is missing or unsuitable.
@@ -72,15 +70,13 @@ class TeacherTokenizer(StudentTokenizer):
     def __init__(self, restrict: bool = False, min_count: Count = 1, max_size: Count | None = None):
         self.restrict, self.min_count, self.max_size = restrict, min_count, max_size
 
-    def __call__(
-        self, texts: Iterable[str], teacher_tokenizer: PreTrainedTokenizerBase | None = None
-    ) -> PreTrainedTokenizerBase:
+    def __call__(self, texts: Iterable[str], teacher: PreTrainedTokenizerBase | None = None) -> PreTrainedTokenizerBase:
         """Return a copy of the teacher's tokenizer, restricted if asked for."""
-        if teacher_tokenizer is None:
+        if teacher is None:
             raise KDError("tokenizer=teacher and =restricted need a teacher; set teacher=... or tokenizer=words")
         if self.restrict:
-            return self._restricted(texts, teacher_tokenizer)
-        tokenizer = copy.deepcopy(teacher_tokenizer)
+            return self._restricted(texts, teacher)
+        tokenizer = copy.deepcopy(teacher)
         tokenizer.padding_side = "right"
         return tokenizer
 
@@ -120,7 +116,7 @@ class TeacherTokenizer(StudentTokenizer):
                     f"tokenizer.max_size={self.max_size - room} or more, or use tokenizer=words"
                 )
             found = sorted(found, key=lambda piece: (-counts[vocabulary[piece]], vocabulary[piece]))[:room]
-        return sorted(added, key=added.get) + sorted({*characters, *found}, key=vocabulary.get)
+        return sorted(added, key=added.__getitem__) + sorted({*characters, *found}, key=vocabulary.__getitem__)
 
 
 class WordTokenizer(StudentTokenizer):
@@ -138,18 +134,13 @@ class WordTokenizer(StudentTokenizer):
     def __init__(self, max_size: VocabularySize = 20000, min_count: Count = 2, lowercase: bool = True):
         self.max_size, self.min_count, self.lowercase = max_size, min_count, lowercase
 
-    def __call__(
-        self, texts: Iterable[str], teacher_tokenizer: PreTrainedTokenizerBase | None = None
-    ) -> PreTrainedTokenizerBase:
+    def __call__(self, texts: Iterable[str], teacher: PreTrainedTokenizerBase | None = None) -> PreTrainedTokenizerBase:
         """Return a tokenizer with the words of these texts."""
         tokenizer = Tokenizer(WordLevel(unk_token="[UNK]"))
         tokenizer.normalizer = BertNormalizer(lowercase=self.lowercase)
         tokenizer.pre_tokenizer = BertPreTokenizer()
         trainer = WordLevelTrainer(
-            vocab_size=self.max_size,
-            min_frequency=self.min_count,
-            special_tokens=SPECIAL_TOKENS,
-            show_progress=False,
+            vocab_size=self.max_size, min_frequency=self.min_count, special_tokens=SPECIAL_TOKENS, show_progress=False
         )
         tokenizer.train_from_iterator(texts, trainer)
         start = ("[CLS]", tokenizer.token_to_id("[CLS]"))
@@ -175,9 +166,7 @@ class PretrainedTokenizer(StudentTokenizer):
     def __init__(self, name_or_path: str):
         self.name_or_path = name_or_path
 
-    def __call__(
-        self, texts: Iterable[str], teacher_tokenizer: PreTrainedTokenizerBase | None = None
-    ) -> PreTrainedTokenizerBase:
+    def __call__(self, texts: Iterable[str], teacher: PreTrainedTokenizerBase | None = None) -> PreTrainedTokenizerBase:
         """Load the tokenizer."""
         place = resolve(self.name_or_path)
         try:
@@ -217,16 +206,11 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def _count(tokenizer: Tokenizer, texts: Iterable[str]) -> Counter[int]:
     counts: Counter[int] = Counter()
-    for chunk in _chunks(texts):
+    texts = iter(texts)
+    while chunk := list(islice(texts, TEXTS_AT_ONCE)):
         for encoding in tokenizer.encode_batch_fast(chunk, add_special_tokens=False):
             counts.update(encoding.ids)
     return counts
-
-
-def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
-    texts = iter(texts)
-    while chunk := list(islice(texts, TEXTS_AT_ONCE)):
-        yield chunk
 
 
 def _renumbered(backend: dict[str, Any], kept: list[str]) -> dict[str, Any]:

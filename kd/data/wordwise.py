@@ -31,8 +31,8 @@ class WordwiseTokenizer:
     """
 
     def __init__(self, backend: Tokenizer, start: Sequence[int], end: Sequence[int]):
-        self.backend, self.known = backend, {}
-        self.start, self.end = np.array(start, dtype=np.int32), np.array(end, dtype=np.int32)
+        self.backend, self.start, self.end = backend, list(start), list(end)
+        self.known: dict[str, list[int]] = {}
 
     def __call__(self, texts: Sequence[str], max_length: int) -> Pieces:
         """Return the token ids of texts with special tokens, truncated to ``max_length`` tokens."""
@@ -49,7 +49,12 @@ class WordwiseTokenizer:
         starts = (np.cumsum(sizes) - sizes)[occurring]
         flat = pieces[np.repeat(starts - ends[:-1], counts) + np.arange(ends[-1])]
         within = np.arange(len(flat)) - np.repeat(borders[:-1], np.diff(borders))
-        return self._between_ends(flat[within < np.repeat(kept, np.diff(borders))], kept)
+        ids = flat[within < np.repeat(kept, np.diff(borders))]
+        # The borders of each row, where its special tokens are inserted.
+        sides = np.stack([np.cumsum(kept) - kept, np.cumsum(kept)], axis=1)
+        places = np.repeat(sides, [len(self.start), len(self.end)], axis=1).ravel()
+        special = np.tile(np.array([*self.start, *self.end], dtype=np.int32), len(kept))
+        return np.insert(ids, places, special), kept + len(self.start) + len(self.end)
 
     def _tokenised(self, words: list[str]) -> list[list[int]]:
         """Return the ids of each word. Only new words are tokenised."""
@@ -59,18 +64,6 @@ class WordwiseTokenizer:
         found = self.backend.encode_batch_fast(new, add_special_tokens=False)
         self.known |= {word: encoding.ids for word, encoding in zip(new, found, strict=True)}
         return [self.known[word] for word in words]
-
-    def _between_ends(self, pieces: np.ndarray, kept: np.ndarray) -> Pieces:
-        lengths = kept + len(self.start) + len(self.end)
-        last = np.cumsum(lengths)
-        ids = np.empty(int(lengths.sum()), dtype=np.int32)
-        inner = np.ones(len(ids), dtype=bool)
-        for place, special in enumerate(self.start):
-            inner[last - lengths + place], ids[last - lengths + place] = False, special
-        for place, special in enumerate(self.end):
-            inner[last - len(self.end) + place], ids[last - len(self.end) + place] = False, special
-        ids[inner] = pieces
-        return ids, lengths
 
 
 @lru_cache(maxsize=8)

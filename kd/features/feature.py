@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,20 +49,12 @@ def pooled(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
     Returns:
         ``[B, d]``; zero for a text without tokens.
     """
-    return POOLINGS[pooling](states, mask.to(states.dtype))
-
-
-def _mean(states: Tensor, mask: Tensor) -> Tensor:
+    mask = mask.to(states.dtype)
+    if pooling == "cls":
+        return states[:, 0] * mask[:, :1]
     # Not a product with the mask: padding may hold nan, and nan times 0 is nan.
     real = torch.where(mask.unsqueeze(-1) > 0, states, 0)
     return real.sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
-
-
-def _first(states: Tensor, mask: Tensor) -> Tensor:
-    return states[:, 0] * mask[:, :1]
-
-
-POOLINGS = {"mean": _mean, "cls": _first}
 
 
 def width(config: PretrainedConfig, feature: Feature) -> int:
@@ -101,7 +94,7 @@ def read(model: PreTrainedModel, inputs: Batch, features: Collection[Feature]) -
     return output.logits, found
 
 
-def inner(model: PreTrainedModel, inputs: Batch, outputs: Collection[str]):
+def inner(model: PreTrainedModel, inputs: Batch, outputs: Collection[str]) -> tuple[Any, list[recording.Triple]]:
     """Return the model's output, and (queries, keys, values) of each layer if the outputs name one of them.
 
     The model's output has hidden states if the outputs name them.

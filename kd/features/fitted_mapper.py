@@ -27,6 +27,11 @@ class FittedMapper(Mapper, ABC):
     If it `needs_target`, it is fitted on pairs of source and target, otherwise on the source alone.
     """
 
+    origin: Tensor
+    weight: Tensor
+    bias: Tensor
+    fitted: Tensor
+
     def __init__(self, in_size: Count, out_size: Count, **options: Any):
         super().__init__(in_size, out_size, **options)
         self.register_buffer("origin", torch.zeros(self.in_size))
@@ -37,8 +42,11 @@ class FittedMapper(Mapper, ABC):
         self.register_load_state_dict_post_hook(_read_again)
 
     @abstractmethod
-    def solve(self, source: Features, target: Features | None) -> Tensor:
-        """Return W, ``[out_size, in_size]``, in float64, from checked features."""
+    def solve(self, source: Features, target: Features) -> Tensor:
+        """Return W, ``[out_size, in_size]``, in float64, from checked features.
+
+        If the mapper does not need a target, ``target`` is the source again.
+        """
 
     @property
     def is_fitted(self) -> bool:
@@ -72,7 +80,7 @@ class FittedMapper(Mapper, ABC):
                     "give source and target features of the same texts in the same order"
                 )
             bias = self._checked_mean("target", target, self.out_size)
-        weight = self.solve(source, target)
+        weight = self.solve(source, source if target is None else target)
         for buffer, value in ((self.origin, origin), (self.weight, weight), (self.bias, bias)):
             buffer.copy_(value)
         self.fitted.fill_(True)
@@ -134,7 +142,7 @@ class PCA(FittedMapper):
                 f"use a width of at most {in_size}, or another mapper, such as mapper=linear"
             )
 
-    def solve(self, source: Features, target: Features | None) -> Tensor:
+    def solve(self, source: Features, target: Features) -> Tensor:
         if len(source) < self.out_size:
             raise KDError(
                 f"PCA to width {self.out_size} needs at least as many rows, found {len(source)}; "
@@ -173,7 +181,7 @@ class LeastSquares(FittedMapper):
         super().__init__(in_size, out_size, ridge=ridge)
         self.ridge = ridge
 
-    def solve(self, source: Features, target: Features | None) -> Tensor:
+    def solve(self, source: Features, target: Features) -> Tensor:
         spread = covariance(source, source)
         penalised = spread + self.ridge * spread.diagonal().mean() * torch.eye(self.in_size, dtype=spread.dtype)
         # The pseudo-inverse also exists for ridge=0 and fewer rows than columns.
@@ -202,7 +210,7 @@ class Procrustes(FittedMapper):
         super().__init__(in_size, out_size, scale=scale)
         self.scale = scale
 
-    def solve(self, source: Features, target: Features | None) -> Tensor:
+    def solve(self, source: Features, target: Features) -> Tensor:
         left, strengths, right = torch.linalg.svd(covariance(target, source), full_matrices=False)
         rotation = left @ right
         if not self.scale:
@@ -213,7 +221,7 @@ class Procrustes(FittedMapper):
 
 def mean(features: Features) -> Tensor:
     """Return the mean vector ``[d]`` of features ``[N, d]``, in float64."""
-    return sum(chunk.sum(0) for chunk in _chunks(features)) / len(features)
+    return sum((chunk.sum(0) for chunk in _chunks(features)), torch.zeros(())) / len(features)
 
 
 def covariance(first: Features, second: Features) -> Tensor:
@@ -223,7 +231,8 @@ def covariance(first: Features, second: Features) -> Tensor:
     """
     first_mean, second_mean = mean(first), mean(second)
     pairs = zip(_chunks(first), _chunks(second), strict=True)
-    return sum((a - first_mean).T @ (b - second_mean) for a, b in pairs) / max(len(first) - 1, 1)
+    products = ((a - first_mean).T @ (b - second_mean) for a, b in pairs)
+    return sum(products, torch.zeros(())) / max(len(first) - 1, 1)
 
 
 def _chunks(features: Features) -> Iterator[Tensor]:

@@ -24,7 +24,6 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"gelu": nn.GELU, "relu": nn.R
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {"layer": nn.LayerNorm, "none": nn.Identity}
 
-
 Features = np.ndarray | Tensor
 """``[N, d]`` of any floating type. A memory-mapped array is read in chunks."""
 
@@ -59,7 +58,7 @@ class Mapper(Checked, nn.Module, ABC):
     def map(self, states: Tensor, mask: Tensor) -> Tensor:
         """Compute `forward` on states of the mapper's own floating type, zero outside the mask."""
 
-    @final
+    @final  # type: ignore[misc]  # torch declares forward as an attribute
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
         """Return the mapped vectors.
 

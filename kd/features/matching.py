@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -21,43 +21,27 @@ from kd.features.feature import PLACES, Feature, depth_of, pooled, split_heads
 from kd.features.fitted_mapper import FittedMapper
 from kd.features.mapper import Linear, Mapper
 
-Pairs = list[tuple[int, int]]
+Pair = tuple[int, int]
+Pairs = list[Pair]
 """(student layer, teacher layer); 0 is the embeddings, 1 the lowest layer."""
+Tensors = tuple[Tensor, ...]
+Outputs = Mapping[Feature, Tensor]
+"""A teacher's features."""
+Attention = Sequence[tuple[Tensor, Tensor, Tensor]]
+"""(queries, keys, values) of each layer."""
 
 INITIAL_VARIANCE = 5.0
 """Of the student's features about the teacher's (VID), before training."""
 
-
-def _uniform(student: Sequence[int], depth: int) -> Pairs:
-    """Pair the m-th of M layers with layer m N / M, halves rounded up (Jiao et al. 2020)."""
-    return [(layer, max(1, math.floor(m * depth / len(student) + 0.5))) for m, layer in enumerate(student, start=1)]
-
-
-def _last(student: Sequence[int], depth: int) -> Pairs:
-    return [(layer, depth - len(student) + m) for m, layer in enumerate(student, start=1)]
-
-
-def _first(student: Sequence[int], depth: int) -> Pairs:
-    return [(layer, m) for m, layer in enumerate(student, start=1)]
-
-
-def _top(student: Sequence[int], depth: int) -> Pairs:
-    return [(student[-1], depth)]
-
-
-def _random(student: Sequence[int], depth: int) -> Pairs:
-    """Draw as many teacher layers as the student has at each call, and pair them in order (Haidar et al. 2022)."""
-    drawn = sorted((torch.randperm(depth)[: len(student)] + 1).tolist())
-    return list(zip(student, drawn, strict=True))
-
-
-RULES: dict[str, Callable[[Sequence[int], int], Pairs]] = {
-    "uniform": _uniform,
-    "last": _last,
-    "first": _first,
-    "top": _top,
-    "random": _random,
+RULES: dict[str, Callable[[int, int], Sequence[int]]] = {
+    # the m-th of M layers is paired with layer m N / M, halves rounded up (Jiao et al. 2020)
+    "uniform": lambda count, depth: [max(1, math.floor(m * depth / count + 0.5)) for m in range(1, count + 1)],
+    "last": lambda count, depth: range(depth - count + 1, depth + 1),
+    "first": lambda count, depth: range(1, count + 1),
+    "top": lambda count, depth: [depth],
+    "random": lambda count, depth: sorted((torch.randperm(depth)[:count] + 1).tolist()),  # Haidar et al. 2022
 }
+"""The teacher layers of each rule, for the M layers of the student and the N layers of the teacher."""
 EVERY = re.compile(r"every_([1-9]\d*)")
 
 
@@ -92,9 +76,8 @@ def layer_pairs(rule: str | Sequence[Sequence[int]], student: Sequence[int], dep
             f"layers={rule} needs {needed} teacher layers for the student's {len(student)}, and the teacher has "
             f"{depth}; choose layers=top or a list such as [[1,{depth}]]"
         )
-    if step:
-        return [(layer, m * int(step[1])) for m, layer in enumerate(student, start=1)]
-    return RULES[rule](student, depth)
+    teacher = [m * int(step[1]) for m in range(1, len(student) + 1)] if step else RULES[rule](len(student), depth)
+    return list(zip(student[-1:] if rule == "top" else student, teacher, strict=True))
 
 
 def _listed(rule: Sequence, student: Sequence[int], teacher: range) -> Pairs:
@@ -236,7 +219,7 @@ class Matching(nn.Module):
     def _add_mapper(self, mapper: Callable[[int, int], Mapper], loss: FeatureLoss, layer: int) -> None:
         key = self._key(loss, layer)
         size = self.shape.widths[layer], self.teacher.hidden_size
-        kind = getattr(mapper, "func", mapper)  # the class, where a functools.partial holds its options
+        kind: Any = getattr(mapper, "func", mapper)  # the class, where a functools.partial holds its options
         if not kind.needs_target:
             size = size[::-1]
         if key not in self.mappers:
@@ -255,21 +238,21 @@ class Matching(nn.Module):
 
     def _add_variances(self, key: str) -> None:
         start = torch.tensor(INITIAL_VARIANCE - 1e-5).expm1().log()  # its softplus, plus 1e-5, is the variance
-        self.variances[key] = nn.Parameter(start.repeat(self.mappers[key].out_size))
+        self.variances[key] = nn.Parameter(start.repeat(cast(Mapper, self.mappers[key]).out_size))
 
     def forward(
         self,
         student: SequenceClassifierOutput,
-        attention: Sequence[tuple[Tensor, Tensor, Tensor]],
+        attention: Attention,
         teacher_logits: Tensor,
-        teacher: Mapping[Feature, Tensor],
+        teacher: Outputs,
         mask: Tensor,
     ) -> dict[str, tuple[Answer, Answer]]:
         """Return the input of each feature loss at this step.
 
         Args:
             student: its output, with hidden states.
-            attention: its (queries, keys, values) of each layer, if a loss reads attention.
+            attention: the student's, if a loss reads attention.
             teacher_logits: ``[B, C]``.
             teacher: its features, as returned by `kd.features.feature.read`.
             mask: ``[B, L]``, 1 for a token of the student.
@@ -277,27 +260,33 @@ class Matching(nn.Module):
         Returns:
             (student, teacher) by the name of the loss.
         """
-        found = {}
+        found, states = {}, student.hidden_states or ()
         for name, loss in self.losses.items():
-            own, other, pairs = {}, {}, self.pairs(name)
+            own: dict[str, Tensors] = {}
+            other: dict[str, Tensors] = {}
+            pairs = self.pairs(name)
             for output in loss.needs - {"logits"}:
                 if output == "hidden_states":
-                    sides = [self._mapped(loss, pair, student, teacher, mask) for pair in pairs]
+                    sides = [self._mapped(loss, pair, states, teacher, mask) for pair in pairs]
                 else:
                     sides = [self._attention(loss, output, pair, attention, teacher) for pair in pairs]
                 own[output], other[output] = zip(*sides, strict=True)
             if loss.needs_variances:
                 raw = (self.variances[self._key(loss, layer)] for layer, _ in pairs)
                 own["variances"] = tuple(functional.softplus(value) + 1e-5 for value in raw)
-            found[name] = Answer(logits=student.logits, **own), Answer(logits=teacher_logits, **other)
+            found[name] = Answer(cast(Tensor, student.logits), **own), Answer(teacher_logits, **other)
         return found
 
-    def _attention(self, loss, output, pair, attention, teacher) -> tuple[Tensor, Tensor]:
+    def _attention(
+        self, loss: FeatureLoss, output: str, pair: Pair, attention: Attention, teacher: Outputs
+    ) -> tuple[Tensor, Tensor]:
         """Return both sides of a pair of attention layers, ``[B, H, L, d_head]`` each."""
         other = teacher[self._feature(loss, output, pair[1])].float()
         return attention[pair[0] - 1][PLACES[output]], split_heads(other, self.teacher.num_attention_heads)
 
-    def _mapped(self, loss, pair, student, teacher, mask) -> tuple[Tensor, Tensor]:
+    def _mapped(
+        self, loss: FeatureLoss, pair: Pair, student: Tensors, teacher: Outputs, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Return both sides of a pair of hidden states, of one width if the loss needs it."""
         own, other, mask = self._unmapped(loss, pair, student, teacher, mask)
         if loss.same_width:
@@ -305,13 +294,15 @@ class Matching(nn.Module):
             own, other = (mapper(own, mask), other) if mapper.needs_target else (own, mapper(other, mask))
         return (own, other) if loss.level == "token" else (own.squeeze(1), other.squeeze(1))
 
-    def _unmapped(self, loss, pair, student, teacher, mask) -> tuple[Tensor, Tensor, Tensor]:
+    def _unmapped(
+        self, loss: FeatureLoss, pair: Pair, student: Tensors, teacher: Outputs, mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return both sides of a pair of hidden states, ``[B, L, d]``, and the mask of the student's side.
 
         At level "sentence" L is 1, except for a student's side whose mapper pools its tokens.
         """
         layer, other_layer = pair
-        own, other = student.hidden_states[layer], teacher[self._feature(loss, "hidden_states", other_layer)].float()
+        own, other = student[layer], teacher[self._feature(loss, "hidden_states", other_layer)].float()
         if loss.level == "token":
             return own, other, mask
         if not self.shape.by_token[layer]:
@@ -322,7 +313,7 @@ class Matching(nn.Module):
         return own, other.unsqueeze(1), mask
 
     @torch.no_grad()
-    def fit_mappers(self, answers: Iterable[tuple[SequenceClassifierOutput, Mapping[Feature, Tensor], Tensor]]) -> None:
+    def fit_mappers(self, answers: Iterable[tuple[SequenceClassifierOutput, Outputs, Tensor]]) -> None:
         """Fit the closed-form mappers.
 
         Args:
@@ -334,8 +325,9 @@ class Matching(nn.Module):
             for name, loss in self.losses.items():
                 for pair in self.possible[name] if loss.same_width else ():
                     if (key := self._key(loss, pair[0])) in sides:
-                        *both, kept = self._unmapped(loss, pair, student, teacher, mask)
-                        sides[key].append(tuple(side[kept.bool()].cpu() for side in both))
+                        states = student.hidden_states or ()
+                        own, other, kept = self._unmapped(loss, pair, states, teacher, mask)
+                        sides[key].append((own[kept.bool()].cpu(), other[kept.bool()].cpu()))
         for key, mapper in unfitted.items():
             own, other = map(torch.cat, zip(*sides[key], strict=True))
             mapper.fit(own, other) if mapper.needs_target else mapper.fit(other)

@@ -30,7 +30,6 @@ def annealing(
     temperature from max_temperature to 1 in training.
 
     Args:
-        student_logits, teacher_logits: ``[B, C]``.
         temperature: in [1, max_temperature]; it divides no logits.
         max_temperature: at it, the target is 1 / max_temperature of the teacher's logits; >= 1.
 

@@ -3,10 +3,6 @@
 Notation: B rows, L tokens, H heads of width d_head; ``mask`` ``[B, L]`` is ``batch["attention_mask"]``, 1 for a token.
 Student and teacher read the same tokens. Padded positions may hold any value: they are set to zero and left out of
 every softmax and every mean. Queries are not scaled: the input of a softmax is ``q k^T / sqrt(d_head)``.
-
-Each term is a pure function on one matched pair of layers, and a class that holds its options and takes the mean over
-the pairs. The functions compute in float32 at least, and raise a `KDError` where student and teacher differ in rows,
-tokens or, if heads are compared one by one, heads. They leave the teacher's graph as it is; `Loss` detaches it.
 """
 
 from __future__ import annotations
@@ -23,6 +19,7 @@ from transformers import PretrainedConfig
 
 from kd.contract import Answer, Batch, FeatureLoss, Layers, precise
 from kd.errors import KDError
+from kd.losses.hint import mean_over_pairs
 from kd.options.declared import Count, Finite, NotNegative
 
 Tensors = tuple[Tensor, ...]
@@ -36,7 +33,6 @@ def tinybert_attention(student: Tensors, teacher: Tensors, mask: Tensor) -> Tens
 
     Args:
         student, teacher: (queries, keys), ``[B, H, L, d_head]`` each; d_head may differ between the two.
-        mask: ``[B, L]``, 1 for a token.
 
     Returns:
         Scalar >= 0, in squared scores; 0 at equality, and where there is no token.
@@ -45,7 +41,7 @@ def tinybert_attention(student: Tensors, teacher: Tensors, mask: Tensor) -> Tens
     https://arxiv.org/abs/1909.10351
     """
     _require_same("rows, heads, tokens", student[0], teacher[0])
-    difference = _scores(*student, mask) - _scores(*teacher, mask)
+    difference = _scores(student[0], student[1], mask) - _scores(teacher[0], teacher[1], mask)
     # the scores of padded tokens are zero on both sides and add nothing
     return difference.square().sum() / (difference.shape[1] * mask.sum(-1).square().sum()).clamp(min=1)
 
@@ -58,7 +54,6 @@ def minilm(student: Tensors, teacher: Tensors, mask: Tensor) -> Tensor:
 
     Args:
         student, teacher: (queries, keys, values), ``[B, H, L, d_head]`` each; d_head may differ between the two.
-        mask: ``[B, L]``, 1 for a token.
 
     Returns:
         Scalar >= 0, in nats; 0 where the maps are equal.
@@ -78,8 +73,7 @@ def minilm_v2(student: Tensors, teacher: Tensors, mask: Tensor, relation_heads: 
     Args:
         student, teacher: (queries, keys, values), ``[B, H, L, d_head]`` each; H and d_head may differ between
             the two.
-        mask: ``[B, L]``, 1 for a token.
-        relation_heads: >= 1, divides H d_head on both sides.
+        relation_heads: divides H d_head on both sides.
 
     Returns:
         Scalar >= 0, in nats, the sum of three; 0 where the maps are equal.
@@ -104,8 +98,6 @@ def attention_transfer(student_states: Tensor, teacher_states: Tensor, mask: Ten
 
     Args:
         student_states, teacher_states: ``[B, L, d]`` each; d may differ between the two.
-        mask: ``[B, L]``, 1 for a token.
-        p: power of the magnitudes, >= 1; the higher, the more the largest entries count.
 
     Returns:
         Scalar in [0, 2], no unit. The map of vectors that are all zero is zero.
@@ -139,11 +131,9 @@ class AttentionLoss(FeatureLoss, ABC):
 
     @final
     def term(self, student: Answer, teacher: Answer, batch: Batch) -> Tensor:
-        pairs = zip(self._layers_of(student), self._layers_of(teacher), strict=True)
-        return torch.stack([self.compare(*pair, batch["attention_mask"]) for pair in pairs]).mean()
-
-    def _layers_of(self, answer: Answer) -> list[Tensors]:
-        return list(zip(*(getattr(answer, name) for name in self.reads), strict=True))
+        sides = (zip(*(getattr(answer, name) for name in self.reads), strict=True) for answer in (student, teacher))
+        pairs = zip(*sides, strict=True)
+        return mean_over_pairs(self.compare(own, other, batch["attention_mask"]) for own, other in pairs)
 
 
 class HeadByHeadLoss(AttentionLoss, ABC):
@@ -169,8 +159,7 @@ class TinyBertAttention(HeadByHeadLoss):
     def __init__(self, layers: Layers = "uniform", weight: NotNegative = 1.0):
         super().__init__(layers, weight)
 
-    def compare(self, student: Tensors, teacher: Tensors, mask: Tensor) -> Tensor:
-        return tinybert_attention(student, teacher, mask)
+    compare = staticmethod(tinybert_attention)
 
 
 @final
@@ -183,8 +172,7 @@ class MiniLM(HeadByHeadLoss):
     def __init__(self, layers: Layers = "top", weight: NotNegative = 1.0):
         super().__init__(layers, weight)
 
-    def compare(self, student: Tensors, teacher: Tensors, mask: Tensor) -> Tensor:
-        return minilm(student, teacher, mask)
+    compare = staticmethod(minilm)
 
 
 @final
@@ -229,17 +217,12 @@ class AttentionTransfer(AttentionLoss):
     needs = frozenset(reads)
     is_mean_over_rows = True
 
-    def __init__(
-        self,
-        p: Annotated[Finite, Ge(1)] = 2.0,
-        layers: Layers = None,
-        weight: NotNegative = 1.0,
-    ):
+    def __init__(self, p: Annotated[Finite, Ge(1)] = 2.0, layers: Layers = None, weight: NotNegative = 1.0):
         super().__init__(layers, weight)
         self.p = p
 
     def compare(self, student: Tensors, teacher: Tensors, mask: Tensor) -> Tensor:
-        return attention_transfer(*student, *teacher, mask, self.p)
+        return attention_transfer(student[0], teacher[0], mask, self.p)
 
 
 def _without_padding(vectors: Tensor, mask: Tensor) -> Tensor:

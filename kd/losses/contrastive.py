@@ -1,8 +1,6 @@
 """Contrastive terms: the student's vector of a text must point to the teacher's vector of that text, not of another.
 
 The negatives are the other texts of the batch, so a larger batch teaches more, and gradient accumulation adds none.
-The functions take states in any floating type and compute in float32 at least; they leave the teacher's graph as it
-is, and `Loss` detaches it.
 """
 
 from __future__ import annotations
@@ -33,7 +31,6 @@ def info_nce(
 
     Args:
         student_states, teacher_states: ``[B, d]``; a student's row of zeros has no gradient.
-        contrast_temperature: divides the cosines, > 0, no unit; not the temperature of soft targets.
         labels: ``[B]``; rows of one class are no negatives of each other. -100, no label, is not a class.
 
     Returns:
@@ -105,4 +102,5 @@ class CoDIR(ContrastiveLoss):
 
     def term(self, student: Answer, teacher: Answer, batch: Batch) -> Tensor:
         pairs = (comparable(*pair) for pair in matched_rows(student, teacher, batch, self.level))
-        return self.contrast(*(torch.cat(side, dim=1) for side in zip(*pairs, strict=True)), batch)
+        own, other = (torch.cat(side, dim=1) for side in zip(*pairs, strict=True))
+        return self.contrast(own, other, batch)

@@ -30,8 +30,7 @@ def dist(
     needs about 32 rows to be meaningful.
 
     Args:
-        student_logits, teacher_logits: ``[B, C]``.
-        temperature: divides both logits, > 0; 1 to 4 in the source.
+        temperature: 1 to 4 in the source.
         inter_weight: of the correlation over the classes, >= 0; beta in the source.
         intra_weight: of the correlation over the batch, >= 0; gamma in the source.
 

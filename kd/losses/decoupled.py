@@ -1,7 +1,7 @@
 """Logit terms that treat the gold class apart from the other classes; only rows with a label count.
 
 The notation is that of `kd.losses.logits`. ``y`` is the gold class of a row, ``N(z)`` the softmax over the C - 1 other
-classes.
+classes. ``labels`` ``[B]`` are class numbers, -100 where there is none.
 """
 
 from __future__ import annotations
@@ -33,9 +33,7 @@ def dkd(
     the weights 1 and ``1 - p_t(y)``: there the other classes count less, the more certain the teacher is.
 
     Args:
-        student_logits, teacher_logits: ``[B, C]``.
-        labels: ``[B]``, class numbers, -100 where there is none.
-        temperature: divides both logits, > 0; 4 in the source.
+        temperature: 4 in the source.
         target_weight: of the gold class against the rest, >= 0; alpha in the source.
         non_target_weight: of the other classes among themselves, >= 0; beta in the source.
 
@@ -71,9 +69,7 @@ def nkd(
     for a student that is certain of the label, whatever the teacher's output.
 
     Args:
-        student_logits, teacher_logits: ``[B, C]``.
-        labels: ``[B]``, class numbers, -100 where there is none.
-        temperature: divides the logits of the other classes, > 0; 1 in the source.
+        temperature: divides the logits of the other classes; 1 in the source.
         gamma: weight of the other classes, >= 0.
 
     Returns:
@@ -108,9 +104,7 @@ class LabelledLogitLoss(Loss, ABC):
         self.temperature = temperature
 
     @abstractmethod
-    def compare(
-        self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, row_weights: Tensor | None
-    ) -> Tensor:
+    def compare(self, student: Tensor, teacher: Tensor, labels: Tensor, row_weights: Tensor | None) -> Tensor:
         """Return the term, a scalar, from logits ``[B, C]``, labels ``[B]`` and weights ``[B]`` of mean 1."""
 
     @final
@@ -146,11 +140,9 @@ class DKD(LabelledLogitLoss):
         self.target_weight = target_weight
         self.non_target_weight = non_target_weight
 
-    def compare(
-        self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, row_weights: Tensor | None
-    ) -> Tensor:
+    def compare(self, student: Tensor, teacher: Tensor, labels: Tensor, row_weights: Tensor | None) -> Tensor:
         weights = self.target_weight, self.non_target_weight
-        return dkd(student_logits, teacher_logits, labels, self.temperature, *weights, row_weights)
+        return dkd(student, teacher, labels, self.temperature, *weights, row_weights)
 
     def degenerate(self, num_labels: int) -> str | None:
         if num_labels != 2:
@@ -175,10 +167,8 @@ class NKD(LabelledLogitLoss):
         super().__init__(temperature, weight)
         self.gamma = gamma
 
-    def compare(
-        self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, row_weights: Tensor | None
-    ) -> Tensor:
-        return nkd(student_logits, teacher_logits, labels, self.temperature, self.gamma, row_weights)
+    def compare(self, student: Tensor, teacher: Tensor, labels: Tensor, row_weights: Tensor | None) -> Tensor:
+        return nkd(student, teacher, labels, self.temperature, self.gamma, row_weights)
 
     def degenerate(self, num_labels: int) -> str | None:
         if num_labels != 2:

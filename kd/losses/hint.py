@@ -2,10 +2,6 @@
 
 Notation: ``h_s`` and ``h_t`` are the states of one matched pair of layers, ``[N, d]`` of d features. The N rows are
 the texts at level "sentence", and the real tokens of the batch at level "token": padding never counts.
-
-Each term is a pure function on one pair, and a class that holds its options and takes the mean over the pairs. The
-functions take states in any floating type, compute in float32 at least, and raise a `KDError` for states of two
-shapes: mappers belong to the method. They leave the teacher's graph as it is; `Loss` detaches it.
 """
 
 from __future__ import annotations
@@ -30,9 +26,6 @@ def hint(student_states: Tensor, teacher_states: Tensor) -> Tensor:
 
     ``(1/N) sum_n (1/d) sum_k (h_s - h_t)^2``, without the factor 1/2 of the paper.
 
-    Args:
-        student_states, teacher_states: ``[N, d]``.
-
     Returns:
         Scalar >= 0, in squared units of the states; 0 at equality.
 
@@ -51,12 +44,8 @@ def pkd(student_states: Tensor, teacher_states: Tensor, reduction_over_width: Li
     ``(1/N) sum_n (1/D) sum_k (h_s / ||h_s|| - h_t / ||h_t||)^2``, where D is 1 for ``reduction_over_width="sum"``,
     which makes a row ``2 (1 - cos)``, and d for ``"mean"``.
 
-    Args:
-        student_states, teacher_states: ``[N, d]``; a row of zeros stays zero and has no gradient.
-        reduction_over_width: ``sum`` or ``mean``.
-
     Returns:
-        Scalar in [0, 4 / D], no unit; 0 for equal directions.
+        Scalar in [0, 4 / D], no unit; 0 for equal directions. A row of zeros stays zero and has no gradient.
 
     Source: Sun et al. 2019 (Patient KD), https://arxiv.org/abs/1908.09355; the sum as in TextBrewer, Yang et al.
     2020, https://arxiv.org/abs/2002.12620; the mean as in the code of MetaDistil, Zhou, Xu and McAuley 2022,
@@ -71,11 +60,8 @@ def cosine(student_states: Tensor, teacher_states: Tensor) -> Tensor:
 
     ``(1/N) sum_n (1 - <h_s, h_t> / (||h_s|| ||h_t||))``
 
-    Args:
-        student_states, teacher_states: ``[N, d]``; a row of zeros counts 1 and has no gradient.
-
     Returns:
-        Scalar in [0, 2], no unit; 0 for equal directions.
+        Scalar in [0, 2], no unit; 0 for equal directions. A row of zeros counts 1 and has no gradient.
 
     Source: Sanh et al. 2019 (DistilBERT), https://arxiv.org/abs/1910.01108
     """
@@ -90,7 +76,6 @@ def vid(student_states: Tensor, teacher_states: Tensor, variances: Tensor) -> Te
     bound on the mutual information of the two.
 
     Args:
-        student_states, teacher_states: ``[N, d]``, the student's already mapped.
         variances: sigma^2 of each feature, ``[d]``, > 0, in squared units of the states; learned.
 
     Returns:
@@ -123,24 +108,22 @@ class PairLoss(FeatureLoss, ABC):
         return mean_over_pairs(self.compare(*pair) for pair in matched_rows(student, teacher, batch, self.level))
 
 
-class RowByRow:
+class RowByRow(FeatureLoss, ABC):
     """What the terms of this file have in common: both sides have one width, and no row is compared with another."""
 
     same_width = True
-    level: Level
 
-    @property
-    def is_mean_over_rows(self) -> bool:
+    def __init__(self, level: Level = "sentence", layers: Layers = None, weight: NotNegative = 1.0):
+        super().__init__(level, layers, weight)
         # at level "token" it is a mean over tokens, of which a row may have many
-        return self.level == "sentence"
+        self.is_mean_over_rows = level == "sentence"
 
 
 @final
 class Hint(RowByRow, PairLoss):
     """The loss of `hint`; at level "token" it is TinyBERT's term on hidden states."""
 
-    def compare(self, student_states: Tensor, teacher_states: Tensor) -> Tensor:
-        return hint(student_states, teacher_states)
+    compare = staticmethod(hint)
 
 
 @final
@@ -169,12 +152,11 @@ class PKD(RowByRow, PairLoss):
 class Cosine(RowByRow, PairLoss):
     """The loss of `cosine`."""
 
-    def compare(self, student_states: Tensor, teacher_states: Tensor) -> Tensor:
-        return cosine(student_states, teacher_states)
+    compare = staticmethod(cosine)
 
 
 @final
-class VID(RowByRow, FeatureLoss):
+class VID(RowByRow):
     """The loss of `vid`; the method learns the variances."""
 
     needs_variances = True
@@ -202,7 +184,7 @@ def matched_rows(student: Answer, teacher: Answer, batch: Batch, level: str) -> 
                 f"states at level 'token' must come as [rows, length, width] with rows and length {list(mask.shape)}, "
                 f"found student {found}; use level 'sentence' where the tokenizers differ"
             )
-    return [tuple(states.flatten(0, 1)[real] for states in pair) for pair in pairs]
+    return [(own.flatten(0, 1)[real], other.flatten(0, 1)[real]) for own, other in pairs]
 
 
 def comparable(student_states: Tensor, teacher_states: Tensor, same_width: bool = True) -> tuple[Tensor, Tensor]:

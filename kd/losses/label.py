@@ -20,7 +20,7 @@ def label_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> 
     Args:
         logits: ``[B, C]``, in any floating type; the loss is computed in float32 at least.
         labels: ``[B]``, class numbers, -100 where there is none.
-        label_smoothing: part of the target that is spread evenly over the classes, in [0, 1); 0.1 is usual.
+        label_smoothing: in [0, 1); 0.1 is usual.
 
     Returns:
         Scalar, in nats.

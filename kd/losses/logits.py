@@ -2,11 +2,7 @@
 
 Notation, here and in the files that import this one: ``s`` and ``t`` are the logits of student and teacher, ``[B, C]``
 for B rows and C classes, ``p_s = softmax(s / temperature)`` and ``p_t = softmax(t / temperature)``. ``row_weights``
-``[B]``, of mean 1, weigh the rows. The temperature is a number or a scalar tensor and has no unit.
-
-Each term is a pure function, and a class that holds its options. The functions take logits in any floating type,
-compute in float32 at least, and raise a `KDError` for logits of two shapes. They leave the teacher's graph as it is;
-`Loss` detaches it.
+``[B]``, of mean 1, weigh the rows. The temperature, > 0, is a number or a scalar tensor and has no unit.
 
 Division by the temperature shrinks the gradient by ``1 / temperature^2``. Every tempered term is therefore multiplied
 by ``temperature^2``, once, here: so alpha keeps its meaning when the temperature changes.
@@ -42,10 +38,6 @@ def soft_target(
     ``temperature^2 (1/B) sum_b KL(p_t || p_s)``, with gradient ``temperature (p_s - p_t) / B``. For a high
     temperature it tends to half of `logit_mse` on centred logits.
 
-    Args:
-        student_logits, teacher_logits: ``[B, C]``.
-        temperature: divides both logits, > 0.
-
     Returns:
         Scalar >= 0, in nats times temperature^2; 0 where the probabilities are equal.
 
@@ -70,11 +62,6 @@ def soft_cross_entropy(
     ``-temperature^2 (1/B) sum_b (1/N) sum_c p_t log p_s``, where N is 1 for ``normalisation="batch"`` and C for
     ``"labels"``, the mean over all B C elements. ``"batch"`` has the gradient of `soft_target`, ``"labels"`` 1/C of it.
 
-    Args:
-        student_logits, teacher_logits: ``[B, C]``.
-        temperature: divides both logits, > 0.
-        normalisation: ``batch`` or ``labels``.
-
     Returns:
         Scalar >= 0, in nats times temperature^2; at equality the teacher's entropy, not 0.
 
@@ -96,12 +83,7 @@ def logit_mse(
     """Return the squared distance of the logits themselves; it has no temperature.
 
     ``(1/B) sum_b (1/N) sum_c (s - t)^2``, where N is C for ``reduction_over_labels="mean"`` and 1 for ``"sum"``.
-    Centred, it compares ``s - mean_c s`` with ``t - mean_c t``.
-
-    Args:
-        student_logits, teacher_logits: ``[B, C]``.
-        centred: ignore the mean of each row's logits, as a softmax does.
-        reduction_over_labels: ``mean`` or ``sum``.
+    Centred, it compares ``s - mean_c s`` with ``t - mean_c t``, and so ignores the mean as a softmax does.
 
     Returns:
         Scalar >= 0, in squared logits; 0 at equality.
@@ -127,11 +109,6 @@ def probability_mse(
 
     ``temperature^2 (1/B) sum_b (1/N) sum_c (p_s - p_t)^2``, where N is C for ``reduction_over_labels="mean"`` and 1
     for ``"sum"``. Where the student is confident its gradient vanishes, even if the student is wrong.
-
-    Args:
-        student_logits, teacher_logits: ``[B, C]``.
-        temperature: divides both logits, > 0.
-        reduction_over_labels: ``mean`` or ``sum``.
 
     Returns:
         Scalar in [0, 2 temperature^2], in squared probabilities times temperature^2; 0 at equality.
@@ -241,9 +218,8 @@ class ProbabilityMSE(TemperedLoss):
         self.reduction_over_labels = reduction_over_labels
 
     def compare(self, student_logits: Tensor, teacher_logits: Tensor, row_weights: Tensor | None) -> Tensor:
-        return probability_mse(
-            student_logits, teacher_logits, self.temperature, self.reduction_over_labels, row_weights
-        )
+        options = self.temperature, self.reduction_over_labels
+        return probability_mse(student_logits, teacher_logits, *options, row_weights)
 
 
 def mean_over_rows(rows: Tensor, row_weights: Tensor | None = None) -> Tensor:

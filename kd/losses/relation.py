@@ -3,10 +3,7 @@
 Notation: ``h_s`` and ``h_t`` are the sentence vectors of one matched pair of layers, ``[B, d_s]`` and ``[B, d_t]``. A
 larger batch shows more relations; gradient accumulation does not, because each batch is compared by itself.
 
-Each term is a pure function on one pair, and a class that holds its options and takes the mean over the pairs. The
-functions take states in any floating type, compute in float32 at least, and raise a `KDError` for two numbers of
-rows. They leave the teacher's graph as it is; `Loss` detaches it. Texts that coincide are allowed: nothing is divided
-by a length of zero, in value or in gradient.
+Texts that coincide are allowed: nothing is divided by a length of zero, in value or in gradient.
 """
 
 from __future__ import annotations
@@ -31,9 +28,6 @@ def similarity(student_states: Tensor, teacher_states: Tensor) -> Tensor:
     """Return the squared distance of the matrices of similarities between texts.
 
     ``(1/B^2) ||G_s - G_t||_F^2``, where G is ``h h^T`` with every row divided by its length.
-
-    Args:
-        student_states, teacher_states: ``[B, d_s]`` and ``[B, d_t]``.
 
     Returns:
         Scalar in [0, 4 / B], no unit; 0 for states equal up to rotation and scale.
@@ -61,20 +55,14 @@ def rkd(
     ``huber(x)`` is ``x^2 / 2`` up to ``|x| = 1`` and ``|x| - 1/2`` beyond. The angles are those of the
     first ``R = min(B, angle_rows)`` rows of the batch, because they take memory R^3 + R^2 d.
 
-    Args:
-        student_states, teacher_states: ``[B, d_s]`` and ``[B, d_t]``.
-        distance_weight: factor of the distances, >= 0.
-        angle_weight: factor of the angles, >= 0.
-        angle_rows: largest number of rows for the angles, >= 3.
-
     Returns:
         Scalar >= 0, no unit; 0 for states equal up to rotation, shift and scale, and for a single row.
 
     Source: Park et al. 2019, https://arxiv.org/abs/1904.05068
     """
-    states = comparable(student_states, teacher_states, same_width=False)
-    distance = huber_loss(*(_relative_distances(side) for side in states))
-    angle = huber_loss(*(_angles(side[:angle_rows]) for side in states))
+    student, teacher = comparable(student_states, teacher_states, same_width=False)
+    distance = huber_loss(_relative_distances(student), _relative_distances(teacher))
+    angle = huber_loss(_angles(student[:angle_rows]), _angles(teacher[:angle_rows]))
     return distance_weight * distance + angle_weight * angle
 
 
@@ -88,9 +76,6 @@ def cka(student_states: Tensor, teacher_states: Tensor) -> Tensor:
 
     It is computed as the cosine between the U-centred K and L, which is the same number, stays in [-1, 1] and
     divides no difference of large sums by another. Each batch gives a ratio of its own.
-
-    Args:
-        student_states, teacher_states: ``[B, d_s]`` and ``[B, d_t]``.
 
     Returns:
         Scalar in [0, 2], no unit: 0 for states equal up to rotation, shift and scale, 1 on average for
@@ -121,8 +106,7 @@ class RelationLoss(PairLoss, ABC):
 class SimilarityPreserving(RelationLoss):
     """The loss of `similarity`."""
 
-    def compare(self, student_states: Tensor, teacher_states: Tensor) -> Tensor:
-        return similarity(student_states, teacher_states)
+    compare = staticmethod(similarity)
 
 
 @final
@@ -157,8 +141,7 @@ class RKD(RelationLoss):
 class CKA(RelationLoss):
     """The loss of `cka`."""
 
-    def compare(self, student_states: Tensor, teacher_states: Tensor) -> Tensor:
-        return cka(student_states, teacher_states)
+    compare = staticmethod(cka)
 
 
 def _relative_distances(states: Tensor) -> Tensor:

@@ -23,10 +23,6 @@ def reverse_kl(
 
     ``temperature^2 (1/B) sum_b KL(p_s || p_t)``
 
-    Args:
-        student_logits, teacher_logits: ``[B, C]``.
-        temperature: divides both logits, > 0.
-
     Returns:
         Scalar >= 0, in nats times temperature^2; 0 where the probabilities are equal.
 
@@ -53,12 +49,6 @@ def symmetric_cross_entropy(
     A plain reverse part ``CE(p_s, p_t)`` is least for a student that is certain of the teacher's first choice.
     Less the student's entropy it is ``KL(p_s || p_t)``, and the whole is least where both agree, for every alpha_sym.
 
-    Args:
-        student_logits, teacher_logits: ``[B, C]``.
-        temperature: > 0.
-        alpha_sym: share of the part from teacher to student, in [0, 1].
-        temperature_form: ``softmax`` or ``divide``.
-
     Returns:
         Scalar >= 0, in nats times F; at equality alpha_sym times the teacher's entropy, not 0.
 
@@ -83,11 +73,6 @@ def jensen_shannon(
     ``temperature^2 (1/B) sum_b [beta KL(p_t || m) + (1 - beta) KL(p_s || m)]``, ``m = beta p_t + (1 - beta) p_s``.
     Divided by beta it tends to KL(p_t || p_s) for beta -> 0, divided by ``1 - beta`` to KL(p_s || p_t) for
     beta -> 1: near 0 and near 1 the gradients vanish.
-
-    Args:
-        student_logits, teacher_logits: ``[B, C]``.
-        temperature: divides both logits, > 0.
-        beta: share of the teacher in the mixture m, in (0, 1).
 
     Returns:
         Scalar in ``[0, temperature^2 ln 2]``, in nats times temperature^2; 0 for equal probabilities.
@@ -130,9 +115,8 @@ class SymmetricCrossEntropy(TemperedLoss):
         self.temperature_form = temperature_form
 
     def compare(self, student_logits: Tensor, teacher_logits: Tensor, row_weights: Tensor | None) -> Tensor:
-        return symmetric_cross_entropy(
-            student_logits, teacher_logits, self.temperature, self.alpha_sym, self.temperature_form, row_weights
-        )
+        options = self.temperature, self.alpha_sym, self.temperature_form
+        return symmetric_cross_entropy(student_logits, teacher_logits, *options, row_weights)
 
 
 @final

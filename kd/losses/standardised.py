@@ -27,11 +27,6 @@ def standardised(
     logits less the mean of their row, so that rows keep their differences in confidence. The mean margin of the batch
     is not taught then, and a single row teaches nothing.
 
-    Args:
-        student_logits, teacher_logits: ``[B, C]``.
-        temperature: divides both standardised logits, > 0.
-        over: ``labels`` or ``batch``.
-
     Returns:
         Scalar >= 0, in nats times temperature^2; 0 where the logits are equal up to scale and shift.
 
@@ -41,12 +36,11 @@ def standardised(
     >>> round(standardised(10 * teacher + 1, teacher).item(), 4)
     0.0
     """
-    sides = comparable(student_logits, teacher_logits)
+    student, teacher = comparable(student_logits, teacher_logits)
     if over == "batch":
-        sides = tuple(_standard_scores(logits - logits.mean(-1, keepdim=True), 0) for logits in sides)
-    else:
-        sides = tuple(_standard_scores(logits, -1) for logits in sides)
-    return soft_target(*sides, temperature, row_weights)
+        student, teacher = (logits - logits.mean(-1, keepdim=True) for logits in (student, teacher))
+    student, teacher = (_standard_scores(logits, 0 if over == "batch" else -1) for logits in (student, teacher))
+    return soft_target(student, teacher, temperature, row_weights)
 
 
 @final
@@ -59,10 +53,7 @@ class Standardised(TemperedLoss):
     """
 
     def __init__(
-        self,
-        temperature: Positive = 2.0,
-        over: Literal["labels", "batch"] = "labels",
-        weight: NotNegative = 1.0,
+        self, temperature: Positive = 2.0, over: Literal["labels", "batch"] = "labels", weight: NotNegative = 1.0
     ):
         super().__init__(temperature, weight)
         self.over = over

@@ -25,15 +25,10 @@ def parameter_counts(model: PreTrainedModel) -> dict[str, int]:
 
 
 def latency(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    texts: Sequence[str],
-    max_length: int,
-    warm_up: int = 20,
-    timed: int = 200,
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int, **calls: int
 ) -> dict[str, float]:
     """Measure the latency of one model; see `latencies`."""
-    return latencies([model], tokenizer, texts, max_length, warm_up, timed)[0]
+    return latencies([model], tokenizer, texts, max_length, **calls)[0]
 
 
 @torch.inference_mode()
@@ -61,10 +56,12 @@ def latencies(
         tokenizer([texts[i % len(texts)]], truncation=True, max_length=max_length, return_tensors="pt")
         for i in range(min(timed, len(texts)))
     ]
-    devices, times = [model.device for model in models], [[] for _ in models]
+    devices = [model.device for model in models]
+    times: list[list[float]] = [[] for _ in models]
     with ExitStack() as stack:
         for model in models:
-            stack.enter_context(evaluating(model.to("cpu")))
+            model.to("cpu")  # type: ignore[arg-type]  # transformers hides the arguments of torch's `to`
+            stack.enter_context(evaluating(model))
         for call in range(warm_up + timed):
             inputs = encoded[call % len(encoded)]
             for model, taken in zip(models, times, strict=True):
@@ -72,7 +69,7 @@ def latencies(
                 model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
                 taken.append(1000 * (time.perf_counter() - start))
     for model, device in zip(models, devices, strict=True):
-        model.to(device)
+        model.to(device)  # type: ignore[arg-type]
     return [
         {
             "p50_ms": statistics.median(taken[warm_up:]),

@@ -32,10 +32,9 @@ def outputs_by_row(
 
 def all_logits(model: PreTrainedModel, batches: Iterable[Batch], rows: int) -> np.ndarray:
     """Return the logits of all rows ``[rows, C]``, row i at i whatever the order of the batches."""
-    table = None
-    for index, logits, _ in outputs_by_row(model, batches):
-        if table is None:
-            table = np.full((rows, logits.shape[1]), np.nan, dtype=np.float32)
+    found = [(index, logits) for index, logits, _ in outputs_by_row(model, batches)]
+    table = np.full((rows, found[0][1].shape[1]), np.nan, dtype=np.float32)
+    for index, logits in found:
         table[index] = logits
     return table
 

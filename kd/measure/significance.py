@@ -84,7 +84,8 @@ class PairedTest:
             won, lost = (self._largest + self.total) // 2, (self._largest - self.total) // 2
             low = betaincinv(won, lost + 1, level / 2) if won else 0.0
             high = betaincinv(won + 1, lost, 1 - level / 2) if lost else 1.0
-            return tuple(float((2 * bound - 1) * self._largest / self.rows) for bound in (low, high))
+            low, high = ((2 * bound - 1) * self._largest / self.rows for bound in (low, high))
+            return float(low), float(high)
         return self._bound(level, upper=False), self._bound(level, upper=True)
 
     @property

@@ -7,7 +7,7 @@ B rows, L tokens, E embedding width, C labels. A student is a `transformers.PreT
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from kd.contract import IGNORED_LABEL
 from kd.errors import KDError, OptionError
+from kd.losses.label import label_loss
 from kd.options.declared import Count, CountOrNone, Positive, Probability, options_of
 
 
@@ -44,7 +44,7 @@ class StudentConfig(PreTrainedConfig):
     freeze_embeddings: bool = False
     initializer_range: Positive = 0.02
 
-    def __post_init__(self, **kwargs: Any):
+    def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         for name, option in options_of(type(self)).items():
             option.require(getattr(self, name))
@@ -65,7 +65,7 @@ class Student(PreTrainedModel, ABC):
         super().__init__(config)
         self.embedding = nn.Embedding(config.vocab_size, config.embedding_size, config.pad_token_id)
         self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Linear(sentence_size, config.num_labels)
+        self.head = nn.Linear(sentence_size, cast(int, config.num_labels))
 
     @abstractmethod
     def encode(self, embedded: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
@@ -129,19 +129,16 @@ class Student(PreTrainedModel, ABC):
             found = "neither" if input_ids is None else "both"
             raise KDError(f"expected input_ids or inputs_embeds, found {found}; give exactly one of them")
         mask = token_mask(attention_mask, input_ids, inputs_embeds, self.config.pad_token_id)
-        if input_ids is not None:
-            # The tokenizer returns a batch of empty texts as a float tensor without columns.
-            inputs_embeds = self.embedding(input_ids.long())
-        inputs_embeds, mask = not_empty(inputs_embeds, mask)
-        return inputs_embeds * mask.unsqueeze(-1), with_a_token(mask)
+        # The tokenizer returns a batch of empty texts as a float tensor without columns.
+        vectors = cast(Tensor, inputs_embeds) if input_ids is None else self.embedding(input_ids.long())
+        vectors, mask = not_empty(vectors, mask)
+        return vectors * mask.unsqueeze(-1), with_a_token(mask)
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """Return the word table."""
         return self.embedding
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replace the word table."""
-        self.embedding = value
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.embedding = cast(nn.Embedding, value)
 
     def _init_weights(self, module: nn.Module) -> None:
         # Hugging Face draws every map with std 0.02, which suits deep residual encoders. Shallow networks train
@@ -160,7 +157,7 @@ def token_mask(
         return attention_mask.bool()
     if input_ids is not None and pad_token_id is not None:
         return input_ids != pad_token_id
-    read = vectors if input_ids is None else input_ids
+    read = cast(Tensor, vectors if input_ids is None else input_ids)
     return torch.ones(read.shape[:2], dtype=torch.bool, device=read.device)
 
 
@@ -177,35 +174,12 @@ def with_a_token(mask: Tensor) -> Tensor:
     return mask | (first & ~mask.any(dim=1, keepdim=True))
 
 
-def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean cross-entropy of the rows with a label, or 0 if there are none."""
-    # Not reduction="mean", which is nan for a batch without labels.
-    total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED_LABEL, reduction="sum")
-    return total / (labels != IGNORED_LABEL).sum().clamp(min=1)
-
-
 def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean over the tokens.
-
-    Args:
-        states: [B, L, d].
-        mask: [B, L], bool or 0/1.
-
-    Returns:
-        [B, 1, d]; zero for a row without tokens.
-    """
+    """Return the mean of states [B, L, d] over the tokens, [B, 1, d]; zero for a row whose mask [B, L] has no token."""
     weights = mask.to(states.dtype).unsqueeze(1)
     return weights @ states / weights.sum(dim=2, keepdim=True).clamp(min=1)
 
 
 def masked_max(states: Tensor, mask: Tensor) -> Tensor:
-    """Return the maximum over the tokens.
-
-    Args:
-        states: [B, L, d].
-        mask: [B, L], bool, at least one True in each row.
-
-    Returns:
-        [B, 1, d].
-    """
+    """Return the maximum of states [B, L, d] over the tokens, [B, 1, d]; the bool mask [B, L] has one in each row."""
     return states.masked_fill(~mask.unsqueeze(-1), float("-inf")).amax(dim=1, keepdim=True)

@@ -25,18 +25,15 @@ class MLPConfig(StudentConfig):
     num_layers: CountOrNone = 1
 
 
-class DANConfig(StudentConfig):
+class DANConfig(MLPConfig):
     """The options of a `DAN`.
 
     Args:
-        hidden_size: width of a hidden layer.
-        num_layers: number of hidden layers; with 0 the head reads the mean embedding.
         word_dropout: probability that a token is left out of the mean in training.
     """
 
     model_type = "kd-dan"
 
-    hidden_size: Count = 128
     num_layers: CountOrNone = 2
     word_dropout: Probability = 0.3
 
@@ -47,16 +44,19 @@ class MLP(Student):
     config_class = MLPConfig
 
     def __init__(self, config: MLPConfig):
-        super().__init__(config, sentence_size=_sentence_size(config))
-        self.layers = _hidden_layers(config)
+        super().__init__(config, sentence_size=config.hidden_size if config.num_layers else config.embedding_size)
+        widths = [config.embedding_size] + [config.hidden_size] * config.num_layers
+        self.layers = nn.ModuleList(nn.Linear(below, above) for below, above in pairwise(widths))
         self.post_init()
 
     def encode(self, embedded: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """Return the mean and each hidden layer, [B, 1, d]."""
-        return _states(masked_mean(embedded, mask), self.layers, self.dropout)
+        states = [masked_mean(embedded, mask)]
+        for layer in self.layers:
+            states.append(layer(self.dropout(states[-1])).relu())
+        return tuple(states)
 
 
-class DAN(Student):
+class DAN(MLP):
     """Deep averaging network: an `MLP` whose mean leaves out random words in training.
 
     Source: Iyyer et al., Deep Unordered Composition Rivals Syntactic Methods for Text Classification, 2015,
@@ -64,36 +64,15 @@ class DAN(Student):
     """
 
     config_class = DANConfig
-
-    def __init__(self, config: DANConfig):
-        super().__init__(config, sentence_size=_sentence_size(config))
-        self.layers = _hidden_layers(config)
-        self.post_init()
+    config: DANConfig
 
     def encode(self, embedded: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """Return the mean, in training of fewer words, and each hidden layer, [B, 1, d]."""
         if self.training:
             mask = drop_words(mask, self.config.word_dropout)
-        return _states(masked_mean(embedded, mask), self.layers, self.dropout)
+        return super().encode(embedded, mask)
 
 
 def drop_words(mask: Tensor, probability: float) -> Tensor:
     """Return the mask [B, L] without each token at random; a row that would lose all tokens keeps all."""
     kept = mask & (torch.rand(mask.shape, device=mask.device) >= probability)
     return torch.where(kept.any(dim=1, keepdim=True), kept, mask)
-
-
-def _sentence_size(config: MLPConfig | DANConfig) -> int:
-    return config.hidden_size if config.num_layers else config.embedding_size
-
-
-def _hidden_layers(config: MLPConfig | DANConfig) -> nn.ModuleList:
-    widths = [config.embedding_size] + [config.hidden_size] * config.num_layers
-    return nn.ModuleList(nn.Linear(below, above) for below, above in pairwise(widths))
-
-
-def _states(state: Tensor, layers: nn.ModuleList, dropout: nn.Dropout) -> tuple[Tensor, ...]:
-    states = [state]
-    for layer in layers:
-        states.append(layer(dropout(states[-1])).relu())
-    return tuple(states)

@@ -8,9 +8,10 @@ B rows, L tokens, d the encoder's width, C labels.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +21,17 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from kd.errors import KDError
 from kd.features.mapper import Mapper
 from kd.features.mappers import new_mapper
-from kd.models.base import label_loss, not_empty, token_mask, with_a_token
-from kd.models.pretrained import new_student
+from kd.losses.label import label_loss
+from kd.measure.inference import evaluating
+from kd.models.base import not_empty, token_mask, with_a_token
+from kd.models.pretrained import new_student, two_rows
 from kd.storage.model_folder import longest_text
 
-DROPPED = ("attn_implementation", "auto_map", "dtype", "experts_implementation", "id2label", "label2id", "name_or_path")
-DROPPED += ("output_attentions", "output_hidden_states", "quantization_config", "return_dict", "torch_dtype")
-DROPPED += ("transformers_version",)
+DROPPED = (
+    *("attn_implementation", "auto_map", "dtype", "experts_implementation", "id2label", "label2id", "name_or_path"),
+    *("output_attentions", "output_hidden_states", "quantization_config", "return_dict", "torch_dtype"),
+    "transformers_version",
+)
 """Keys removed from a part's configuration: they would fetch code or weights, or set precision, labels or outputs."""
 
 
@@ -74,7 +79,7 @@ class ComposedStudent(PreTrainedModel):
         super().__init__(config)
         self.encoder = encoder or _new_encoder(_read(config.encoder))
         self.body = body or new_student(_body_config(config))
-        self.mapper = new_mapper(config.mapper, self.encoder.config.hidden_size, _word_size(self.body))
+        self.mapper = new_mapper(config.mapper or {}, self.encoder.config.hidden_size, _word_size(self.body))
         self.post_init()
         self.train(self.training)
 
@@ -104,19 +109,11 @@ class ComposedStudent(PreTrainedModel):
         output_attentions: bool | None = None,
         **ignored: Any,
     ) -> SequenceClassifierOutput:
-        """Classify; further arguments, such as ``token_type_ids``, are ignored.
+        """Classify as `kd.models.base.Student.forward` does; the ids are those of the teacher's vocabulary.
 
         Args:
-            input_ids: [B, L], in the teacher's vocabulary.
-            attention_mask: [B, L], 1 for a token; without it every id but the padding is a token.
             features: [B, L, d], an earlier output of `features_of`, in any float type; then the encoder is not run.
-            labels: [B]; rows with -100 add nothing to the loss.
             output_hidden_states: return features, mapped features and the body's states above its embeddings.
-            output_attentions: refused.
-
-        Returns:
-            loss (mean cross-entropy of the labelled rows; 0 if there are none; None without labels), logits [B, C],
-            hidden_states.
 
         Raises:
             KDError: ``output_attentions`` is set, or there are neither ids nor features.
@@ -127,7 +124,7 @@ class ComposedStudent(PreTrainedModel):
             raise KDError("a composed student expected input_ids or features, found neither; give one of them")
         mask = token_mask(attention_mask, input_ids, features, self.config.pad_token_id)
         if features is None:
-            features = self.features_of(input_ids, mask)
+            features = self.features_of(cast(Tensor, input_ids), mask)
         features, mask = not_empty(features, mask)
         mapped = self.mapper(features, mask).to(self.body.dtype)
         if self.mapper.pools:
@@ -144,11 +141,9 @@ class ComposedStudent(PreTrainedModel):
         )
 
     def get_input_embeddings(self) -> nn.Module:
-        """Return the encoder's word table."""
         return self.encoder.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the encoder's word table."""
         self.encoder.set_input_embeddings(value)
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -181,8 +176,8 @@ def composed_config(
         layer=layer,
         # The body reads vectors, so its word table is a single unused row.
         student=_plain(student_config.to_dict()) | {"vocab_size": 1, "pad_token_id": 0},
-        id2label=dict(student_config.id2label),
-        label2id=dict(student_config.label2id),
+        id2label=copy.copy(student_config.id2label),
+        label2id=copy.copy(student_config.label2id),
         pad_token_id=encoder.pad_token_id,
         max_position_embeddings=min((limit for limit in limits if limit is not None), default=None),
     )
@@ -211,7 +206,8 @@ def compose(
     config = composed_config(teacher.config, layer, mapper, student_config)
     body = _body_config(config)
     body.name_or_path = student_config.name_or_path
-    return ComposedStudent(config, _cut(teacher, config), new_student(body)).to(teacher.device)
+    student: Any = ComposedStudent(config, _cut(teacher, config), new_student(body))
+    return student.to(teacher.device)
 
 
 def teacher_share(model: ComposedStudent) -> dict[str, int]:
@@ -222,9 +218,11 @@ def teacher_share(model: ComposedStudent) -> dict[str, int]:
 
 def _cut(teacher: PreTrainedModel, config: ComposedStudentConfig) -> PreTrainedModel:
     """Return the teacher's encoder with the layers of this config, after a check against the whole teacher."""
-    base = teacher.base_model
+    base = cast(PreTrainedModel, teacher.base_model)
+    encoder: Any = None
     try:
-        encoder = _new_encoder(_read(config.encoder)).to(teacher.device, teacher.dtype).eval()
+        encoder = _new_encoder(_read(config.encoder))
+        encoder.to(teacher.device, teacher.dtype).eval()
         weights = base.state_dict()
         encoder.load_state_dict({name: weights[name] for name in encoder.state_dict()})
         reason = "" if _gives_state(encoder, base, config.layer) else "the lower part gives other hidden states"
@@ -240,20 +238,12 @@ def _cut(teacher: PreTrainedModel, config: ComposedStudentConfig) -> PreTrainedM
 
 @torch.no_grad()
 def _gives_state(encoder: PreTrainedModel, whole: PreTrainedModel, layer: int) -> bool:
-    """Return whether the encoder's output equals ``hidden_states[layer]`` of the whole, on two random rows."""
-    length = min(8, longest_text(whole.config) or 8)
-    ids = torch.randint(whole.config.vocab_size, (2, length), generator=torch.Generator().manual_seed(0))
-    mask = torch.ones_like(ids)
-    mask[1, (length + 1) // 2 :] = 0  # the second row is shorter, so padding is compared too
-    inputs = {"input_ids": ids.to(whole.device), "attention_mask": mask.to(whole.device), "return_dict": True}
-    training = whole.training
-    whole.eval()
-    try:
-        expected = whole(**inputs, output_hidden_states=True).hidden_states[layer]
-    finally:
-        whole.train(training)
-    tokens = inputs["attention_mask"].bool()
-    return torch.allclose(encoder(**inputs).last_hidden_state[tokens], expected[tokens], atol=1e-4, rtol=1e-4)
+    """Return whether the encoder's output equals ``hidden_states[layer]`` of the whole, on `two_rows`."""
+    inputs = two_rows(whole, min(8, longest_text(whole.config) or 8))
+    with evaluating(whole):
+        expected = whole(**inputs, return_dict=True, output_hidden_states=True).hidden_states[layer]
+    found, tokens = encoder(**inputs, return_dict=True).last_hidden_state, inputs["attention_mask"].bool()
+    return torch.allclose(found[tokens], expected[tokens], atol=1e-4, rtol=1e-4)
 
 
 def _layer_number(config: PreTrainedConfig, layer: int | None) -> int:
@@ -281,18 +271,18 @@ def _new_encoder(config: PreTrainedConfig) -> PreTrainedModel:
 def _body_config(config: ComposedStudentConfig) -> PreTrainedConfig:
     """Return the body's configuration with the labels of the composition, which loading may have changed."""
     body = _read(config.student)
-    body.id2label, body.label2id = dict(config.id2label), dict(config.label2id)
+    body.id2label, body.label2id = copy.copy(config.id2label), copy.copy(config.label2id)
     return body
 
 
 def _word_size(body: PreTrainedModel) -> int:
-    return body.get_input_embeddings().embedding_dim
+    return cast(nn.Embedding, body.get_input_embeddings()).embedding_dim
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in DROPPED and not name.startswith("_")}
 
 
-def _read(values: dict[str, Any]) -> PreTrainedConfig:
+def _read(values: dict[str, Any] | None) -> PreTrainedConfig:
     """Build a configuration of a registered type; code that the values name is never run."""
-    return AutoConfig.for_model(**_plain(values))
+    return AutoConfig.for_model(**_plain(values or {}))

@@ -1,8 +1,7 @@
 """Initialise a student's word table: at random, from the teacher's table, or from a file of word vectors.
 
-An `Embeddings` object is called as ``embeddings(table, tokenizer, teacher, generator)``. It reads the student's table
-[V, E] and returns the initial table of the same shape, with zeros in the row of the padding token. `Embeddings.known`
-returns the rows that do not depend on the seed. V is the size of the student's vocabulary, E the width of its table.
+`Embeddings.known` returns the rows that do not depend on the seed, and `Embeddings.start` the whole table [V, E]. V is
+the size of the student's vocabulary, E the width of its table.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kd.errors import KDError
@@ -36,7 +35,7 @@ class TeacherTable:
     @classmethod
     def of(cls, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> TeacherTable:
         """Return the table of a teacher, as float32 on the CPU."""
-        return cls(teacher.get_input_embeddings().weight.detach().float().cpu(), tokenizer)
+        return cls(cast(nn.Embedding, teacher.get_input_embeddings()).weight.detach().float().cpu(), tokenizer)
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,17 @@ class KnownRows:
     ids: list[int]
     values: Tensor
     std: float
+
+    @classmethod
+    def scaled(cls, ids: list[int], rows: Tensor, std: float | None) -> KnownRows:
+        """Return rows scaled to a standard deviation; None keeps their scale."""
+        scale = 1.0 if std is None else std / rows.std().item()
+        return cls(ids, rows * scale, rows.std().item() * scale)
+
+    @classmethod
+    def none(cls, width: int, std: float) -> KnownRows:
+        """Return no known row."""
+        return cls([], torch.empty(0, width), std)
 
 
 class Embeddings(Checked, ABC):
@@ -93,28 +103,16 @@ class Embeddings(Checked, ABC):
             filled[tokenizer.pad_token_id] = 0
         return filled
 
-    def __call__(
-        self,
-        table: Tensor,
-        tokenizer: PreTrainedTokenizerBase,
-        teacher: TeacherTable | None,
-        generator: Generator | None = None,
-    ) -> Tensor:
-        """Return `start` from the rows that are `known`."""
-        return self.start(table, tokenizer, self.known(table.shape[1], tokenizer, teacher), generator)
-
 
 class OwnEmbeddings(Embeddings):
     """The table that the student already has, such as that of a pretrained checkpoint."""
 
     def known(self, width: int, tokenizer: PreTrainedTokenizerBase, teacher: TeacherTable | None) -> KnownRows:
-        """Return no rows."""
-        return no_rows(width, 0.0)
+        return KnownRows.none(width, 0.0)
 
     def start(
         self, table: Tensor, tokenizer: PreTrainedTokenizerBase, known: KnownRows, generator: Generator | None = None
     ) -> Tensor:
-        """Return a copy of the table."""
         return table.clone()
 
 
@@ -129,8 +127,7 @@ class RandomEmbeddings(Embeddings):
         self.std = std
 
     def known(self, width: int, tokenizer: PreTrainedTokenizerBase, teacher: TeacherTable | None) -> KnownRows:
-        """Return no rows: all are random, except that of the padding."""
-        return no_rows(width, self.std)
+        return KnownRows.none(width, self.std)
 
 
 class TeacherEmbeddings(Embeddings):
@@ -149,7 +146,6 @@ class TeacherEmbeddings(Embeddings):
         self.std = std
 
     def known(self, width: int, tokenizer: PreTrainedTokenizerBase, teacher: TeacherTable | None) -> KnownRows:
-        """Return the teacher's rows at the student's width."""
         if teacher is None:
             raise KDError("embeddings=pca needs a teacher; set teacher=... or embeddings=random")
         teacher_width = teacher.weight.shape[1]
@@ -167,8 +163,7 @@ class TeacherEmbeddings(Embeddings):
                 f"set student.embedding_size={len(rows)} or less, or embeddings=random"
             )
         reduced = principal_components(torch.stack(list(rows.values())), width)
-        scale = 1.0 if self.std is None else self.std / reduced.std().item()
-        return KnownRows(list(rows), reduced * scale, reduced.std().item() * scale)
+        return KnownRows.scaled(list(rows), reduced, self.std)
 
 
 class VectorFile(Embeddings):
@@ -183,7 +178,6 @@ class VectorFile(Embeddings):
         self.path, self.std = path, std
 
     def known(self, width: int, tokenizer: PreTrainedTokenizerBase, teacher: TeacherTable | None) -> KnownRows:
-        """Return the file's vectors of the words in the vocabulary."""
         vocabulary = tokenizer.get_vocab()
         vectors, found_width = read_vectors(self.path, vocabulary)
         if found_width != width:
@@ -197,9 +191,7 @@ class VectorFile(Embeddings):
                 f"{len(vocabulary)}; use a file of the texts' language and tokenizer=words"
             )
         log.info("%s covers %d of %d words of the vocabulary", self.path, len(vectors), len(vocabulary))
-        found = torch.stack(list(vectors.values()))
-        scale = 1.0 if self.std is None else self.std / found.std().item()
-        return KnownRows([vocabulary[word] for word in vectors], found * scale, found.std().item() * scale)
+        return KnownRows.scaled([vocabulary[word] for word in vectors], torch.stack(list(vectors.values())), self.std)
 
 
 def principal_components(rows: Tensor, width: int) -> Tensor:
@@ -298,8 +290,3 @@ def _lines(path: str) -> Iterator[str]:
                 yield line.rstrip("\r\n ")
     except (OSError, EOFError) as error:
         raise KDError(f"cannot read the word vectors '{path}' ({error}); set embeddings.path=...") from error
-
-
-def no_rows(width: int, std: float) -> KnownRows:
-    """Return no known row."""
-    return KnownRows([], torch.empty(0, width), std)

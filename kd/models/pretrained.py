@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from itertools import chain
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
+from kd.contract import Batch
 from kd.errors import KDError
 from kd.measure.inference import evaluating
 from kd.options.declared import Count, CountOrNone, checked
@@ -120,7 +122,7 @@ def upper_part(model: PreTrainedModel, layers: int) -> PreTrainedModel:
     """
     (place, stack), (words, _) = _layers(model, layers), _embeddings(model)
     upper = copy.deepcopy(model, {id(part): part for part in chain(model.parameters(), model.buffers())})
-    upper.set_submodule(place, nn.ModuleList(list(upper.get_submodule(place))[layers:]))
+    upper.set_submodule(place, cast(nn.ModuleList, upper.get_submodule(place))[layers:])
     upper.set_submodule(words, _Given())
     upper.config.num_hidden_layers = len(stack) - layers
     try:
@@ -145,14 +147,20 @@ class _Given(nn.Module):
 
 
 def _answers_as(upper: PreTrainedModel, whole: PreTrainedModel, layers: int) -> bool:
-    """Return whether the upper part gives the logits of the whole, on two random rows of unequal length."""
-    ids = torch.randint(whole.config.vocab_size, (2, 6), generator=torch.Generator().manual_seed(0)).to(whole.device)
-    mask = torch.ones_like(ids)
-    mask[1, 3:] = 0
+    """Return whether the upper part gives the logits of the whole, on `two_rows`."""
+    inputs = two_rows(whole, 6)
     with evaluating(whole), evaluating(upper):
-        expected = whole(input_ids=ids, attention_mask=mask, output_hidden_states=True)
-        found = upper(inputs_embeds=expected.hidden_states[layers], attention_mask=mask)
+        expected = whole(**inputs, output_hidden_states=True)
+        found = upper(inputs_embeds=expected.hidden_states[layers], attention_mask=inputs["attention_mask"])
     return torch.allclose(found.logits, expected.logits, atol=1e-4, rtol=1e-4)
+
+
+def two_rows(model: PreTrainedModel, length: int) -> Batch:
+    """Return random ids and the mask of two rows; the second is shorter, so that padding is compared too."""
+    ids = torch.randint(model.config.vocab_size, (2, length), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[1, (length + 1) // 2 :] = 0
+    return {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
 
 
 def _embeddings(model: PreTrainedModel) -> tuple[str, nn.Module]:
@@ -176,7 +184,7 @@ def _layers(model: PreTrainedModel, layers: int) -> tuple[str, nn.ModuleList]:
     return stacks[0]
 
 
-def _unreadable(name_or_path: str, error: Exception) -> str:
+def _unreadable(name_or_path: str | None, error: Exception) -> str:
     reason = str(error).strip().splitlines()[0]
     return (
         f"student.name_or_path must be a model on the hub or a folder with config.json and weights, "

@@ -25,9 +25,9 @@ class TextCNNConfig(StudentConfig):
     filter_sizes: Annotated[tuple[Count, ...], MinLen(1)] = (3, 4, 5)
     num_filters: Count = 100
 
-    def __post_init__(self, **kwargs: Any):
+    def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        self.filter_sizes = list(self.filter_sizes)  # as a saved configuration is read
+        self.filter_sizes = list(self.filter_sizes)  # type: ignore[assignment]  # as a saved configuration is read
 
 
 class TextCNN(Student):
@@ -52,7 +52,6 @@ class TextCNN(Student):
         self.post_init()
 
     def encode(self, embedded: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """Return the filters' outputs [B, L, d] and their maximum [B, 1, d]."""
         channels = self.dropout(embedded).transpose(1, 2)
         length = mask.shape[1]  # a filter of even width has one output too many
         outputs = [convolution(channels)[:, :, :length] for convolution in self.convolutions]

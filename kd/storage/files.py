@@ -59,17 +59,13 @@ def built_beside(place: Path) -> Iterator[Path]:
     building.mkdir()
     try:
         yield building
-        _replace(building, place)
+        # Only an empty folder can be replaced in one step, so the old one is moved away first.
+        old = place.with_name(f".{place.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if place.exists():
+            os.replace(place, old)
+        os.replace(building, place)
+        shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
-
-
-def _replace(building: Path, place: Path) -> None:
-    # Only an empty folder can be replaced in one step, so the old one is moved away first.
-    old = place.with_name(f".{place.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if place.exists():
-        os.replace(place, old)
-    os.replace(building, place)
-    shutil.rmtree(old, ignore_errors=True)

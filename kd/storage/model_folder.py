@@ -46,7 +46,7 @@ def local_model(name_or_path: str, kind: str = "teacher") -> Path:
 
     name, revision = hub.parted(name_or_path)
     try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=FILES))
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*FILES]))
         if not any(folder.glob("*.safetensors")):  # then the older format, from the same commit
             patterns = [*FILES, "pytorch_model*.bin"]
             folder = Path(snapshot_download(name, revision=folder.name, allow_patterns=patterns))
@@ -156,7 +156,7 @@ def require_length(name: str, config: PretrainedConfig, max_length: int, option:
         )
 
 
-def _read(kind: type, folder: Path, **options: Any) -> Any:
+def _read(kind: Any, folder: Path, **options: Any) -> Any:
     refuse_code(folder)
     try:
         return kind.from_pretrained(folder, trust_remote_code=False, **options)

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 
 from kd.data import slices
-from kd.data.slices import Counts, Source, read_slices, repeated
+from kd.data.files import Counts
+from kd.data.slices import Source, read_slices, repeated
 from kd.data.splits import text_keys
 from tests.data.writing import transfer_files
 

@@ -120,14 +120,18 @@ def draw(name, dtype=torch.float64):
 
 
 def leaves(answer):
-    return [each for name in answer if name != "logits" for each in answer[name]]
+    return [each for name in layers_of(answer) for each in layers_of(answer)[name]]
+
+
+def layers_of(answer):
+    return {name: layers for name, layers in vars(answer).items() if name != "logits" and layers}
 
 
 def changed(answer, change):
     """The same answer with every tensor but the logits changed."""
     return Answer(
         logits=answer.logits,
-        **{name: tuple(change(each) for each in answer[name]) for name in answer if name != "logits"},
+        **{name: tuple(change(each) for each in layers) for name, layers in layers_of(answer).items()},
     )
 
 
@@ -138,9 +142,8 @@ def value(name, student, teacher, mask=None):
 def texts(answer, pair):
     """For each tensor of one pair of layers its texts, cut to their lengths."""
     return {
-        name: [row.detach().numpy()[..., :length, :] for row, length in zip(answer[name][pair], LENGTHS, strict=True)]
-        for name in answer
-        if name != "logits"
+        name: [row.detach().numpy()[..., :length, :] for row, length in zip(layers[pair], LENGTHS, strict=True)]
+        for name, layers in layers_of(answer).items()
     }
 
 
@@ -182,7 +185,7 @@ def test_a_mean_over_rows_says_so(name):
 @all_terms
 def test_only_what_is_needed_is_read(name):
     student, teacher = draw(name)
-    assert set(student) - {"logits"} == TERMS[name][0].needs
+    assert set(layers_of(student)) == TERMS[name][0].needs
     value(name, student, teacher).backward()
     assert all(each.grad is not None and each.grad.abs().sum() > 0 for each in leaves(student))
 
@@ -238,7 +241,7 @@ def test_pairs_of_layers_count_alike(name):
         value(
             name,
             *(
-                Answer(**{key: answer[key] if key == "logits" else answer[key][i : i + 1] for key in answer})
+                Answer(answer.logits, **{key: layers[i : i + 1] for key, layers in layers_of(answer).items()})
                 for answer in (student, teacher)
             ),
         )
@@ -264,7 +267,7 @@ def test_gradient_reaches_whom_it_should(name, teaches_back):
 @all_terms
 def test_value_and_gradient_agree(name):
     student, teacher = draw(name)
-    names = [key for key in student if key != "logits"]
+    names = list(layers_of(student))
 
     def call(*tensors):
         parts = {key: tensors[i * PAIRS : (i + 1) * PAIRS] for i, key in enumerate(names)}

@@ -29,4 +29,4 @@ def test_models_take_turns_and_get_their_mode_back(model, teacher_folder):
     found = latencies([model, other], tokenizer, ["a film", "the plot is dull"], 16, warm_up=1, timed=4)
     assert turns == ["first", "second"] * 5 and model.training and not other.training
     assert all(0 < one["p50_ms"] <= one["p95_ms"] and one["threads"] == torch.get_num_threads() for one in found)
-    assert set(latency(model, tokenizer, ["a"], 16, 1, 2)) == {"p50_ms", "p95_ms", "threads"}
+    assert set(latency(model, tokenizer, ["a"], 16, warm_up=1, timed=2)) == {"p50_ms", "p95_ms", "threads"}

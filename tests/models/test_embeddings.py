@@ -29,6 +29,10 @@ def seeded():
     return torch.Generator().manual_seed(1)
 
 
+def initial(way, table, tokenizer, teacher, generator=None):
+    return way.start(table, tokenizer, way.known(table.shape[1], tokenizer, teacher), generator)
+
+
 def word_piece_tokenizer():
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     pieces = ["very", "film", "fine", "##ly", "##s", "the", "a", "dull", "bad", "d", "##u", "##l"]
@@ -57,11 +61,11 @@ def words():
 @pytest.mark.parametrize("way", [RandomEmbeddings(std=0.2), TeacherEmbeddings(std=0.2)])
 def test_tables_have_the_std_a_zero_padding_row_and_follow_the_generator(way, words, teacher):
     table = torch.zeros(len(words), 5)
-    start = way(table, words, teacher, seeded())
+    start = initial(way, table, words, teacher, seeded())
     assert start.shape == table.shape and start.dtype == torch.float32
     assert start[words.pad_token_id].abs().sum() == 0
     assert start[1:].std().item() == pytest.approx(0.2, rel=0.25)
-    assert torch.equal(start, way(table, words, teacher, seeded()))
+    assert torch.equal(start, initial(way, table, words, teacher, seeded()))
 
 
 @pytest.mark.parametrize("way", [RandomEmbeddings, TeacherEmbeddings, VectorFile])
@@ -72,7 +76,7 @@ def test_every_option_is_declared_with_a_meaning(way):
 
 def test_own_embeddings_are_left_alone(words):
     table = torch.randn(len(words), 4)
-    assert torch.equal(OwnEmbeddings()(table, words, None), table)
+    assert torch.equal(initial(OwnEmbeddings(), table, words, None), table)
 
 
 def test_principal_components_keep_inner_products_as_the_best_approximation_does():
@@ -86,7 +90,7 @@ def test_principal_components_keep_inner_products_as_the_best_approximation_does
 
 
 def test_teacher_rows_go_to_the_same_tokens(words, teacher):
-    start = TeacherEmbeddings(std=None)(torch.zeros(len(words), 6), words, teacher, seeded())
+    start = initial(TeacherEmbeddings(std=None), torch.zeros(len(words), 6), words, teacher, seeded())
     pieces = teacher.tokenizer.get_vocab()
     tokens = [token for token in words.get_vocab() if token != "[PAD]"]
     mine = start[[words.get_vocab()[token] for token in tokens]]
@@ -113,18 +117,18 @@ def test_only_rows_in_use_shape_the_components(words, teacher):
         if token not in used:
             other[row] = 1000.0
     arguments = torch.zeros(len(words), 3), words
-    changed = TeacherEmbeddings()(*arguments, TeacherTable(other, teacher.tokenizer), seeded())
-    torch.testing.assert_close(changed, TeacherEmbeddings()(*arguments, teacher, seeded()))
+    changed = initial(TeacherEmbeddings(), *arguments, TeacherTable(other, teacher.tokenizer), seeded())
+    torch.testing.assert_close(changed, initial(TeacherEmbeddings(), *arguments, teacher, seeded()))
 
 
 def test_pca_refuses_what_it_cannot_do(words, teacher):
     with pytest.raises(KDError, match=r"embeddings=pca needs a teacher; set teacher=\.\.\. or embeddings=random"):
-        TeacherEmbeddings()(torch.zeros(len(words), 3), words, None)
+        initial(TeacherEmbeddings(), torch.zeros(len(words), 3), words, None)
     with pytest.raises(KDError, match=r"teacher's width 6, found a student's table of width 7"):
-        TeacherEmbeddings()(torch.zeros(len(words), 7), words, teacher)
+        initial(TeacherEmbeddings(), torch.zeros(len(words), 7), words, teacher)
     few = WordTokenizer(min_count=1)(["film"])
     with pytest.raises(KDError, match="needs at least 6 tokens"):
-        TeacherEmbeddings()(torch.zeros(len(few), 6), few, teacher)
+        initial(TeacherEmbeddings(), torch.zeros(len(few), 6), few, teacher)
     with pytest.raises(KDError, match=r"std must be a number above 0, found 0\.0"):
         RandomEmbeddings(std=0.0)
     with pytest.raises(KDError, match=r"std must be a number above 0 or null, found -1"):
@@ -135,7 +139,7 @@ def test_restricted_vocabulary_keeps_its_pieces_rows():
     pieces = word_piece_tokenizer()
     restricted = TeacherTokenizer(restrict=True)(TEXTS, pieces)
     table = TeacherTable(torch.randn(len(pieces), 4, generator=seeded()), pieces)
-    start = TeacherEmbeddings(std=None)(torch.zeros(len(restricted), 4), restricted, table, seeded())
+    start = initial(TeacherEmbeddings(std=None), torch.zeros(len(restricted), 4), restricted, table, seeded())
     film = table.weight[pieces.convert_tokens_to_ids("film")]
     mine = start[restricted.convert_tokens_to_ids("film")]
     assert mine.norm().item() == pytest.approx(film.norm().item(), rel=1e-4)
@@ -149,13 +153,13 @@ def test_vector_files_fill_the_rows_they_know(header, packed, words, tmp_path, c
     (gzip.open if packed else open)(path, "wt", encoding="utf-8").write(text)
     with caplog.at_level(logging.INFO):
         way = VectorFile(str(path), std=None)
-        start = way(torch.zeros(len(words), 3), words, None, seeded())
+        start = initial(way, torch.zeros(len(words), 3), words, None, seeded())
     ids = words.get_vocab()
     assert start[ids["film"]].tolist() == [1, 2, 3]
     torch.testing.assert_close(start[ids["dull"]], torch.tensor([-1, -2.5, 0.3]))
     assert start[ids["fine"]].abs().sum() > 0
     assert start[words.pad_token_id].abs().sum() == 0
-    scaled = VectorFile(str(path), std=0.1)(torch.zeros(len(words), 3), words, None, seeded())
+    scaled = initial(VectorFile(str(path), std=0.1), torch.zeros(len(words), 3), words, None, seeded())
     both = [ids["film"], ids["dull"]]
     assert scaled[both].std().item() == pytest.approx(0.1, rel=1e-4)
     assert torch.corrcoef(torch.stack([scaled[both].flatten(), start[both].flatten()])).min() > 0.9999
@@ -185,7 +189,7 @@ def test_bad_vector_files_are_refused(text, message, words, tmp_path):
     path = tmp_path / "vectors.txt"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(KDError, match=message):
-        VectorFile(str(path))(torch.zeros(len(words), 3), words, None)
+        initial(VectorFile(str(path)), torch.zeros(len(words), 3), words, None)
 
 
 def test_missing_and_broken_files_are_refused(words, tmp_path):
@@ -193,4 +197,4 @@ def test_missing_and_broken_files_are_refused(words, tmp_path):
     broken.write_bytes(gzip.compress(b"film 1 2 3\n" * 1000)[:-20])
     for path in (broken, tmp_path / "nothing.txt"):
         with pytest.raises(KDError, match="cannot read the word vectors"):
-            VectorFile(str(path))(torch.zeros(len(words), 3), words, None)
+            initial(VectorFile(str(path)), torch.zeros(len(words), 3), words, None)
