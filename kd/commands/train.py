@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -51,16 +53,16 @@ def main(arguments: list[str]) -> int:
         return show_help(arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as they are; kd.cli decides what to show
     before = sys.argv
-    own, mistakes = len(sweep.OPENED), []
+    own, mistakes = len(sweep.OPENED), list[KDError]()
     if name := ranks.default_name():
         os.environ["KD_RUN"] = name  # conf/config.yaml
     try:
         requeue_on_signal()
-        with ranks.rendezvous(arguments) as arguments, mode_as_said(arguments), checked_compositions():
+        with ranks.rendezvous(arguments) as arguments, checked_compositions(arguments):
             sys.argv = [before[0], *arguments]
             application = hydra.main(version_base="1.3", config_path=str(configuration_folder()), config_name="config")
             application(kept_apart(mistakes))()
-            if mistakes:  # within the meeting, whose other ranks hear the reason
+            if mistakes:  # raised here, so that the other ranks receive the reason
                 raise mistakes[0]
     except (HydraException, OmegaConfBaseException) as error:
         if "optuna" in str(error) and not find_spec("optuna"):
@@ -96,29 +98,20 @@ def show_help(arguments: list[str]) -> int:
 
 
 @contextlib.contextmanager
-def mode_as_said(arguments: list[str]) -> Iterator[None]:
-    """Spare a sweep's job 0.2 s: Hydra composes everything once more, to see whether it asks for a multirun itself."""
-    ask = Hydra.get_mode
-    if "hydra.mode=RUN" in arguments:
-        Hydra.get_mode = lambda *_, **__: RunMode.RUN
-    try:
-        yield
-    finally:
-        Hydra.get_mode = ask
+def checked_compositions(arguments: list[str]) -> Iterator[None]:
+    """Check each configuration that Hydra composes before Hydra calls anything that it names (`kd.config.targets`).
 
+    Hydra has no public hook at this moment: its callbacks are made from the very configuration that is to be checked.
+    """
+    compose, refused = ConfigLoaderImpl.load_configuration, list[KDError]()
 
-@contextlib.contextmanager
-def checked_compositions() -> Iterator[None]:
-    """Look at what Hydra composes before it calls anything that stands in it; see `kd.config.targets`."""
-    compose, refused = ConfigLoaderImpl.load_configuration, []
-
-    def load_configuration(self, *arguments, run_mode: RunMode, **options) -> DictConfig:
-        if refused:  # Hydra composes once to learn the mode, and takes an error for no answer
+    def load_configuration(self: ConfigLoaderImpl, *parts: Any, **options: Any) -> DictConfig:
+        if refused:  # Hydra composes once to find the mode, and ignores an error there
             raise refused[0]
-        config = compose(self, *arguments, run_mode=run_mode, **options)
+        config = compose(self, *parts, **options)
         try:
             renames.current(config, say=True)
-            targets.check_composed(config, multirun=run_mode == RunMode.MULTIRUN)
+            targets.check_composed(config, multirun=options["run_mode"] == RunMode.MULTIRUN)
             if "sweep" in config:
                 plain_name(config.sweep, "sweep")
         except KDError as error:
@@ -126,15 +119,15 @@ def checked_compositions() -> Iterator[None]:
             raise
         return config
 
-    ConfigLoaderImpl.load_configuration = load_configuration
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.object(ConfigLoaderImpl, "load_configuration", load_configuration))
+        if "hydra.mode=RUN" in arguments:  # a sweep's job: Hydra need not compose once more to find the mode, 0.2 s
+            stack.enter_context(mock.patch.object(Hydra, "get_mode", lambda *_, **__: RunMode.RUN))
         yield
-    finally:
-        ConfigLoaderImpl.load_configuration = compose
 
 
 def kept_apart(mistakes: list[KDError]) -> Callable[[DictConfig], float | list[float] | None]:
-    """`job`, with a single run's mistake kept for later: Hydra would print a line of its own above its sentence."""
+    """Return `job`, which keeps a single run's mistake for later: Hydra would print a line of its own above it."""
 
     def one(config: DictConfig) -> float | list[float] | None:  # no partial: Hydra names logs after where it is written
         try:
@@ -149,7 +142,7 @@ def kept_apart(mistakes: list[KDError]) -> Callable[[DictConfig], float | list[f
 
 
 def job(config: DictConfig) -> float | list[float] | None:
-    """One run; returns what a search compares, None for a run that it gave up."""
+    """Do one run; return the figures that a search compares, None for a run that the search pruned."""
     # Ranks are started with this process's arguments, and the command's name is one of them.
     if sys.argv[1:2] != ["train"]:
         sys.argv = [sys.argv[0], "train", *sys.argv[1:]]
@@ -168,7 +161,7 @@ def train(config: DictConfig) -> float | list[float] | None:
 
 
 def after_sweep(sweep_dir: Path, report: bool) -> None:
-    """What follows a sweep: the table of its jobs, and the report of all runs below its folder."""
+    """Print the table of a sweep's jobs, and write the report of all runs below its folder."""
     sweep.print_table(sweep_dir)
     if report:
         from kd.report import write_report

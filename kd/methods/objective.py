@@ -197,7 +197,7 @@ class Objective(nn.Module):
     def _term(self, name: str, pairs: Sequence[tuple[Answer, Answer]], batch: Batch, curves: Curves) -> Tensor:
         loss, values = self.transfer[name], []
         for student, teacher in pairs:
-            logits = cast(Tensor, teacher.logits).detach()
+            logits = teacher.logits.detach()
             weights = self.confidence.weights(logits, batch["labels"]) if loss.weighs_rows else None
             if weights is not None:
                 curves["effective_rows"] = effective_rows(weights)
@@ -216,7 +216,7 @@ class Objective(nn.Module):
         for place, name in enumerate(self.transfer):
             if name in answers and name not in self._known_factors:
                 if not self.measured[place] and self.training:
-                    self._measure(place, name, terms, cast(Tensor, answers[name][0][1].logits).shape[-1])
+                    self._measure(place, name, terms, answers[name][0][1].logits.shape[-1])
                 self._known_factors[name] = self.scales[place].item()
         return {name: self._known_factors[name] for name in answers}
 

@@ -93,7 +93,7 @@ def _options_of(function: Callable[..., Any]) -> Mapping[str, Option]:
 
 
 def _parameters(function: Callable[..., Any]) -> dict[str, Any]:
-    called = function.__init__ if inspect.isclass(function) else function  # type: ignore[misc]
+    called = function.__init__ if inspect.isclass(function) else function
     try:
         return get_type_hints(called, include_extras=True)
     except (NameError, TypeError):  # annotations of another library that cannot be evaluated here
