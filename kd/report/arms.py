@@ -171,7 +171,7 @@ def usual_seeds(sets: list[tuple[int, ...]]) -> tuple[int, ...]:
 
 
 def implied_by_method(run: Run, key: str, values: set[str]) -> bool:
-    """Whether a name need not have this setting: it is of the method, and all runs of the method have one value."""
+    """Return whether a name can leave out this setting: not set, or the same in all runs of the method."""
     not_set = key.startswith("method.") and not run.settings[key]
     return root_of(key) in OF_TRANSFER and (not_set or len(values) == 1)
 

@@ -131,9 +131,8 @@ def heat_map(number: int, cells: dict[tuple[float, float], Arm], of: int) -> Fig
 
     arm = next(iter(cells.values()))
     name = " ".join(word for word in arm.name.split() if not word.startswith(("temperature=", "alpha=", "seed=")))
-    have = "has" if len(tied) == 1 else "have"
-    ties = f"; {plural(len(tied), 'setting')} more (dashed) {have} the same accuracy, and the lower negative "
-    ties = ties + "log-likelihood on validation decides" if tied else ""
+    have = f"{plural(len(tied), 'setting')} more (dashed) {'has' if len(tied) == 1 else 'have'} the same accuracy"
+    ties = f"; {have}, and the lower negative log-likelihood on validation decides" if tied else ""
     caption = (
         f"{name}: mean validation accuracy over seeds, in per cent. The frame marks the best, temperature "
         f"{best[0]:g} and alpha {best[1]:g}{ties}. The colours span at least {100 * SMALLEST_SPAN:g} points. No test "
@@ -287,7 +286,7 @@ def reliabilities(study: Study, shown: list[Arm], after: bool) -> Figure | None:
 
 
 def bins_of(splits: Sequence[tuple[Split, Split]], after: bool) -> np.ndarray:
-    """Return the `reliability` of the test splits together; ``after`` a temperature is fitted to the validation."""
+    """Return the `reliability` of all test splits together; ``after`` each was divided by its fitted temperature."""
     totals = np.zeros((BINS, 3))
     for validation, test in splits:
         fitted = fit_temperature(validation.logits, validation.labels) if after else 1.0

@@ -52,7 +52,7 @@ def settings(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def counts(key: str, flat: dict[str, Any]) -> bool:
-    """Whether a key of a flat configuration tells one result from another."""
+    """Return whether runs that differ in this key of the flat configuration may have different results."""
     value, root, last = flat[key], root_of(key), key.rpartition(".")[2]
     if f"{key}.".startswith(NO_DIFFERENCE) or key.endswith(identity.SPEED) or key in identity.GLOBAL_BATCH:
         return False
@@ -105,6 +105,6 @@ def root_of(key: str) -> str:
 
 
 def of_own_vocabulary(key: str, reads_embeddings: bool = False) -> bool:
-    """Whether a composition of teacher and student does not read this setting: it has the teacher's vocabulary."""
+    """Return whether a composition ignores this setting: it has the teacher's vocabulary."""
     groups = ("tokenizer",) if reads_embeddings else ("tokenizer", "embeddings")
     return root_of(key) in groups or key in [f"choices.{group}" for group in groups]

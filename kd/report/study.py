@@ -62,9 +62,9 @@ class Study:
 
     @cached_property
     def teachers(self) -> list[Arm]:
-        """Each teacher whose outputs a run has, as an arm of one run; not of joint training, which changes its teacher.
+        """Each teacher as an arm of one run, whose ``metrics`` are the teacher's figures and costs.
 
-        Its ``metrics`` are its figures and its costs.
+        The teachers of joint training are left out, because each run changes its own.
         """
         fixed = [run for run in self.runs if run.teacher and run.method != "joint"]
         found = {run.teacher: (run, run.test.teacher) for run in fixed if run.test.teacher}
@@ -171,7 +171,7 @@ def baseline_command(run: Run, seeds: tuple[int, ...]) -> str:
 
 
 def of_transfer(override: str) -> bool:
-    """Whether the command for a baseline leaves out this override; ``@`` or ``/`` may follow the name of a group.
+    """Return whether the command for a baseline leaves out this override; ``@`` or ``/`` may follow a group's name.
 
     >>> [of_transfer(word) for word in ("balance/alpha=linear", "+student@peers.other=dan", "objective=latency")]
     [True, True, True]

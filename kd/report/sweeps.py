@@ -26,7 +26,7 @@ class Job(NamedTuple):
     Args:
         place: its run directory.
         folder, command: those of the sweep; the command is empty where there is no record of it.
-        record: what the file says about it.
+        record: its entry in the file.
     """
 
     place: Path

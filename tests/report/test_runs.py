@@ -104,7 +104,6 @@ def test_nothing_to_report(tmp_path, folder, capsys):
     assert "found none" in capsys.readouterr().err
 
 
-# The two tests below pass once `RunDirectory.config` gives old runs the names of today (the table of old names).
 @pytest.mark.parametrize(("direction", "method"), [("to_teacher", "hints"), ("to_student", "composition")])
 def test_a_run_of_before_has_the_names_of_today(tmp_path, capsys, direction, method):
     """Feature mapping was one method with a direction, and all options of both directions stood in its file."""

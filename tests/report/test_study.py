@@ -5,7 +5,10 @@ import csv
 import yaml
 
 from kd.cli import main
+from kd.report.runs import find_runs
+from kd.report.study import studies
 from kd.run.directory import RunDirectory
+from kd.storage.files import write_json
 from tests.report.written import findings, page, printed, table, words, write_run
 
 
@@ -58,3 +61,19 @@ def test_each_test_set_has_its_own_table(tmp_path, capsys):
     lines = printed(capsys, tmp_path)
     assert sum(line.startswith("student dan on files") for line in lines) == 2
     assert len(findings(lines)) == 1, "runs on other rows are not compared"
+
+
+def test_each_teacher_is_an_arm_with_its_own_figures(runs):
+    first, other = runs.write("first", "distillation"), RunDirectory(runs.write("other", "distillation", temperature=9))
+    runs.write("joint", "joint")
+    write_json(other.path / "environment.json", other.environment() | {"teacher": {"checksum": "other"}})
+    metrics = other.metrics()
+    metrics["teacher_cost"] |= {"name": "org/small", "model_bytes": 7}
+    write_json(other.metrics_file, metrics | {"test": metrics["test"] | {"teacher": {"macro_f1": 0.25}}})
+    (study,) = studies(find_runs([first.parent]).runs)
+    big, small = study.teachers
+    assert (big.name, small.name) == ("teacher big", "teacher small") and {big.method, small.method} == {"teacher"}
+    assert big.accuracy == small.accuracy == (runs.teacher["test"].argmax(1) == runs.labels["test"]).mean()
+    assert small.mean("test", "macro_f1") == 0.25 and small.mean("model_bytes") == 7
+    assert big.mean("test", "macro_f1") is None and small.validation is None and small.retained is None
+    assert study.arms[0].retained == study.arms[0].accuracy / big.accuracy
