@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export TOKENIZERS_PARALLELISM ?= true
 
-.PHONY: install demo test check format
+.PHONY: install demo quick test check format
 install: .venv/installed
 	$(BIN)/python -m kd.storage.assets
 
@@ -24,8 +24,11 @@ demo: install
 		method.clean_targets=false hydra.run.dir=outputs/quickstart/joint
 	$(BIN)/kd report outputs/quickstart
 
-test: install
+quick: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test: install
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not demo and not long'
 	$(BIN)/python -m pytest -m demo
 
 check: .venv/installed

@@ -125,6 +125,15 @@ def test_files_and_functions_can_be_read_in_one_sitting(path):
 
 HELD_BY = {
     "__main__": "end_to_end/test_commands.py",
+    "commands/cache_build": "end_to_end/test_large.py",
+    "commands/report": "report/test_trained.py",
+    "commands/train": "end_to_end/test_commands.py",
+    "options/methods": "config/test_declarations.py",
+    "options/sections": "config/test_declarations.py",
+    "sweep/queue": "sweep/test_sweep.py",
+    "training/evaluation": "end_to_end/test_commands.py",
+    "training/pruning": "end_to_end/test_optuna.py",
+    "training/train": "end_to_end/test_commands.py",
 }
 """Modules without a test file of their own name, and the test that holds each."""
 

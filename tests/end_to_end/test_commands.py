@@ -282,6 +282,7 @@ def test_debug_shows_the_traceback(options, monkeypatch):
         run_kd("train", *options, "alpha=2")
 
 
+@pytest.mark.slow
 def test_one_bad_job_does_not_stop_the_sweep(options, capsys):
     assert run_kd("train", "-m", *options, "student=dan", "alpha=2,0.5", "hydra.sweep.dir=sweep") == 2
     assert "1 of 2 jobs failed" in capsys.readouterr().err
@@ -372,6 +373,7 @@ def test_word_vectors_bring_their_tokenizer(options, tmp_path):
     assert only_run().metrics()["tokenizer"] == "words"
 
 
+@pytest.mark.slow
 def test_killed_with_nine_and_started_again(options):
     """Whatever a kill leaves, the same command finishes with the weights of an undisturbed run."""
     common = [*options, "student=bilstm", "method=supervised", "trainer.max_epochs=20", "hydra.run.dir=killed"]
@@ -417,6 +419,7 @@ def test_a_second_process_in_a_run_directory_is_refused(options, capsys):
     assert ") is training in" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_interrupted_by_a_signal(options):
     command = [
         sys.executable,
@@ -553,6 +556,7 @@ def test_a_mistake_names_the_command_as_it_was_typed(options, capsys):
     assert capsys.readouterr().err.startswith("kd cache build: ")
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_teacher(fresh_options):
     """As two jobs of a sweep would start: one fine-tunes and labels, the other waits and finds both."""
     command = [sys.executable, "-m", "kd", "train", *fresh_options, "student=dan"]

@@ -35,6 +35,8 @@ from tests.methods.test_joint import accuracy, make_dan
 
 RANKS, TRAINING_ROWS, VALIDATION_ROWS, EPOCHS = 2, 45, 21, 2
 
+pytestmark = pytest.mark.slow
+
 
 def split_of(rows: int, seed: int) -> EncodedSplit:
     generator = np.random.default_rng(seed)

@@ -39,6 +39,7 @@ def start(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=240)
 
 
+@pytest.mark.slow
 def test_a_run_resumes_on_other_devices(command):
     """Two ranks by DDP, killed, then one process; one process, broken, then two ranks by FSDP."""
     kill, broken = [*command, OWN, trouble("0:kill"), "hydra.run.dir=two"], [*command, OWN, trouble("0:raise")]

@@ -52,6 +52,7 @@ def products(run: Path) -> dict:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_full_disk_is_named_and_complete_files_are_kept(fresh_options, tmp_path, capsys):
     """The command is repeated with more and more room: it stops with a sentence, or ends like an undisturbed run."""
@@ -121,7 +122,7 @@ def test_a_flipped_byte_in_a_cache_is_noticed(options, capsys):
     assert {path: path.stat().st_mtime_ns for path in others} == others
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="process groups are killed by Linux's ways")
 def test_fifty_kills_are_survived():
     done = subprocess.run(
@@ -131,6 +132,7 @@ def test_fifty_kills_are_survived():
     assert "all" in done.stdout and done.stdout.split()[-2:] == ["50", "50"]
 
 
+@pytest.mark.slow
 def test_kills_are_survived():
     """One kill in each phase; the slow test does fifty."""
     folder = Path(shutil.which("true") or "/").parent  # somewhere else than the checkout

@@ -18,6 +18,7 @@ def files(reviews_file, tmp_path_factory) -> list[Path]:
     return transfer_files(tmp_path_factory.mktemp("transfer"), reviews_file)
 
 
+@pytest.mark.slow
 def test_a_run_streams_what_kd_cache_build_has_labelled(options, files, tmp_path, capfd):
     stream = [
         *(
@@ -46,6 +47,7 @@ def test_a_run_streams_what_kd_cache_build_has_labelled(options, files, tmp_path
     assert (taught.model / "tokenizer.json").read_bytes() == (alone.model / "tokenizer.json").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("step", "processes"), [({"SLURM_STEP_ID": "0", "SLURM_PROCID": "1"}, 1), ({}, 2)])
 def test_labelling_in_a_slurm_job(options, monkeypatch, capfd, step, processes):
     """A task of ``srun --ntasks=2`` is one of two that share the work; a script without srun starts them itself."""
@@ -67,6 +69,7 @@ print("threads:", *(name for name in threads if name != "jemalloc_bg_thd"))
 """Those of a process that has read; jemalloc's own, which may start at any time, minds forks by itself."""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells of threads that Python did not start")
 def test_a_sweep_may_fork_after_it_has_read_and_a_run_is_found_from_elsewhere(options, tmp_path, monkeypatch, capsys):
     write_rows(tmp_path / "more.parquet", [text for text, _ in make_reviews(300, seed=7)])

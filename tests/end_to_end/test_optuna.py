@@ -21,6 +21,7 @@ def study() -> optuna.Study:
     return optuna.load_study(study_name="files", storage=open_storage(SWEEP / JOURNAL))
 
 
+@pytest.mark.slow
 def test_a_search_over_slots_records_failures_and_prunes(options):
     """A trial whose learning rate is too small is pruned, and one with a refused setting is a failed trial."""
     command = ["train", "-m", *options, "student=dan", "hydra/sweeper=optuna", "hydra.launcher.slots=2"]
@@ -45,6 +46,7 @@ def test_a_search_over_slots_records_failures_and_prunes(options):
             assert trial.params["label_smoothing"] == "7" and trial.value is None
 
 
+@pytest.mark.slow
 def test_several_objectives_have_a_front(options, capsys):
     command = ["train", "-m", *options, "student=dan", "hydra/sweeper=optuna", "method=supervised"]
     command += ["objective=[accuracy,parameters]", "student.hidden_size=8,64", "hydra.sweeper.n_trials=2"]

@@ -11,7 +11,7 @@ from tests.conftest import run_kd
 from tests.end_to_end.test_sweep import OWN, trouble
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(not find_spec("ray"), reason="Ray is not installed: pip install 'kd[ray]'"),
 ]
 

@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import run_kd
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 SCRIPT = Path(__file__).with_name("slurm_cluster.sh")
 EPOCHS = 6
 CANCEL = """

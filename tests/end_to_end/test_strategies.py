@@ -51,6 +51,8 @@ from tests.methods.test_joint import make_dan
 
 RANKS, ROWS, EPOCHS, GLOBAL_BATCH = 2, 45, 2, 16  # 45 rows: batches of 16, 16 and 13, which two ranks share as 7 and 6
 
+pytestmark = pytest.mark.slow
+
 
 def partly_labelled(split: EncodedSplit) -> EncodedSplit:
     return replace(split, labels=np.where(np.arange(len(split)) % 5, split.labels, -100))

@@ -75,6 +75,7 @@ def stamps() -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in SWEEP.glob("*/metrics.json")}
 
 
+@pytest.mark.slow
 def test_each_run_once_and_one_teacher_for_all(fresh_options, capsys):
     """Two jobs start together without a teacher, two jobs are the same run; then the command is repeated and grows."""
     command = ["train", "-m", *fresh_options, "student=dan", "hydra.launcher.slots=2", "method=supervised,distillation"]
@@ -103,6 +104,7 @@ def test_each_run_once_and_one_teacher_for_all(fresh_options, capsys):
     assert "the same run as" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_job_is_the_single_run_bit_for_bit(options):
     """Imports before the fork change no result."""
     assert run_kd("train", "-m", *options, "student=textcnn", "seed=3", "hydra.sweep.subdir=named-${seed}") == 0
@@ -115,6 +117,7 @@ def test_a_job_is_the_single_run_bit_for_bit(options):
     assert status[0]["identity"] == status[1]["identity"]
 
 
+@pytest.mark.slow
 def test_failed_jobs_are_reported_and_the_others_continue(options, capsys):
     """One raises, one hangs, one is killed, one has a wrong seed; the same command then repeats them."""
     command = ["train", "-m", *options, "student=dan", "method=supervised", "trainer.max_epochs=3"]
@@ -142,6 +145,7 @@ def test_failed_jobs_are_reported_and_the_others_continue(options, capsys):
     assert resumed == [0, 1, 1, 1, 0], "those with a checkpoint resume from it"
 
 
+@pytest.mark.slow
 def test_interrupted_again_and_again(options):
     """After kill -9 of the parent (twice) or its server, and after Ctrl-C, nothing runs; the same command finishes."""
     options = [*options, "student=dan", "method=supervised", "trainer.max_epochs=4", "seed=0,1,2"]
@@ -177,6 +181,7 @@ def test_interrupted_again_and_again(options):
         assert pandas.read_csv(SWEEP / job["directory"] / "metrics.csv")["epoch"].nunique() == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_ended_while_its_server_imports(options, sent):
     """Jobs that have not started stay waiting, and the sweep ends without waiting for the imports."""
@@ -193,6 +198,7 @@ def test_ended_while_its_server_imports(options, sent):
         assert states() == ["waiting"] * 2 and not list(SWEEP.glob("*/status.json"))
 
 
+@pytest.mark.slow
 def test_a_rank_that_breaks_ends_its_job_only(options):
     """The second of two ranks raises: the job fails with that reason, and no process is left."""
     command = ["train", "-m", *options, "student=dan", "method=supervised", "hydra.launcher.slots=2"]
@@ -209,6 +215,7 @@ def test_a_rank_that_breaks_ends_its_job_only(options):
     assert len(list(healthy.path.glob("metrics*.csv"))) == 1, "one rank writes"
 
 
+@pytest.mark.slow
 def test_a_daemon_ends_with_its_job_and_not_before(options):
     """A daemon has its own session, and its parent has ended. The end of a job must not end another job's daemon."""
     command = ["train", "-m", *options, "student=dan", "method=supervised", "hydra.launcher.slots=2", "seed=0,1"]
@@ -229,6 +236,7 @@ def test_two_runs_in_one_directory_are_refused(options, capsys):
     assert not SWEEP.joinpath("same").exists()
 
 
+@pytest.mark.slow
 def test_a_clash_with_an_earlier_batch_is_refused(options, capsys):
     command = ["train", "-m", *options, "student=dan", "method=supervised", "hydra.sweep.subdir=same"]
     assert run_kd(*command, "seed=0,1", "hydra.sweeper.max_batch_size=1") == 2
@@ -236,6 +244,7 @@ def test_a_clash_with_an_earlier_batch_is_refused(options, capsys):
     assert RunDirectory(SWEEP / "same").config()["seed"] == 0 and not (SWEEP / "same" / "previous").exists()
 
 
+@pytest.mark.slow
 def test_a_done_run_that_lost_its_predictions_is_trained_again(options):
     command = ["train", "-m", *options, "student=dan", "method=supervised", "seed=0,1"]
     assert run_kd(*command) == 0
@@ -245,6 +254,7 @@ def test_a_done_run_that_lost_its_predictions_is_trained_again(options):
     assert [job["found"] for job in jobs()] == [False, True] and lost.is_file()
 
 
+@pytest.mark.slow
 def test_under_nohup_a_closed_terminal_does_not_end_it(options):
     command = [sys.executable, "-m", "kd", "train", "-m", *options, "student=dan", "method=supervised", "seed=0"]
     ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a child inherits this
@@ -313,6 +323,7 @@ def test_a_file_is_identified_by_its_content(tmp_path):
     assert named(tmp_path / "rows.csv") == named(tmp_path / "rows-moved.csv") != named(tmp_path / "rows-other.csv")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", ["method=supervised", "method=distillation", "data.stream=true"])
 def test_what_a_run_reads_is_made_for_all_jobs_together(options, monkeypatch, settings):
     """A job that finds vocabulary, tokenised texts and first embeddings in memory makes none. Results are the same."""

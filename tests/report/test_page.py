@@ -63,6 +63,7 @@ def test_a_place_that_holds_something_else_is_left_alone(runs, capsys):
     assert (mine / "thesis.txt").read_text() == "years of work"
 
 
+@pytest.mark.slow
 def test_killed_while_the_earlier_report_goes_it_is_written_again(runs, monkeypatch):
     """A folder that is removed in any order is no report at some moment, and may not stand in the report's place."""
     runs.write("one", "supervised")

@@ -13,6 +13,7 @@ from kd.storage.files import write_json
 from tests.report.written import Runs, findings, page, printed, table, words, write_run
 
 
+@pytest.mark.slow
 def test_a_mixed_folder(runs, capsys):
     """Two test sets, two students, a run that diverged, a cut one: each in its place."""
     runs.grid(seeds=(0,))

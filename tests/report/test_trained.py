@@ -5,12 +5,15 @@ import json
 import shlex
 from pathlib import Path
 
+import pytest
+
 from kd.cli import main
 from kd.run.directory import RunDirectory
 from kd.storage.files import write_json
 from tests.report.written import table
 
 
+@pytest.mark.slow
 def test_from_training_to_the_page(said, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     taught = [*said, "temperature=1,4", "seed=0,1", "loss=[soft_target]", "hydra.sweep.dir=outputs/taught"]

@@ -124,6 +124,7 @@ def torchrun(nodes: int, *arguments: str) -> list[tuple[int, str]]:
     return [(one.returncode, text) for one, text in zip(started, printed, strict=True)]
 
 
+@pytest.mark.slow
 def test_two_nodes_train_as_two_ranks_of_one(fresh_options):
     """Rank 0 fine-tunes the teacher while the other waits. The run equals one whose ranks kd has started."""
     shared = [*fresh_options, "student=dan", "teacher.epochs=2"]
@@ -142,7 +143,7 @@ def test_two_nodes_train_as_two_ranks_of_one(fresh_options):
     assert [path.name for path in two.glob("*.log")] == ["train.log"], "rank 0 alone writes"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ranks_end_with_the_reason_of_rank_0(fresh_options):
     shared = [*fresh_options, "student=dan", "method=supervised", "teacher.epochs=1", "hydra.run.dir=run"]
     Path("run").mkdir()

@@ -127,7 +127,7 @@ def test_two_hosts_exclude_each_other_where_flock_does_not(mounts, short):
             locks.lock_or_refuse(mounts[1] / "run", "is busy")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_hosts_fine_tune_one_teacher_and_label_once(mounts, fresh_options):
     """Two sweeps' worth of processes on two hosts, with the same outputs: one builds, the other finds."""
     started = []

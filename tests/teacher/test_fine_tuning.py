@@ -39,6 +39,7 @@ def steady(teacher_folder, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sharded", [False, True], ids=["ddp", "fsdp"])
 def test_two_devices_fine_tune_as_one_does(teacher, steady, splits, tmp_path, sharded, caplog):
     """The steps have the same rows on one device and on two; of 60 rows, the last step has 12."""
@@ -62,6 +63,7 @@ def test_as_many_devices_train_as_share_a_step_evenly(teacher, splits, tmp_path,
     assert "trained by 1 of 2 devices, 9 rows each" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_failed_device_is_named_and_leaves_no_teacher(teacher, splits, tmp_path):
     teacher = dataclasses.replace(teacher, learning_rate=1e30, gradient_clip=0.0)
     with pytest.raises(KDError, match=r"over 2 devices failed: rank .* is not finite at step"):
