@@ -6,19 +6,18 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from kd.commands.train import configuration_folder
 from kd.config import build
+from kd.config.compose import composed
+from kd.config.folder import configuration_folder
 from kd.config.make import make
 from kd.config.trainer import make_trainer
 from kd.contract import Loss
 from kd.options.declared import options_of
 from kd.options.methods import METHODS
 from kd.options.sections import SECTIONS
-from kd.run import renames
 
 CONF = configuration_folder()
 FILES = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml"))
@@ -26,13 +25,6 @@ GIVEN_AT_RUN_TIME = {
     "student": {"vocab_size", "num_labels", "pad_token_id"},
     "logger": {"save_dir"},
 }
-
-
-def composed(*overrides: str) -> DictConfig:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", list(overrides), return_hydra_config=True)
-    renames.current(config)
-    return config
 
 
 def selection(path: Path) -> list[str]:
@@ -62,9 +54,7 @@ def targets(node, place=""):
 
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_composes_and_keys_fit_the_signature(path):
-    config = composed(*selection(path))
-    OmegaConf.set_struct(config, False)
-    del config.hydra
+    config = composed(selection(path))
     found = dict(targets(config))
     assert {"method", "student", "embeddings", "tokenizer", "data", "trainer"} <= set(found)
     for place, node in found.items():
@@ -90,7 +80,7 @@ def test_composes_and_keys_fit_the_signature(path):
 @pytest.mark.parametrize("path", [path for path in FILES if path.parts[0] == "loss"], ids=str)
 def test_losses_wrap_themselves_in_their_name_and_instantiate(path):
     assert list(yaml.safe_load((CONF / path).read_text())) == [path.stem]
-    (term,) = build.losses(composed(f"loss=[{path.stem}]", "temperature=3"), 2).values()
+    (term,) = build.losses(composed([f"loss=[{path.stem}]", "temperature=3"]), 2).values()
     assert isinstance(term, Loss) and term.weight == 1.0
 
 
@@ -98,7 +88,7 @@ def test_losses_wrap_themselves_in_their_name_and_instantiate(path):
 def test_trainers_instantiate(path, tmp_path):
     if path.stem in ("gpu", "deepspeed") and not build.torch.cuda.is_available():
         pytest.skip("no GPU here")
-    config = composed(f"trainer={path.stem}", "callbacks=[checkpoint,early_stopping,ema,progress]")
+    config = composed([f"trainer={path.stem}", "callbacks=[checkpoint,early_stopping,ema,progress]"])
     trainer = make_trainer(config, tmp_path)
     assert trainer.max_epochs == config.trainer.max_epochs
     assert trainer.checkpoint_callback.dirpath == str(tmp_path / "checkpoints")
@@ -107,7 +97,7 @@ def test_trainers_instantiate(path, tmp_path):
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.parts[0] == "optim"], ids=str)
 def test_optimizers_and_schedules_instantiate(path):
-    config = composed(f"optim={path.stem}")
+    config = composed([f"optim={path.stem}"])
     parameters = [build.torch.nn.Parameter(build.torch.zeros(2, 2))]
     optimizer = make(config.optim.optimizer)(parameters)
     schedule = make(config.optim.schedule)
@@ -128,5 +118,5 @@ def test_groups_are_what_config_yaml_names():
 
 
 def test_self_stands_first_so_that_an_experiment_overrides():
-    assert composed("experiment=quickstart").student._target_ == "kd.models.textcnn.TextCNNConfig"
-    assert composed("experiment=quickstart", "student=dan").student._target_ == "kd.models.bow.DANConfig"
+    assert composed(["experiment=quickstart"]).student._target_ == "kd.models.textcnn.TextCNNConfig"
+    assert composed(["experiment=quickstart", "student=dan"]).student._target_ == "kd.models.bow.DANConfig"

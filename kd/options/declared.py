@@ -24,7 +24,7 @@ import re
 import types
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import astuple, dataclass, field, is_dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -170,17 +170,12 @@ def written(value: Any) -> str:
 
 
 def _range_in_words(bounds: tuple[Any, ...]) -> str:
-    low = next((bound for bound in bounds if isinstance(bound, Ge | Gt)), None)
-    high = next((bound for bound in bounds if isinstance(bound, Le | Lt)), None)
-    least = None if low is None else low.ge if isinstance(low, Ge) else low.gt
-    most = None if high is None else high.le if isinstance(high, Le) else high.lt
-    if low is not None and high is not None:
-        return f" in {'[' if isinstance(low, Ge) else '('}{least}, {most}{']' if isinstance(high, Le) else ')'}"
-    if low is not None:
-        return f" of at least {least}" if isinstance(low, Ge) else f" above {least}"
-    if high is not None:
-        return f" of at most {most}" if isinstance(high, Le) else f" below {most}"
-    return ""
+    signs = {Ge: ("[", "of at least"), Gt: ("(", "above"), Le: ("]", "of at most"), Lt: (")", "below")}
+    found = [(*signs[type(bound)], *astuple(bound)) for bound in bounds if type(bound) in signs]
+    if len(found) == 2:
+        (left, _, least), (right, _, most) = found  # a declaration gives the lower bound first
+        return f" in {left}{least}, {most}{right}"
+    return "".join(f" {words} {value}" for _, words, value in found)
 
 
 def _test(annotation: Any) -> Callable[[Any], bool]:

@@ -8,9 +8,6 @@ from omegaconf import OmegaConf
 from kd.config.compose import composed
 from kd.config.declarations import declarations, option_mistakes
 from kd.config.folder import configuration_folder
-from kd.options.declared import options_of
-from kd.options.methods import METHODS
-from kd.options.sections import SECTIONS
 
 ROOT = configuration_folder().parent
 
@@ -69,8 +66,3 @@ def test_whatever_a_declared_option_is_set_to_it_fits_or_is_one_sentence(data):
     fits = declaration.options[name].fits(value)
     assert len(found) == (0 if fits else 1)
     assert fits or found[0].startswith(f"{declaration.key(name)}: expected ")
-
-
-@pytest.mark.parametrize("declares", [*SECTIONS.values(), *METHODS.values()], ids=lambda kind: kind.__name__)
-def test_every_option_has_a_meaning(declares):
-    assert all(option.meaning for option in options_of(declares).values())
