@@ -108,7 +108,7 @@ class LogitMethod(TaughtMethod, ABC):
         logits = self.logits(batch)
         label = self.label_term(logits, batch)
         answers = {}
-        if self.objective.asks_teacher(self.progress):
+        if self.objective.needs_teacher(self.progress):
             pair = Answer(logits=logits), Answer(logits=self.teacher(batch, ())[0])
             answers = {name: [pair] for name in self.objective.transfer}
         parts, self.curves = self.objective(label, answers, batch, self.progress, lambda: trained(self.student))

@@ -148,12 +148,12 @@ class Hints(TaughtMethod):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         progress, names = self.progress, self._taking_part()
-        asks = bool(names) and (self.in_feature_stage or self.objective.asks_teacher(progress))
-        matches = asks and bool(self.feature_losses & set(names))
+        needed = bool(names) and (self.in_feature_stage or self.objective.needs_teacher(progress))
+        matches = needed and bool(self.feature_losses & set(names))
         output, attention = inner(self.student, inputs_of(batch), self.outputs if matches else ())
         label = self.label_term(output.logits, batch)
         answers: dict[str, list[tuple[Answer, Answer]]] = {}
-        if asks:
+        if needed:
             logits, found = self.teacher(batch, self.features if matches else ())
             answers = {name: [] for name in names}
             for matching in self.matchings.values() if matches else ():

@@ -74,7 +74,7 @@ class Joint(Method):
             learns = chosen(options.partner_weight, name, 1.0, 1.0) or chosen(options.partner_alpha, name, 0.0, 1.0)
             if not (learns or options.flow):
                 partner.requires_grad_(False)
-        if TEACHER not in partners:  # untrained peers agree at the first step, so the size of a term says nothing
+        if TEACHER not in partners:  # untrained peers agree at the first step, and a term's size means nothing
             objective.measured.fill_(True)
         accuracies = {
             name: MulticlassAccuracy(labels, average="micro", ignore_index=IGNORED_LABEL) for name in partners
@@ -111,20 +111,17 @@ class Joint(Method):
         return partner(inputs_embeds=states, attention_mask=inputs["attention_mask"]).logits
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        asks, alpha = self.objective.asks_teacher(self.progress), self.objective.alpha.at(self.progress)
+        needed, alpha = self.objective.needs_teacher(self.progress), self.objective.alpha.at(self.progress)
         back = {name: chosen(self.options.partner_alpha, name, 0.0, alpha) for name in self.partners}
         logits = {"student": self.logits(batch)}
         logits |= {name: self.partner_logits(name, batch) for name in self.partners}
-        targets = self._targets(batch, logits, asks, any(back.values()))
+        targets = self._targets(batch, logits, needed, any(back.values()))
         own = Answer(logits=logits["student"])
-        pairs = [(own, targets[name]) for name in self.partners] if asks else []
+        pairs = [(own, targets[name]) for name in self.partners] if needed else []
         label = self.label_term(logits["student"], batch)
+        answers = {name: pairs for name in self.objective.transfer} if pairs else {}
         parts, self.curves = self.objective(
-            label,
-            {name: pairs for name in self.objective.transfer} if pairs else {},
-            batch,
-            self.progress,
-            lambda: trained(self.student),
+            *(label, answers, batch, self.progress, lambda: trained(self.student)),
             label_share=self.options.student_weight,
         )
         own_share = 1 - alpha if self.options.student_weight is None else self.options.student_weight
@@ -140,16 +137,18 @@ class Joint(Method):
                     parts["total"] = parts["total"] + share * loss.weight * parts[f"{name}_{loss_name}"]
         return parts
 
-    def _targets(self, batch: Batch, logits: Mapping[str, Tensor], asks: bool, back: bool) -> dict[str, Answer]:
-        """Compute what each model teaches: the student, if ``asks`` is true, and the partners, if ``back`` is."""
+    def _targets(
+        self, batch: Batch, logits: Mapping[str, Tensor], to_student: bool, to_partners: bool
+    ) -> dict[str, Answer]:
+        """Compute the outputs from which the student learns, the partners learn, or both."""
         if not self.options.clean_targets:
             return {name: Answer(logits=value) for name, value in logits.items()}
         targets = {}
         with torch.no_grad():
-            if back:
+            if to_partners:
                 with evaluating(self.student):
                     targets["student"] = Answer(logits=self.logits(batch))
-            if asks or back:
+            if to_student or to_partners:
                 with evaluating(self.partners):
                     targets |= {name: Answer(logits=self.partner_logits(name, batch)) for name in self.partners}
         return targets
@@ -218,6 +217,6 @@ def require_rest_at_agreement(name: str, loss: Loss, num_labels: int) -> None:
 
     if pull(own) > 0.005 * pull(own.flip(0)):
         raise KDError(
-            f"loss '{name}' moves a partner even where it agrees with the student, and with method.flow=true both "
-            "would end as one-hots; use soft_target, reverse_kl or jensen_shannon, or set method.flow=false"
+            f"loss '{name}' changes a partner even where it agrees with the student, and with method.flow=true both "
+            "would become one-hot; use soft_target, reverse_kl or jensen_shannon, or set method.flow=false"
         )

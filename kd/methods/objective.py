@@ -121,7 +121,7 @@ class Objective(nn.Module):
             return
         if not tempered:
             raise KDError(
-                f"balance/temperature moves a temperature, and none of the losses ({', '.join(self.transfer)}) has "
+                f"balance/temperature changes a temperature, and none of the losses ({', '.join(self.transfer)}) has "
                 "one; add loss=[soft_target] or set balance/temperature=constant"
             )
         lowest, highest = self.temperature.bounds()
@@ -152,7 +152,7 @@ class Objective(nn.Module):
         """Return the modules that learn with the student."""
         return [part for part in (self.temperature, self.weighting) if isinstance(part, nn.Module)]
 
-    def asks_teacher(self, progress: float) -> bool:
+    def needs_teacher(self, progress: float) -> bool:
         """Return whether a transfer term has a share above 0 now."""
         return bool(self.transfer) and self.alpha.at(progress) > 0
 

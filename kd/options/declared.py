@@ -152,7 +152,8 @@ def in_words(annotation: Any) -> str:
     if origin is Literal:
         return " or ".join(filter(None, [", ".join(map(written, parts[:-1])), written(parts[-1])]))
     if origin in (Union, types.UnionType):
-        return " or ".join(in_words(part) for part in parts)
+        # Sorted, because typing takes the order of int | float from whoever wrote this union first.
+        return " or ".join(sorted(map(in_words, parts), key=lambda words: (words == "null", words)))
     if origin is list:
         return f"a list of {in_words(parts[0])}"
     if origin is tuple:

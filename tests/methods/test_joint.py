@@ -254,7 +254,7 @@ def test_one_way_the_partner_learns_as_if_it_were_alone():
     ids=["symmetric both ways", "cross-entropy both ways", "soft target with flow"],
 )
 def test_without_labels_two_models_meet_and_do_not_collapse(loss, options):
-    """With gradient through the first argument of a cross-entropy both would end as one-hots."""
+    """With gradient through the first argument of a cross-entropy both would become one-hot."""
     one, two = make_dan(0, dropout=0.0), make_dan(1, dropout=0.0)
     method = joint(one, {"peer": two}, {"term": loss}, alpha=1.0, student_weight=0.0, partner_weight=0.0, **options)
     batch = batch_of(8)
@@ -277,7 +277,9 @@ def test_without_labels_two_models_meet_and_do_not_collapse(loss, options):
     "loss", [SymmetricCrossEntropy(), SoftCrossEntropy(2.0), NKD()], ids=lambda loss: type(loss).__name__
 )
 def test_flow_is_refused_where_it_would_make_both_one_hots(loss):
-    with pytest.raises(KDError, match=r"loss 'term' moves a partner even where it agrees .* end as one-hots; use soft"):
+    with pytest.raises(
+        KDError, match=r"loss 'term' changes a partner even where it agrees .* become one-hot; use soft"
+    ):
         joint(losses={"term": loss}, flow=True, clean_targets=False)
     joint(losses={"term": loss}, clean_targets=False)  # without flow it is welcome
 

@@ -238,7 +238,7 @@ def test_a_learned_temperature_moves_and_is_kept(teacher, tmp_path):
 
 
 def test_temperatures_that_move_nothing_or_go_astray_are_refused():
-    with pytest.raises(KDError, match=r"moves a temperature, and none of the losses .hint. has one"):
+    with pytest.raises(KDError, match=r"changes a temperature, and none of the losses .hint. has one"):
         objective({"hint": Hint()}, temperature=schedules.Linear(4.0, 1.0))
     with pytest.raises(KDError, match="expected temperatures above 0, got 0 to 4"):
         objective(temperature=schedules.Linear(4.0, 0.0))
