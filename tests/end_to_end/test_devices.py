@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from kd.config import build
 from kd.config.check import check
+from kd.config.compose import composed
 from kd.config.make import resolve
 from kd.config.trainer import make_trainer
 from kd.errors import KDError
@@ -21,7 +22,6 @@ from kd.run.directory import RunDirectory
 from kd.run.identity import identity
 from tests.conftest import make_reviews, run_kd
 from tests.end_to_end.test_sweep import OWN, tests_are_found, trouble  # noqa: F401  the first is a fixture
-from tests.test_conf import composed
 
 TO_STUDENT = ["method=feature_mapping", "method.direction=to_student", "loss=[]"]
 TWO = ["data.batch_size=8", "trainer.devices=2"]
@@ -96,9 +96,9 @@ def test_hardware_does_not_change_the_identity():
 
 
 def bare(*overrides: str):
-    config = composed(*overrides)
+    config = composed(overrides)
     OmegaConf.set_struct(config, False)
-    del config.hydra, config.choices
+    del config.choices
     return config
 
 
@@ -137,15 +137,15 @@ def test_fewer_rows_than_ranks_are_refused(fresh_options, capsys, name, rows):
 
 
 def test_the_learning_rate_follows_the_global_batch():
-    config = composed("optim.scale=sqrt", "trainer=ddp", "trainer.accumulate_grad_batches=2")
+    config = composed(["optim.scale=sqrt", "trainer=ddp", "trainer.accumulate_grad_batches=2"])
     made = build.optimizer(config)([torch.nn.Parameter(torch.zeros(1))])
     assert made.param_groups[0]["lr"] == pytest.approx(2 * config.optim.optimizer.lr)
-    assert build.optimizer(composed("trainer=ddp")).keywords["lr"] == config.optim.optimizer.lr, "by default it stays"
+    assert build.optimizer(composed(["trainer=ddp"])).keywords["lr"] == config.optim.optimizer.lr, "by default it stays"
 
 
 @pytest.mark.parametrize("trainer", ["ddp", "fsdp"])
 def test_trainers_of_several_devices_are_made(trainer, tmp_path):
-    made = make_trainer(composed(f"trainer={trainer}", "trainer.accelerator=cpu", "trainer.num_nodes=2"), tmp_path)
+    made = make_trainer(composed([f"trainer={trainer}", "trainer.accelerator=cpu", "trainer.num_nodes=2"]), tmp_path)
     assert (
         made.world_size == 4 and type(made.strategy).__name__ == {"ddp": "DDPStrategy", "fsdp": "FullySharded"}[trainer]
     )
