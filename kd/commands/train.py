@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         return show_help(arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as they are; kd.cli decides what to show
-    before = sys.argv
+    before, arguments = sys.argv, renames.overrides(arguments)
     own, mistakes = len(sweep.OPENED), list[KDError]()
     if name := ranks.default_name():
         os.environ["KD_RUN"] = name  # conf/config.yaml

@@ -59,8 +59,6 @@ def counts(key: str, flat: dict[str, Any]) -> bool:
     if (key in identity.LATER and value == identity.LATER[key]) or (root == "data" and last in identity.PLACES):
         return False
     # Copies of another key count only where they were given a value of their own.
-    if key.startswith("data.source."):
-        return value != flat.get(key.replace(".source", "", 1))
     if root == "loss" and last == "temperature":
         return value != flat.get("temperature")
     if key in ("balance.alpha.value", "balance.temperature.value"):
