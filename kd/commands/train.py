@@ -17,14 +17,12 @@ import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from kd import sweep
 from kd.config import targets
-from kd.config.folder import configuration_folder, one_sentence
+from kd.config.folder import composing, configuration_folder
 from kd.errors import KDError, Pruned
 from kd.run import renames
 from kd.runtime import ranks
@@ -58,19 +56,15 @@ def main(arguments: list[str]) -> int:
         os.environ["KD_RUN"] = name  # conf/config.yaml
     try:
         requeue_on_signal()
-        with ranks.rendezvous(arguments) as arguments, checked_compositions(arguments):
+        with composing(), ranks.rendezvous(arguments) as arguments, checked_compositions(arguments):
             sys.argv = [before[0], *arguments]
             application = hydra.main(version_base="1.3", config_path=str(configuration_folder()), config_name="config")
             application(kept_apart(mistakes))()
             if mistakes:  # raised here, so that the other ranks receive the reason
                 raise mistakes[0]
-    except (HydraException, OmegaConfBaseException) as error:
+    except KDError as error:
         if "optuna" in str(error) and not find_spec("optuna"):
             raise KDError("hydra/sweeper=optuna needs Optuna; pip install 'kd[optuna]'") from error
-        raise KDError(one_sentence(error)) from error
-    except ValueError as error:
-        if "Config group override" in str(error):
-            raise KDError(f"{error}; say teacher=none, loss=[] or callbacks=[] for nothing") from error
         raise
     finally:
         sys.argv = before
@@ -108,8 +102,9 @@ def checked_compositions(arguments: list[str]) -> Iterator[None]:
     def load_configuration(self: ConfigLoaderImpl, *parts: Any, **options: Any) -> DictConfig:
         if refused:  # Hydra composes once to find the mode, and ignores an error there
             raise refused[0]
-        config = compose(self, *parts, **options)
         try:
+            with composing():
+                config = compose(self, *parts, **options)
             renames.current(config, say=True)
             targets.check_composed(config, multirun=options["run_mode"] == RunMode.MULTIRUN)
             if "sweep" in config:

@@ -10,15 +10,16 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from kd.config import build, contradictions, targets
-from kd.config.declarations import declarations, missing_sections, option_mistakes
+from kd.config.declarations import declarations, missing_sections, option_mistakes, unknown_keys
 from kd.config.make import make
 from kd.config.trainer import make_trainer
 from kd.errors import KDError
+from kd.methods.base import Method
 from kd.methods.distillation import check_outputs
 from kd.methods.joint import Joint
 
 CHOICES = (
-    *("student", "embeddings", "tokenizer", "optim", "trainer", "mapper"),
+    *("student", "embeddings", "tokenizer", "optim", "optim.optimizer", "trainer", "mapper"),
     *("balance.alpha", "balance.temperature", "balance.confidence", "balance.weighting"),
 )
 """Groups that every run reads."""
@@ -62,10 +63,11 @@ def check(config: DictConfig) -> None:
     _check_schedules(config, mistakes)
     student = mistakes.attempt(make, config.student, vocab_size=1, num_labels=2, pad_token_id=0)
     kind = mistakes.attempt(build.method_class, config)
+    options = mistakes.attempt(build.method_options, config) if kind else None
     if kind and config.data.get("stream"):
         mistakes += contradictions.of_streaming(config, kind)
     if kind and kind.reads_teacher:
-        _check_method(config, kind, student, mistakes)
+        _check_method(config, kind, options, student, mistakes)
     mistakes.refuse()
 
 
@@ -77,7 +79,9 @@ def check_options(config: DictConfig) -> None:
     """
     Mistakes(missing_sections(config)).refuse()
     targets.check(config)
-    Mistakes([*option_mistakes(config, declarations(config)), *_missing_choices(config)]).refuse()
+    declared = declarations(config)
+    mistakes = [*option_mistakes(config, declared), *unknown_keys(config, declared), *_missing_choices(config)]
+    Mistakes(mistakes).refuse()
 
 
 def _missing_choices(config: DictConfig) -> Iterator[str]:
@@ -126,11 +130,12 @@ def _check_schedule(config: DictConfig, place: str, node: Any) -> None:
         raise KDError(f"optim, {place}: {error}; see conf/optim/adamw.yaml") from error
 
 
-def _check_method(config: DictConfig, kind: Any, student: Any, mistakes: Mistakes) -> None:
+def _check_method(config: DictConfig, kind: type[Method], options: Any, student: Any, mistakes: Mistakes) -> None:
     """Check what a method with a second model needs beyond its own options.
 
     Args:
         kind: the class of the method.
+        options: of the method, None if they are wrong.
         student: its configuration, None if that is wrong.
     """
     if config.teacher and "members" in config.teacher and not config.cache.use:
@@ -141,7 +146,6 @@ def _check_method(config: DictConfig, kind: Any, student: Any, mistakes: Mistake
         if term and student:
             mistakes.attempt(check_outputs, name, term.needs, student, "student")
     objective = mistakes.attempt(build.objective, config)
-    options = mistakes.attempt(build.method_options, config)
     if objective and options:
         partners = {"teacher": bool(config.teacher)} if kind is Joint else {}
         mistakes.attempt(kind.require, objective, options, **partners)

@@ -7,13 +7,10 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict
-from omegaconf.errors import OmegaConfBaseException
 
 from kd.config import targets
-from kd.config.folder import configuration_folder, one_sentence
-from kd.errors import KDError
+from kd.config.folder import composing, configuration_folder
 from kd.run import renames
 
 
@@ -28,13 +25,8 @@ def composed(overrides: Iterable[str], config_dir: Path | None = None) -> DictCo
         KDError: Hydra refuses an override, or the configuration names code that it may not name.
     """
     own = [] if config_dir is None else [f"hydra.searchpath=[file://{config_dir.resolve()}]"]
-    try:
-        with initialize_config_dir(str(configuration_folder()), version_base="1.3"):
-            config = compose("config", [*own, *renames.overrides(overrides)], return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise KDError(one_sentence(error)) from error
-    except ValueError as error:  # as Hydra refuses GROUP=null
-        raise KDError(f"{error}; use teacher=none, loss=[] or callbacks=[] for nothing") from error
+    with composing(), initialize_config_dir(str(configuration_folder()), version_base="1.3"):
+        config = compose("config", [*own, *renames.overrides(overrides)], return_hydra_config=True)
     renames.current(config, say=True)
     targets.check_composed(config, multirun=False)
     HydraConfig.instance().set_config(config)

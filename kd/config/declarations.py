@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from kd.config import targets
 from kd.config.make import plain
+from kd.models.base import StudentConfig
 from kd.options.declared import Option, options_of, written
 from kd.options.methods import METHODS
 from kd.options.sections import SECTIONS
+
+SPECIAL = frozenset({"_target_", "_partial_", "_convert_", "_recursive_"})
+"""Hydra's own keys of a node."""
+
+GROUPS = {
+    "": frozenset({"student", "embeddings", "tokenizer", "teacher", "mapper", "method", *SECTIONS} - {""}),
+    "balance": frozenset({"alpha", "temperature", "confidence", "weighting"}),
+    "optim": frozenset({"optimizer", "schedule"}),
+}
+"""The groups below a section."""
+
+ENTRIES = {"loss": "loss", "callbacks": "callbacks", "logger": "logger", "peers": "student"}
+"""Groups of several nodes, and the folder of ``conf/`` with examples."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +39,12 @@ class Declaration:
     Args:
         place: as on the command line; "" for the top.
         options: by name.
+        names: all keys that may stand there, also undeclared ones; None if any key may.
     """
 
     place: str
     options: Mapping[str, Option]
+    names: frozenset[str] | None
 
     def from_section(self, name: str) -> bool:
         """Whether kd itself declares the option, and not only the library that takes it."""
@@ -44,11 +62,42 @@ class Declaration:
 def declarations(config: DictConfig) -> list[Declaration]:
     """Find the declarations for a configuration: of each section, then of each ``_target_``."""
     found = {place: dict(options_of(section)) for place, section in SECTIONS.items()}
+    names: dict[str, frozenset[str] | None] = {
+        place: frozenset(options) | GROUPS.get(place, frozenset()) for place, options in found.items()
+    }
     for key, target in targets.named(config):
         place = key.removesuffix("_target_").rstrip(".")
         declares = METHODS.get(target) or targets.find(target, key)
         found[place] = {**options_of(declares), **found.get(place, {})}
-    return [Declaration(place, options) for place, options in found.items()]
+        own, before = _keys(declares), names.get(place) or frozenset()
+        names[place] = None if own is None else own | before
+    return [Declaration(place, options, names[place]) for place, options in found.items()]
+
+
+def _keys(declares: Any) -> frozenset[str] | None:
+    """Return the keys that a node of this class or function may have; None if it takes any."""
+    if isinstance(declares, type) and issubclass(declares, StudentConfig):  # its constructor accepts any key
+        return frozenset(field.name for field in fields(declares)) | SPECIAL
+    parameters = inspect.signature(declares).parameters.values()
+    if any(each.kind is each.VAR_KEYWORD for each in parameters):
+        return None
+    return frozenset(each.name for each in parameters) | SPECIAL
+
+
+def unknown_keys(config: DictConfig, declared: list[Declaration]) -> Iterator[str]:
+    """Find keys that no declaration has, and entries that are no nodes, one sentence for each."""
+    for declaration in declared:
+        names = declaration.names
+        for name in map(str, declaration.node(config)) if names is not None else ():
+            if names is not None and name not in names:
+                close = get_close_matches(name, names, 1)
+                hint = f"did you mean {declaration.key(close[0])}?" if close else "leave it out"
+                yield f"{declaration.key(name)}: there is no such option; {hint}"
+    for group in ENTRIES:
+        for name, node in config[group].items():
+            if not (OmegaConf.is_dict(node) and "_target_" in node):
+                value = written(plain(node))
+                yield f"{group}.{name}: expected keys with a _target_, as in conf/{ENTRIES[group]}, got {value}"
 
 
 def missing_sections(config: DictConfig) -> list[str]:

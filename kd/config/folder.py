@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
+import yaml
+from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
+
+from kd.errors import KDError
 
 
 def configuration_folder() -> Path:
@@ -14,10 +21,30 @@ def configuration_folder() -> Path:
     return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"
 
 
+@contextlib.contextmanager
+def composing() -> Iterator[None]:
+    """Raise a `KDError` of one sentence for whatever Hydra, OmegaConf or a YAML file is wrong about."""
+    try:
+        yield
+    except KDError:
+        raise
+    except (HydraException, OmegaConfBaseException) as error:
+        raise KDError(one_sentence(error)) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = " ".join(str(error).split())
+        raise KDError(f"expected a YAML file in UTF-8, found one that cannot be read: {text}; correct it") from error
+    except ValueError as error:
+        if "Config group override" not in str(error):
+            raise
+        raise KDError(f"{error}; use teacher=none, loss=[] or callbacks=[] for nothing") from error
+
+
 def one_sentence(error: Exception) -> str:
     """Return Hydra's message, hints included, as one sentence."""
-    text = " ".join(str(error).split())
-    cause = error.__cause__
+    text = " ".join(f"{error} {error.__cause__}".split())
+    if "is not in struct" in text and (key := re.search(r"Could not override '([^']+)'", text)):
+        return f"{key[1]}: there is no such option; kd train --help lists the options"
+    text, cause = " ".join(str(error).split()), error.__cause__
     if isinstance(cause, OmegaConfBaseException):
         text += ": " + " ".join(str(cause).split("\n")[0].split())
     return text

@@ -153,12 +153,14 @@ def in_words(annotation: Any) -> str:
         return " or ".join(filter(None, [", ".join(map(written, parts[:-1])), written(parts[-1])]))
     if origin in (Union, types.UnionType):
         # Sorted, because typing takes the order of int | float from whoever wrote this union first.
-        return " or ".join(sorted(map(in_words, parts), key=lambda words: (words == "null", words)))
+        words = sorted(set(map(in_words, parts)), key=lambda words: (words == "null", "list" in words, words))
+        return " or ".join(words)
     if origin is list:
         return f"a list of {in_words(parts[0])}"
-    if origin is tuple:
-        return f"a list: {', '.join('...' if part is Ellipsis else in_words(part) for part in parts)}"
-    return WORDS.get(origin or annotation) or f"a {getattr(annotation, '__name__', 'value').lower()}"
+    if origin is tuple and Ellipsis not in parts:
+        return f"a list of {len(parts)}: {', '.join(map(in_words, parts))}"
+    name = getattr(annotation, "__name__", "object")
+    return WORDS.get(origin or annotation) or f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
 
 
 def written(value: Any) -> str:

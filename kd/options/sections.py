@@ -37,6 +37,7 @@ class Run:
         loss: the transfer terms, by name.
         callbacks: callbacks of Lightning, by name.
         logger: loggers of Lightning, by name.
+        choices: the chosen files of the groups, by group; set by kd.
     """
 
     seed: Seed
@@ -55,6 +56,7 @@ class Run:
     loss: dict[str, Any]
     callbacks: dict[str, Any]
     logger: dict[str, Any]
+    choices: dict[str, Any]
 
 
 @dataclass
@@ -140,6 +142,7 @@ class Trainer:
         limit_train_batches: batches in an epoch, as a number (1 or more) or as a share (below 1); null takes all.
         fast_dev_run: not available, as kd keeps a model of each run; use trainer=debug.
         overfit_batches: not available, as kd has its own sampler; use data.limit.
+        check_val_every_n_epoch: epochs between two validations.
     """
 
     accelerator: str
@@ -153,6 +156,7 @@ class Trainer:
     limit_train_batches: Positive | None
     fast_dev_run: Literal[False]
     overfit_batches: Literal[0]
+    check_val_every_n_epoch: Count | None
 
 
 SECTIONS: dict[str, type] = {

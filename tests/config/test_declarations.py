@@ -66,3 +66,33 @@ def test_whatever_a_declared_option_is_set_to_it_fits_or_is_one_sentence(data):
     fits = declaration.options[name].fits(value)
     assert len(found) == (0 if fits else 1)
     assert fits or found[0].startswith(f"{declaration.key(name)}: expected ")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("+student.dropot=1", "student.dropot: there is no such option; did you mean student.dropout"),
+        ("+temprature=3", "temprature: there is no such option; did you mean temperature"),
+        ("+cache.foo=3", "cache.foo: there is no such option"),
+        ("+data.batchsize=3", "data.batchsize: there is no such option; did you mean data.batch_size"),
+        ("+trainer.epochs=3", "trainer.epochs: there is no such option; did you mean trainer.max_epochs"),
+        ("+method.layers=top", "method.layers: there is no such option"),
+        ("+callbacks.best.bogus=1", "callbacks.best.bogus: there is no such option"),
+        ("+callbacks.x={}", "callbacks.x: expected keys with a _target_"),
+        ("+peers.a=3", "peers.a: expected keys with a _target_"),
+        ("loss.soft_target=3", "loss.soft_target: expected keys with a _target_"),
+        ("optim.optimizer=null", "optim.optimizer: expected a choice, got null"),
+        ("student.dropot=1", "student.dropot: there is no such option; kd train --help lists the options"),
+    ],
+)
+def test_what_no_declaration_has_is_refused(override, words):
+    with pytest.raises(KDError, match=words):
+        check_options(composed([override]))
+
+
+@pytest.mark.parametrize("content", [b"a: [1\n", b"a: \xe9\n", b"a:\n\tb: 1\n"], ids=["broken", "latin-1", "tab"])
+def test_a_file_of_ones_own_that_is_no_yaml_is_one_sentence(content, tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_bytes(content)
+    with pytest.raises(KDError, match="expected a YAML file in UTF-8, found one that cannot be read"):
+        composed(["experiment=mine"], tmp_path)

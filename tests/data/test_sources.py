@@ -5,8 +5,9 @@ from pathlib import Path
 import datasets
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
+from kd.config import build
 from kd.data import sources
 from kd.data.sources import from_files, from_files_or_hub, from_hub
 from kd.errors import KDError
@@ -180,7 +181,7 @@ def test_every_data_set_composes_and_reads_a_file_of_its_columns(name, tmp_path,
         config = compose(name, overrides=[f"path='{path}'", "label_names=[negative,positive]", "limit=150"])
     assert config.name == name
     assert config.max_length > 0 and config.batch_size > 0
-    splits = instantiate(config.source)
+    splits = build.splits(OmegaConf.create({"data": config}))
     assert splits.counts["used"] == 150
     assert splits.label_names == NAMES
 
@@ -188,5 +189,5 @@ def test_every_data_set_composes_and_reads_a_file_of_its_columns(name, tmp_path,
 def test_sst2_without_a_path_comes_from_the_hub(hub):
     with initialize_config_dir(str(CONF / "data"), version_base="1.3"):
         config = compose("sst2")
-    assert len(instantiate(config.source).test) == 10
+    assert len(build.splits(OmegaConf.create({"data": config})).test) == 10
     assert hub == [("stanfordnlp/sst2", None, {"revision": "8d51e7e4887a4caaa95b3fbebbf53c0490b58bbb"})]
