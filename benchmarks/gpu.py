@@ -25,6 +25,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import lightning
 import numpy as np
 import torch
 from rich.console import Console
@@ -187,7 +188,7 @@ def epochs(method: Method, kit: Kit, compiled: dict | None, accelerator: str) ->
     return clock.seconds[0], clock.seconds[1], clock.busy / clock.seconds[2]
 
 
-class Clock(build.lightning.Callback):
+class Clock(lightning.Callback):
     """Measures the time of each epoch's training batches, and of the kernels in the third epoch."""
 
     def __init__(self) -> None:

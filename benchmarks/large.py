@@ -129,7 +129,7 @@ def mark(rows: int) -> list[float]:
 
 def sentences() -> list[list[str]]:
     """Return the words of the labelled sentences in train."""
-    from kd.commands.cache_build import composed
+    from kd.config.compose import composed
     from kd.config import build
 
     return [text.split() for text in build.splits(composed([])).train["text"]]
@@ -175,7 +175,7 @@ def overrides(folder: Path) -> list[str]:
 
 
 def configuration(folder: Path):
-    from kd.commands.cache_build import composed
+    from kd.config.compose import composed
 
     return composed(overrides(folder))
 

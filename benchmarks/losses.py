@@ -19,13 +19,13 @@ import warnings
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from kd.commands.train import configuration_folder
 from kd.config import build
+from kd.config.compose import composed
+from kd.config.folder import configuration_folder
 from kd.config.make import make
 from kd.contract import FeatureLoss
 from kd.data.batching import EncodedSplit, LengthBucketSampler
@@ -106,8 +106,10 @@ class Kit:
         known: dict = {}
         features = frozenset()
         if isinstance(objective.transfer[loss], FeatureLoss):
-            known["matchings"] = {"teacher": build.matching(config, objective.transfer, student, self.teacher.config)}
-            features = known["matchings"]["teacher"].features
+            options = build.method_options(config)
+            matching = build.matching(config, options, objective.transfer, student, self.teacher.config)
+            known = {"options": options, "matchings": {"teacher": matching}}
+            features = matching.features
         method = build.method(config, student, objective=objective, teacher=cached_teacher, **known)
         split = self.answers.attached_to(self.encoded, self.train, "train", features)
         mean = len(self.encoded.tokens.values) / len(self.encoded)
@@ -117,13 +119,9 @@ class Kit:
 
 def configuration(loss: str) -> DictConfig:
     """As ``kd train`` composes it."""
-    with initialize_config_dir(str(configuration_folder()), version_base="1.3"):
-        term = make(compose("config", [f"loss=[{loss}]", *STUDENT]).loss[loss])
-        chosen = "feature_mapping" if isinstance(term, FeatureLoss) else "distillation"
-        config = compose("config", [f"method={chosen}", f"loss=[{loss}]", *STUDENT])
-    OmegaConf.set_struct(config, False)
-    del config.choices  # Hydra's run-time choices are known inside a run only
-    return config
+    term = make(composed([f"loss=[{loss}]", *STUDENT]).loss[loss])
+    method = "hints" if isinstance(term, FeatureLoss) else "distillation"
+    return composed([f"method={method}", f"loss=[{loss}]", *STUDENT])
 
 
 def epoch(method: Method, split: EncodedSplit) -> float:

@@ -27,14 +27,13 @@ from pathlib import Path
 
 import lightning
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 from torch.nn import functional
 
-from kd.commands.train import configuration_folder
 from kd.config import build
+from kd.config.compose import composed
 from kd.config.trainer import make_trainer
 from kd.data.batching import EncodedSplit, LengthBucketSampler
 from kd.data.module import TextDataModule
@@ -106,12 +105,10 @@ def main() -> None:
     console.print(ratio_table("framework overhead", "kd s", "bare loop s", overhead_rows))
 
 
-def configuration(student: str):
+def configuration(student: str) -> DictConfig:
     """The configuration that ``kd train`` would compose for this student, without a run directory."""
-    with initialize_config_dir(str(configuration_folder()), version_base="1.3"):
-        config = compose("config", [f"student={student}", f"temperature={TEMPERATURE}", f"alpha={ALPHA}"])
-    OmegaConf.set_struct(config, False)
-    del config.choices  # Hydra's run-time choices are known inside a run only
+    config = composed([f"student={student}", f"temperature={TEMPERATURE}", f"alpha={ALPHA}"])
+    OmegaConf.set_struct(config, False)  # the benchmarks add options to the trainer's
     return config
 
 
