@@ -5,9 +5,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from kd.config.check import check_options
 from kd.config.compose import composed
 from kd.config.declarations import declarations, option_mistakes
 from kd.config.folder import configuration_folder
+from kd.errors import KDError
 
 ROOT = configuration_folder().parent
 
