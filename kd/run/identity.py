@@ -99,7 +99,7 @@ def compares_rows(config: Mapping[str, Any]) -> bool:
 
 
 def is_mean_over_rows(term: Mapping[str, Any]) -> bool:
-    """Return whether a loss is certainly the mean of the losses of single rows, so that two half batches equal a whole one.
+    """Return whether a loss is certainly the mean over single rows, so that two half batches equal a whole one.
 
     It is not certain for a user's own loss, which may compare the rows. The object has the same property,
     `kd.contract.Loss.is_mean_over_rows`; a test compares the two.

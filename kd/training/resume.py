@@ -45,7 +45,7 @@ def checkpoint_of(run: RunDirectory) -> Path | None:
 
 
 def loads(checkpoint: Path) -> bool:
-    """Return whether a checkpoint is whole: each record has the checksum that torch wrote beside it, and can be read."""
+    """Return whether a checkpoint is whole: each record has the checksum that torch wrote beside it and can be read."""
     try:
         with zipfile.ZipFile(checkpoint) as archive:
             if archive.testzip() is not None:  # torch itself does not compare the checksums
