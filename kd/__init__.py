@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 
 def _started_as_command() -> bool:
-    """True under ``kd ...`` and ``python -m kd ...``, where ``--help`` must not wait for torch."""
+    """Return whether this is ``kd ...`` or ``python -m kd ...``, where ``--help`` must not wait for torch."""
     if sys.argv[0] != "-m":  # as it is while Python looks for what -m names, whatever stands before: torchrun says -u
         return Path(sys.argv[0]).stem == "kd"
     named = sys.orig_argv[sys.orig_argv.index("-m") + 1 :] if "-m" in sys.orig_argv else []

@@ -89,7 +89,7 @@ def add_predictions(predictor: Predictor, rows: list[Row], column: str, added: l
 
 
 def is_text(value: Any) -> bool:
-    """Whether a cell holds a text. Half of a surrogate pair, which JSON can write, makes it invalid."""
+    """Return whether a cell holds a text. Half of a surrogate pair, which JSON can write, makes it invalid."""
     return isinstance(value, str) and bool(value.strip()) and not any("\ud800" <= mark <= "\udfff" for mark in value)
 
 

@@ -47,7 +47,7 @@ class Declaration:
     names: frozenset[str] | None
 
     def from_section(self, name: str) -> bool:
-        """Whether kd itself declares the option, and not only the library that takes it."""
+        """Return whether kd itself declares the option, and not only the library that takes it."""
         return self.place in SECTIONS and name in options_of(SECTIONS[self.place])
 
     def node(self, config: DictConfig) -> DictConfig:
@@ -125,7 +125,7 @@ def option_mistakes(config: DictConfig, declared: list[Declaration]) -> Iterator
 
 
 def _makes_an_object(value: Any) -> bool:
-    """Whether an object is made of a value or of a part of it; the declarations of its class hold for it."""
+    """Return whether an object is made of a value or of a part of it; the declarations of its class hold for it."""
     if isinstance(value, dict):
         return "_target_" in value or any(map(_makes_an_object, value.values()))
     return isinstance(value, list) and any(map(_makes_an_object, value))

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from kd.config import targets
 from kd.errors import KDError, OptionError
 from kd.run.identity import fingerprint
-from kd.runtime import fork_memory as memory
+from kd.runtime import fork_memory
 
 
 def make(node: DictConfig, **known: Any) -> Any:
@@ -61,7 +61,7 @@ def once(
     """Make something once for all runs of a sweep whose configurations agree in what decides it.
 
     Args:
-        kind: of thing, as in `kd.runtime.fork_memory.once`.
+        kind: of thing, as in `kd.runtime.fork_memory.get_or_make`.
         config: of the run.
         places: the parts of the configuration that decide the result.
         make: makes it.
@@ -72,7 +72,7 @@ def once(
         found = {place: OmegaConf.select(config, place) for place in places}
         return fingerprint({place: plain(part) for place, part in found.items()} | facts())
 
-    return memory.get_or_make(kind, key, make)
+    return fork_memory.get_or_make(kind, key, make)
 
 
 def plain(part: Any) -> Any:

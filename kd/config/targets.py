@@ -113,7 +113,7 @@ def require_name(target: Any, key: str) -> None:
 
 
 def fits(name: str, patterns: Iterable[str]) -> bool:
-    """Whether a dotted name matches one of the patterns."""
+    """Return whether a dotted name matches one of the patterns."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 

@@ -12,7 +12,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from kd.contract import ATTENTION_OUTPUTS, Batch
 from kd.errors import KDError
-from kd.features import attention as recording
+from kd.features import attention
 
 
 @dataclass(frozen=True)
@@ -94,14 +94,14 @@ def read(model: PreTrainedModel, inputs: Batch, features: Collection[Feature]) -
     return output.logits, found
 
 
-def inner(model: PreTrainedModel, inputs: Batch, outputs: Collection[str]) -> tuple[Any, list[recording.Triple]]:
+def inner(model: PreTrainedModel, inputs: Batch, outputs: Collection[str]) -> tuple[Any, list[attention.Triple]]:
     """Return the model's output, and (queries, keys, values) of each layer if the outputs name one of them.
 
     The model's output has hidden states if the outputs name them.
     """
     hidden = {"output_hidden_states": True} if "hidden_states" in outputs else {}
     if ATTENTION_OUTPUTS & set(outputs):
-        return recording.recorded(model, **inputs, **hidden)
+        return attention.recorded(model, **inputs, **hidden)
     return model(**inputs, **hidden), []
 
 

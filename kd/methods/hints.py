@@ -19,7 +19,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from kd.contract import ATTENTION_OUTPUTS, Answer, Batch, FeatureLoss
 from kd.data.batching import EncodedSplit
 from kd.errors import KDError
-from kd.features import attention as recording
+from kd.features.attention import prepare
 from kd.features.feature import Feature, inner
 from kd.features.matching import Matching
 from kd.methods.base import MakeOptimizer, MakeSchedule, decay_groups, factors, inputs_of, trained
@@ -76,7 +76,7 @@ class Hints(TaughtMethod):
         self.outputs = {output for matching in matchings.values() for output in matching.outputs}
         self.logged_stage = ""
         if self.outputs & ATTENTION_OUTPUTS:
-            recording.prepare(student)
+            prepare(student)
 
     @classmethod
     def require(cls, objective: Objective, options: HintsOptions) -> None:

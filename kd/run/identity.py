@@ -93,13 +93,13 @@ def global_batch(found: Mapping[str, Any]) -> int | None:
 
 
 def compares_rows(config: Mapping[str, Any]) -> bool:
-    """Whether a term of the run compares the rows of a batch, so that the size of each batch counts."""
+    """Return whether a term of the run compares the rows of a batch, so that the size of each batch counts."""
     terms = (value for key, value in flat(config.get("loss") or {}) if key.endswith("._target_"))
     return "loss" not in unread(config) and any(term.startswith(COMPARE_ROWS) for term in terms)
 
 
 def is_mean_over_rows(term: Mapping[str, Any]) -> bool:
-    """Whether a loss is certainly the mean of the losses of single rows, so that two half batches equal a whole one.
+    """Return whether a loss is certainly the mean over single rows, so that two half batches equal a whole one.
 
     It is not certain for a user's own loss, which may compare the rows. The object has the same property,
     `kd.contract.Loss.is_mean_over_rows`; a test compares the two.

@@ -219,7 +219,7 @@ def _whole(place: Path) -> bool:
         return False
     problem = damage(place)
     if problem:
-        log.warning("teacher cache %s is damaged (%s): it is built anew", place, problem)
+        log.warning("teacher cache %s is damaged (%s): it is built again", place, problem)
         shutil.rmtree(place)
     return problem is None
 

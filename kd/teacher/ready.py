@@ -21,7 +21,7 @@ from kd.contract import ATTENTION_OUTPUTS
 from kd.data.batching import EncodedSplit, LengthBucketSampler, Ragged, StoredTexts, in_slices, tokenize
 from kd.data.tokenizers import tokenizer_fingerprint
 from kd.errors import KDError
-from kd.features import attention as recording
+from kd.features import attention
 from kd.features.feature import Feature, bytes_a_row
 from kd.measure.cost import latency, parameter_counts
 from kd.measure.inference import all_logits, outputs_by_row
@@ -236,4 +236,4 @@ def require_room(
 def prepare(model: PreTrainedModel, features: Collection[Feature]) -> None:
     """Make a model record its attention if a feature needs it."""
     if any(feature.output in ATTENTION_OUTPUTS for feature in features):
-        recording.prepare(model)
+        attention.prepare(model)

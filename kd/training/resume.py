@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def same_run(run: RunDirectory, name: str, splits: Splits) -> bool:
-    """Whether the directory holds a run, finished or not, with this identity and with these rows."""
+    """Return whether the directory holds a run, finished or not, with this identity and with these rows."""
     try:
         before, rows = run.config(), run.environment()["data"]
         known = run.status().get("identity") or identity(before)
@@ -45,7 +45,7 @@ def checkpoint_of(run: RunDirectory) -> Path | None:
 
 
 def loads(checkpoint: Path) -> bool:
-    """Whether a checkpoint is whole: each record has the checksum that torch wrote beside it, and can be read."""
+    """Return whether a checkpoint is whole: each record has the checksum that torch wrote beside it and can be read."""
     try:
         with zipfile.ZipFile(checkpoint) as archive:
             if archive.testzip() is not None:  # torch itself does not compare the checksums

@@ -21,8 +21,7 @@ from kd.data.sources import Splits
 from kd.errors import KDError, Pruned
 from kd.run.directory import RunDirectory
 from kd.run.identity import identity
-from kd.runtime import fork_memory as memory
-from kd.runtime import ranks
+from kd.runtime import fork_memory, ranks
 from kd.runtime.silence import quiet
 from kd.storage.files import write_text
 from kd.storage.locks import lock_or_refuse
@@ -75,7 +74,7 @@ def remember(settings: dict[str, Any]) -> None:
     config = OmegaConf.create(settings)
     torch.set_num_threads(1)
     tqdm.monitor_interval = 0  # otherwise tqdm starts a thread that watches its bars
-    with ranks.environment(ONE_THREAD), memory.keeping():
+    with ranks.environment(ONE_THREAD), fork_memory.keeping():
         make_absolute(config)
         assemble(config, build.splits(config), build.teacher(config)).share()
 

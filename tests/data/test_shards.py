@@ -83,15 +83,15 @@ from kd.data.slices import Source
 from kd.data.sources import from_files
 from kd.teacher.cache import texts_hash
 
-def told(rows):
+def print_peak(rows):
     lines = Path("/proc/self/status").read_text().splitlines()
     print(rows, next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // 1024)
 
 folder, few, many, reviews = map(Path, sys.argv[1:])
 for path in (few, many):
     source = Source([path], path.name, "text", "utf-8", frozenset(), frozenset(), True, 8192)
-    told(TextShards(folder, source, texts_hash).rows)
-told(from_files(str(reviews), unlabelled=str(many), label_names=["negative", "positive"]).counts["unlabelled"])
+    print_peak(TextShards(folder, source, texts_hash).rows)
+print_peak(from_files(str(reviews), unlabelled=str(many), label_names=["negative", "positive"]).counts["unlabelled"])
 """
 
 

@@ -117,7 +117,7 @@ def test_a_flipped_byte_in_a_cache_is_noticed(options, capsys):
     values[0].write_bytes(content)
     assert run_kd(*command, "hydra.run.dir=after") == 0
     said = capsys.readouterr().out
-    assert "is damaged" in said and "it is built anew" in said
+    assert "is damaged" in said and "it is built again" in said
     assert products(Path("before")) == products(Path("after"))
     assert {path: path.stat().st_mtime_ns for path in others} == others
 

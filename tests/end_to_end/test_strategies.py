@@ -91,7 +91,7 @@ def distilled_live() -> Method:
     return Distillation(student(), *RECIPE, objective(temperature=LearnedTemperature()), FrozenTeacher(teacher()))
 
 
-def hinted() -> Method:
+def hints_in_stages() -> Method:
     """Two stages: the head rests in the first and the mapper in the second."""
     own, other = student(), teacher()
     losses = {"hint": Hint(), "soft_target": SoftTarget(2.0)}
@@ -133,7 +133,7 @@ def joint_with_peers() -> Method:
 METHODS = {
     make.__name__: make
     for make in (
-        *(supervised, distilled_from_cache, distilled_live, hinted, composed),
+        *(supervised, distilled_from_cache, distilled_live, hints_in_stages, composed),
         *(joint_with_teacher, joint_with_peers),
     )
 }

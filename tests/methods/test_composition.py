@@ -41,7 +41,7 @@ def composed(teacher, body="mlp", mapper=Linear, layer=2) -> ComposedStudent:
 COLUMN = Feature("hidden_states", 2)
 
 
-def to_student(teacher, body="mlp", losses=None, source=cached_teacher, mapper=Linear, **options) -> Composition:
+def make_composition(teacher, body="mlp", losses=None, source=cached_teacher, mapper=Linear, **options) -> Composition:
     model = composed(teacher, body, mapper)
     return Composition(
         model,
@@ -55,8 +55,8 @@ def to_student(teacher, body="mlp", losses=None, source=cached_teacher, mapper=L
 @pytest.mark.parametrize("body", ["mlp", "bilstm"])
 def test_cached_features_train_as_the_live_encoder_does(teacher, body):
     losses = {"soft_target": SoftTarget(2.0)}
-    live = to_student(teacher, body, copy.deepcopy(losses), FrozenTeacher(teacher))
-    whole, halves = (to_student(teacher, body, copy.deepcopy(losses)) for _ in range(2))
+    live = make_composition(teacher, body, copy.deepcopy(losses), FrozenTeacher(teacher))
+    whole, halves = (make_composition(teacher, body, copy.deepcopy(losses)) for _ in range(2))
     calls = []
     for method in (whole, halves):
         method.student.encoder.register_forward_hook(lambda *_: calls.append(1))
@@ -70,7 +70,7 @@ def test_cached_features_train_as_the_live_encoder_does(teacher, body):
 
 
 def test_the_encoder_is_in_no_checkpoint_and_the_weights_load_back(teacher, tmp_path):
-    method = to_student(teacher, "bilstm", mapper_learning_rate=0.03)
+    method = make_composition(teacher, "bilstm", mapper_learning_rate=0.03)
     before, start = weights(method.student.encoder), weights(method.student)
     curve = fit(method, path=tmp_path, epochs=3)
     assert_same(before, weights(method.student.encoder))
@@ -86,7 +86,7 @@ def test_the_encoder_is_in_no_checkpoint_and_the_weights_load_back(teacher, tmp_
     state = checkpoint_of(tmp_path)
     assert not any("encoder" in name for name in state)
     assert not torch.equal(state["student.mapper.linear.weight"], start["mapper.linear.weight"])
-    again = to_student(teacher, "bilstm")
+    again = make_composition(teacher, "bilstm")
     assert not torch.equal(again.student.mapper.linear.weight, method.student.mapper.linear.weight)
     again.load_state_dict(state)
     assert_same(weights(again.student), weights(method.student))
@@ -99,13 +99,13 @@ def test_the_encoder_is_in_no_checkpoint_and_the_weights_load_back(teacher, tmp_
 def test_a_foreign_checkpoint_is_refused(teacher, tmp_path):
     """Also where training would go on from it: nothing of it fits, and nothing would say so."""
     keep = ModelCheckpoint(tmp_path, save_last=True)
-    fit(to_student(teacher, "bilstm"), path=tmp_path, callbacks=[keep], epochs=1)
+    fit(make_composition(teacher, "bilstm"), path=tmp_path, callbacks=[keep], epochs=1)
     state = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
     message = r"the checkpoint is of another model: it lacks \['student.body.* and has \['student.body.lstm.*rerun=true"
     with pytest.raises(KDError, match=message):
-        to_student(teacher, "mlp").load_state_dict(state)
+        make_composition(teacher, "mlp").load_state_dict(state)
     with pytest.raises(KDError, match="is of another model"):
-        fit(to_student(teacher, "mlp"), checkpoint=tmp_path / "last.ckpt")
+        fit(make_composition(teacher, "mlp"), checkpoint=tmp_path / "last.ckpt")
 
 
 @pytest.mark.parametrize(("mapper", "live", "averaged"), [(Linear, True, True), (PCA, False, False)])
@@ -115,7 +115,7 @@ def test_a_resumed_composition_equals_an_unbroken_one(teacher, tmp_path, mapper,
 
     def make():
         source = FrozenTeacher(teacher) if live else cached_teacher
-        method = to_student(teacher, "bilstm", {"soft_target": SoftTarget(2.0)}, source, mapper)
+        method = make_composition(teacher, "bilstm", {"soft_target": SoftTarget(2.0)}, source, mapper)
         if mapper is PCA:
             method.student.mapper.fit(values)
         return method
@@ -124,7 +124,7 @@ def test_a_resumed_composition_equals_an_unbroken_one(teacher, tmp_path, mapper,
 
 
 def test_a_composition_without_transfer_terms_learns_from_labels(teacher):
-    method = to_student(teacher)
+    method = make_composition(teacher)
     parts = method.losses(make_split()[[0, 1, 2]])
     assert set(parts) == {"total", "label"} and parts["total"] == parts["label"]
     parts["total"].backward()
@@ -137,4 +137,4 @@ def test_a_composition_refuses_terms_on_layers(teacher):
         KDError,
         match=r"'hint' compares hidden states, .* only logits; .*; use losses on logits, loss=.., or method=hints",
     ):
-        to_student(teacher, losses={"hint": Hint()})
+        make_composition(teacher, losses={"hint": Hint()})

@@ -33,10 +33,10 @@ from tests.methods.tools import (
     checkpoint_of,
     gradient_size,
     inputs_of,
+    make_hints,
     objective,
     rates_of,
     recorded,
-    to_teacher,
     with_columns,
 )
 
@@ -44,7 +44,7 @@ from tests.methods.tools import (
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_the_total_is_the_documented_sum(teacher, pooling):
     terms = objective({"logit_mse": LogitMSE(weight=3.0), "hint": Hint(weight=0.5)}, alpha=0.3)
-    method = to_teacher(teacher, terms=terms, layers=[[1, 2], [2, 3]], pooling=pooling).eval()
+    method = make_hints(teacher, terms=terms, layers=[[1, 2], [2, 3]], pooling=pooling).eval()
     batch = make_split()[list(range(12))]
     inputs, student, matching = inputs_of(batch), method.student, method.matchings["teacher"]
     mine, theirs = states_of(student, inputs), states_of(teacher, inputs)
@@ -65,11 +65,11 @@ def test_the_total_is_the_documented_sum(teacher, pooling):
 
 
 def test_alpha_zero_is_supervised_bit_for_bit(teacher):
-    alone, hinted = make_student("bilstm"), to_teacher(teacher, terms=objective(alpha=0.0))
+    alone, method = make_student("bilstm"), make_hints(teacher, terms=objective(alpha=0.0))
     one = fit(Supervised(alone, *RECIPE))
-    two = fit(hinted)
+    two = fit(method)
     assert one.losses == two.losses
-    assert_same(weights(alone), weights(hinted.student))
+    assert_same(weights(alone), weights(method.student))
 
 
 def test_a_teacher_that_has_no_say_any_more_is_not_asked(teacher):
@@ -79,13 +79,13 @@ def test_a_teacher_that_has_no_say_any_more_is_not_asked(teacher):
         calls.append(len(features))
         return live(batch, features)
 
-    fit(to_teacher(teacher, terms=objective(alpha=Switch(0.5, 0.0, until=0.5)), source=source))
+    fit(make_hints(teacher, terms=objective(alpha=Switch(0.5, 0.0, until=0.5)), source=source))
     assert calls == [2] * 3, "of six steps, and for its features too"
 
 
 def test_gradient_reaches_student_and_mapper_and_never_the_teacher(teacher):
     before = weights(teacher)
-    method = to_teacher(teacher, terms=objective({"hint": Hint()}, alpha=1.0), layers=[[1, 3]])
+    method = make_hints(teacher, terms=objective({"hint": Hint()}, alpha=1.0), layers=[[1, 3]])
     method.losses(make_split()[list(range(12))])["total"].backward()
     assert gradient_size(method.student.embedding) > 0 and gradient_size(method.student.lstm) > 0
     assert gradient_size(method.student.head) is None, "the head stands above what is matched"
@@ -134,7 +134,7 @@ LIVE_AND_CACHED = {
 @pytest.mark.parametrize(("student", "losses", "options"), LIVE_AND_CACHED.values(), ids=LIVE_AND_CACHED)
 def test_live_and_cached_teacher_give_the_same_curve(teacher, student, losses, options):
     def make(source):
-        return to_teacher(teacher, student, objective(copy.deepcopy(losses)), source, **options)
+        return make_hints(teacher, student, objective(copy.deepcopy(losses)), source, **options)
 
     live = make(FrozenTeacher(teacher))
     split = with_columns({"": teacher}, features=live.features)
@@ -148,7 +148,7 @@ def test_live_and_cached_teacher_give_the_same_curve(teacher, student, losses, o
 
 @pytest.mark.parametrize("rate", [None, 0.03, 0.0])
 def test_mappers_learn_at_their_own_rate_and_stay_out_of_the_student(teacher, tmp_path, rate):
-    method = to_teacher(teacher, terms=objective({"vid": VID(), "hint": Hint()}), mapper_learning_rate=rate)
+    method = make_hints(teacher, terms=objective({"vid": VID(), "hint": Hint()}), mapper_learning_rate=rate)
     matching = method.matchings["teacher"]
     before = weights(matching)
     curve = fit(method, path=tmp_path)
@@ -175,7 +175,7 @@ def test_mappers_learn_at_their_own_rate_and_stay_out_of_the_student(teacher, tm
 
 
 def test_attention_leaves_nothing_in_the_saved_student(teacher, tmp_path):
-    method = to_teacher(teacher, "transformer", objective({"minilm": MiniLM()}))
+    method = make_hints(teacher, "transformer", objective({"minilm": MiniLM()}))
     assert not list(method.matchings.parameters())
     fit(method)
     method.student.save_pretrained(tmp_path)
@@ -187,7 +187,7 @@ def test_attention_leaves_nothing_in_the_saved_student(teacher, tmp_path):
 
 
 def test_a_mapper_is_fitted_before_the_first_step_on_the_untrained_student(teacher, caplog):
-    method = to_teacher(teacher, mapper=Procrustes, layers=[[2, 3]])
+    method = make_hints(teacher, mapper=Procrustes, layers=[[2, 3]])
     batch = inputs_of(make_split()[list(range(ROWS))])
     own = vectors(states_of(method.student.eval(), batch)[2], batch, "mean")
     other = vectors(states_of(teacher, batch)[3], batch, "mean")
@@ -203,7 +203,7 @@ def test_a_mapper_is_fitted_before_the_first_step_on_the_untrained_student(teach
 
 
 def test_hints_draw_the_student_to_the_teacher(teacher):
-    method = to_teacher(teacher, terms=objective({"hint": Hint()}, alpha=1.0))
+    method = make_hints(teacher, terms=objective({"hint": Hint()}, alpha=1.0))
     values = fit(method, epochs=8).losses
     assert len(values) == 24 and values[-1] < 0.7 * values[0]
 
@@ -220,7 +220,7 @@ def test_what_cannot_be_is_refused(teacher):
 @pytest.mark.parametrize("mapper", [AttentionPooling, PCA])
 def test_mixed_precision_accumulation_and_clipping_train(teacher, mapper):
     terms = objective({"vid": VID(), "hint": Hint(), "soft_target": SoftTarget(2.0)}, weighting=GradNorm)
-    method = to_teacher(teacher, "dan", terms, mapper=mapper)
+    method = make_hints(teacher, "dan", terms, mapper=mapper)
     before = weights(method.student)
     curve = fit(method, precision="bf16-mixed", gradient_clip_val=0.1, accumulate_grad_batches=2)
     assert np.isfinite(curve.losses).all()
@@ -233,7 +233,7 @@ STAGED = {"logit_mse": LogitMSE(), "hint": Hint()}
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_features_first_then_the_task(teacher, keep):
-    method = to_teacher(teacher, terms=objective(copy.deepcopy(STAGED)), feature_epochs=1, keep_features=keep)
+    method = make_hints(teacher, terms=objective(copy.deepcopy(STAGED)), feature_epochs=1, keep_features=keep)
     head = method.student.head.weight.clone()
     heads = []
 
@@ -270,7 +270,7 @@ def test_the_best_epoch_is_one_of_the_task(teacher, tmp_path):
     options = {"filename": "best", "mode": "max", "enable_version_counter": False}
     best = lightning.pytorch.callbacks.ModelCheckpoint(tmp_path, monitor="guess", **options)
     stop = lightning.pytorch.callbacks.EarlyStopping("guess", mode="max", patience=2)
-    fit(to_teacher(teacher, feature_epochs=1), epochs=3, path=tmp_path, callbacks=[Guess(), best, stop])
+    fit(make_hints(teacher, feature_epochs=1), epochs=3, path=tmp_path, callbacks=[Guess(), best, stop])
     assert torch.load(best.best_model_path, weights_only=True)["epoch"] == 1
     assert [path.name for path in tmp_path.glob("best*")] == ["best.ckpt"]
     assert stop.best_score.item() == pytest.approx(0.6)
@@ -284,7 +284,7 @@ def test_without_a_logit_loss_the_task_is_the_labels(teacher):
         return live(batch, features)
 
     terms = objective({"hint": Hint(weight=0.2)}, alpha=0.9)
-    record = recorded(to_teacher(teacher, terms=terms, source=source, feature_epochs=1))
+    record = recorded(make_hints(teacher, terms=terms, source=source, feature_epochs=1))
     first, second = record.recorder.rows[0], record.recorder.rows[-1]
     assert first["loss/total"] == pytest.approx(0.2 * first["loss/hint"])
     assert second["loss/total"] == second["loss/label"] and second["stage"] == 2
@@ -292,7 +292,7 @@ def test_without_a_logit_loss_the_task_is_the_labels(teacher):
 
 
 def test_one_stage_has_no_number(teacher):
-    rows = recorded(to_teacher(teacher)).recorder.rows
+    rows = recorded(make_hints(teacher)).recorder.rows
     assert not any("stage" in row for row in rows) and all("loss/soft_target" in row for row in rows)
 
 
@@ -301,7 +301,7 @@ def test_a_feature_stage_that_leaves_nothing_is_refused(teacher, epochs):
     with pytest.raises(
         KDError, match=f"feature_epochs={epochs} takes {3 * epochs} steps and leaves none of the run's 6 for the task"
     ):
-        fit(to_teacher(teacher, feature_epochs=epochs), epochs=2)
+        fit(make_hints(teacher, feature_epochs=epochs), epochs=2)
 
 
 RESUMED = {
@@ -332,14 +332,14 @@ RESUMED = {
 def test_resumed_in_either_stage_equals_uninterrupted(teacher, tmp_path, losses, settings, options):
     def make():
         terms = objective(copy.deepcopy(losses), **copy.deepcopy(settings))
-        return to_teacher(teacher, terms=terms, source=cached_teacher, feature_epochs=2, **options)
+        return make_hints(teacher, terms=terms, source=cached_teacher, feature_epochs=2, **options)
 
     assert_resumes(make, tmp_path, with_columns({"": teacher}, features=make().features))
 
 
 def test_a_resumed_mapper_is_not_fitted_again(teacher, tmp_path, caplog):
     def make():
-        return to_teacher(teacher, mapper=Procrustes)
+        return make_hints(teacher, mapper=Procrustes)
 
     keep = ModelCheckpoint(tmp_path, save_last=True)
     with pytest.raises(RuntimeError, match="killed"):
@@ -366,7 +366,7 @@ class Rates(lightning.Callback):
 
 def test_each_stage_has_the_schedule_to_itself(teacher):
     rates = Rates()
-    method = to_teacher(teacher, feature_epochs=1)
+    method = make_hints(teacher, feature_epochs=1)
     fit(method, epochs=3, callbacks=[rates])
     first, second = method.feature_steps, method.total_steps - method.feature_steps
     expected = [
@@ -378,7 +378,7 @@ def test_each_stage_has_the_schedule_to_itself(teacher):
 
 
 def test_a_feature_stage_must_leave_steps_for_the_task(teacher):
-    method = to_teacher(teacher, feature_epochs=2)
+    method = make_hints(teacher, feature_epochs=2)
     with pytest.raises(KDError, match=r"feature_epochs=2 takes \d+ steps and leaves none of the run's 4 for the task"):
         fit(method, epochs=None, max_steps=4)
 
@@ -387,5 +387,5 @@ def test_a_feature_stage_must_leave_steps_for_the_task(teacher):
 def test_a_weighting_of_terms_that_never_meet_is_refused(teacher, weighting):
     alone = objective({"hint": Hint()}, weighting=weighting)
     with pytest.raises(KDError, match="found 'hint' alone in the feature stage and 'label' alone in the task stage"):
-        to_teacher(teacher, terms=alone, feature_epochs=1)
-    to_teacher(teacher, terms=objective({"hint": Hint()}, weighting=weighting), feature_epochs=1, keep_features=True)
+        make_hints(teacher, terms=alone, feature_epochs=1)
+    make_hints(teacher, terms=objective({"hint": Hint()}, weighting=weighting), feature_epochs=1, keep_features=True)

@@ -22,7 +22,7 @@ from kd.methods.objective import Objective
 from kd.methods.schedules import AnnealedTemperature, Constant, LearnedTemperature, Linear, Switch, WarmUp
 from kd.methods.weighting import GradNorm, PCGrad, UncertaintyWeighting
 from tests.methods.test_base import fit, make_split
-from tests.methods.tools import Record, StopAt, checkpoint_of, objective, rates_of, recorded, to_teacher
+from tests.methods.tools import Record, StopAt, checkpoint_of, make_hints, objective, rates_of, recorded
 
 
 class Fixed(Loss):
@@ -105,16 +105,19 @@ def test_a_share_of_zero_leaves_a_nan_out():
     assert total(Objective({"a": Fixed(1.0)}, Constant(1.0)), label=math.nan) == 1.0
 
 
-def hinted(teacher, **options) -> Hints:
+def hints_without_dropout(teacher, **options) -> Hints:
     """Without dropout, so that a step can be computed twice."""
-    method = to_teacher(teacher, terms=objective(**options))
+    method = make_hints(teacher, terms=objective(**options))
     method.student.eval()
     return method
 
 
 def test_calibrated_terms_start_at_their_share_of_the_label_loss(teacher):
     losses = {"soft_target": SoftTarget(2.0, weight=0.5), "hint": Hint(weight=2.0)}
-    method, batch = hinted(teacher, losses=losses, alpha=0.4, calibrate=True), make_split()[list(range(16))]
+    method, batch = (
+        hints_without_dropout(teacher, losses=losses, alpha=0.4, calibrate=True),
+        make_split()[list(range(16))],
+    )
     parts = {name: part.item() for name, part in method.losses(batch).items()}
     assert parts["total"] == pytest.approx((0.6 + 0.4 * (0.5 + 2.0)) * parts["label"], rel=1e-4)
     scales = method.objective.scales.tolist()
@@ -128,7 +131,7 @@ def test_calibrated_terms_start_at_their_share_of_the_label_loss(teacher):
 
 def test_a_term_is_calibrated_when_its_stage_begins(teacher):
     terms = objective(alpha=0.5, calibrate=True)
-    rows = recorded(to_teacher(teacher, terms=terms, feature_epochs=1)).recorder.rows
+    rows = recorded(make_hints(teacher, terms=terms, feature_epochs=1)).recorder.rows
     first, task = rows[0], rows[3]
     assert first["loss/total"] == pytest.approx(first["loss/label"], rel=1e-5)
     assert task["loss/total"] == pytest.approx(task["loss/label"], rel=1e-5)
@@ -138,7 +141,7 @@ def test_a_term_is_calibrated_when_its_stage_begins(teacher):
 
 def test_scales_are_kept_over_a_resumption(teacher, tmp_path, caplog):
     def make():
-        return to_teacher(teacher, terms=objective(calibrate=True))
+        return make_hints(teacher, terms=objective(calibrate=True))
 
     keep, broken, resumed = ModelCheckpoint(tmp_path, save_last=True), make(), make()
     with pytest.raises(RuntimeError, match="killed"):
@@ -153,7 +156,7 @@ def test_scales_are_kept_over_a_resumption(teacher, tmp_path, caplog):
 
 @pytest.mark.parametrize("weight", [1e5, 1e-5])
 def test_a_term_far_from_the_label_loss_is_reported_with_what_was_measured(teacher, weight, caplog):
-    method = hinted(teacher, losses={"soft_target": SoftTarget(2.0), "hint": Hint(weight=weight)})
+    method = hints_without_dropout(teacher, losses={"soft_target": SoftTarget(2.0), "hint": Hint(weight=weight)})
     split = make_split()
     parts = {name: part.item() for name, part in method.losses(split[list(range(16))]).items()}
     method.losses(split[list(range(16, 32))])
@@ -166,20 +169,20 @@ def test_a_term_far_from_the_label_loss_is_reported_with_what_was_measured(teach
     assert message.endswith(f"set loss.hint.weight near {label / size:.2g}, or balance.calibrate=true")
     caplog.clear()
     mended = {"hint": Hint(weight=float(f"{label / size:.2g}"))}
-    hinted(teacher, losses=mended).losses(split[list(range(16))])
+    hints_without_dropout(teacher, losses=mended).losses(split[list(range(16))])
     assert not caplog.records
 
 
 def test_what_has_no_weight_or_is_not_trained_is_not_reported(teacher, caplog):
     batch = make_split()[list(range(16))]
-    hinted(teacher, losses={"soft_target": SoftTarget(2.0), "hint": Hint(weight=0.0)}).losses(batch)
-    evaluated = hinted(teacher, losses={"hint": Hint(weight=1e5)}, calibrate=True).eval()
+    hints_without_dropout(teacher, losses={"soft_target": SoftTarget(2.0), "hint": Hint(weight=0.0)}).losses(batch)
+    evaluated = hints_without_dropout(teacher, losses={"hint": Hint(weight=1e5)}, calibrate=True).eval()
     evaluated.losses(batch)
     assert not caplog.records and evaluated.objective.scales.item() == 1
 
 
 def test_without_labels_terms_are_measured_against_guessing(teacher):
-    method = hinted(teacher, losses={"hint": Hint(weight=3.0)}, alpha=1.0, calibrate=True)
+    method = hints_without_dropout(teacher, losses={"hint": Hint(weight=3.0)}, alpha=1.0, calibrate=True)
     parts = method.losses(make_split(unlabelled=True)[list(range(16))])
     assert parts["label"].item() == 0 and parts["total"].item() == pytest.approx(3 * np.log(2), rel=1e-4)
 
@@ -196,7 +199,7 @@ def test_without_labels_terms_are_measured_against_guessing(teacher):
 )
 def test_alpha_moves_the_total_as_documented(teacher, alpha, expected):
     losses = {"soft_target": SoftTarget(2.0), "hint": Hint(weight=0.5)}
-    rows = recorded(to_teacher(teacher, terms=objective(losses, alpha=alpha))).recorder.rows
+    rows = recorded(make_hints(teacher, terms=objective(losses, alpha=alpha))).recorder.rows
     for step, row in enumerate(rows):
         share = expected(step / 6)
         transfer = row.get("loss/soft_target", 0) + 0.5 * row.get("loss/hint", 0)
@@ -221,12 +224,12 @@ def test_a_scheduled_temperature_rules_over_tempered_terms_alone(teacher):
         assert curves["temperature"] == temperature
         torch.testing.assert_close(parts["soft_target"], SoftTarget(temperature)(own, other, batch))
         torch.testing.assert_close(parts["logit_mse"], LogitMSE()(own, other, batch))
-    rows = recorded(to_teacher(teacher, terms=objective(temperature=schedules.Linear(4.0, 1.0)))).recorder.rows
+    rows = recorded(make_hints(teacher, terms=objective(temperature=schedules.Linear(4.0, 1.0)))).recorder.rows
     assert [row["temperature"] for row in rows] == pytest.approx([4 - 3 * step / 6 for step in range(6)])
 
 
 def test_a_learned_temperature_moves_and_is_kept(teacher, tmp_path):
-    method = to_teacher(teacher, terms=objective(temperature=LearnedTemperature(start=4.0)))
+    method = make_hints(teacher, terms=objective(temperature=LearnedTemperature(start=4.0)))
     theta = method.objective.temperature.theta
     start, record = theta.item(), Record()
     curve = fit(method, path=tmp_path, epochs=4, callbacks=[record], log_every_n_steps=1)
@@ -267,7 +270,7 @@ def test_confidence_needs_a_term_with_a_weight_for_each_row(caplog):
 
 
 def test_confidence_weighs_the_logit_terms_and_is_logged(teacher, tmp_path):
-    method = to_teacher(teacher, terms=objective(confidence=OnlyCorrect()))
+    method = make_hints(teacher, terms=objective(confidence=OnlyCorrect()))
     shares = [row["effective_rows"] for row in recorded(method, epochs=1, path=tmp_path).recorder.rows]
     assert shares and all(0 < share < 1 for share in shares), "a teacher that knows nothing is wrong on some rows"
 
@@ -275,7 +278,7 @@ def test_confidence_weighs_the_logit_terms_and_is_logged(teacher, tmp_path):
 @pytest.mark.parametrize("weighting", [GradNorm, PCGrad, UncertaintyWeighting])
 def test_weightings_balance_features_and_log_their_weights(teacher, tmp_path, weighting):
     """In the feature stage there is one term, and nothing to balance."""
-    method = to_teacher(teacher, terms=objective(weighting=weighting), feature_epochs=1, keep_features=True)
+    method = make_hints(teacher, terms=objective(weighting=weighting), feature_epochs=1, keep_features=True)
     record, head = Record(), method.student.head.weight.clone()
     fit(method, epochs=3, path=tmp_path, callbacks=[record], log_every_n_steps=1)
     assert not torch.equal(head, method.student.head.weight)

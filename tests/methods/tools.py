@@ -45,7 +45,7 @@ def objective(losses=None, alpha=0.5, **options) -> Objective:
     return Objective(losses, Constant(alpha) if isinstance(alpha, float) else alpha, **options)
 
 
-def to_teacher(teacher, student="bilstm", terms=None, source=None, layers="last", **options) -> Hints:
+def make_hints(teacher, student="bilstm", terms=None, source=None, layers="last", **options) -> Hints:
     """A new student, a new mapper and a live teacher; what is no option of `HintsOptions` goes to the matching."""
     terms = objective() if terms is None else terms
     student = make_student(student)

@@ -9,30 +9,32 @@ from kd.run.identity import identity
 
 
 @pytest.fixture
-def told(said):
+def describe(said):
     """A function that returns the settings and the identity of a run with some overrides."""
 
-    def told(*more: str) -> tuple[dict, str]:
+    def describe(*more: str) -> tuple[dict, str]:
         config = resolve(composed([*said, *more]))
         return settings(config), identity(config)
 
-    return told
+    return describe
 
 
-def test_runs_of_one_global_batch_are_not_told_apart(told):
+def test_runs_of_one_global_batch_are_not_told_apart(describe):
     halves = "data.batch_size=8"
-    assert told("method=distillation") == told("method=distillation", halves, "trainer=ddp")
-    assert told("method=distillation") == told("method=distillation", halves, "trainer.accumulate_grad_batches=2")
-    assert told("method=distillation")[0] != told("method=distillation", halves)[0]
+    assert describe("method=distillation") == describe("method=distillation", halves, "trainer=ddp")
+    assert describe("method=distillation") == describe(
+        "method=distillation", halves, "trainer.accumulate_grad_batches=2"
+    )
+    assert describe("method=distillation")[0] != describe("method=distillation", halves)[0]
     compares = ("method=distillation", "loss=[rkd]")
-    assert told(*compares)[0] != told(*compares, halves, "trainer=ddp")[0]
-    supervised, distilled = told("method=supervised")[0], told(*compares)[0]
+    assert describe(*compares)[0] != describe(*compares, halves, "trainer=ddp")[0]
+    supervised, distilled = describe("method=supervised")[0], describe(*compares)[0]
     assert supervised["global_batch"] == distilled["global_batch"] == 16
 
 
-def test_two_is_two_however_it_is_written(told):
+def test_two_is_two_however_it_is_written(describe):
     """The defaults are floats, and a command line says temperature=2."""
-    (one, name), *others = [told(*more) for more in ([], ["temperature=2"], ["temperature=2.0"])]
+    (one, name), *others = [describe(*more) for more in ([], ["temperature=2"], ["temperature=2.0"])]
     assert all(repr(sorted(other.items())) == repr(sorted(one.items())) for other, _ in others)
     assert {other_name for _, other_name in others} == {name}
 
@@ -50,15 +52,15 @@ def test_two_is_two_however_it_is_written(told):
         ["loss=[rkd]", "trainer.devices=2", "data.batch_size=8"],
     ],
 )
-def test_what_the_identity_counts_tells_runs_apart(told, more):
+def test_what_the_identity_counts_tells_runs_apart(describe, more):
     first = ["loss=[rkd]", "trainer.accumulate_grad_batches=2", "data.batch_size=8"] if "loss=[rkd]" in more else []
-    (one, name), (other, other_name) = told(*first), told(*more)
+    (one, name), (other, other_name) = describe(*first), describe(*more)
     assert name != other_name and one != other
 
 
 @pytest.mark.parametrize("more", ["threads=2", "resume=false", "cache.max_gb=3", "teacher.labelling_batch_size=4"])
-def test_what_the_identity_leaves_out_does_not(told, more):
-    assert told() == told(more)
+def test_what_the_identity_leaves_out_does_not(describe, more):
+    assert describe() == describe(more)
 
 
 def test_an_option_that_came_later_is_not_told_from_its_absence(said):

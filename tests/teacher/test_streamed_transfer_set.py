@@ -188,7 +188,7 @@ def test_what_is_damaged_is_built_again_and_nothing_else(files, reviews_file, sp
     cut_off = next(place for place in places if place.name in before and place != logits) / "meta.json"
     cut_off.write_bytes(cut_off.read_bytes()[:50])
     assert all_rows(split) == expected
-    assert caplog.text.count("it is built anew") == 3
+    assert caplog.text.count("it is built again") == 3
     after = labelled(transfer)
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {logits.name, cut_off.parent.name}
