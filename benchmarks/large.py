@@ -131,8 +131,8 @@ def mark(rows: int) -> list[float]:
 
 def sentences() -> list[list[str]]:
     """Return the words of the labelled sentences in train."""
-    from kd.config.compose import composed
     from kd.config import build
+    from kd.config.compose import composed
 
     return [text.split() for text in build.splits(composed([])).train["text"]]
 
