@@ -41,6 +41,8 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="do not delete the folder at the end")
     parser.add_argument("--phase", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.rows <= SHARD_ROWS:
+        parser.error(f"--rows must be above {SHARD_ROWS}: a labelling is killed between two shards")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if options.phase:
         {"generate": generate, "read": read, "train": train}[options.phase](options.folder, options.rows)
