@@ -28,8 +28,11 @@ GROUPS = {
 }
 """The groups below a section."""
 
-ENTRIES = {"loss": "loss", "callbacks": "callbacks", "logger": "logger", "peers": "student"}
-"""Groups of several nodes, and the folder of ``conf/`` with examples."""
+ENTRIES = {
+    **{"loss": "loss=[soft_target]", "callbacks": "callbacks=[checkpoint]"},
+    **{"logger": "logger=csv", "peers": "+student@peers.NAME=dan"},
+}
+"""Groups of several nodes, and how one is added."""
 
 
 @dataclass(frozen=True)
@@ -94,10 +97,11 @@ def unknown_keys(config: DictConfig, declared: list[Declaration]) -> Iterator[st
                 hint = f"did you mean {declaration.key(close[0])}?" if close else "leave it out"
                 yield f"{declaration.key(name)}: there is no such option; {hint}"
     for group in ENTRIES:
-        for name, node in config[group].items():
+        nodes = config[group] if OmegaConf.is_dict(config[group]) else {}
+        for name, node in nodes.items():
             if not (OmegaConf.is_dict(node) and "_target_" in node):
                 value = written(plain(node))
-                yield f"{group}.{name}: expected keys with a _target_, as in conf/{ENTRIES[group]}, got {value}"
+                yield f"{group}.{name}: expected a node, as {ENTRIES[group]} adds one, got {value}"
 
 
 def missing_sections(config: DictConfig) -> list[str]:

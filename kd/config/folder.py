@@ -42,7 +42,7 @@ def composing() -> Iterator[None]:
 def one_sentence(error: Exception) -> str:
     """Return Hydra's message, hints included, as one sentence."""
     text = " ".join(f"{error} {error.__cause__}".split())
-    if "is not in struct" in text and (key := re.search(r"Could not override '([^']+)'", text)):
+    if key := re.search(r"Could not override '((?:[^']+\.)?(\w+))'.*Key '\2' is not in struct", text):
         return f"{key[1]}: there is no such option; kd train --help lists the options"
     text, cause = " ".join(str(error).split()), error.__cause__
     if isinstance(cause, OmegaConfBaseException):

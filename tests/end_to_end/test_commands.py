@@ -217,7 +217,7 @@ def test_predict_keeps_columns_and_streams(options, tmp_path, capsys, monkeypatc
 # Bad input: one sentence on standard error, exit code 2, no traceback.
 
 MISTAKES = {
-    "unknown option": (["studnt=dan"], "Could not override 'studnt'"),
+    "unknown option": (["studnt=dan"], "studnt: there is no such option"),
     "unknown choice": (["student=lstm"], "student/lstm.* bilstm"),
     "unknown key": (["student.width=3"], "width"),
     "alpha": (["alpha=2"], r"alpha: expected .* in \[0, 1\], got 2"),

@@ -56,7 +56,7 @@ def test_values_are_held_as_strictly_as_yaml_is_read(annotation, good, bad):
         (Annotated[float, Ge(0), Le(1)] | None, "a number in [0, 1] or null"),
         (Literal["a", "b", "c"], "a, b or c"),
         (bool, "true or false"),
-        (tuple[float, float], "a list: a number, a number"),
+        (tuple[float, float], "a list of 2: a number, a number"),
     ],
 )
 def test_in_words(annotation, words):
