@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 
 HELP = """usage: kd train [-m] [GROUP=CHOICE | OPTION=VALUE | +OPTION=VALUE]...
 
-Train one student, or with -m one for every combination of values, as temperature=1,2,4.
+Train one student, or with -m one for every combination of values
+(temperature=1,2,4).
 --config-dir DIR   put your own conf/ over that of kd
 --cfg job          print the configuration and train nothing
 --hydra-help       what else Hydra takes
@@ -41,7 +42,7 @@ Train one student, or with -m one for every combination of values, as temperatur
 groups and their choices:
 {choices}
 
-options (of the default choices; kd train --help student=dan shows those of others):
+options of the default choices (kd train --help student=dan shows others):
 {options}"""
 
 

@@ -19,6 +19,9 @@ from kd.config.folder import configuration_folder
 from kd.options.declared import written
 from kd.run.identity import flat
 
+OLD_NAME = "feature_mapping"
+"""The file of ``conf/method/`` that keeps an old spelling working; nothing lists it."""
+
 LISTS = ("loss", "callbacks", "logger")
 """Groups of which a run takes several choices."""
 
@@ -95,7 +98,7 @@ def groups() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for path in sorted(folder.rglob("*.yaml")):
         group = path.parent.relative_to(folder).as_posix()
-        if group != "." and not group.startswith("hydra"):
+        if group != "." and not group.startswith("hydra") and path.stem != OLD_NAME:
             found.setdefault(group, []).append(path.stem)
     return found
 
@@ -110,9 +113,8 @@ def page() -> str:
         if group != "experiment":
             parts += ["", f"## {group}\n", COLUMNS.format("choice")]
             for choice in choices:
-                if (group, choice) != ("method", "feature_mapping"):  # the first name of two methods
-                    found = [line.row(choice) for line in _of_choice(base, group, choice)]
-                    parts += found or [f"| {choice} | | | | |"]
+                found = [line.row(choice) for line in _of_choice(base, group, choice)]
+                parts += found or [f"| {choice} | | | | |"]
     return "\n".join([*parts, ""])
 
 

@@ -25,7 +25,7 @@ def test_every_key_of_the_configuration_is_declared():
 
 
 def test_the_groups_are_the_folders():
-    assert groups()["method"] == ["composition", "distillation", "feature_mapping", "hints", "joint", "supervised"]
+    assert groups()["method"] == ["composition", "distillation", "hints", "joint", "supervised"]
 
 
 def test_the_help_fits_a_terminal():
