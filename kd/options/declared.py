@@ -155,9 +155,9 @@ def in_words(annotation: Any) -> str:
         # Sorted, because typing takes the order of int | float from whoever wrote this union first.
         words = sorted(set(map(in_words, parts)), key=lambda words: (words == "null", "list" in words, words))
         return " or ".join(words)
-    if origin is list:
+    if origin is list or (origin is tuple and Ellipsis in parts):
         return f"a list of {in_words(parts[0])}"
-    if origin is tuple and Ellipsis not in parts:
+    if origin is tuple:
         return f"a list of {len(parts)}: {', '.join(map(in_words, parts))}"
     name = getattr(annotation, "__name__", "object")
     return WORDS.get(origin or annotation) or f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
