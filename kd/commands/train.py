@@ -17,12 +17,14 @@ import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from kd import sweep
 from kd.config import targets
-from kd.config.folder import composing, configuration_folder
+from kd.config.folder import composing, configuration_folder, one_sentence
 from kd.errors import KDError, Pruned
 from kd.run import renames
 from kd.runtime import ranks
@@ -57,16 +59,16 @@ def main(arguments: list[str]) -> int:
         os.environ["KD_RUN"] = name  # conf/config.yaml
     try:
         requeue_on_signal()
-        with composing(), ranks.rendezvous(arguments) as arguments, checked_compositions(arguments):
+        with ranks.rendezvous(arguments) as arguments, checked_compositions(arguments):
             sys.argv = [before[0], *arguments]
             application = hydra.main(version_base="1.3", config_path=str(configuration_folder()), config_name="config")
             application(kept_apart(mistakes))()
             if mistakes:  # raised here, so that the other ranks receive the reason
                 raise mistakes[0]
-    except KDError as error:
+    except (KDError, HydraException, OmegaConfBaseException) as error:
         if "optuna" in str(error) and not find_spec("optuna"):
             raise KDError("hydra/sweeper=optuna needs Optuna; pip install 'kd[optuna]'") from error
-        raise
+        raise error if isinstance(error, KDError) else KDError(one_sentence(error)) from error
     finally:
         sys.argv = before
         opened, sweep.OPENED[own:] = sweep.OPENED[own:], []
