@@ -48,7 +48,7 @@ class Predictor:
         """
         config, folder = None, path
         if not (path / "config.json").is_file():
-            run = RunDirectory.finished(path)
+            run = RunDirectory.finished(path, ("config.yaml", "model"))
             config = run.config()
             folder = run.model
         if not folder.is_dir():
@@ -57,7 +57,7 @@ class Predictor:
         transformers.logging.set_verbosity_error()
         model, tokenizer = load_classifier(folder), load_tokenizer(folder)
         longest = min(tokenizer.model_max_length, longest_text(model.config) or LONGEST)
-        text = config["data"]["text"] if config else "text"
+        text = (config["data"].get("text") if config else None) or "text"
         return cls(model, tokenizer, min(longest, LONGEST), text)
 
     @property

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kd.config import build, targets
+from kd.config.check import check_data
 from kd.contract import IGNORED_LABEL
 from kd.data.batching import labels_of
 from kd.data.files import read_rows
@@ -40,7 +41,7 @@ def main(arguments: list[str]) -> int:
     if options.batch_size < 1:
         raise KDError(f"--batch-size: expected at least 1, got {options.batch_size}")
     targets.trust(options.modules)  # not the modules that the run lists, because a stranger may have made it
-    run = RunDirectory.finished(options.run)
+    run = RunDirectory.finished(options.run, ("config.yaml", "environment.json", "model"))
     config = OmegaConf.create(run.config())
     predictor = Predictor.load(options.run)
     if options.file:
@@ -48,6 +49,7 @@ def main(arguments: list[str]) -> int:
         texts, labels = labelled_file(options.file, *columns, predictor.label_names, options.encoding)
         name = options.file.name
     else:
+        check_data(config)
         splits, name = build.splits(config), options.split
         if splits.counts["splits"][name]["sha256"] != run.environment()["data"][name]:
             raise KDError(

@@ -12,6 +12,7 @@ from kd.report import write_found
 from kd.report.runs import find_runs
 from kd.report.study import studies
 from kd.report.terminal import show
+from kd.storage.paths import refuse_link
 
 
 def main(arguments: list[str]) -> int:
@@ -20,6 +21,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("folders", nargs="+", type=Path, help="run directories, or folders that hold them")
     parser.add_argument("--out", type=Path, help="folder for the page (default: report/ in the first folder)")
     options = parser.parse_args(arguments)
+    place = options.out or options.folders[0] / "report"
+    if not options.out:  # a stranger may have made the folder of the runs
+        refuse_link(options.folders[0], place)
     found = find_runs(options.folders)
     console, each = Console(soft_wrap=False), studies(found.runs)
     for number, study in enumerate(each):
@@ -27,6 +31,5 @@ def main(arguments: list[str]) -> int:
             console.print()
         show(study, console)
     sys.stdout.flush()
-    place = options.out or options.folders[0] / "report"
     print(f"kd report: the page is {write_found(options.folders, found, each, place)}", file=sys.stderr)
     return 0

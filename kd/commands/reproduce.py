@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow.compute
-import pyarrow.parquet
 from rich.console import Console
 from rich.table import Table
 
 from kd.config import targets
 from kd.errors import KDError
+from kd.run import predictions
 from kd.run.directory import RunDirectory
+from kd.run.predictions import Split
 from kd.storage.checksum import file_sha256
+from kd.storage.paths import refuse_link
 
 SPLITS = ("validation", "test")
 SAME = "same"
+NO_ROWS = Split(np.empty(0, np.int64), np.empty((0, 2), np.float32))
 
 
 def main(arguments: list[str]) -> int:
@@ -40,6 +42,9 @@ def main(arguments: list[str]) -> int:
     config["outputs"] = str(options.outputs or own_outputs(options.run, config["outputs"]))
     place = options.into or Path(config["outputs"]) / "reproduced" / options.run.resolve().name
     require_apart(options.run, place)
+    if not (options.into or options.outputs):  # then the run, which a stranger may have made, decides where it is
+        for folder in ("teachers", "teacher_cache", "teacher_cost", place.relative_to(config["outputs"])):
+            refuse_link(Path(config["outputs"]), Path(config["outputs"]) / folder)
     if options.from_scratch:
         config["outputs"] = str(place / "outputs")
     # The number of threads as in the run, whatever the default is here: it changes the last bits of sums.
@@ -80,11 +85,16 @@ def require_apart(run: Path, place: Path) -> None:
 def train(config: dict[str, Any], place: Path) -> float | list[float] | None:
     """Train a run of this configuration in a folder of its own; return None in a rank other than 0."""
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     from kd.training import single_run
 
     place.mkdir(parents=True, exist_ok=True)
-    return single_run.train(OmegaConf.create(config), place)
+    try:
+        return single_run.train(OmegaConf.create(config), place)
+    except OmegaConfBaseException as error:  # the run's configuration lacks a key
+        reason = str(error).splitlines()[0]
+        raise KDError(f"expected the whole configuration of a run, found one without a part: {reason}") from error
 
 
 class Comparison(NamedTuple):
@@ -100,12 +110,15 @@ def comparisons(original: RunDirectory, repeated: RunDirectory) -> Iterator[Comp
     """Compare the weights, the rows, the logits and the accuracies of the two."""
     one, two = (_checksum(run.model / "model.safetensors") for run in (original, repeated))
     yield Comparison("weights, sha256", one[:12], two[:12], SAME if one == two else "other weights")
-    tables = [pyarrow.parquet.read_table(run.predictions_file) for run in (original, repeated)]
     figures, again = original.metrics(), repeated.metrics()
+    found = [
+        predictions.of_run(run, metrics, run.environment(), {})
+        for run, metrics in ((original, figures), (repeated, again))
+    ]
     for split in SPLITS:
-        rows = [table.filter(pyarrow.compute.equal(table["split"], split)) for table in tables]
-        labels, labels_again = (np.array(part["label"].to_pylist()) for part in rows)
-        logits, logits_again = (np.array(part["logits"].to_pylist(), dtype=np.float32) for part in rows)
+        rows = [part.get(split, NO_ROWS) for part in found]
+        labels, labels_again = (part.labels for part in rows)
+        logits, logits_again = (part.logits for part in rows)
         counts = f"{len(logits)} rows", f"{len(logits_again)} rows"
         if logits.shape != logits_again.shape or not np.array_equal(labels, labels_again):
             yield Comparison(f"{split} rows", *counts, "other rows: the data changed")

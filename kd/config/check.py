@@ -84,6 +84,17 @@ def check_options(config: DictConfig) -> None:
     Mistakes(mistakes).refuse()
 
 
+def check_data(config: DictConfig) -> None:
+    """Refuse wrong values of the section ``data`` alone, such as those of a finished run that someone has changed.
+
+    Raises:
+        KDError: with every mistake found; or with code that no configuration may name.
+    """
+    part = OmegaConf.create({"data": config.data})
+    targets.check(part)
+    Mistakes(option_mistakes(part, declarations(part))).refuse()
+
+
 def _missing_choices(config: DictConfig) -> Iterator[str]:
     """Find groups without a choice, and teachers that are not nodes with a ``_target_``."""
     for key in CHOICES:

@@ -77,10 +77,13 @@ def check(config: Any, place: str = "") -> None:
         place: where the part stands, for the message.
 
     Raises:
-        KDError: with the first such name.
+        KDError: with the first such name; or arguments are given by their order, so that checks of names miss them.
     """
+    config = plain(config)
     for key, target in named(config, place):
         require_name(target, key)
+    for key, _ in values_of(config, place, ("_args_",)):
+        raise KDError(f"{key}: expected arguments by name, found a list of arguments; write each as NAME: VALUE")
 
 
 def find(target: Any, key: str = "_target_") -> Any:
@@ -129,9 +132,12 @@ def refusal(target: Any, key: str) -> KDError:
 
 def named(config: Any, place: str = "") -> Iterator[tuple[str, Any]]:
     """Find every ``_target_`` in a configuration, at any depth, with its key."""
-    if OmegaConf.is_config(config):  # ten times as fast as to resolve it value by value
-        config = OmegaConf.to_container(config, resolve=True)
-    return values_of(config, place, ("_target_",))
+    return values_of(plain(config), place, ("_target_",))
+
+
+def plain(config: Any) -> Any:
+    """Return a resolved configuration as containers, which are read ten times as fast; anything else as it is."""
+    return OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
 
 
 def values_of(node: Any, place: str, names: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
@@ -199,6 +205,8 @@ def _current(config: DictConfig) -> Iterator[None]:
 def _check_hydra(settings: DictConfig, multirun: bool) -> None:
     """Refuse what Hydra would make of its own keys if no configuration may name it."""
     for group in ("callbacks", "launcher", "sweeper") if multirun else ("callbacks",):
+        for key, _ in values_of(settings[group], f"hydra.{group}", ("_args_",)):
+            raise KDError(f"{key}: expected arguments by name, found a list of arguments; write each as NAME: VALUE")
         for key, target in list(values_of(settings[group], f"hydra.{group}", ("_target_",))):
             if key not in ("hydra.launcher._target_", "hydra.sweeper._target_"):
                 find(target, key)

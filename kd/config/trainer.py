@@ -22,7 +22,7 @@ def make_trainer(config: DictConfig, run: Path) -> lightning.Trainer:
         KDError: the accelerator is a GPU and there is none; an option is wrong; or a path leads out of the directory.
     """
     for group in ("callbacks", "logger", "trainer"):
-        _require_names(config[group], run, group)
+        _require_inside(config[group], run, group)
     places = [{"dirpath": str(run / node.dirpath)} if "dirpath" in node else {} for node in config.callbacks.values()]
     callbacks = [make(node, **place) for node, place in zip(config.callbacks.values(), places, strict=True)]
     node, wanted = config.trainer, str(config.trainer.get("accelerator"))
@@ -45,14 +45,19 @@ def make_trainer(config: DictConfig, run: Path) -> lightning.Trainer:
     )
 
 
-OF_FILES = frozenset({"dirpath", "filename", "name", "version", "prefix", "sub_dir"})
-"""Keys of callbacks, loggers and profilers whose values become parts of paths in the run directory."""
+def _require_inside(node: Any, run: Path, place: str) -> None:
+    """Refuse a text that, taken as a path, leads out of the run directory.
 
+    Any text may be a path for one of Lightning's many callbacks, loggers, profilers and plugins. Other texts, such as
+    ``val/loss``, stay inside and are let through.
 
-def _require_names(node: Any, run: Path, place: str) -> None:
-    """Refuse a value of `OF_FILES` that leads out of the run directory."""
-    if OmegaConf.is_dict(node):
-        for key, value in node.items():
-            if key in OF_FILES and isinstance(value, str):
-                inside(run, value, f"{place}.{key}")
-            _require_names(value, run, f"{place}.{key}")
+    Raises:
+        KDError: naming the option.
+    """
+    if OmegaConf.is_dict(node) or OmegaConf.is_list(node):
+        for key in node if OmegaConf.is_dict(node) else range(len(node)):
+            _require_inside(node[key], run, f"{place}.{key}")
+    elif isinstance(node, str):
+        inside(run, node.removeprefix("file:"), place)
+        if node.startswith("~"):
+            raise KDError(f"{place}: expected a place in the run directory, got '{node}'; give a name alone")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import shutil
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from kd.data.files import LINES_KEPT, Counts
 from kd.data.slices import Source, read_slices, repeated, write_table
 from kd.data.splits import left_out
 from kd.errors import KDError
-from kd.storage.files import write_bytes
+from kd.storage import records
 from kd.storage.locks import lock
 
 log = logging.getLogger(__name__)
@@ -56,12 +55,12 @@ class TextShards:
         with lock(self.place):
             try:
                 self._read()
-            except (OSError, ValueError, KeyError, TypeError):
+            except (KDError, TypeError):
                 self._build()
                 self._read()
 
     def _read(self) -> None:
-        content = json.loads(self._manifest.read_text())
+        content = records.read(self._manifest, records.TransferSet)
         self.shards = [Shard(**shard) for shard in content["shards"]]
         self.counts = Counts(**content["counts"])
 
@@ -135,8 +134,7 @@ class TextShards:
                 f"expected texts in data.unlabelled that are in no split, found none among {counts.read:,} rows of "
                 f"{files} ({', '.join(f'{count:,} {fate}' for fate, count in counts.fates.items())}); add other files"
             )
-        manifest = {"shards": [asdict(shard) for shard in shards], "counts": asdict(counts)}
-        write_bytes(self._manifest, json.dumps(manifest).encode())
+        records.write(self._manifest, {"shards": [asdict(shard) for shard in shards], "counts": asdict(counts)})
         shutil.rmtree(folder)
 
     def _once(self, table: pa.Table, twice: np.ndarray, counts: Counts) -> pa.Table:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import yaml
-
+from kd.errors import KDError
 from kd.run.directory import RunDirectory
+from kd.storage.files import read_yaml
 
 OF_A_JOB = "hydra.mode=RUN"
 """Part of the command of every job of a sweep: see `kd.sweep.jobs.Job.arguments`."""
@@ -37,8 +37,8 @@ def command_of(run: RunDirectory, environment: dict[str, Any]) -> list[str]:
 def overrides(run: RunDirectory, environment: dict[str, Any]) -> list[str] | None:
     """Return the overrides on the command line of this run, from Hydra's record or else from the command."""
     try:
-        found = yaml.safe_load((run.path / ".hydra" / "overrides.yaml").read_text())
-    except (OSError, ValueError, yaml.YAMLError):
+        found = read_yaml(run.path / ".hydra" / "overrides.yaml")
+    except KDError:
         found = None
     if isinstance(found, list):
         return [str(word) for word in found]

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow
-import pyarrow.compute
-import pyarrow.parquet
 
 from kd.errors import KDError
 from kd.report.settings import of_files, settings
 from kd.report.words import listed, plural
+from kd.run import predictions
 from kd.run.directory import RunDirectory
+from kd.run.predictions import Split
 
 FIGURES = (
     *("student", "embeddings", "data", "seed", "test", "parameters", "model_bytes", "latency"),
@@ -27,30 +24,8 @@ FIGURES = (
 )
 """Keys that ``metrics.json`` must have."""
 
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """The outputs of a model on the rows of a split.
-
-    Args:
-        labels: ``[N]``, gold.
-        logits: ``[N, C]``.
-        teacher: the outputs of the model's teacher on the same rows, where there is one.
-    """
-
-    labels: np.ndarray
-    logits: np.ndarray
-    teacher: Split | None = None
-
-    @property
-    def predicted(self) -> np.ndarray:
-        """``[N]``, the labels that the model gives."""
-        return self.logits.argmax(axis=1)
-
-    @cached_property
-    def correct(self) -> np.ndarray:
-        """``[N]`` bool: the label of the model is the gold one."""
-        return self.predicted == self.labels
+READ = ("config.yaml", "environment.json", "metrics.csv", "metrics.json", "predictions.parquet")
+"""Products of a run that a report reads."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,18 +59,17 @@ class Run:
         """
         try:
             metrics, environment = directory.metrics(), directory.environment()
-            if missing := [key for key in FIGURES if key not in metrics]:
-                raise KDError(f"the run in '{directory.path}' lacks the figures {', '.join(missing)}; train it again")
-            config, splits = directory.config(), read_predictions(directory.predictions_file, shared)
-            check_figures(metrics, environment)
-            method, deterministic = "" + config["choices"]["method"], config.get("trainer", {}).get("deterministic")
+            require_figures(directory.path, metrics, environment)
+            config = directory.config()
+            splits = predictions.of_run(directory, metrics, environment, shared)
             decisive = settings(config) | of_files(config, environment, metrics)
+            deterministic = bool((config.get("trainer") or {}).get("deterministic"))
             outputs = splits["test"], splits.get("validation")
-            return cls(directory, method, metrics, environment, decisive, *outputs, bool(deterministic))
-        except (OSError, KeyError, TypeError, ValueError, AttributeError, pyarrow.ArrowException) as error:
-            if isinstance(error, KDError):
-                raise
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            return cls(directory, config["choices"]["method"], metrics, environment, decisive, *outputs, deterministic)
+        except KDError:
+            raise
+        except Exception as error:  # one run must not end the report, whatever a stranger has put into its files
+            reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
             raise KDError(f"the run in '{directory.path}' is damaged ({reason}); train it again") from error
 
     @property
@@ -125,56 +99,19 @@ def figure(metrics: dict[str, Any], *keys: str) -> float | None:
     return found
 
 
-def check_figures(metrics: dict[str, Any], environment: dict[str, Any]) -> None:
-    """Raise KeyError, TypeError or AttributeError where a figure is missing that the tables read."""
-    _ = "".join(metrics[name] for name in ("student", "data", "weights")) + environment["data"]["test"]
-    _ = metrics["padding_share"] + metrics["seed"], metrics.get("validation", {}).get("accuracy", 0.0) + 0.0
-    _ = metrics["latency"]["threads"] + metrics["test"]["rows"], metrics["test"].get("agreement", 0.0) + 0.0
-    costs = [metrics]
-    if environment["teacher"] is not None:
-        _ = environment["teacher"]["checksum"] + "", metrics["teacher_cost"]["name"] + ""
-        costs.append(metrics["teacher_cost"])
-    for cost in costs:
-        _ = cost["training_seconds"] is None or cost["training_seconds"] + 0.0
-        _ = cost["model_bytes"] / cost["latency"]["p50_ms"]
-        _ = cost["parameters"]["total"] + cost["parameters"]["without_embeddings"]
-
-
-def read_predictions(path: Path, shared: dict[bytes, np.ndarray]) -> dict[str, Split]:
-    """Read the splits in a ``predictions.parquet``.
+def require_figures(place: Path, metrics: dict[str, Any], environment: dict[str, Any]) -> None:
+    """Refuse a run without a figure that the tables read. `kd.storage.records` has checked the types.
 
     Raises:
-        KDError: no test rows, or logits that are not finite.
+        KDError: naming the figures that it lacks.
     """
-    table, found = pyarrow.parquet.read_table(path, use_threads=False, memory_map=False), {}
-    for name in ("validation", "test"):
-        rows = table.filter(pyarrow.compute.equal(table["split"], name))
-        if not len(rows):
-            continue
-        labels, logits = once(rows["label"].to_numpy(), shared), matrix(rows, "logits", path)
-        taught = "teacher_logits" in rows.column_names
-        teacher = Split(labels, once(matrix(rows, "teacher_logits", path), shared)) if taught else None
-        found[name] = Split(labels, logits, teacher)
-    if "test" not in found:
-        raise KDError(f"expected test rows in '{path}', found none; train it again")
-    return found
-
-
-def matrix(table: pyarrow.Table, name: str, path: Path) -> np.ndarray:
-    """Turn a column of lists into ``[N, C]`` float32; the path is for the error message."""
-    column = table[name].combine_chunks()
-    values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(column), -1)
-    if wrong := int((~np.isfinite(values)).sum()):
-        raise KDError(
-            f"expected finite {name} in '{path}', found {wrong} that are not; "
-            "the run diverged: train it again with a smaller learning rate"
-        )
-    return values
-
-
-def once(values: np.ndarray, shared: dict[bytes, np.ndarray]) -> np.ndarray:
-    """Return the earlier array where an equal one was read before."""
-    return shared.setdefault(hashlib.sha256(values.tobytes()).digest(), values)
+    missing = [key for key in FIGURES if metrics.get(key) is None and key != "training_seconds"]
+    missing += [key for key in ("rows", "accuracy") if (metrics.get("test") or {}).get(key) is None]
+    missing += [key for key in ("data.test",) if (environment.get("data") or {}).get("test") is None]
+    if environment.get("teacher") is not None and metrics.get("teacher_cost") is None:
+        missing.append("teacher_cost")
+    if missing:
+        raise KDError(f"the run in '{place}' lacks the figures {', '.join(missing)}; train it again")
 
 
 @dataclass
@@ -207,12 +144,13 @@ def find_runs(folders: Sequence[Path]) -> Found:
             raise KDError(f"expected a folder with runs, found none at '{folder}'; give what kd train printed")
         for status in sorted(folder.glob("**/status.json")):
             places.setdefault(status.resolve(), RunDirectory(status.parent))
-    found, states = Found(), Counter[str]()
+    found, states, unverified = Found(), Counter[str](), 0
     shared: dict[bytes, np.ndarray] = {}
     for directory in places.values():
         try:
             state = directory.status()
-            if state.get("state") == "done":
+            if state["state"] == "done":
+                unverified += not directory.require_whole(READ)
                 found.runs.append(Run.read(directory, shared))
                 continue
         except KDError as error:
@@ -221,6 +159,12 @@ def find_runs(folders: Sequence[Path]) -> Found:
         states["stopped early by a search" if state.get("state") == "pruned" else "not finished"] += 1
         found.left_out.append((directory.path, unfinished_reason(state)))
     leave_out_other_rows(found)
+    if unverified:
+        print(
+            f"kd report: {plural(unverified, 'run')} of an early kd without checksums: damage to their files cannot be "
+            "noticed",
+            file=sys.stderr,
+        )
     if states:
         counts = listed([f"{plural(count, 'run')} {state}" for state, count in sorted(states.items())])
         print(f"kd report: left out: {counts}", file=sys.stderr)

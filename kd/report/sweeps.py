@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +16,7 @@ from kd.report.arms import Arm
 from kd.report.origin import command_of, plain_command
 from kd.report.runs import Found, Run
 from kd.report.words import plural
-from kd.storage.files import read_json
+from kd.storage import records
 
 STATES = {"failed": "failed", "running": "not finished", "waiting": "not started"}
 
@@ -36,19 +37,17 @@ class Job(NamedTuple):
 
 
 def find_jobs(folders: Iterable[Path]) -> list[Job]:
-    """Find the jobs of the sweeps in or below the folders; parts of a file that have the wrong type are ignored."""
+    """Find the jobs of the sweeps in or below the folders. A file that is not whole is named on standard error."""
     paths = {path.resolve(): path for folder in folders for path in sorted(folder.glob("**/sweep.json"))}
     found = []
     for path in paths.values():
         try:
-            content = read_json(path)
-        except KDError:
+            content = records.read(path, records.Sweep)
+        except KDError as error:
+            print(f"kd report: left out: {error}", file=sys.stderr)
             continue
-        records, command = content.get("jobs"), shlex.join(plain_command(content.get("command")))
-        for record in records if isinstance(records, list) else ():
-            if isinstance(record, dict):
-                place = (path.parent / str(record.get("directory") or ".")).resolve()
-                found.append(Job(place, path.parent, command, record))
+        command = shlex.join(plain_command(content["command"]))
+        found += [Job((path.parent / job["directory"]).resolve(), path.parent, command, job) for job in content["jobs"]]
     return found
 
 
@@ -77,12 +76,12 @@ def problems(found: Found, jobs: list[Job]) -> list[Problem]:
         if place in seen:  # done since, or the same run as an earlier job
             continue
         seen.add(place)
-        state, log = str(job.get("state")), job.get("log")
-        what = " ".join(map(str, job.get("overrides") or ())) or str(job.get("directory") or job.get("number"))
-        reason = str(job.get("reason") or reasons.get(place) or "")
+        state, log = job["state"], job.get("log")
+        what = " ".join(job["overrides"]) or job["directory"]
+        reason = job.get("reason") or reasons.get(place) or ""
         if state == "done":
             state, reason = ("damaged", reason) if place in reasons else ("missing", "its directory is gone")
-        made.append(Problem(what, STATES.get(state, state), reason, str(folder / str(log)) if log else ""))
+        made.append(Problem(what, STATES.get(state, state), reason, str(folder / log) if log else ""))
     for place, reason in found.left_out:
         if place.resolve() not in seen:
             state, _, rest = reason.partition(": ")

@@ -10,31 +10,38 @@
 ``model/``             Hugging Face folder with tokenizer
 ``partners/``          the models that were trained beside the student, if they are kept
 ``test_reads.jsonl``   a line for each time that ``kd evaluate --split test`` read the test rows
-``status.json``        running, done, pruned or failed, and why; the identity (see `kd.run.identity`)
+``status.json``        running, done, pruned or failed, and why; the identity (see `kd.run.identity`); when done,
+                       the SHA-256 of each file above but the last
 =====================  =============================================================================
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from kd.errors import KDError
 from kd.run import renames
-from kd.storage.files import read_json, write_json
+from kd.storage import records
+from kd.storage.checksum import file_sha256
 
 PRODUCTS = (
     *("config.yaml", "environment.json", "metrics.csv", "metrics.json", "predictions.parquet"),
-    *("checkpoints", "model", "partners", "test_reads.jsonl"),
+    *("model", "partners", "checkpoints"),
 )
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times as fast, but not always installed
+"""Files and folders that a finished run keeps the SHA-256 of."""
+KNOWN_AT_DONE = tuple(name for name in PRODUCTS if name != "checkpoints")
+"""Products that must be whole for a run to count as done. Its checkpoints are not read again."""
+
+TEST_READS = "test_reads.jsonl"
+log = logging.getLogger(__name__)
 
 OBJECTIVES = {
     "accuracy": ("validation", "accuracy"),
@@ -60,11 +67,15 @@ class RunDirectory:
     model = property(lambda self: self.path / "model")
 
     @classmethod
-    def finished(cls, path: str | Path) -> RunDirectory:
+    def finished(cls, path: str | Path, reads: Sequence[str] = PRODUCTS) -> RunDirectory:
         """Return the directory of a run that is done.
 
+        Args:
+            path: of the directory.
+            reads: the products that the caller will read.
+
         Raises:
-            KDError: there is no run, or it is not done.
+            KDError: there is no run, it is not done, or one of these products is damaged.
         """
         run = cls(Path(path))
         if not run.status_file.is_file():
@@ -73,7 +84,7 @@ class RunDirectory:
                 "give the folder that kd train printed"
             )
         status = run.status()
-        state, reason = status.get("state", "in no known state"), status.get("reason", "no reason given")
+        state, reason = status["state"], status.get("reason") or "no reason given"
         if state == "pruned":
             raise KDError(
                 f"the run in '{path}' was stopped by a search ({reason}); take one that is done, or train its "
@@ -81,17 +92,63 @@ class RunDirectory:
             )
         if state != "done":
             raise KDError(f"the run in '{path}' is {state} ({reason}); repeat kd train first")
+        if not run.require_whole(reads):
+            log.warning(
+                "the run in %s has no checksums, because an early kd made it: damage to its files cannot be noticed",
+                path,
+            )
         return run
 
     @property
     def is_done(self) -> bool:
-        """Whether the run is done and its products are still there.
+        """Whether the run is done and its products are still there, each with its checksum.
 
         Raises:
             KDError: there is no run.
         """
-        products = (self.metrics_file, self.predictions_file, self.model / "model.safetensors")
-        return self.status().get("state") == "done" and all(product.is_file() for product in products)
+        needed = (self.metrics_file, self.predictions_file, self.model / "model.safetensors")
+        if self.status()["state"] != "done" or not all(product.is_file() for product in needed):
+            return False
+        try:
+            self.require_whole(KNOWN_AT_DONE)
+        except KDError as error:
+            log.warning("%s", error)
+            return False
+        return True
+
+    def require_whole(self, names: Sequence[str] = PRODUCTS) -> bool:
+        """Compare the checksums of some products; return False if the run has none.
+
+        Raises:
+            KDError: a product is missing, was changed, or is not of this run.
+        """
+        expected = self.status().get("products")
+        if expected is None:
+            return False
+        found = set(self.products(names))
+        wanted = {name for name in expected if name.partition("/")[0] in names}
+        for name in sorted(wanted | {name for name in found if name.startswith(("model/", "partners/"))}):
+            if name not in found:
+                raise self.damaged(name, "is missing")
+            if name not in expected:
+                raise self.damaged(name, "was not there when the run was done")
+            if file_sha256(self.path / name) != expected[name]:
+                raise self.damaged(name, "does not match its checksum")
+        return True
+
+    def damaged(self, name: str, what: str) -> KDError:
+        """Return the error for a product that is not as the run left it."""
+        return KDError(
+            f"the run in '{self.path}' is damaged: {name} {what}; copy the run again, or train it again with rerun=true"
+        )
+
+    def products(self, names: Sequence[str] = PRODUCTS) -> Iterator[str]:
+        """Yield the files of some products, relative to the directory, but no README, which may be edited."""
+        for name in names:
+            place = self.path / name
+            for file in [place] if place.is_file() else sorted(place.rglob("*")):
+                if file.is_file() and file.name != "README.md" and not file.name.startswith("."):
+                    yield file.relative_to(self.path).as_posix()
 
     def config(self) -> dict[str, Any]:
         """Read the resolved configuration, with the names of today.
@@ -99,26 +156,25 @@ class RunDirectory:
         Raises:
             KDError: it cannot be read.
         """
+        content = records.read_configuration(self.config_file)
         try:
-            content = yaml.load(self.config_file.read_text(), Loader=_Loader)
-        except (OSError, ValueError, yaml.YAMLError) as error:
+            renames.current(content)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise KDError(
-                f"expected a run's configuration in '{self.config_file}', found none that can be read"
+                f"'{self.config_file}' is damaged ({type(error).__name__}: {error}); train the run again"
             ) from error
-        if not isinstance(content, dict) or "data" not in content:
-            raise KDError(f"expected a run's configuration in '{self.config_file}', found something else")
-        renames.current(content)
+        records.require(content, records.Configuration, self.config_file)
         return content
 
     def environment(self) -> dict[str, Any]:
         """Read the software, the machine, the data and the teacher of the run."""
-        return read_json(self.path / "environment.json")
+        return records.read(self.path / "environment.json", records.Environment)
 
     def status(self) -> dict[str, Any]:
-        return read_json(self.status_file)
+        return records.read(self.status_file, records.Status)
 
     def metrics(self) -> dict[str, Any]:
-        return read_json(self.metrics_file)
+        return records.read(self.metrics_file, records.Metrics)
 
     def objective(self, names: str | Sequence[str]) -> float | list[float]:
         """Return the figures that a search compares: one, or several in the order of their names.
@@ -130,28 +186,46 @@ class RunDirectory:
             return [self.objective(name) for name in names]  # type: ignore[misc]
         figure: Any = self.metrics()
         for key in OBJECTIVES[names]:
-            figure = figure[key]
+            figure = (figure or {}).get(key)
+        if figure is None:
+            raise KDError(f"'{self.metrics_file}' is damaged: it lacks {'.'.join(OBJECTIVES[names])}; train it again")
         return float(figure)
 
     def set_status(self, state: str, **facts: Any) -> None:
-        """Write the state: running, done, pruned or failed."""
-        write_json(self.status_file, {"state": state, "time": _now(), **facts})
+        """Write the state: running, done, pruned or failed; with done, also the checksum of each product."""
+        if state == "done":
+            facts["products"] = {name: file_sha256(self.path / name) for name in self.products()}
+        records.write(self.status_file, {"format": records.FORMAT, "state": state, "time": _now(), **facts})
 
     def record_test_read(self, **facts: Any) -> None:
-        """Record that the test rows were read again after the training."""
-        with (self.path / "test_reads.jsonl").open("a") as record:
-            record.write(json.dumps({"time": _now(), **facts}) + "\n")
+        """Record that the test rows were read again after the training. A link at the file's place is not followed.
+
+        Raises:
+            KDError: the file cannot be written.
+        """
+        place = self.path / TEST_READS
+        line = json.dumps({"time": _now(), **facts}) + "\n"
+        try:
+            opened = os.open(place, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+            with os.fdopen(opened, "a") as record:
+                record.write(line)
+        except OSError as error:
+            raise KDError(
+                f"expected to record the reading of the test rows in '{place}', found a file that cannot be written "
+                f"({error.strerror}); copy the run to a folder of your own"
+            ) from error
 
     def test_reads(self) -> int:
         """Count how often the test rows were read: once by each finished training here, and by each later command."""
         folders = [self.path, *self.path.glob("previous/*")]
         trained = sum((folder / self.predictions_file.name).is_file() for folder in folders)
-        records = [folder / "test_reads.jsonl" for folder in folders]
-        return trained + sum(len(record.read_bytes().splitlines()) for record in records if record.is_file())
+        reads = [folder / TEST_READS for folder in folders]
+        return trained + sum(len(record.read_bytes().splitlines()) for record in reads if record.is_file())
 
     def set_aside_products(self) -> Path | None:
         """Move what an earlier run left here into ``previous/<n>/``, so that nothing is overwritten."""
-        found = [self.path / name for name in PRODUCTS if (self.path / name).exists()]
+        names = (*PRODUCTS, TEST_READS)
+        found = [self.path / name for name in names if (self.path / name).exists() or (self.path / name).is_symlink()]
         found += self.path.glob("metrics.before-*.csv")
         if not found:
             return None

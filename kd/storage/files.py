@@ -10,8 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from kd.errors import KDError
 from kd.storage.locks import mark
+
+LARGEST = 64 << 20
+"""Bytes of the largest JSON or YAML file that is read."""
+DEEPEST = 50
+"""Levels of the most nested YAML file that is read. The parser is recursive: some ten thousand levels crash it."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -21,12 +28,75 @@ def read_json(path: Path) -> dict[str, Any]:
         KDError: the file is missing or damaged, or holds another JSON value.
     """
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        content = json.loads(_text(path), parse_int=_whole_number)
+    except (OSError, ValueError, RecursionError) as error:
         raise KDError(f"expected a JSON file at '{path}', found none that can be read: {error}") from error
     if not isinstance(content, dict):
         raise KDError(f"expected a JSON object in '{path}', found a {type(content).__name__}")
     return content
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > 20:  # no figure of kd is as large, and most code that reads one could not hold it
+        raise ValueError(f"the number {digits[:12]}... has {len(digits)} digits")
+    return int(digits, base=0) if digits.strip("+-0_") else 0
+
+
+def _text(path: Path) -> str:
+    if path.stat().st_size > LARGEST:
+        raise ValueError(f"it has more than {LARGEST >> 20} MiB")
+    return path.read_text(encoding="utf-8")
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file of plain values: no aliases, no tags, no dates, at most `DEEPEST` levels.
+
+    Raises:
+        KDError: the file is missing or damaged, or holds something else.
+    """
+    try:
+        text = _text(path)
+        check_yaml(text)
+        return yaml.load(text, Loader=_Plain)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise KDError(f"expected a YAML file at '{path}', found none that can be read: {reason}") from error
+
+
+def check_yaml(text: str) -> None:
+    """Refuse YAML that could crash or block the parser: aliases, and more than `DEEPEST` levels.
+
+    Aliases of aliases make a few lines mean billions of values.
+
+    Raises:
+        ValueError: the text has an alias or too many levels.
+        yaml.YAMLError: the text is no YAML.
+    """
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        place = f"line {event.start_mark.line + 1}"
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError(f"{place} has the alias *{event.anchor}; write the value out")
+        if depth > DEEPEST:
+            raise ValueError(f"{place} has more than {DEEPEST} levels")
+
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times as fast, but not always installed
+
+
+class _Plain(_Loader):  # type: ignore[misc]
+    """Reads values that JSON has. A date is a text; sets, binary values and other tags are refused."""
+
+
+_Plain.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in _Loader.yaml_implicit_resolvers.items()
+}
+_Plain.yaml_constructors = {
+    f"tag:yaml.org,2002:{kind}": _Loader.yaml_constructors[f"tag:yaml.org,2002:{kind}"]
+    for kind in ("null", "bool", "float", "seq", "map", "str")
+} | {None: _Loader.yaml_constructors[None], "tag:yaml.org,2002:int": lambda _, node: _whole_number(node.value)}
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Check names and relative paths from a configuration, so that none leads out of its folder. Needs no torch."""
+"""Check names and paths from files, so that none leads out of its folder. Needs no torch."""
 
 from __future__ import annotations
 
@@ -32,3 +32,21 @@ def inside(folder: Path, part: Any, key: str) -> Path:
     if place != base and not place.startswith(base + os.sep):
         raise KDError(f"{key}: expected a place in '{folder}', got '{part}', which leads out of it; give a name alone")
     return Path(place)
+
+
+def refuse_link(folder: Path, place: Path) -> None:
+    """Refuse to write to a place below a folder if a symbolic link on the way leads out of the folder.
+
+    The folder itself may be a link: who names it decides where it lies.
+
+    Raises:
+        KDError: naming the link.
+    """
+    root, way = Path(folder).resolve(), Path(folder)
+    for part in Path(os.path.abspath(place)).relative_to(os.path.abspath(folder)).parts:
+        way = way / part
+        if way.is_symlink() and not way.resolve().is_relative_to(root):
+            raise KDError(
+                f"expected a place in '{folder}', found the link '{way}', which leads out of it to '{way.resolve()}'; "
+                "remove the link, or name another folder"
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ from rich.table import Table
 
 from kd.errors import KDError
 from kd.run.directory import RunDirectory
-from kd.storage.files import read_json, write_json
+from kd.storage import records
 from kd.sweep.jobs import Job, entry
 
-FORMAT = 1
 FILE = "sweep.json"
+
+log = logging.getLogger(__name__)
 
 
 class Record:
@@ -40,13 +42,13 @@ class Record:
             finished: the sweep is over.
         """
         content = {
-            "format": FORMAT,
+            "format": records.FORMAT,
             "command": self.command,
             "started": self.started,
             "finished": now() if finished else None,
             "jobs": [entry(job, self.root) for job in self.jobs],
         }
-        write_json(self.root / FILE, content)
+        records.write(self.root / FILE, content)
 
 
 def now() -> str:
@@ -55,12 +57,14 @@ def now() -> str:
 
 
 def read(root: Path) -> dict[str, Any]:
-    """Read the file; return an empty dict if it is missing, damaged or of another format."""
-    try:
-        found = read_json(root / FILE)
-    except KDError:
+    """Read the file; return an empty dict if it is missing. The reason is logged if it is damaged or of a newer kd."""
+    if not (root / FILE).is_file():
         return {}
-    return found if found.get("format") == FORMAT else {}
+    try:
+        return records.read(root / FILE, records.Sweep)
+    except KDError as error:
+        log.warning("%s", error)
+        return {}
 
 
 def print_table(root: Path) -> None:

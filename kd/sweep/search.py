@@ -252,4 +252,10 @@ def open_storage(file: Path) -> Any:
         from optuna.storages.journal import JournalFileBackend
     except ImportError as error:
         raise KDError("a search needs Optuna; pip install 'kd[optuna]'") from error
-    return JournalStorage(JournalFileBackend(str(file)))
+    try:
+        return JournalStorage(JournalFileBackend(str(file)))
+    except Exception as error:  # a damaged line raises any of a dozen classes
+        raise KDError(
+            f"'{file}' is damaged ({type(error).__name__}: {error}); move it away, and the "
+            "search starts anew: runs that are done are found again"
+        ) from error

@@ -11,7 +11,6 @@ the pieces among them. Finished pieces remain when a process is killed. `join` m
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from kd.errors import KDError
+from kd.storage import records
 from kd.storage.checksum import digest as json_digest
 from kd.storage.checksum import file_sha256
 from kd.storage.files import built_beside
@@ -155,7 +155,7 @@ def _table(file: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap:
 
 
 def _join(place: Path, key: CacheKey, pieces: Sequence[Path], note: Mapping) -> None:
-    metas = [json.loads((piece / "meta.json").read_text()) for piece in pieces]
+    metas = [records.read(piece / "meta.json", records.CachedColumn) for piece in pieces]
     shape = [sum(meta["shape"][0] for meta in metas), *metas[0]["shape"][1:]]
     table = _table(place / "values.npy", metas[0]["dtype"], tuple(shape))
     row, counts = 0, []
@@ -180,18 +180,17 @@ def absent(folder: Path, keys: Iterable[CacheKey]) -> list[str]:
 
 def seconds(folder: Path, key: CacheKey) -> float:
     """Return how long the computation of a column took."""
-    return json.loads((Path(folder) / key.digest / "meta.json").read_text())["seconds"]
+    return records.read(Path(folder) / key.digest / "meta.json", records.CachedColumn)["seconds"]
 
 
 def damage(place: Path) -> str | None:
     """Return what is wrong with a cache on disk, as a phrase; None if every checksum is right."""
     try:
-        meta = json.loads((place / "meta.json").read_text())
-        files = meta["files"]
-        if "values.npy" not in files or not isinstance(meta["seconds"], float):
-            return "meta.json contradicts itself"
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        files = records.read(place / "meta.json", records.CachedColumn)["files"]
+    except KDError as error:
         return f"meta.json cannot be read: {error}"
+    if "values.npy" not in files:
+        return "meta.json contradicts itself"
     for name, checksum in files.items():
         path = place / name
         if not path.is_file():
@@ -279,7 +278,7 @@ def _describe(place: Path, key: CacheKey, rows: int, table: np.ndarray, seconds:
         "files": {path.name: file_sha256(path) for path in sorted(place.glob("*.npy"))},
         "seconds": seconds,
     }
-    (place / "meta.json").write_text(json.dumps(meta | dict(note), indent=2))
+    records.write(place / "meta.json", meta | dict(note))
 
 
 def _open(place: Path) -> Column:

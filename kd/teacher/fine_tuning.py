@@ -35,8 +35,9 @@ from kd.runtime import ranks
 from kd.runtime.devices import Devices
 from kd.runtime.progress_bar import ProgressBar
 from kd.runtime.silence import quiet
+from kd.storage import records
 from kd.storage.checksum import digest
-from kd.storage.files import built_beside, read_json, write_json
+from kd.storage.files import built_beside
 from kd.storage.locks import lock
 from kd.storage.model_folder import folder_checksum
 from kd.teacher.cache import texts_hash
@@ -153,7 +154,7 @@ def train_teacher(make: Callable[[int], Trainee], folder: Path, recipe: SingleTe
             work()
         else:
             _in_processes(work, count, folder)
-    facts = read_json(folder / "teacher.json")
+    facts = records.read(folder / "teacher.json", records.TrainedTeacher)
     log.info("teacher: validation accuracy %.3f after %.0f s", facts["validation_accuracy"], facts["training_seconds"])
 
 
@@ -244,7 +245,7 @@ def _train(make: Callable[[int], Trainee], folder: Path, recipe: SingleTeacher, 
         "validation_accuracy": float(trainer.callback_metrics["val/accuracy"]),
         "training_seconds": round(seconds, 2),
     }
-    write_json(folder / "teacher.json", trainee.facts | measured)
+    records.write(folder / "teacher.json", trainee.facts | measured)
 
 
 def stored(folder: Path, key: str, train: Callable[[Path], None]) -> tuple[Path, dict[str, Any]]:
@@ -264,17 +265,21 @@ def stored(folder: Path, key: str, train: Callable[[Path], None]) -> tuple[Path,
             log.warning("the teacher in %s is damaged: it is trained again", place)
             shutil.rmtree(place)
         if place.exists():
-            log.info("teacher: found %s in %s", read_json(place / "teacher.json")["name"], place)
+            log.info(
+                "teacher: found %s in %s", records.read(place / "teacher.json", records.TrainedTeacher)["name"], place
+            )
         else:
             with built_beside(place) as building:
                 train(building)
-    return place / "model", read_json(place / "teacher.json")
+    return place / "model", records.read(place / "teacher.json", records.TrainedTeacher)
 
 
 def _damaged(place: Path) -> bool:
     if not place.exists():
         return False
     try:
-        return read_json(place / "teacher.json")["checksum"] != folder_checksum(place / "model")
-    except (KDError, OSError, KeyError):
+        return records.read(place / "teacher.json", records.TrainedTeacher)["checksum"] != folder_checksum(
+            place / "model"
+        )
+    except (KDError, OSError):
         return True

@@ -18,8 +18,8 @@ from kd.errors import KDError
 from kd.features.feature import Feature
 from kd.methods.distillation import Source, cached_teacher
 from kd.run.environment import processor
+from kd.storage import records
 from kd.storage.checksum import digest
-from kd.storage.files import read_json, write_json
 from kd.teacher import cache as teacher_cache
 from kd.teacher.base import AnyReadyTeacher
 from kd.teacher.ready import Columns, ReadyTeacher
@@ -102,12 +102,12 @@ class TeacherOutputs:
         place = Path(self.outputs) / "teacher_cost" / f"{digest(facts)[:20]}.json"
         if place.is_file():
             try:
-                return read_json(place)["cost"]
-            except (KDError, KeyError):
+                return records.read(place, records.MeasuredCost)["cost"]
+            except KDError:
                 log.warning("the teacher's cost in %s is damaged: it is measured again", place)
         cost = self.ready.cost(texts)
         place.parent.mkdir(parents=True, exist_ok=True)
-        write_json(place, {**facts, "cost": cost})
+        records.write(place, {**facts, "cost": cost})
         return cost
 
     def source(self, features: Collection[Feature] = ()) -> Source:

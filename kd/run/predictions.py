@@ -1,0 +1,144 @@
+"""Read the predictions of a finished run. Needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.compute
+import pyarrow.parquet
+
+from kd.errors import KDError
+from kd.run.directory import RunDirectory
+
+MOST_ROWS, MOST_CLASSES = 10_000_000, 10_000
+"""Largest numbers of predictions of a run, where an early kd did not record the true ones."""
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The outputs of a model on the rows of a split.
+
+    Args:
+        labels: ``[N]``, gold.
+        logits: ``[N, C]``.
+        teacher: the outputs of the model's teacher on the same rows, where there is one.
+    """
+
+    labels: np.ndarray
+    logits: np.ndarray
+    teacher: Split | None = None
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """``[N]``, the labels that the model gives."""
+        return self.logits.argmax(axis=1)
+
+    @cached_property
+    def correct(self) -> np.ndarray:
+        """``[N]`` bool: the label of the model is the gold one."""
+        return self.predicted == self.labels
+
+
+def of_run(
+    run: RunDirectory, metrics: dict[str, Any], environment: dict[str, Any], shared: dict[bytes, np.ndarray]
+) -> dict[str, Split]:
+    """Read the splits of a run.
+
+    Args:
+        run: its directory.
+        metrics, environment: its figures, and what it was made with.
+        shared: arrays of earlier runs. An array that equals one of them is not kept twice.
+
+    Raises:
+        KDError: the file is damaged.
+    """
+    rows = {name: (metrics.get(name) or {}).get("rows") for name in ("validation", "test")}
+    label_names = (environment.get("data") or {}).get("label_names") or ()
+    try:
+        return read(run.predictions_file, shared, rows, len(label_names) or None)
+    except (OSError, KeyError, TypeError, ValueError, pyarrow.ArrowException) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise KDError(f"'{run.predictions_file}' is damaged ({reason}); train the run again") from error
+
+
+def read(
+    path: Path, shared: dict[bytes, np.ndarray], rows: dict[str, int | None], classes: int | None
+) -> dict[str, Split]:
+    """Read the splits in a ``predictions.parquet``.
+
+    Args:
+        path: of the file.
+        shared: equal arrays of earlier runs.
+        rows: expected number of rows of each split, where it is known.
+        classes: expected number of classes, where it is known.
+
+    Raises:
+        KDError: no test rows, other numbers of rows or classes, or logits that are not finite.
+    """
+    require_size(path, rows, classes)
+    table, found = pyarrow.parquet.read_table(path, use_threads=False, memory_map=False), {}
+    for name in ("validation", "test"):
+        part = table.filter(pyarrow.compute.equal(table["split"], name))
+        if not len(part):
+            continue
+        if len(part) != (rows[name] or len(part)):
+            raise KDError(f"expected {rows[name]} {name} rows in '{path}', found {len(part)}; train it again")
+        labels, logits = once(part["label"].to_numpy(), shared), matrix(part, "logits", path)
+        if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= logits.shape[1]:
+            raise KDError(f"expected labels from 0 to {logits.shape[1] - 1} in '{path}', found others; train it again")
+        taught = "teacher_logits" in part.column_names
+        teacher = Split(labels, once(matrix(part, "teacher_logits", path), shared)) if taught else None
+        found[name] = Split(labels, logits, teacher)
+    if "test" not in found:
+        raise KDError(f"expected test rows in '{path}', found none; train it again")
+    return found
+
+
+def require_size(path: Path, rows: dict[str, int | None], classes: int | None) -> None:
+    """Refuse a file that would fill more memory than the figures of its run say, before any of it is read.
+
+    A few compressed bytes may stand for millions of rows.
+
+    Raises:
+        KDError: it has more rows or logits than expected.
+    """
+    with pyarrow.parquet.ParquetFile(path) as file:
+        found, content = file.metadata.num_rows, file.metadata
+        groups = [content.row_group(number) for number in range(content.num_row_groups)]
+        columns = range(content.num_columns)
+        values = max((sum(group.column(number).num_values for group in groups) for number in columns), default=0)
+    most = sum(count or 0 for count in rows.values()) if None not in rows.values() else MOST_ROWS
+    if found > most or values > found * (classes or MOST_CLASSES):
+        raise KDError(
+            f"expected at most {most} rows with {classes or MOST_CLASSES} logits each in '{path}', found {found} rows "
+            f"with {values} values; train it again"
+        )
+
+
+def matrix(table: pyarrow.Table, name: str, path: Path) -> np.ndarray:
+    """Turn a column of lists into ``[N, C]`` float32; the path is for the error message."""
+    column = table[name].combine_chunks()
+    values = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(column), -1)
+    if (
+        values.shape[1] < 2
+        or column.null_count
+        or set(column.value_lengths().unique().to_pylist()) != {values.shape[1]}
+    ):
+        raise KDError(f"expected rows of equally many {name} in '{path}', found others; train it again")
+    if wrong := int((~np.isfinite(values)).sum()):
+        raise KDError(
+            f"expected finite {name} in '{path}', found {wrong} that are not; "
+            "the run diverged: train it again with a smaller learning rate"
+        )
+    return values
+
+
+def once(values: np.ndarray, shared: dict[bytes, np.ndarray]) -> np.ndarray:
+    """Return the earlier array where an equal one was read before."""
+    return shared.setdefault(hashlib.sha256(values.tobytes()).digest(), values)
