@@ -32,6 +32,10 @@ Part = Annotated[float, AllowInfNan(False), Ge(-1e-6), Le(1 + 1e-6)]
 Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 
 
+ABSENT: Any = Field(default=None)
+"""Marks a key that may be absent, but not null."""
+
+
 class Record(BaseModel):
     """A JSON or YAML object. Values have exactly their type: ``"1"`` is no number, ``true`` and ``null`` neither."""
 
@@ -154,19 +158,19 @@ class Partner(Record):
 class Metrics(Cost):
     """``metrics.json`` of a run."""
 
-    student: str | None = None
-    embeddings: str | None = None
-    data: str | None = None
-    weights: str | None = None
-    seed: Size | None = None
-    padding_share: Part | None = None
+    student: str = ABSENT
+    embeddings: str = ABSENT
+    data: str = ABSENT
+    weights: str = ABSENT
+    seed: Size = ABSENT
+    padding_share: Part = ABSENT
     energy: Energy | None = None
-    validation: Scores | None = None
-    test: Scores | None = None
-    teacher_cost: TeacherCost | None = None
-    teacher_inside: TeacherInside | None = None
-    partners: dict[str, Partner] | None = None
-    layers: dict[str, list[list[int]]] | None = None
+    validation: Scores = ABSENT
+    test: Scores = ABSENT
+    teacher_cost: TeacherCost = ABSENT
+    teacher_inside: TeacherInside = ABSENT
+    partners: dict[str, Partner] = ABSENT
+    layers: dict[str, list[list[int]]] = ABSENT
 
 
 class Transfer(Record):

@@ -1,0 +1,152 @@
+"""Finished runs whose files were changed: each command works, or refuses the run in one sentence."""
+
+import json
+import random
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kd.run.directory import RunDirectory
+from kd.storage.records import SEAL
+from tests.conftest import run_kd
+
+FILES = ("config.yaml", "environment.json", "metrics.json", "status.json")
+ODD = (
+    *(None, True, False, "", "no", "../x", "/etc/passwd", "${oc.env:HOME}", 0, -1, 2**40, 10**400, 0.5, 1e308),
+    *(float("nan"), float("inf"), [], {}, [[]], [None], {"_target_": "os.system"}, {"a": {"b": 1}}, "\0", "a\nb", "é"),
+)
+
+
+@pytest.fixture(scope="module")
+def run(common_options, fine_tuned, tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("finished")
+    shutil.copytree(fine_tuned, place / "outputs/teachers")
+    options = ["student=dan", "trainer.max_epochs=1", f"outputs={place / 'outputs'}", f"hydra.run.dir={place / 'run'}"]
+    assert run_kd("train", *common_options, *options, "method=distillation") == 0
+    return place / "run"
+
+
+def places(node, way=()):
+    """Every way to a value in nested containers."""
+    pairs = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in pairs:
+        yield (*way, key)
+        yield from places(value, (*way, key))
+
+
+def changed(content, seed: int):
+    """Change, remove or add one value somewhere."""
+    draw = random.Random(seed)
+    *way, key = draw.choice(list(places(content)))
+    node = content
+    for step in way:
+        node = node[step]
+    action = draw.choice(("replace", "replace", "replace", "remove", "add"))
+    if action == "remove":
+        del node[key]
+    elif action == "add" and isinstance(node, dict):
+        node[draw.choice(("_args_", "extra", "${x}", "_target_"))] = draw.choice(ODD)
+    else:
+        node[key] = draw.choice(ODD)
+    return content
+
+
+def tampered(run: Path, place: Path, name: str, seed: int, checksums: bool) -> Path:
+    """Copy a run and change one of its files; without checksums, as a stranger would who knows of them."""
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(run, place)
+    status = json.loads((place / "status.json").read_text())
+    if not checksums:
+        del status["products"], status[SEAL]
+        (place / "status.json").write_text(json.dumps(status))
+    file = place / name
+    is_yaml = file.suffix == ".yaml"
+    content = changed(yaml.safe_load(file.read_text()) if is_yaml else json.loads(file.read_text()), seed)
+    file.write_text(yaml.safe_dump(content) if is_yaml else json.dumps(content))
+    return place
+
+
+def answers(command: list, capsys) -> str:
+    """Run a command; return "works" or the sentence that it printed. A traceback fails the test."""
+    code = run_kd(*command)
+    said = capsys.readouterr()
+    assert code in (0, 2), (command, code, said.err)
+    assert "Traceback" not in said.err
+    return "works" if code == 0 else said.err.strip().splitlines()[-1]
+
+
+SLOW = settings(
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@pytest.mark.parametrize(("command", "examples"), [("predict", 60), ("evaluate", 60), ("report", 100)])
+def test_any_change_of_a_value_is_answered(run, tmp_path, capsys, command, examples):
+    said = Counter()
+    words = {"predict": ["a funny film"], "evaluate": ["--split", "validation"], "report": ["--out", tmp_path / "out"]}
+
+    @settings(SLOW, max_examples=examples)
+    @given(st.sampled_from(FILES), st.integers(0, 2**32))
+    def check(name, seed):
+        place = tampered(run, tmp_path / "run", name, seed, checksums=False)
+        answer = answers(["kd", command, place, *words[command]][1:], capsys)
+        said["works" if answer == "works" else "refused"] += 1
+
+    check()
+    assert said["refused"] > examples // 10, said
+    assert said["works"] > examples // 10, said
+
+
+@settings(SLOW, max_examples=40)
+@given(name=st.sampled_from(FILES[:3]), seed=st.integers(0, 2**32))
+def test_a_changed_product_is_damaged(run, tmp_path_factory, name, seed):
+    place = tampered(run, tmp_path_factory.getbasetemp() / "one" / "run", name, seed, checksums=True)
+    if (place / name).read_bytes() != (run / name).read_bytes():
+        assert not RunDirectory(place).is_done
+        assert run_kd("predict", place, "a film") == (2 if name == "config.yaml" else 0)
+
+
+@pytest.mark.parametrize("product", ["model/model.safetensors", "model/config.json", "model/tokenizer.json"])
+def test_one_changed_byte_of_a_model_is_noticed(run, tmp_path, capsys, product):
+    place = Path(shutil.copytree(run, tmp_path / "run"))
+    for seed in range(5):
+        content = bytearray((run / product).read_bytes())
+        content[random.Random(seed).randrange(len(content))] ^= 1
+        (place / product).write_bytes(content)
+        for command in (["predict", place, "a film"], ["evaluate", place], ["reproduce", place]):
+            assert f"is damaged: {product} does not match its checksum" in answers(command, capsys)
+    (place / product).unlink()
+    assert f"{product} is missing" in answers(["predict", place, "a film"], capsys)
+
+
+def test_a_foreign_file_in_the_model_folder_is_noticed(run, tmp_path, capsys):
+    place = Path(shutil.copytree(run, tmp_path / "run"))
+    (place / "model" / "README.md").write_text("my own words")
+    assert answers(["predict", place, "a film"], capsys) == "works"
+    (place / "model" / "added_tokens.json").write_text("{}")
+    assert "added_tokens.json was not there when the run was done" in answers(["predict", place, "a film"], capsys)
+
+
+def test_a_run_without_checksums_works_with_one_warning(run, tmp_path, capsys, caplog):
+    place = Path(shutil.copytree(run, tmp_path / "run"))
+    status = json.loads((place / "status.json").read_text())
+    (place / "status.json").write_text(json.dumps({"state": "done", "identity": status["identity"]}))
+    assert answers(["predict", place, "a film"], capsys) == "works"
+    assert [record.message for record in caplog.records if "has no checksums" in record.message]
+    assert run_kd("report", place) == 0
+    assert capsys.readouterr().err.count("without checksums") == 1
+
+
+def test_a_run_of_a_newer_kd_is_named(run, tmp_path, capsys):
+    place = Path(shutil.copytree(run, tmp_path / "run"))
+    (place / "status.json").write_text(json.dumps({"format": 99, "state": "done", "identity": "x"}))
+    for command in ("predict", "report"):
+        assert run_kd(command, place) == 2
+        assert "is of a newer kd: expected format 1 or lower, found 99; update kd" in capsys.readouterr().err
