@@ -8,7 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from kd.report import write_found
+from kd.report.document import document
+from kd.report.page import write
 from kd.report.runs import find_runs
 from kd.report.study import studies
 from kd.report.terminal import show
@@ -27,6 +28,6 @@ def main(arguments: list[str]) -> int:
             console.print()
         show(study, console)
     sys.stdout.flush()
-    place = options.out or options.folders[0] / "report"
-    print(f"kd report: the page is {write_found(options.folders, found, each, place)}", file=sys.stderr)
+    page = write(document(options.folders, found, each), options.out or options.folders[0] / "report")
+    print(f"kd report: the page is {page}", file=sys.stderr)
     return 0
