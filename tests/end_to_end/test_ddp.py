@@ -1,13 +1,6 @@
 """Two processes on the CPU, as ``strategy="ddp"`` trains: no unused parameter, equal weights, every row once."""
 
-import contextlib
 import hashlib
-import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 from itertools import chain
 from pathlib import Path
 
@@ -30,10 +23,11 @@ from kd.methods.schedules import Constant, LearnedTemperature, Switch
 from kd.methods.weighting import UncertaintyWeighting
 from kd.options.methods import HintsOptions, JointOptions
 from tests.conftest import bare_trainer
+from tests.end_to_end.ranks import RANKS, reports, start_ranks
 from tests.methods.test_base import RECIPE, make_student, make_teacher
 from tests.methods.test_joint import accuracy, make_dan
 
-RANKS, TRAINING_ROWS, VALIDATION_ROWS, EPOCHS = 2, 45, 21, 2
+TRAINING_ROWS, VALIDATION_ROWS, EPOCHS = 45, 21, 2
 
 pytestmark = pytest.mark.slow
 
@@ -127,32 +121,14 @@ def trained(method: Method) -> dict:
     }
 
 
-def run_rank(rank: int, folder: Path, port: int) -> None:
-    """One of the processes, as a launcher would start it."""
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "LOCAL_RANK": str(rank)}
-    found = {name: trained(make()) for name, make in METHODS.items()}
-    (folder / f"{rank}.json").write_text(json.dumps(found))
+def of_every_method(folder: Path) -> dict:
+    return {name: trained(make()) for name, make in METHODS.items()}
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory) -> list[dict]:
     """What each rank reports of each method; all of them in one start of the processes."""
-    folder = tmp_path_factory.mktemp("ddp")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.end_to_end.test_ddp", folder],
-        cwd=Path(__file__).parents[2],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        printed, _ = process.communicate(timeout=60)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0, printed
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(RANKS)]
+    return reports("tests.end_to_end.test_ddp", tmp_path_factory.mktemp("ddp"), timeout=60)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -188,8 +164,4 @@ def test_calibration_is_that_of_all_ranks(ranks):
 
 
 if __name__ == "__main__":
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    arguments = Path(sys.argv[1]), port
-    torch.multiprocessing.start_processes(run_rank, arguments, nprocs=RANKS, start_method="fork")
+    start_ranks(of_every_method)

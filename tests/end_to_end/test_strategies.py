@@ -4,13 +4,6 @@ Two processes on the CPU (gloo) run everything once and write what they saw; the
 nothing but the arithmetic differs.
 """
 
-import contextlib
-import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 from dataclasses import replace
 from functools import cache
 from itertools import chain
@@ -45,11 +38,12 @@ from kd.models.bow import DANConfig
 from kd.models.composition import compose
 from kd.options.methods import HintsOptions, JointOptions
 from tests.conftest import bare_trainer
+from tests.end_to_end.ranks import RANKS, reports, start_ranks
 from tests.end_to_end.test_ddp import split_of
 from tests.methods.test_base import RECIPE
 from tests.methods.test_joint import make_dan
 
-RANKS, ROWS, EPOCHS, GLOBAL_BATCH = 2, 45, 2, 16  # 45 rows: batches of 16, 16 and 13, which two ranks share as 7 and 6
+ROWS, EPOCHS, GLOBAL_BATCH = 45, 2, 16  # 45 rows: batches of 16, 16 and 13, which two ranks share as 7 and 6
 
 pytestmark = pytest.mark.slow
 
@@ -200,9 +194,7 @@ class First(lightning.pytorch.callbacks.ModelCheckpoint):
             super().on_validation_end(trainer, method)
 
 
-def run_rank(rank: int, folder: Path, port: int) -> None:
-    """One of the processes, as a launcher would start it."""
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "LOCAL_RANK": str(rank)}
+def of_every_case(folder: Path) -> dict:
     found = {}
     for method, strategy, accumulate in [*CASES, APART]:
         save = folder / f"{method}-{strategy}.ckpt" if method in RESUMED else None
@@ -212,7 +204,7 @@ def run_rank(rank: int, folder: Path, port: int) -> None:
         for strategy, make in STRATEGIES.items():
             case = trained(METHODS[method], RANKS, make(), start=folder / f"{method}-one.ckpt")
             found[f"{method}-{strategy}-resumed"] = case
-    (folder / f"{rank}.json").write_text(json.dumps(found))
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -237,21 +229,7 @@ def one(folder):
 @pytest.fixture(scope="module")
 def ranks(folder, one) -> list[dict]:
     """What each rank reports of each case; all of them in one start of the processes."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.end_to_end.test_strategies", folder],
-        cwd=Path(__file__).parents[2],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        printed, _ = process.communicate(timeout=300)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0, printed
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(RANKS)]
+    return reports("tests.end_to_end.test_strategies", folder, timeout=300)
 
 
 def assert_close(found: dict, expected: dict) -> None:
@@ -350,8 +328,4 @@ def test_accumulated_batches_are_one_large_batch():
 
 
 if __name__ == "__main__":
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    arguments = Path(sys.argv[1]), port
-    torch.multiprocessing.start_processes(run_rank, arguments, nprocs=RANKS, start_method="fork")
+    start_ranks(of_every_case)
