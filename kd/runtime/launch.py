@@ -101,9 +101,6 @@ class Rendezvous:
     """Messages from rank 0 to the other ranks, one for each of `STEPS`.
 
     They go through the store by which torch connects the ranks when training begins: torchrun's own, or one in rank 0.
-
-    Args:
-        launch: the launch of which this process is a rank.
     """
 
     def __init__(self, launch: Launch) -> None:
