@@ -9,8 +9,7 @@ B rows, L tokens, d the encoder's width, C labels.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
 from typing import Any, ClassVar, cast
 
 import torch
@@ -151,17 +150,14 @@ class ComposedStudent(PreTrainedModel):
 
 
 def composed_config(
-    encoder_config: PreTrainedConfig,
-    layer: int | None,
-    mapper: Mapper | Mapping[str, Any] | Callable[..., Mapper],
-    student_config: PreTrainedConfig,
+    encoder_config: PreTrainedConfig, layer: int | None, mapper: Callable[..., Mapper], student_config: PreTrainedConfig
 ) -> ComposedStudentConfig:
     """Build the configuration of a composition, without any weights.
 
     Args:
         encoder_config: the teacher's configuration.
         layer: the last layer to keep; 0 keeps the embeddings alone, None keeps all layers.
-        mapper: a mapper, or its ``spec()``, or a function of ``in_size`` and ``out_size`` that returns one.
+        mapper: (in_size, out_size) -> a new mapper.
         student_config: the body's configuration, with the labels; its vocabulary is dropped.
 
     Raises:
@@ -181,11 +177,9 @@ def composed_config(
         pad_token_id=encoder.pad_token_id,
         max_position_embeddings=min((limit for limit in limits if limit is not None), default=None),
     )
-    if not isinstance(mapper, Mapper):
-        new = partial(new_mapper, mapper) if isinstance(mapper, Mapping) else mapper
-        with torch.device("meta"):  # the widths alone, without memory or random numbers
-            mapper = new(in_size=encoder.hidden_size, out_size=_word_size(new_student(_body_config(config))))
-    config.mapper = mapper.spec()
+    with torch.device("meta"):  # the widths alone, without memory or random numbers
+        body = new_student(_body_config(config))
+        config.mapper = mapper(in_size=encoder.hidden_size, out_size=_word_size(body)).spec()
     return config
 
 
