@@ -132,7 +132,6 @@ class ReadyTeacher(WithoutCaches):
         by_column = {feature.column: feature for feature in sorted(features, key=lambda feature: feature.column)}
         base = self.key(texts)
         keys = [replace(base, column=column) for column in (*(["logits"] if with_logits else []), *by_column)]
-
         tokens = functools.cache(functools.partial(self.tokens, texts))
         if absent := [by_column[name] for name in teacher_cache.absent(folder, keys) if name in by_column]:
             needed = require_room(self.config, absent, len(texts), len(tokens().values), split, max_gb)
