@@ -135,7 +135,7 @@ class Assembly(ABC):
 
     def teacher_logits(self, name: str) -> np.ndarray | None:
         """Return the logits ``[N, C]`` of the student's teacher; None without one."""
-        return self.outputs.of(getattr(self.splits, name), name)
+        return None if self.outputs.teacher is None else self.outputs.logits(getattr(self.splits, name), name)
 
     def teacher_cost(self, texts: list[str]) -> dict[str, Any] | None:
         """Measure the size and latency of the student's teacher; None without one."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow.compute
 import pyarrow.parquet
+from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
@@ -35,8 +36,7 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     targets.trust(options.modules)  # not the modules that the run lists, because a stranger may have made it
     original = RunDirectory.finished(options.run)
-    environment = original.environment()
-    config = original.config()
+    environment, config = original.environment(), original.config()
     config["outputs"] = str(options.outputs or own_outputs(options.run, config["outputs"]))
     place = options.into or Path(config["outputs"]) / "reproduced" / options.run.resolve().name
     require_apart(options.run, place)
@@ -44,7 +44,10 @@ def main(arguments: list[str]) -> int:
         config["outputs"] = str(place / "outputs")
     # The number of threads as in the run, whatever the default is here: it changes the last bits of sums.
     config |= {"rerun": True, "threads": environment.get("threads", config["threads"])}
-    if train(config, place) is None:  # in a rank other than 0
+    from kd.training import single_run  # not at the top: it imports torch
+
+    place.mkdir(parents=True, exist_ok=True)
+    if single_run.train(OmegaConf.create(config), place) is None:  # in a rank other than 0
         return 0
     repeated = RunDirectory.finished(place)
     return show(comparisons(original, repeated), differences(environment, repeated.environment()), Console())
@@ -67,24 +70,10 @@ def own_outputs(run: Path, outputs: str) -> Path:
 
 
 def require_apart(run: Path, place: Path) -> None:
-    """Refuse to train in the folder of the run, in a folder inside it, or in one around it.
-
-    Raises:
-        KDError: the place is such a folder.
-    """
+    """Refuse to train in the folder of the run, in a folder inside it, or in one around it."""
     one, other = run.resolve(), place.resolve()
     if one == other or one in other.parents or other in one.parents:
         raise KDError(f"expected --into apart from the run '{run}', got '{place}'; give a folder of its own")
-
-
-def train(config: dict[str, Any], place: Path) -> float | list[float] | None:
-    """Train a run of this configuration in a folder of its own; return None in a rank other than 0."""
-    from omegaconf import OmegaConf
-
-    from kd.training import single_run
-
-    place.mkdir(parents=True, exist_ok=True)
-    return single_run.train(OmegaConf.create(config), place)
 
 
 class Comparison(NamedTuple):

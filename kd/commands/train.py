@@ -144,18 +144,13 @@ def job(config: DictConfig) -> float | list[float] | None:
     # Ranks are started with this process's arguments, and the command's name is one of them.
     if sys.argv[1:2] != ["train"]:
         sys.argv = [sys.argv[0], "train", *sys.argv[1:]]
+    from kd.training import single_run
+
     try:
-        return train(config)
+        return single_run.train(config, Path(HydraConfig.get().runtime.output_dir))
     except Pruned as pruned:
         log.info("%s", pruned)
         return None
-
-
-def train(config: DictConfig) -> float | list[float] | None:
-    """Train one student in Hydra's output directory; see `kd.training.single_run.train`."""
-    from kd.training import single_run
-
-    return single_run.train(config, Path(HydraConfig.get().runtime.output_dir))
 
 
 def after_sweep(sweep_dir: Path, report: bool) -> None:

@@ -9,7 +9,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import lightning
 import numpy as np
 import torch
 from annotated_types import Ge
@@ -98,8 +97,7 @@ class Teacher(SingleTeacher):
         if self.fine_tune:
             train = partial(self._train, splits, on)
             return self._ready(*stored(Path(outputs) / "teachers", self.key(splits), train), on)
-        found = config.num_labels
-        expected = len(splits.label_names)
+        found, expected = config.num_labels, len(splits.label_names)
         if found != expected:
             raise KDError(
                 f"teacher '{self.name_or_path}' has {found} labels, the data has {expected} "
@@ -121,7 +119,6 @@ class Teacher(SingleTeacher):
         train_teacher(partial(self._trainee, splits), folder, self, on)
 
     def _trainee(self, splits: Splits, batch_size: int) -> Trainee:
-        lightning.seed_everything(self.seed, verbose=False)
         model = load_classifier(self.backbone, new_head=True, **label_settings(splits.label_names))
         train = self._encoded(labelled_rows(splits.train))
         return self._trainee_of(partial(Supervised, model), train, splits.validation, batch_size, self.name_or_path)
