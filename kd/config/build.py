@@ -21,7 +21,7 @@ from kd.data.sources import Splits
 from kd.errors import KDError, OptionError
 from kd.features.matching import Matching
 from kd.losses.label import LabelLoss
-from kd.methods.base import Method
+from kd.methods.base import Method, Recipe
 from kd.methods.learning_rate import rate_factor
 from kd.methods.objective import Objective
 from kd.models.embeddings import KnownRows, TeacherTable
@@ -191,14 +191,8 @@ def matching(
 
 def method(config: DictConfig, student: PreTrainedModel, **known: Any) -> Method:
     """Make the LightningModule; ``known`` holds the arguments that only some methods take."""
-    return method_class(config)(
-        student=student,
-        label_loss=LabelLoss(config.label_smoothing),
-        optimizer=optimizer(config),
-        schedule=make(config.optim.schedule),
-        seed=config.seed,
-        **known,
-    )
+    recipe = Recipe(LabelLoss(config.label_smoothing), optimizer(config), make(config.optim.schedule), config.seed)
+    return method_class(config)(student, recipe, **known)
 
 
 def optimizer(config: DictConfig) -> partial:

@@ -29,10 +29,6 @@ def annealing(
     ``(1/B) sum_b (1/C) sum_c (s - t (1 - (temperature - 1) / max_temperature))^2``; a schedule of the method lowers the
     temperature from max_temperature to 1 in training.
 
-    Args:
-        temperature: in [1, max_temperature]; it divides no logits.
-        max_temperature: at it, the target is 1 / max_temperature of the teacher's logits; >= 1.
-
     Returns:
         Scalar >= 0, in squared logits; 0 at the shrunk target.
 
@@ -52,8 +48,8 @@ class Annealing(TemperedLoss):
     """The loss of `annealing`.
 
     Args:
-        temperature: shrinks the teacher's logits; at most max_temperature.
-        max_temperature: temperature at the start of training.
+        temperature: shrinks the teacher's logits and divides none; at most max_temperature.
+        max_temperature: temperature at the start of training, where the target is 1 / max_temperature of the logits.
     """
 
     def __init__(self, temperature: AtLeastOne = 1.0, max_temperature: AtLeastOne = 8.0, weight: NotNegative = 1.0):

@@ -29,11 +29,6 @@ def dist(
     p_t[:, c]))]``, r Pearson's correlation, 0 where one side is constant. The second part is 0 for a single row, and
     needs about 32 rows to be meaningful.
 
-    Args:
-        temperature: 1 to 4 in the source.
-        inter_weight: of the correlation over the classes, >= 0; beta in the source.
-        intra_weight: of the correlation over the batch, >= 0; gamma in the source.
-
     Returns:
         Scalar in ``[0, 2 temperature^2 (inter_weight + intra_weight)]``, no unit otherwise; 0 at equality.
 
@@ -51,8 +46,9 @@ class DIST(TemperedLoss):
     """The loss of `dist`.
 
     Args:
-        inter_weight: weight of the correlation over the classes of a row.
-        intra_weight: weight of the correlation over the rows of a batch.
+        temperature: divides the logits of student and teacher; 1 to 4 in the source.
+        inter_weight: weight of the correlation over the classes of a row; beta in the source.
+        intra_weight: weight of the correlation over the rows of a batch; gamma in the source.
     """
 
     weighs_rows = False

@@ -32,11 +32,6 @@ def dkd(
     N(s / temperature))]``, ``b = (p_y, 1 - p_y)``, over the N rows with a label. `soft_target` is the same with
     the weights 1 and ``1 - p_t(y)``: there the other classes count less, the more certain the teacher is.
 
-    Args:
-        temperature: 4 in the source.
-        target_weight: of the gold class against the rest, >= 0; alpha in the source.
-        non_target_weight: of the other classes among themselves, >= 0; beta in the source.
-
     Returns:
         Scalar >= 0, in nats times temperature^2; 0 where the probabilities are equal, or no row has a label.
 
@@ -67,10 +62,6 @@ def nkd(
     ``-(1/N) sum_b [q_t(y) log q_s(y) + gamma temperature^2 sum_(c != y) N(t / temperature)_c log
     N(s / temperature)_c]``, ``q = softmax(logits)`` untempered, over the N rows with a label. The first part is least
     for a student that is certain of the label, whatever the teacher's output.
-
-    Args:
-        temperature: divides the logits of the other classes; 1 in the source.
-        gamma: weight of the other classes, >= 0.
 
     Returns:
         Scalar >= 0, in nats; 0 where no row has a label.
@@ -125,8 +116,9 @@ class DKD(LabelledLogitLoss):
     """The loss of `dkd`.
 
     Args:
-        target_weight: weight of the gold class against the rest.
-        non_target_weight: weight of the other classes among themselves.
+        temperature: divides the logits of student and teacher; 4 in the source.
+        target_weight: weight of the gold class against the rest; alpha in the source.
+        non_target_weight: weight of the other classes among themselves; beta in the source.
     """
 
     def __init__(
@@ -159,7 +151,7 @@ class NKD(LabelledLogitLoss):
     """The loss of `nkd`.
 
     Args:
-        temperature: divides the logits of the other classes.
+        temperature: divides the logits of the other classes; 1 in the source.
         gamma: weight of the other classes.
     """
 

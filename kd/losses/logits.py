@@ -228,11 +228,7 @@ def mean_over_rows(rows: Tensor, row_weights: Tensor | None = None) -> Tensor:
 
 
 def comparable(student_logits: Tensor, teacher_logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both in one precision, float32 at least.
-
-    Raises:
-        KDError: logits of two shapes.
-    """
+    """Return both in one precision, float32 at least; refuse logits of two shapes."""
     if student_logits.shape != teacher_logits.shape:
         raise KDError(
             "student and teacher must give logits of one shape [rows, labels], found student "

@@ -22,7 +22,7 @@ from kd.errors import KDError
 from kd.features.attention import prepare
 from kd.features.feature import Feature, inner
 from kd.features.matching import Matching
-from kd.methods.base import MakeOptimizer, MakeSchedule, decay_groups, factors, inputs_of, trained
+from kd.methods.base import Recipe, decay_groups, factors, inputs_of, trained
 from kd.methods.distillation import Source, TaughtMethod, cached_teacher, require_losses
 from kd.methods.objective import Objective
 from kd.methods.weighting import ConstantWeighting
@@ -45,7 +45,6 @@ class Hints(TaughtMethod):
     Args:
         matchings: the pairs of layers and the mappers of the feature losses, by teacher; with several teachers each
             feature loss is the mean over them.
-        student, label_loss, optimizer, schedule, objective, teacher, options, seed: see `TaughtMethod`.
 
     Raises:
         KDError: see `require`; or the feature stage leaves no steps for the task.
@@ -60,16 +59,13 @@ class Hints(TaughtMethod):
     def __init__(
         self,
         student: PreTrainedModel,
-        label_loss: nn.Module,
-        optimizer: MakeOptimizer,
-        schedule: MakeSchedule,
+        recipe: Recipe,
         objective: Objective,
         matchings: Mapping[str, Matching],
         teacher: Source = cached_teacher,
         options: HintsOptions | None = None,
-        seed: int = 0,
     ):
-        super().__init__(student, label_loss, optimizer, schedule, objective, teacher, options, seed)
+        super().__init__(student, recipe, objective, teacher, options)
         self.matchings = cast(Mapping[str, Matching], nn.ModuleDict(matchings))
         self.feature_losses = {name for matching in matchings.values() for name in matching.losses}
         self.features = {feature for matching in matchings.values() for feature in matching.features}
@@ -123,13 +119,13 @@ class Hints(TaughtMethod):
         if not 0 < self.feature_steps < self.total_steps:
             return super().learning_rates(optimizer)
         first = self.feature_steps
-        of_stage = [factors(self.make_schedule, steps) for steps in (first, self.total_steps - first)]
+        of_stage = [factors(self.recipe.schedule, steps) for steps in (first, self.total_steps - first)]
         return LambdaLR(optimizer, lambda step: of_stage[0](step) if step < first else of_stage[1](step - first))
 
     @torch.no_grad()
     def _answers(self) -> Iterator[tuple[SequenceClassifierOutput, dict[Feature, Tensor], Tensor]]:
         self.student.eval()
-        for batch in fitting_batches(cast(EncodedSplit, self.data.train), self.seed):
+        for batch in fitting_batches(cast(EncodedSplit, self.data.train), self.recipe.seed):
             batch = {name: value.to(self.device) for name, value in batch.items()}
             output, _ = inner(self.student, inputs_of(batch), self.outputs)
             yield output, self.teacher(batch, self.features)[1], batch["attention_mask"]

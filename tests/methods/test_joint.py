@@ -17,7 +17,6 @@ from kd.data.module import TextDataModule
 from kd.errors import KDError
 from kd.losses.decoupled import NKD
 from kd.losses.hint import Hint
-from kd.losses.label import LabelLoss
 from kd.losses.logits import LogitMSE, SoftCrossEntropy, SoftTarget
 from kd.losses.reverse import ReverseKL, SymmetricCrossEntropy
 from kd.methods.distillation import FrozenTeacher
@@ -51,14 +50,13 @@ def make_dan(seed: int = 0, dropout: float = 0.2) -> DAN:
 
 
 def joint(
-    student=None, partners=None, losses=None, alpha=0.5, temperature=None, recipe=RECIPE[1:], column=None, **options
+    student=None, partners=None, losses=None, alpha=0.5, temperature=None, recipe=RECIPE, column=None, **options
 ) -> Joint:
     alpha = alpha if isinstance(alpha, (Linear, Switch)) else Constant(alpha)
     objective = Objective({"soft_target": SoftTarget(2.0)} if losses is None else losses, alpha, temperature)
     return Joint(
         student or make_student(),
-        LabelLoss(),
-        *recipe,
+        recipe,
         objective=objective,
         partners=partners or {"teacher": make_teacher()},
         options=JointOptions(**{"partner_schedule": PARTNER_SCHEDULE, "partner_learning_rate": 1e-3, **options}),
@@ -563,8 +561,7 @@ def test_a_peer_learns_as_the_student_does():
     peer = make_dan(1)
     method = Joint(
         make_dan(),
-        LabelLoss(),
-        *RECIPE[1:],
+        RECIPE,
         objective=Objective({"soft_target": SoftTarget(2.0)}, Constant(0.3)),
         partners={"peer": peer},
         options=JointOptions(PARTNER_SCHEDULE),
@@ -584,4 +581,4 @@ def test_a_peer_learns_as_the_student_does():
 def test_calibration_of_peers_is_refused():
     objective = Objective({"soft_target": SoftTarget(2.0)}, Constant(0.3), calibrate=True)
     with pytest.raises(KDError, match="where peers agree"):
-        Joint(make_dan(), LabelLoss(), *RECIPE[1:], objective, {"peer": make_dan(1)}, JointOptions(PARTNER_SCHEDULE))
+        Joint(make_dan(), RECIPE, objective, {"peer": make_dan(1)}, JointOptions(PARTNER_SCHEDULE))
