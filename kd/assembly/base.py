@@ -113,10 +113,6 @@ class Assembly(ABC):
         """Return the training split, with the teacher's outputs that the method needs."""
         return self.read("train")
 
-    def validation(self) -> EncodedSplit:
-        """Return the validation split, with the teacher's outputs that the method needs."""
-        return self.read("validation")
-
     def read(self, name: str) -> EncodedSplit:
         """Return a split, with the teacher's outputs that the method needs for this split."""
         return self.encoded(name)

@@ -62,21 +62,14 @@ def method_class(config: DictConfig) -> type[Method]:
 
 
 def method_options(config: DictConfig) -> MethodOptions:
-    """Make the options of the method.
-
-    Raises:
-        KDError: the method does not have such an option, or a value is outside its range.
-    """
+    """Make the options of the method. `kd.config.check` has refused options that it does not have."""
     values = {
         key: make(value) if OmegaConf.is_dict(value) else plain(value)
         for key, value in config.method.items()
         if key != "_target_"
     }
-    kind = METHODS[config.method._target_]
-    if unknown := set(values) - set(options_of(kind)):
-        raise KDError(f"method: {config.choices.method} has no option {', '.join(sorted(unknown))}; leave it out")
     try:
-        return kind(**values)
+        return METHODS[config.method._target_](**values)
     except OptionError as error:
         raise error.at("method") from error
 

@@ -49,10 +49,6 @@ class Declaration:
     options: Mapping[str, Option]
     names: frozenset[str] | None
 
-    def from_section(self, name: str) -> bool:
-        """Return whether kd itself declares the option, and not only the library that takes it."""
-        return self.place in SECTIONS and name in options_of(SECTIONS[self.place])
-
     def node(self, config: DictConfig) -> DictConfig:
         """Return the keys at this place; none if a name in it has a dot, which ``kd.config.check`` refuses."""
         return (OmegaConf.select(config, self.place) or OmegaConf.create()) if self.place else config

@@ -70,14 +70,11 @@ def trusted() -> list[str]:
 
 
 def check(config: Any, place: str = "") -> None:
-    """Refuse a configuration that names code outside these lists. Nothing is imported.
+    """Refuse a configuration that names code outside these lists, with the first such name. Nothing is imported.
 
     Args:
         config: any part of a configuration whose interpolations can be resolved.
         place: where the part stands, for the message.
-
-    Raises:
-        KDError: with the first such name.
     """
     for key, target in named(config, place):
         require_name(target, key)

@@ -57,17 +57,13 @@ def pooled(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
     return real.sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
 
 
-def width(config: PretrainedConfig, feature: Feature) -> int:
-    """Return the width of a transformer's feature: the numbers in one vector."""
-    if feature.output != "hidden_states":
-        heads = config.num_attention_heads
-        return heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
-    return config.hidden_size
-
-
 def bytes_a_row(config: PretrainedConfig, feature: Feature, tokens: float) -> float:
     """Return the bytes of a row in the cache, in half precision, for this number of tokens."""
-    return 2 * width(config, feature) * (1 if feature.pooling else tokens)
+    width = config.hidden_size
+    if feature.output != "hidden_states":  # heads may be wider than the hidden states
+        heads = config.num_attention_heads
+        width = heads * (getattr(config, "head_dim", None) or width // heads)
+    return 2 * width * (1 if feature.pooling else tokens)
 
 
 def read(model: PreTrainedModel, inputs: Batch, features: Collection[Feature]) -> tuple[Tensor, dict[Feature, Tensor]]:

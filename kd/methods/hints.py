@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import cast, final
 
 import lightning
@@ -78,7 +78,7 @@ class Hints(TaughtMethod):
     def require(cls, objective: Objective, options: HintsOptions) -> None:
         """Refuse an objective without a feature loss, and stages that contradict the other options."""
         require_losses("hints", objective)
-        features = {name for name, loss in objective.transfer.items() if isinstance(loss, FeatureLoss)}
+        features = [name for name, loss in objective.transfer.items() if isinstance(loss, FeatureLoss)]
         if not features:
             raise KDError(
                 f"method=hints needs a loss on features, found only {', '.join(objective.transfer)}; add one, as in "
@@ -86,8 +86,14 @@ class Hints(TaughtMethod):
             )
         if options.keep_features and not options.feature_epochs:
             raise KDError("method.keep_features=true needs two stages, found method.feature_epochs=0; set both")
-        if options.feature_epochs:
-            require_balance(objective, features, options.keep_features)
+        if not options.feature_epochs or isinstance(objective.weighting, ConstantWeighting):
+            return
+        task = ["label", *(name for name in objective.transfer if options.keep_features or name not in features)]
+        if max(len(features), len(task)) < 2:
+            raise KDError(
+                f"balance/weighting balances terms against each other, found '{features[0]}' alone in the feature "
+                f"stage and '{task[0]}' alone in the task stage; add a loss, or set balance/weighting=constant"
+            )
 
     def learners(self) -> list[nn.Module]:
         return [*super().learners(), *(part for matching in self.matchings.values() for part in matching.learners())]
@@ -103,7 +109,7 @@ class Hints(TaughtMethod):
                 f"of the run's {self.total_steps} for the task; lower it, or train longer"
             )
         for matching in self.matchings.values():
-            if matching.waits():
+            if matching.unfitted():
                 log.info("mapper: fitting on at most %d training rows", FIT_ROWS)
                 matching.fit_mappers(self._answers())
 
@@ -176,19 +182,6 @@ class Hints(TaughtMethod):
     def parameter_groups(self) -> list[dict]:
         mappers = decay_groups(*self.matchings.values(), lr=self.options.mapper_learning_rate)
         return decay_groups(self.student, self.objective) + mappers
-
-
-def require_balance(objective: Objective, feature_losses: Collection[str], keep_features: bool) -> None:
-    """Refuse a weighting that has nothing to balance, because each stage has only one term."""
-    if isinstance(objective.weighting, ConstantWeighting):
-        return
-    features = [name for name in objective.transfer if name in feature_losses]
-    task = ["label", *(name for name in objective.transfer if keep_features or name not in feature_losses)]
-    if max(len(features), len(task)) < 2:
-        raise KDError(
-            f"balance/weighting balances terms against each other, found '{features[0]}' alone in the feature stage "
-            f"and '{task[0]}' alone in the task stage; add a loss, or set balance/weighting=constant"
-        )
 
 
 def fitting_batches(train: EncodedSplit, seed: int) -> Iterator[Batch]:

@@ -69,22 +69,14 @@ class Option:
     fits: Callable[[Any], bool] = field(repr=False, compare=False)
 
     def require(self, value: Any) -> None:
-        """Refuse a value of another type, or outside the range.
-
-        Raises:
-            OptionError: with the option, what is expected and what was found.
-        """
+        """Raise an `OptionError` for a value of another type, or outside the range."""
         if not self.fits(value):
             raise OptionError(self.name, self.expected, value)
 
 
+@functools.cache
 def options_of(function: Callable[..., Any]) -> Mapping[str, Option]:
     """Return the options that a constructor, function or dataclass declares, by name."""
-    return _options_of(function)
-
-
-@functools.cache
-def _options_of(function: Callable[..., Any]) -> Mapping[str, Option]:
     hints = _fields(function) if is_dataclass(function) else _parameters(function)
     meanings = _meanings(function)
     parameters = inspect.signature(function).parameters.values()
