@@ -10,6 +10,7 @@ from typing import Annotated, final
 from annotated_types import Ge
 from torch import Tensor
 
+from kd.contract import Answer, Batch
 from kd.errors import OptionError
 from kd.losses.logits import TemperedLoss, comparable, mean_over_rows
 from kd.options.declared import Finite, NotNegative
@@ -58,8 +59,9 @@ class Annealing(TemperedLoss):
             raise OptionError("temperature", f"a number from 1 to max_temperature={max_temperature}", temperature)
         self.max_temperature = self.highest_temperature = max_temperature
 
-    def compare(self, student_logits: Tensor, teacher_logits: Tensor, row_weights: Tensor | None) -> Tensor:
-        return annealing(student_logits, teacher_logits, self.temperature, self.max_temperature, row_weights)
+    def term(self, student: Answer, teacher: Answer, batch: Batch) -> Tensor:
+        options = self.temperature, self.max_temperature
+        return annealing(student.logits, teacher.logits, *options, batch.get("row_weights"))
 
     def degenerate(self, num_labels: int) -> str | None:
         return None  # a regression on the teacher's logits, which works for a single one

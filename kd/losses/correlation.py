@@ -9,6 +9,7 @@ from typing import final
 
 from torch import Tensor
 
+from kd.contract import Answer, Batch
 from kd.losses.logits import TemperedLoss, log_probabilities
 from kd.options.declared import NotNegative, Positive
 
@@ -65,8 +66,8 @@ class DIST(TemperedLoss):
         self.intra_weight = intra_weight
         self.is_mean_over_rows = not intra_weight
 
-    def compare(self, student_logits: Tensor, teacher_logits: Tensor, row_weights: Tensor | None) -> Tensor:
-        return dist(student_logits, teacher_logits, self.temperature, self.inter_weight, self.intra_weight)
+    def term(self, student: Answer, teacher: Answer, batch: Batch) -> Tensor:
+        return dist(student.logits, teacher.logits, self.temperature, self.inter_weight, self.intra_weight)
 
     def degenerate(self, num_labels: int) -> str | None:
         if num_labels != 2:

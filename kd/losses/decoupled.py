@@ -6,14 +6,14 @@ classes. ``labels`` ``[B]`` are class numbers, -100 where there is none.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from typing import final
 
 import torch
 from torch import Tensor
 
-from kd.contract import IGNORED_LABEL, Answer, Batch, Loss
-from kd.losses.logits import kl, log_probabilities
+from kd.contract import IGNORED_LABEL, Answer, Batch
+from kd.losses.logits import TemperedLoss, kl, log_probabilities
 from kd.options.declared import NotNegative, Positive
 
 
@@ -79,28 +79,8 @@ def nkd(
     return mean_over_labelled_rows(target + gamma * temperature**2 * non_target, labels, row_weights)
 
 
-class LabelledLogitLoss(Loss, ABC):
-    """A tempered term on the logits that reads the gold labels too; a mean over the rows that have one.
-
-    Args:
-        temperature: divides the logits of student and teacher.
-    """
-
-    weighs_rows = True
-    tempered = True
-    is_mean_over_rows = True
-
-    def __init__(self, temperature: Positive = 1.0, weight: NotNegative = 1.0):
-        super().__init__(weight)
-        self.temperature = temperature
-
-    @abstractmethod
-    def compare(self, student: Tensor, teacher: Tensor, labels: Tensor, row_weights: Tensor | None) -> Tensor:
-        """Return the term, a scalar, from logits ``[B, C]``, labels ``[B]`` and weights ``[B]`` of mean 1."""
-
-    @final
-    def term(self, student: Answer, teacher: Answer, batch: Batch) -> Tensor:
-        return self.compare(student.logits, teacher.logits, batch["labels"], batch.get("row_weights"))
+class LabelledLogitLoss(TemperedLoss, ABC):
+    """A term that reads the gold labels too; a mean over the rows that have one."""
 
     def degenerate(self, num_labels: int) -> str | None:
         if num_labels > 1:
@@ -132,9 +112,9 @@ class DKD(LabelledLogitLoss):
         self.target_weight = target_weight
         self.non_target_weight = non_target_weight
 
-    def compare(self, student: Tensor, teacher: Tensor, labels: Tensor, row_weights: Tensor | None) -> Tensor:
-        weights = self.target_weight, self.non_target_weight
-        return dkd(student, teacher, labels, self.temperature, *weights, row_weights)
+    def term(self, student: Answer, teacher: Answer, batch: Batch) -> Tensor:
+        options = self.temperature, self.target_weight, self.non_target_weight
+        return dkd(student.logits, teacher.logits, batch["labels"], *options, batch.get("row_weights"))
 
     def degenerate(self, num_labels: int) -> str | None:
         if num_labels != 2:
@@ -159,8 +139,9 @@ class NKD(LabelledLogitLoss):
         super().__init__(temperature, weight)
         self.gamma = gamma
 
-    def compare(self, student: Tensor, teacher: Tensor, labels: Tensor, row_weights: Tensor | None) -> Tensor:
-        return nkd(student, teacher, labels, self.temperature, self.gamma, row_weights)
+    def term(self, student: Answer, teacher: Answer, batch: Batch) -> Tensor:
+        options = self.temperature, self.gamma
+        return nkd(student.logits, teacher.logits, batch["labels"], *options, batch.get("row_weights"))
 
     def degenerate(self, num_labels: int) -> str | None:
         if num_labels != 2:
