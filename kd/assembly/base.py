@@ -31,13 +31,7 @@ from kd.teacher.transfer_set import Transfer
 
 
 class Assembly(ABC):
-    """A run before it trains. Its constructor refuses mistakes, before the teacher is fine-tuned.
-
-    Args:
-        config: of the run.
-        splits: the rows of the run.
-        teacher: None for ``teacher=none``.
-    """
+    """A run before it trains. Its constructor refuses mistakes, before the teacher (None: no teacher) is fine-tuned."""
 
     def __init__(self, config: DictConfig, splits: Splits, teacher: AnyTeacher | None):
         self.config, self.splits, self.teacher = config, splits, teacher

@@ -55,10 +55,9 @@ def teacher(config: DictConfig) -> AnyTeacher | None:
 
 def method_class(config: DictConfig) -> type[Method]:
     """Find the class of the method."""
-    found = targets.find(config.method._target_, "method._target_")
     if config.method._target_ not in METHODS:
         raise KDError(f"method._target_: expected one of {', '.join(METHODS)}, got '{config.method._target_}'")
-    return found
+    return targets.find(config.method._target_, "method._target_")
 
 
 def method_options(config: DictConfig) -> MethodOptions:
@@ -96,8 +95,7 @@ def student_config(
     """Make the configuration of a student for the vocabulary and the labels of this run."""
     found = make(node, vocab_size=vocab_size, num_labels=len(label_names), pad_token_id=pad_token_id)
     require_length(found.model_type, found, config.data.max_length, "data.max_length")
-    for key, value in label_settings(label_names).items():
-        setattr(found, key, value)
+    found.update(label_settings(label_names))
     return found
 
 
@@ -111,9 +109,7 @@ def student(
 ) -> PreTrainedModel:
     """Make the student with its initial weights, which depend on the seed alone.
 
-    Args:
-        node: replaces ``config.student``.
-        seed: replaces ``config.seed``.
+    If ``node`` or ``seed`` is given, it replaces ``config.student`` or ``config.seed``.
     """
     seed = config.seed if seed is None else seed
     node = config.student if node is None else node

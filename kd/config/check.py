@@ -42,7 +42,7 @@ class Mistakes(list[str]):
 
 
 def check(config: DictConfig) -> None:
-    """Refuse a configuration that cannot work, with every mistake found."""
+    """Refuse a configuration that cannot work; the message has every mistake found."""
     check_options(config)  # what follows makes objects of the options
     mistakes = Mistakes()
     mistakes.attempt(make_trainer, config, Path(config.outputs))
@@ -64,11 +64,7 @@ def check(config: DictConfig) -> None:
 
 
 def check_options(config: DictConfig) -> None:
-    """Refuse values that the declarations of their options do not allow.
-
-    Raises:
-        KDError: with every mistake found; or with the first name of code that no configuration may name.
-    """
+    """Refuse values that the declarations of their options do not allow, and code that may not be named."""
     Mistakes(missing_sections(config)).refuse()
     targets.check(config)
     declared = declarations(config)
@@ -121,10 +117,7 @@ def _check_schedules(config: DictConfig, mistakes: Mistakes) -> None:
 def _check_method(config: DictConfig, kind: type[Method], options: Any, student: Any, mistakes: Mistakes) -> None:
     """Check what a method with a second model needs beyond its own options.
 
-    Args:
-        kind: the class of the method.
-        options: of the method, None if they are wrong.
-        student: its configuration, None if that is wrong.
+    The options of the method are None if they are wrong, and so is the configuration of the student.
     """
     if config.teacher and "members" in config.teacher and not config.cache.use:
         mistakes.append("teacher=ensemble reads its outputs from the cache, member by member; leave cache.use=true")

@@ -121,7 +121,7 @@ def option_mistakes(config: DictConfig, declared: list[Declaration]) -> Iterator
                 if not (_makes_an_object(value) or option.fits(value) or key in seen):
                     seen.add(key)
                     found = repr(value) if isinstance(value, str) else written(value)
-                    yield f"{key}: expected {option.expected}, got {found}"
+                    yield f"{key}: expected {option.expected_for(value)}, got {found}"
 
 
 def _makes_an_object(value: Any) -> bool:

@@ -15,16 +15,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from kd.config.compose import composed
 from kd.config.declarations import declarations
-from kd.config.folder import configuration_folder
+from kd.config.folder import LISTS, configuration_folder
 from kd.options.declared import options_of, written
 from kd.options.sections import SECTIONS
 from kd.run.identity import flat
 
 OLD_NAME = "feature_mapping"
 """The file of ``conf/method/`` that keeps an old spelling working; nothing lists it."""
-
-LISTS = ("loss", "callbacks", "logger")
-"""Groups of which a run takes several choices."""
 
 HEAD = """# Options
 

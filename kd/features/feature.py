@@ -115,11 +115,7 @@ def split_heads(vectors: Tensor, heads: int) -> Tensor:
 
 
 def depth_of(config: PretrainedConfig) -> int:
-    """Return a teacher's number of layers.
-
-    Raises:
-        KDError: it has none.
-    """
+    """Return a teacher's number of layers; refuse a teacher without layers."""
     depth = getattr(config, "num_hidden_layers", None)
     if depth is None:
         raise KDError(

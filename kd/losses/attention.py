@@ -78,11 +78,8 @@ def minilm_v2(student: Tensors, teacher: Tensors, mask: Tensor, relation_heads: 
 
     Source: Wang et al. 2021 (MiniLMv2), https://arxiv.org/abs/2012.15828
     """
-    terms = []
-    for both in zip(student, teacher, strict=True):
-        heads = tuple(_new_heads(vectors, relation_heads) for vectors in both)
-        terms.append(_divergence(heads, heads, mask))
-    return torch.stack(terms).sum()
+    pairs = (tuple(_new_heads(side, relation_heads) for side in both) for both in zip(student, teacher, strict=True))
+    return torch.stack([_divergence(heads, heads, mask) for heads in pairs]).sum()
 
 
 def attention_transfer(student_states: Tensor, teacher_states: Tensor, mask: Tensor, p: float = 2.0) -> Tensor:

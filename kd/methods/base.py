@@ -50,7 +50,7 @@ class Recipe:
 
 
 class Method(lightning.LightningModule, ABC):
-    """A way to train a student, which is also what is saved. Subclasses define the loss."""
+    """A way to train a student; the student is what is saved. Subclasses define the loss."""
 
     reads_teacher: ClassVar[bool]
     """Whether training needs a second model."""
@@ -197,11 +197,7 @@ class Method(lightning.LightningModule, ABC):
             logger.save()
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False):
-        """Load weights as torch does, but allow that those named in `unsaved` are missing.
-
-        Raises:
-            KDError: the weights belong to another model.
-        """
+        """Load weights as torch does, but allow that those in `unsaved` are missing; refuse those of another model."""
         try:
             found = super().load_state_dict(state_dict, strict=False, assign=assign)
         except RuntimeError as error:

@@ -46,9 +46,6 @@ class Hints(TaughtMethod):
         matchings: the pairs of layers and the mappers of the feature losses, by teacher; with several teachers each
             feature loss is the mean over them.
 
-    Raises:
-        KDError: see `require`; or the feature stage leaves no steps for the task.
-
     Source: Romero et al. 2015 (FitNets), https://arxiv.org/abs/1412.6550; Jiao et al. 2020 (TinyBERT),
     https://arxiv.org/abs/1909.10351
     """
