@@ -50,7 +50,7 @@ class Annealing(TemperedLoss):
 
     Args:
         temperature: shrinks the teacher's logits and divides none; at most max_temperature.
-        max_temperature: temperature at the start of training, where the target is 1 / max_temperature of the logits.
+        max_temperature: temperature at the start of training, where it divides the teacher's logits.
     """
 
     def __init__(self, temperature: AtLeastOne = 1.0, max_temperature: AtLeastOne = 8.0, weight: NotNegative = 1.0):
