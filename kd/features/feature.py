@@ -85,7 +85,8 @@ def read(model: PreTrainedModel, inputs: Batch, features: Collection[Feature]) -
         if feature.output == "hidden_states":
             states = output.hidden_states[feature.layer]
         else:
-            states = joined(triples[feature.layer - 1][PLACES[feature.output]])
+            heads = triples[feature.layer - 1][PLACES[feature.output]]
+            states = heads.transpose(1, 2).flatten(2)  # side by side, as `split_heads` separates them
         found[feature] = pooled(states, inputs["attention_mask"], feature.pooling) if feature.pooling else states
     return output.logits, found
 
@@ -102,11 +103,6 @@ def inner(model: PreTrainedModel, inputs: Batch, outputs: Collection[str]) -> tu
 
 
 PLACES = {"queries": 0, "keys": 1, "values": 2}
-
-
-def joined(heads: Tensor) -> Tensor:
-    """Concatenate heads: ``[B, H, L, d_head]`` -> ``[B, L, H * d_head]``."""
-    return heads.transpose(1, 2).flatten(2)
 
 
 def split_heads(vectors: Tensor, heads: int) -> Tensor:

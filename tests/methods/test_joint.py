@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import logging
+from dataclasses import replace
 from functools import partial
 
 import lightning
@@ -17,8 +18,10 @@ from kd.data.module import TextDataModule
 from kd.errors import KDError
 from kd.losses.decoupled import NKD
 from kd.losses.hint import Hint
+from kd.losses.label import LabelLoss
 from kd.losses.logits import LogitMSE, SoftCrossEntropy, SoftTarget
 from kd.losses.reverse import ReverseKL, SymmetricCrossEntropy
+from kd.methods.base import Recipe
 from kd.methods.distillation import FrozenTeacher
 from kd.methods.joint import Joint
 from kd.methods.learning_rate import warm_up_and_decay
@@ -56,7 +59,7 @@ def joint(
     objective = Objective({"soft_target": SoftTarget(2.0)} if losses is None else losses, alpha, temperature)
     return Joint(
         student or make_student(),
-        recipe,
+        replace(recipe, label_loss=LabelLoss()),  # of its own, since a method sets its modes
         objective=objective,
         partners=partners or {"teacher": make_teacher()},
         options=JointOptions(**{"partner_schedule": PARTNER_SCHEDULE, "partner_learning_rate": 1e-3, **options}),
@@ -432,7 +435,7 @@ def test_mixed_precision_with_clipping_trains_all_of_both(options):
 
 
 def test_accumulated_gradients_are_the_mean_for_both():
-    recipe = partial(torch.optim.SGD, lr=0.5), UNDISTURBED
+    recipe = Recipe(LabelLoss(), partial(torch.optim.SGD, lr=0.5), UNDISTURBED)
     models = make_dan(0, dropout=0.0), make_dan(1, dropout=0.0)
     other = {"recipe": recipe, "partner_schedule": UNDISTURBED, "partner_learning_rate": 0.25, "partner_alpha": 0.5}
     method = joint(models[0], {"peer": models[1]}, partner_weight_decay=0.0, **other)
