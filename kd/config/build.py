@@ -55,9 +55,10 @@ def teacher(config: DictConfig) -> AnyTeacher | None:
 
 def method_class(config: DictConfig) -> type[Method]:
     """Find the class of the method."""
+    found = targets.find(config.method._target_, "method._target_")
     if config.method._target_ not in METHODS:
         raise KDError(f"method._target_: expected one of {', '.join(METHODS)}, got '{config.method._target_}'")
-    return targets.find(config.method._target_, "method._target_")
+    return found
 
 
 def method_options(config: DictConfig) -> MethodOptions:

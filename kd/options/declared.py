@@ -84,14 +84,17 @@ class Option:
         return f"{self.expected} and at most {LARGEST}" if too_large else self.expected
 
 
-@functools.cache
-def options_of(function: Callable[..., Any]) -> Mapping[str, Option]:
+def _options_of(function: Callable[..., Any]) -> Mapping[str, Option]:
     """Return the options that a constructor, function or dataclass declares, by name."""
     hints = _fields(function) if is_dataclass(function) else _parameters(function)
     meanings = _meanings(function)
     parameters = inspect.signature(function).parameters.values()
     names = [each.name for each in parameters if each.name in hints and each.kind not in VARIABLE]
     return {name: Option(name, in_words(hints[name]), meanings.get(name, ""), _test(hints[name])) for name in names}
+
+
+# with its type, because mypy does not take every class for a Hashable
+options_of: Callable[[Callable[..., Any]], Mapping[str, Option]] = functools.cache(_options_of)
 
 
 def _parameters(function: Callable[..., Any]) -> dict[str, Any]:
