@@ -31,13 +31,7 @@ from kd.teacher.transfer_set import Transfer
 
 
 class Assembly(ABC):
-    """A run before it trains. Its constructor refuses mistakes, before the teacher is fine-tuned.
-
-    Args:
-        config: of the run.
-        splits: the rows of the run.
-        teacher: None for ``teacher=none``.
-    """
+    """A run before it trains. Its constructor refuses mistakes, before the teacher (None: no teacher) is fine-tuned."""
 
     def __init__(self, config: DictConfig, splits: Splits, teacher: AnyTeacher | None):
         self.config, self.splits, self.teacher = config, splits, teacher
@@ -112,10 +106,6 @@ class Assembly(ABC):
     def train(self) -> EncodedSplit | StreamedSplit:
         """Return the training split, with the teacher's outputs that the method needs."""
         return self.read("train")
-
-    def validation(self) -> EncodedSplit:
-        """Return the validation split, with the teacher's outputs that the method needs."""
-        return self.read("validation")
 
     def read(self, name: str) -> EncodedSplit:
         """Return a split, with the teacher's outputs that the method needs for this split."""

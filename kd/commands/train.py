@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kd import sweep
 from kd.config import targets
-from kd.config.folder import composing, configuration_folder, one_sentence
+from kd.config.folder import composing, configuration_folder, one_sentence, require_single_choices
 from kd.errors import KDError, Pruned
 from kd.run import renames
 from kd.runtime import ranks
@@ -108,6 +108,7 @@ def checked_compositions(arguments: list[str]) -> Iterator[None]:
         try:
             with composing():
                 config = compose(self, *parts, **options)
+            require_single_choices(config)
             renames.current(config, say=True)
             targets.check_composed(config, multirun=options["run_mode"] == RunMode.MULTIRUN)
             if "sweep" in config:

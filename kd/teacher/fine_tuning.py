@@ -27,7 +27,7 @@ from kd.data.batching import EncodedSplit, Ragged, in_slices, labels_of
 from kd.data.module import TextDataModule
 from kd.errors import KDError
 from kd.losses.label import LabelLoss
-from kd.methods.base import Method, run_fit
+from kd.methods.base import Method, Recipe, run_fit
 from kd.methods.learning_rate import warm_up_and_decay
 from kd.methods.sharding import FullySharded, whole_state
 from kd.options.declared import CheckedFields, Count, NotNegative, Positive, Probability, Seed
@@ -122,7 +122,7 @@ class SingleTeacher(CheckedFields, WithoutCaches, ABC):
         optimizer = partial(torch.optim.AdamW, lr=self.learning_rate, weight_decay=self.weight_decay)
         schedule = partial(warm_up_and_decay, decay="linear", warm_up=self.warm_up)
         facts = {"name": name, "rows": len(train), **self._recipe()}
-        return Trainee(method(LabelLoss(), optimizer, schedule, seed=self.seed), data, self.tokenizer, facts)
+        return Trainee(method(Recipe(LabelLoss(), optimizer, schedule, self.seed)), data, self.tokenizer, facts)
 
 
 RECIPE = tuple(field.name for field in fields(SingleTeacher) if field.name != "labelling_batch_size")

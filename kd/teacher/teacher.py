@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from annotated_types import Ge
 from datasets import Dataset
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
@@ -19,6 +18,7 @@ from kd.data.batching import Ragged, labels_of, tokenize
 from kd.data.sources import Splits
 from kd.errors import KDError
 from kd.methods.supervised import Supervised
+from kd.options.declared import TextLength
 from kd.runtime.devices import ONE_CPU, Devices
 from kd.storage.assets import resolve
 from kd.storage.model_folder import (
@@ -54,7 +54,7 @@ class Teacher(SingleTeacher):
 
     name_or_path: str
     fine_tune: bool
-    max_length: Annotated[int, Ge(3)]
+    max_length: TextLength
     answer_precision: Literal["32-true", "bf16-true"] = "32-true"
     answer_device: Literal["cpu"] | None = None
 

@@ -120,7 +120,7 @@ def assembled(config: DictConfig, splits: Splits) -> tuple[Assembly, Method, Tex
         torch.set_num_threads(config.threads)
     assembly = assemble(config, splits, build.teacher(config))
     method = assembly.method
-    data = TextDataModule(assembly.train(), assembly.validation(), config.data.batch_size, config.seed)
+    data = TextDataModule(assembly.train(), assembly.read("validation"), config.data.batch_size, config.seed)
     return assembly, method, data
 
 

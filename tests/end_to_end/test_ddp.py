@@ -46,15 +46,15 @@ TRAIN, VALIDATION = split_of(TRAINING_ROWS, 0), split_of(VALIDATION_ROWS, 1)
 def one_way() -> Joint:
     """Both learn at every step."""
     objective = Objective({"soft_target": SoftTarget(2.0)}, Constant(0.5))
-    options = JointOptions(RECIPE[-1], partner_learning_rate=1e-3)
-    return Joint(make_student(), *RECIPE, objective, {"teacher": make_teacher()}, options)
+    options = JointOptions(RECIPE.schedule, partner_learning_rate=1e-3)
+    return Joint(make_student(), RECIPE, objective, {"teacher": make_teacher()}, options)
 
 
 def with_pauses() -> Joint:
     """When alpha is 0, nothing is asked of the partners and the learned temperature."""
     objective = Objective({"soft_target": SoftTarget(2.0)}, Switch(0.5, 0.0, until=0.5), LearnedTemperature())
-    options = JointOptions(RECIPE[-1], partner_weight=0.0, flow=True, clean_targets=False)
-    return Joint(make_dan(0), *RECIPE, objective, {"one": make_dan(1), "two": make_dan(2)}, options)
+    options = JointOptions(RECIPE.schedule, partner_weight=0.0, flow=True, clean_targets=False)
+    return Joint(make_dan(0), RECIPE, objective, {"one": make_dan(1), "two": make_dan(2)}, options)
 
 
 def in_stages() -> Hints:
@@ -64,12 +64,12 @@ def in_stages() -> Hints:
     matching = Matching({"hint": losses["hint"]}, student, teacher.config, layers="top")
     objective = Objective(losses, Constant(0.5), weighting=UncertaintyWeighting)
     return Hints(
-        student, *RECIPE, objective, {"teacher": matching}, FrozenTeacher(teacher), HintsOptions(feature_epochs=1)
+        student, RECIPE, objective, {"teacher": matching}, FrozenTeacher(teacher), HintsOptions(feature_epochs=1)
     )
 
 
 def calibrated() -> Distillation:
-    return Distillation(make_dan(), *RECIPE, Objective({"logit_mse": LogitMSE()}, Constant(0.5), calibrate=True))
+    return Distillation(make_dan(), RECIPE, Objective({"logit_mse": LogitMSE()}, Constant(0.5), calibrate=True))
 
 
 METHODS = {make.__name__: make for make in (one_way, with_pauses, in_stages, calibrated)}

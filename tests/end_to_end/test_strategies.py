@@ -72,17 +72,17 @@ def objective(losses=None, alpha=None, **options) -> Objective:
 
 
 def supervised() -> Method:
-    return Supervised(student(), *RECIPE)
+    return Supervised(student(), RECIPE)
 
 
 def distilled_from_cache() -> Method:
     """With a learned temperature and learned weights, and a calibrated term."""
     terms = objective({"soft_target": SoftTarget(2.0), "logit_mse": LogitMSE()}, weighting=UncertaintyWeighting)
-    return Distillation(student(), *RECIPE, terms)
+    return Distillation(student(), RECIPE, terms)
 
 
 def distilled_live() -> Method:
-    return Distillation(student(), *RECIPE, objective(temperature=LearnedTemperature()), FrozenTeacher(teacher()))
+    return Distillation(student(), RECIPE, objective(temperature=LearnedTemperature()), FrozenTeacher(teacher()))
 
 
 def hints_in_stages() -> Method:
@@ -91,7 +91,7 @@ def hints_in_stages() -> Method:
     losses = {"hint": Hint(), "soft_target": SoftTarget(2.0)}
     matching = Matching({"hint": losses["hint"]}, own, other.config, layers="top")
     stages = HintsOptions(feature_epochs=1)
-    return Hints(own, *RECIPE, objective(losses), {"teacher": matching}, FrozenTeacher(other), stages)
+    return Hints(own, RECIPE, objective(losses), {"teacher": matching}, FrozenTeacher(other), stages)
 
 
 def composed() -> Method:
@@ -99,7 +99,7 @@ def composed() -> Method:
     torch.manual_seed(0)
     body = DANConfig(vocab_size=1, embedding_size=8, hidden_size=8, num_labels=2, dropout=0.0, word_dropout=0.0)
     whole = compose(teacher(), 1, Linear, body)
-    return Composition(whole, *RECIPE, objective())
+    return Composition(whole, RECIPE, objective())
 
 
 def related() -> Method:
@@ -107,21 +107,21 @@ def related() -> Method:
     own, other = student(), teacher()
     losses = {"similarity": SimilarityPreserving()}
     matching = Matching(losses, own, other.config, layers="top")
-    return Hints(own, *RECIPE, objective(losses), {"teacher": matching}, FrozenTeacher(other))
+    return Hints(own, RECIPE, objective(losses), {"teacher": matching}, FrozenTeacher(other))
 
 
 def joint_with_teacher() -> Method:
     """Both ways, from passes of their own."""
     partners = {"teacher": teacher()}
-    options = JointOptions(RECIPE[-1], partner_alpha=0.5, partner_learning_rate=1e-3)
-    return Joint(student(), *RECIPE, objective(), partners, options)
+    options = JointOptions(RECIPE.schedule, partner_alpha=0.5, partner_learning_rate=1e-3)
+    return Joint(student(), RECIPE, objective(), partners, options)
 
 
 def joint_with_peers() -> Method:
     """Gradient through the training pass; after half of the run nothing is asked of the peers."""
     peers = {"one": make_dan(1, 0.0), "two": make_dan(2, 0.0)}
-    options = JointOptions(RECIPE[-1], partner_weight=0.0, flow=True, clean_targets=False)
-    return Joint(student(), *RECIPE, objective(alpha=Switch(0.5, 0.0, until=0.5)), peers, options)
+    options = JointOptions(RECIPE.schedule, partner_weight=0.0, flow=True, clean_targets=False)
+    return Joint(student(), RECIPE, objective(alpha=Switch(0.5, 0.0, until=0.5)), peers, options)
 
 
 METHODS = {
