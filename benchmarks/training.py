@@ -140,7 +140,7 @@ def bare_epoch(method: Method, train: EncodedSplit) -> float:
     student = method.student.train()
     optimizer = method.make_optimizer(decay_groups(student))
     sampler = LengthBucketSampler(train.tokens.lengths, BATCH_SIZE, shuffle=True)
-    schedule = method.make_schedule(optimizer, len(sampler))
+    schedule = method.recipe.schedule(optimizer, len(sampler))
     start = time.perf_counter()
     for rows in sampler:
         batch = train[rows]

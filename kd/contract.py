@@ -140,8 +140,7 @@ class FeatureLoss(Loss, ABC):
 
     def __init__(self, level: Level = "sentence", layers: Layers = None, weight: NotNegative = 1.0):
         super().__init__(weight)
-        self.level = level
-        self.layers = layers
+        self.level, self.layers = level, layers
 
     def mismatch(self, student: PretrainedConfig, teacher: PretrainedConfig) -> str | None:
         """Return a clause that says why the term cannot compare these two models; None where it can."""

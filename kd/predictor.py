@@ -46,23 +46,21 @@ class Predictor:
         Raises:
             KDError: the path is neither of them, the run is not done, or the model cannot be read.
         """
-        config, folder = None, path
+        folder, text = path, "text"
         if not (path / "config.json").is_file():
             run = RunDirectory.finished(path, ("config.yaml", "model"))
-            config = run.config()
-            folder = run.model
+            folder, text = run.model, run.config()["data"].get("text") or "text"
         if not folder.is_dir():
             raise KDError(f"expected the model of the run in '{folder}', found no such folder; train it again")
         transformers.utils.logging.disable_progress_bar()
         transformers.logging.set_verbosity_error()
         model, tokenizer = load_classifier(folder), load_tokenizer(folder)
         longest = min(tokenizer.model_max_length, longest_text(model.config) or LONGEST)
-        text = (config["data"].get("text") if config else None) or "text"
         return cls(model, tokenizer, min(longest, LONGEST), text)
 
     @property
     def label_names(self) -> list[str]:
-        """The labels in the order of the logits."""
+        """Return the labels in the order of the logits."""
         names = cast(dict[int, str], self.model.config.id2label)
         return [names[number] for number in range(len(names))]
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from kd.sweep.jobs import Job
     from kd.sweep.queue import MakeQueue
 
+BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+"""Hydra's own sweeper, which reads no figures and would stop at a failed job."""
+
 
 class LocalLauncher(Launcher):
     """Runs jobs on this machine.
@@ -84,17 +87,12 @@ class LocalLauncher(Launcher):
         result = JobReturn(overrides=job.overrides, cfg=job.config, working_dir=str(job.directory))
         if job.state == "done":
             result.status, result.return_value = JobStatus.COMPLETED, job.run.objective(job.config.objective)
-        elif self.stops_at_failures():
+        elif self.config.hydra.sweeper._target_ == BASIC_SWEEPER:
             result.status, result.return_value = JobStatus.COMPLETED, None
         else:
             kind = Pruned if job.state == "pruned" else KDError
             result.status, result.return_value = JobStatus.FAILED, kind(job.reason)
         return result
-
-    def stops_at_failures(self) -> bool:
-        """Return whether the sweeper is Hydra's own, which reads no figures and would stop at a failed job."""
-        target: str = self.config.hydra.sweeper._target_
-        return target == "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
 def refuse_empty_choices(overrides: list[str], loader: ConfigLoader) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
@@ -43,17 +42,13 @@ class OptunaSweeper(Sweeper):
         self.study_name, self.params = study_name, params or {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Make the launcher."""
         self.config = config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run the search.
-
-        Args:
-            arguments: the overrides of the command line.
+        """Run the search over the overrides of the command line.
 
         Raises:
             KDError: an option is outside its range, or the launcher is not kd's.
@@ -82,9 +77,5 @@ class OptunaSweeper(Sweeper):
         name = self.study_name or str(config.sweep)
         batch = self.n_jobs or launcher.slots or 1
         search = Search(Path(sweep.place), name, objectives, space, self.sampler, self.n_trials, batch)
-        search.run(lambda jobs, first: [result(one) for one in launcher.launch(jobs, first)])
-
-
-def result(job: JobReturn) -> Any:
-    """Return a job's figures, or the exception that says why it has none."""
-    return job.return_value if job.status == JobStatus.COMPLETED else job._return_value
+        # The public `return_value` would raise the exception of a job that has no figures.
+        search.run(lambda jobs, first: [job._return_value for job in launcher.launch(jobs, first)])

@@ -31,13 +31,7 @@ from kd.teacher.transfer_set import Transfer
 
 
 class Assembly(ABC):
-    """A run before it trains. Its constructor refuses mistakes, before the teacher is fine-tuned.
-
-    Args:
-        config: of the run.
-        splits: the rows of the run.
-        teacher: None for ``teacher=none``.
-    """
+    """A run before it trains. Its constructor refuses mistakes, before the teacher (None: no teacher) is fine-tuned."""
 
     def __init__(self, config: DictConfig, splits: Splits, teacher: AnyTeacher | None):
         self.config, self.splits, self.teacher = config, splits, teacher
@@ -113,10 +107,6 @@ class Assembly(ABC):
         """Return the training split, with the teacher's outputs that the method needs."""
         return self.read("train")
 
-    def validation(self) -> EncodedSplit:
-        """Return the validation split, with the teacher's outputs that the method needs."""
-        return self.read("validation")
-
     def read(self, name: str) -> EncodedSplit:
         """Return a split, with the teacher's outputs that the method needs for this split."""
         return self.encoded(name)
@@ -135,7 +125,7 @@ class Assembly(ABC):
 
     def teacher_logits(self, name: str) -> np.ndarray | None:
         """Return the logits ``[N, C]`` of the student's teacher; None without one."""
-        return self.outputs.of(getattr(self.splits, name), name)
+        return None if self.outputs.teacher is None else self.outputs.logits(getattr(self.splits, name), name)
 
     def teacher_cost(self, texts: list[str]) -> dict[str, Any] | None:
         """Measure the size and latency of the student's teacher; None without one."""

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -46,9 +44,12 @@ def main(arguments: list[str]) -> int:
     number = next((int(os.environ[name]) for name in names if name in os.environ), None)
     if WORKER in os.environ:
         ranks.die_with_parent()
-    others = [] if number is not None else [_worker(arguments, n) for n in range(1, config.trainer.devices)]
+    command = [sys.executable, "-m", "kd", "cache", "build", *arguments]
+    started = range(1, config.trainer.devices) if number is None else ()
+    others = [subprocess.Popen(command, env={**os.environ, WORKER: str(other)}) for other in started]
+    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="[%(asctime)s] %(message)s", datefmt="%H:%M:%S")
     try:
-        with _logged(), ranks.alone():  # the processes share the work, but are no ranks of a Trainer
+        with ranks.alone():  # the processes share the work, but are no ranks of a Trainer
             label(config, number or 0)
     except BaseException:
         for other in others:
@@ -57,28 +58,8 @@ def main(arguments: list[str]) -> int:
     return max((other.wait() for other in others), default=0)
 
 
-@contextlib.contextmanager
-def _logged() -> Iterator[None]:
-    """Print the log during the block, in the form of kd train."""
-    handler, root = logging.StreamHandler(sys.stdout), logging.getLogger()
-    handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", "%H:%M:%S"))
-    before = root.level
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        root.removeHandler(handler)
-        root.setLevel(before)
-
-
-def _worker(arguments: list[str], number: int) -> subprocess.Popen:
-    command = [sys.executable, "-m", "kd", "cache", "build", *arguments]
-    return subprocess.Popen(command, env={**os.environ, WORKER: str(number)})
-
-
 def label(config: DictConfig, number: int) -> None:
-    """Compute what a run needs of the teacher, before its training and after it.
+    """Compute what a run needs of the teacher, before and after its training.
 
     Args:
         config: of the run.

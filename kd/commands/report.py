@@ -8,7 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from kd.report import write_found
+from kd.report.document import document
+from kd.report.page import write
 from kd.report.runs import find_runs
 from kd.report.study import studies
 from kd.report.terminal import show
@@ -26,10 +27,11 @@ def main(arguments: list[str]) -> int:
         refuse_link(options.folders[0], place)
     found = find_runs(options.folders)
     console, each = Console(soft_wrap=False), studies(found.runs)
+    page = write(document(options.folders, found, each), place)  # before the tables: their reader may end early
     for number, study in enumerate(each):
         if number:
             console.print()
         show(study, console)
     sys.stdout.flush()
-    print(f"kd report: the page is {write_found(options.folders, found, each, place)}", file=sys.stderr)
+    print(f"kd report: the page is {page}", file=sys.stderr)
     return 0

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 
@@ -37,8 +39,8 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     targets.trust(options.modules)  # not the modules that the run lists, because a stranger may have made it
     original = RunDirectory.finished(options.run)
-    environment = original.environment()
-    config = original.config()
+    environment, config = original.environment(), original.config()
+    of_run(original)  # refused now, not after the training
     config["outputs"] = str(options.outputs or own_outputs(options.run, config["outputs"]))
     place = options.into or Path(config["outputs"]) / "reproduced" / options.run.resolve().name
     require_apart(options.run, place)
@@ -49,8 +51,15 @@ def main(arguments: list[str]) -> int:
         config["outputs"] = str(place / "outputs")
     # The number of threads as in the run, whatever the default is here: it changes the last bits of sums.
     config |= {"rerun": True, "threads": environment.get("threads", config["threads"])}
-    if train(config, place) is None:  # in a rank other than 0
-        return 0
+    from kd.training import single_run  # not at the top: it imports torch
+
+    place.mkdir(parents=True, exist_ok=True)
+    try:
+        if single_run.train(OmegaConf.create(config), place) is None:  # in a rank other than 0
+            return 0
+    except OmegaConfBaseException as error:  # the run's configuration lacks a key
+        reason = str(error).splitlines()[0]
+        raise KDError(f"expected the whole configuration of a run, found one without a part: {reason}") from error
     repeated = RunDirectory.finished(place)
     return show(comparisons(original, repeated), differences(environment, repeated.environment()), Console())
 
@@ -72,29 +81,10 @@ def own_outputs(run: Path, outputs: str) -> Path:
 
 
 def require_apart(run: Path, place: Path) -> None:
-    """Refuse to train in the folder of the run, in a folder inside it, or in one around it.
-
-    Raises:
-        KDError: the place is such a folder.
-    """
+    """Refuse to train in the folder of the run, in a folder inside it, or in one around it."""
     one, other = run.resolve(), place.resolve()
     if one == other or one in other.parents or other in one.parents:
         raise KDError(f"expected --into apart from the run '{run}', got '{place}'; give a folder of its own")
-
-
-def train(config: dict[str, Any], place: Path) -> float | list[float] | None:
-    """Train a run of this configuration in a folder of its own; return None in a rank other than 0."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    from kd.training import single_run
-
-    place.mkdir(parents=True, exist_ok=True)
-    try:
-        return single_run.train(OmegaConf.create(config), place)
-    except OmegaConfBaseException as error:  # the run's configuration lacks a key
-        reason = str(error).splitlines()[0]
-        raise KDError(f"expected the whole configuration of a run, found one without a part: {reason}") from error
 
 
 class Comparison(NamedTuple):
@@ -111,10 +101,7 @@ def comparisons(original: RunDirectory, repeated: RunDirectory) -> Iterator[Comp
     one, two = (_checksum(run.model / "model.safetensors") for run in (original, repeated))
     yield Comparison("weights, sha256", one[:12], two[:12], SAME if one == two else "other weights")
     figures, again = original.metrics(), repeated.metrics()
-    found = [
-        predictions.of_run(run, metrics, run.environment(), {})
-        for run, metrics in ((original, figures), (repeated, again))
-    ]
+    found = of_run(original), of_run(repeated)
     for split in SPLITS:
         rows = [part.get(split, NO_ROWS) for part in found]
         labels, labels_again = (part.labels for part in rows)
@@ -133,6 +120,11 @@ def comparisons(original: RunDirectory, repeated: RunDirectory) -> Iterator[Comp
         points = 100 * (now - before)
         verdict = f"{points:+.2f} points" if points else SAME
         yield Comparison(f"{split} accuracy", f"{before:.4f}", f"{now:.4f}", verdict)
+
+
+def of_run(run: RunDirectory) -> dict[str, Split]:
+    """Read the predictions of a run, by split."""
+    return predictions.of_run(run, run.metrics(), run.environment(), {})
 
 
 def differences(original: dict[str, Any], repeated: dict[str, Any]) -> list[str]:

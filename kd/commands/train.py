@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kd import sweep
 from kd.config import targets
-from kd.config.folder import composing, configuration_folder, one_sentence
+from kd.config.folder import composing, configuration_folder, one_sentence, require_single_choices
 from kd.errors import KDError, Pruned
 from kd.run import renames
 from kd.runtime import ranks
@@ -108,6 +108,7 @@ def checked_compositions(arguments: list[str]) -> Iterator[None]:
         try:
             with composing():
                 config = compose(self, *parts, **options)
+            require_single_choices(config)
             renames.current(config, say=True)
             targets.check_composed(config, multirun=options["run_mode"] == RunMode.MULTIRUN)
             if "sweep" in config:
@@ -144,18 +145,13 @@ def job(config: DictConfig) -> float | list[float] | None:
     # Ranks are started with this process's arguments, and the command's name is one of them.
     if sys.argv[1:2] != ["train"]:
         sys.argv = [sys.argv[0], "train", *sys.argv[1:]]
+    from kd.training import single_run
+
     try:
-        return train(config)
+        return single_run.train(config, Path(HydraConfig.get().runtime.output_dir))
     except Pruned as pruned:
         log.info("%s", pruned)
         return None
-
-
-def train(config: DictConfig) -> float | list[float] | None:
-    """Train one student in Hydra's output directory; see `kd.training.single_run.train`."""
-    from kd.training import single_run
-
-    return single_run.train(config, Path(HydraConfig.get().runtime.output_dir))
 
 
 def after_sweep(sweep_dir: Path, report: bool) -> None:

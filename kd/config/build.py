@@ -21,7 +21,7 @@ from kd.data.sources import Splits
 from kd.errors import KDError, OptionError
 from kd.features.matching import Matching
 from kd.losses.label import LabelLoss
-from kd.methods.base import Method
+from kd.methods.base import Method, Recipe
 from kd.methods.learning_rate import rate_factor
 from kd.methods.objective import Objective
 from kd.models.embeddings import KnownRows, TeacherTable
@@ -62,21 +62,14 @@ def method_class(config: DictConfig) -> type[Method]:
 
 
 def method_options(config: DictConfig) -> MethodOptions:
-    """Make the options of the method.
-
-    Raises:
-        KDError: the method does not have such an option, or a value is outside its range.
-    """
+    """Make the options of the method. `kd.config.check` has refused options that it does not have."""
     values = {
         key: make(value) if OmegaConf.is_dict(value) else plain(value)
         for key, value in config.method.items()
         if key != "_target_"
     }
-    kind = METHODS[config.method._target_]
-    if unknown := set(values) - set(options_of(kind)):
-        raise KDError(f"method: {config.choices.method} has no option {', '.join(sorted(unknown))}; leave it out")
     try:
-        return kind(**values)
+        return METHODS[config.method._target_](**values)
     except OptionError as error:
         raise error.at("method") from error
 
@@ -103,8 +96,7 @@ def student_config(
     """Make the configuration of a student for the vocabulary and the labels of this run."""
     found = make(node, vocab_size=vocab_size, num_labels=len(label_names), pad_token_id=pad_token_id)
     require_length(found.model_type, found, config.data.max_length, "data.max_length")
-    for key, value in label_settings(label_names).items():
-        setattr(found, key, value)
+    found.update(label_settings(label_names))
     return found
 
 
@@ -118,9 +110,7 @@ def student(
 ) -> PreTrainedModel:
     """Make the student with its initial weights, which depend on the seed alone.
 
-    Args:
-        node: replaces ``config.student``.
-        seed: replaces ``config.seed``.
+    If ``node`` or ``seed`` is given, it replaces ``config.student`` or ``config.seed``.
     """
     seed = config.seed if seed is None else seed
     node = config.student if node is None else node
@@ -191,14 +181,8 @@ def matching(
 
 def method(config: DictConfig, student: PreTrainedModel, **known: Any) -> Method:
     """Make the LightningModule; ``known`` holds the arguments that only some methods take."""
-    return method_class(config)(
-        student=student,
-        label_loss=LabelLoss(config.label_smoothing),
-        optimizer=optimizer(config),
-        schedule=make(config.optim.schedule),
-        seed=config.seed,
-        **known,
-    )
+    recipe = Recipe(LabelLoss(config.label_smoothing), optimizer(config), make(config.optim.schedule), config.seed)
+    return method_class(config)(student, recipe, **known)
 
 
 def optimizer(config: DictConfig) -> partial:

@@ -36,21 +36,13 @@ class Mistakes(list[str]):
             self.append(str(error))
 
     def refuse(self) -> None:
-        """Raise one error with all mistakes, if there are any.
-
-        Raises:
-            KDError: each mistake stands in it once.
-        """
+        """Raise one `KDError` with all mistakes, each of them once, if there are any."""
         if self:
             raise KDError("; ".join(dict.fromkeys(self)))
 
 
 def check(config: DictConfig) -> None:
-    """Refuse a configuration that cannot work.
-
-    Raises:
-        KDError: with every mistake found.
-    """
+    """Refuse a configuration that cannot work; the message has every mistake found."""
     check_options(config)  # what follows makes objects of the options
     mistakes = Mistakes()
     mistakes.attempt(make_trainer, config, Path(config.outputs))
@@ -72,11 +64,7 @@ def check(config: DictConfig) -> None:
 
 
 def check_options(config: DictConfig) -> None:
-    """Refuse values that the declarations of their options do not allow.
-
-    Raises:
-        KDError: with every mistake found; or with the first name of code that no configuration may name.
-    """
+    """Refuse values that the declarations of their options do not allow, and code that may not be named."""
     Mistakes(missing_sections(config)).refuse()
     targets.check(config)
     declared = declarations(config)
@@ -125,29 +113,22 @@ def _check_schedules(config: DictConfig, mistakes: Mistakes) -> None:
     if "partner_schedule" in config.method:
         schedules["method.partner_schedule"] = config.method.partner_schedule
     for place, node in schedules.items():
-        mistakes.attempt(_check_schedule, config, place, node)
-
-
-def _check_schedule(config: DictConfig, place: str, node: Any) -> None:
-    if not OmegaConf.is_dict(node):
-        found = "null" if node is None else repr(node)
-        raise KDError(f"{place}: expected a schedule as in conf/optim/adamw.yaml, got {found}; leave it out")
-    try:
-        optimizer = make(config.optim.optimizer)([torch.nn.Parameter(torch.zeros(1, 1))])
-        make(node)(optimizer, 10)
-    except KDError:
-        raise
-    except (AttributeError, TypeError, ValueError) as error:
-        raise KDError(f"optim, {place}: {error}; see conf/optim/adamw.yaml") from error
+        if not OmegaConf.is_dict(node):
+            found = "null" if node is None else repr(node)
+            mistakes.append(f"{place}: expected a schedule as in conf/optim/adamw.yaml, got {found}; leave it out")
+            continue
+        try:
+            make(node)(make(config.optim.optimizer)([torch.nn.Parameter(torch.zeros(1, 1))]), 10)
+        except KDError as error:
+            mistakes.append(str(error))
+        except (AttributeError, TypeError, ValueError) as error:
+            mistakes.append(f"optim, {place}: {error}; see conf/optim/adamw.yaml")
 
 
 def _check_method(config: DictConfig, kind: type[Method], options: Any, student: Any, mistakes: Mistakes) -> None:
     """Check what a method with a second model needs beyond its own options.
 
-    Args:
-        kind: the class of the method.
-        options: of the method, None if they are wrong.
-        student: its configuration, None if that is wrong.
+    The options of the method are None if they are wrong, and so is the configuration of the student.
     """
     if config.teacher and "members" in config.teacher and not config.cache.use:
         mistakes.append("teacher=ensemble reads its outputs from the cache, member by member; leave cache.use=true")

@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
 from kd.config import targets
-from kd.config.folder import composing, configuration_folder
+from kd.config.folder import composing, configuration_folder, require_single_choices
 from kd.run import renames
 
 
@@ -27,6 +27,7 @@ def composed(overrides: Iterable[str], config_dir: Path | None = None) -> DictCo
     own = [] if config_dir is None else [f"hydra.searchpath=[file://{config_dir.resolve()}]"]
     with composing(), initialize_config_dir(str(configuration_folder()), version_base="1.3"):
         config = compose("config", [*own, *renames.overrides(overrides)], return_hydra_config=True)
+    require_single_choices(config)
     renames.current(config, say=True)
     targets.check_composed(config, multirun=False)
     HydraConfig.instance().set_config(config)

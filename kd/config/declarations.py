@@ -49,10 +49,6 @@ class Declaration:
     options: Mapping[str, Option]
     names: frozenset[str] | None
 
-    def from_section(self, name: str) -> bool:
-        """Return whether kd itself declares the option, and not only the library that takes it."""
-        return self.place in SECTIONS and name in options_of(SECTIONS[self.place])
-
     def node(self, config: DictConfig) -> DictConfig:
         """Return the keys at this place; none if a name in it has a dot, which ``kd.config.check`` refuses."""
         return (OmegaConf.select(config, self.place) or OmegaConf.create()) if self.place else config
@@ -125,7 +121,7 @@ def option_mistakes(config: DictConfig, declared: list[Declaration]) -> Iterator
                 if not (_makes_an_object(value) or option.fits(value) or key in seen):
                     seen.add(key)
                     found = repr(value) if isinstance(value, str) else written(value)
-                    yield f"{key}: expected {option.expected}, got {found}"
+                    yield f"{key}: expected {option.expected_for(value)}, got {found}"
 
 
 def _makes_an_object(value: Any) -> bool:

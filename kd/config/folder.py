@@ -10,9 +10,13 @@ from pathlib import Path
 
 import yaml
 from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kd.errors import KDError
+
+LISTS = ("loss", "callbacks", "logger")
+"""Groups of which a run takes several choices."""
 
 
 def configuration_folder() -> Path:
@@ -37,6 +41,15 @@ def composing() -> Iterator[None]:
         if "Config group override" not in str(error):
             raise
         raise KDError(f"{error}; use teacher=none, loss=[] or callbacks=[] for nothing") from error
+
+
+def require_single_choices(config: DictConfig) -> None:
+    """Refuse a list of choices for a group outside `LISTS`: Hydra would merge their files into one node."""
+    for word in config.hydra.overrides.task:
+        group, _, value = word.lstrip("+").partition("=")
+        place = group.rpartition("@")[2].replace("/", ".")
+        if value.startswith("[") and group not in LISTS and OmegaConf.is_dict(OmegaConf.select(config, place)):
+            raise KDError(f"{group}: expected one choice, got {value}; write one name, as in {group}=NAME")
 
 
 def one_sentence(error: Exception) -> str:

@@ -15,15 +15,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from kd.config.compose import composed
 from kd.config.declarations import declarations
-from kd.config.folder import configuration_folder
-from kd.options.declared import written
+from kd.config.folder import LISTS, configuration_folder
+from kd.options.declared import options_of, written
+from kd.options.sections import SECTIONS
 from kd.run.identity import flat
 
 OLD_NAME = "feature_mapping"
 """The file of ``conf/method/`` that keeps an old spelling working; nothing lists it."""
-
-LISTS = ("loss", "callbacks", "logger")
-"""Groups of which a run takes several choices."""
 
 HEAD = """# Options
 
@@ -63,9 +61,10 @@ def lines(config: DictConfig) -> Iterator[Line]:
     for declaration in declarations(config):
         node = declaration.node(config)
         raw: Any = OmegaConf.to_container(node)
+        ours = options_of(SECTIONS[declaration.place]) if declaration.place in SECTIONS else {}
         for name, option in declaration.options.items():
             key, added = declaration.key(name), name not in node
-            if key in seen or (added and not declaration.from_section(name)):
+            if key in seen or (added and name not in ours):  # of a library, only what a file sets
                 continue
             seen.add(key)
             value = raw.get(name)

@@ -8,14 +8,15 @@ a file cannot.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from types import FunctionType
 from typing import Any
+from unittest import mock
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -52,15 +53,15 @@ MODULES = "KD_MODULES"
 
 
 def trust(modules: Iterable[str]) -> None:
-    """Set the user's own modules, for this process and those that it starts.
-
-    Raises:
-        KDError: a name is not the dotted name of a module.
-    """
+    """Set the user's own modules, for this process and those that it starts; refuse names that are no modules."""
     names = list(modules)
     for name in names:
         if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
             raise KDError(f"modules: expected names of modules, as in modules=[mylib.losses], got {name!r}")
+        with suppress(ImportError, ValueError):  # a package above it is missing, or is no package
+            if importlib.util.find_spec(name):
+                continue
+        raise KDError(f"modules: expected modules that can be imported, found no '{name}'; correct it or PYTHONPATH")
     os.environ[MODULES] = ",".join(names)
 
 
@@ -70,7 +71,7 @@ def trusted() -> list[str]:
 
 
 def check(config: Any, place: str = "") -> None:
-    """Refuse a configuration that names code outside these lists. Nothing is imported.
+    """Refuse a configuration that names code outside these lists; the message names the first. Nothing is imported.
 
     Args:
         config: any part of a configuration whose interpolations can be resolved.
@@ -187,19 +188,8 @@ def check_composed(config: DictConfig, multirun: bool) -> None:
             f"line alone; add modules=[{','.join(names)}] if you trust it"
         )
     trust(modules)
-    with _current(config):
+    with mock.patch.object(HydraConfig.instance(), "cfg", config):  # ${hydra:...} refers to it, as it will later
         _check_hydra(config.hydra, multirun)
-
-
-@contextmanager
-def _current(config: DictConfig) -> Iterator[None]:
-    """Let ``${hydra:...}`` refer to this configuration, as it will later."""
-    instance: Any = HydraConfig.instance()
-    before, instance.cfg = instance.cfg, config
-    try:
-        yield
-    finally:
-        instance.cfg = before
 
 
 def _check_hydra(settings: DictConfig, multirun: bool) -> None:

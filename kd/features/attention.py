@@ -32,8 +32,7 @@ _record: ContextVar[list[Triple] | None] = ContextVar(IMPLEMENTATION, default=No
 def prepare(model: PreTrainedModel) -> None:
     """Make a model's attention layers ready for `recorded`; its outputs stay the same as with "sdpa".
 
-    Raises:
-        KDError: the attention does not use the interface of transformers, or it is causal.
+    A model is refused if its attention is causal, or does not use the interface of transformers.
     """
     kind = model.config.model_type
     if any(getattr(module, "is_causal", False) for module in model.modules()):

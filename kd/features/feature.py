@@ -57,17 +57,13 @@ def pooled(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
     return real.sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
 
 
-def width(config: PretrainedConfig, feature: Feature) -> int:
-    """Return the width of a transformer's feature: the numbers in one vector."""
-    if feature.output != "hidden_states":
-        heads = config.num_attention_heads
-        return heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
-    return config.hidden_size
-
-
 def bytes_a_row(config: PretrainedConfig, feature: Feature, tokens: float) -> float:
     """Return the bytes of a row in the cache, in half precision, for this number of tokens."""
-    return 2 * width(config, feature) * (1 if feature.pooling else tokens)
+    width = config.hidden_size
+    if feature.output != "hidden_states":  # heads may be wider than the hidden states
+        heads = config.num_attention_heads
+        width = heads * (getattr(config, "head_dim", None) or width // heads)
+    return 2 * width * (1 if feature.pooling else tokens)
 
 
 def read(model: PreTrainedModel, inputs: Batch, features: Collection[Feature]) -> tuple[Tensor, dict[Feature, Tensor]]:
@@ -89,7 +85,8 @@ def read(model: PreTrainedModel, inputs: Batch, features: Collection[Feature]) -
         if feature.output == "hidden_states":
             states = output.hidden_states[feature.layer]
         else:
-            states = joined(triples[feature.layer - 1][PLACES[feature.output]])
+            heads = triples[feature.layer - 1][PLACES[feature.output]]
+            states = heads.transpose(1, 2).flatten(2)  # side by side, as `split_heads` separates them
         found[feature] = pooled(states, inputs["attention_mask"], feature.pooling) if feature.pooling else states
     return output.logits, found
 
@@ -108,22 +105,13 @@ def inner(model: PreTrainedModel, inputs: Batch, outputs: Collection[str]) -> tu
 PLACES = {"queries": 0, "keys": 1, "values": 2}
 
 
-def joined(heads: Tensor) -> Tensor:
-    """Concatenate heads: ``[B, H, L, d_head]`` -> ``[B, L, H * d_head]``."""
-    return heads.transpose(1, 2).flatten(2)
-
-
 def split_heads(vectors: Tensor, heads: int) -> Tensor:
     """Separate heads: ``[B, L, H * d_head]`` -> ``[B, H, L, d_head]``."""
     return vectors.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 def depth_of(config: PretrainedConfig) -> int:
-    """Return a teacher's number of layers.
-
-    Raises:
-        KDError: it has none.
-    """
+    """Return a teacher's number of layers; refuse a teacher without layers."""
     depth = getattr(config, "num_hidden_layers", None)
     if depth is None:
         raise KDError(

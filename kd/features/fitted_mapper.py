@@ -64,9 +64,6 @@ class FittedMapper(Mapper, ABC):
             source: ``[N, in_size]``.
             target: ``[N, out_size]``; row i is the target of row i of the source. Read if the mapper `needs_target`.
 
-        Returns:
-            the mapper itself.
-
         Raises:
             KDError: a shape does not fit, a value is not finite, or there are too few rows.
         """

@@ -170,13 +170,7 @@ class LowRank(Mapper):
 
 @final
 class Identity(Mapper):
-    """Unchanged vectors, for two sides of equal width.
-
-    ``x``
-
-    Raises:
-        KDError: the widths differ.
-    """
+    """Unchanged vectors: ``x``, for two sides of equal width."""
 
     name = "identity"
 

@@ -138,9 +138,6 @@ class Matching(nn.Module):
         mapper: (width in, width out) -> mapper.
         shared: use one mapper for all student layers above the embeddings.
         member: the teacher's name in an ensemble.
-
-    Raises:
-        KDError: impossible pairs, levels or widths.
     """
 
     def __init__(
@@ -319,7 +316,7 @@ class Matching(nn.Module):
         Args:
             answers: student output, teacher features and student mask of each batch.
         """
-        unfitted = self._unfitted()
+        unfitted = self.unfitted()
         sides: dict[str, list[tuple[Tensor, Tensor]]] = {key: [] for key in unfitted}
         for student, teacher, mask in answers:
             for name, loss in self.losses.items():
@@ -332,9 +329,6 @@ class Matching(nn.Module):
             own, other = map(torch.cat, zip(*sides[key], strict=True))
             mapper.fit(own, other) if mapper.needs_target else mapper.fit(other)
 
-    def waits(self) -> bool:
-        """Return whether a closed-form mapper has still to be fitted."""
-        return bool(self._unfitted())
-
-    def _unfitted(self) -> dict[str, FittedMapper]:
+    def unfitted(self) -> dict[str, FittedMapper]:
+        """Return the closed-form mappers that have still to be fitted."""
         return {key: m for key, m in self.mappers.items() if isinstance(m, FittedMapper) and not m.is_fitted}

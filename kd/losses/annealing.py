@@ -10,6 +10,7 @@ from typing import Annotated, final
 from annotated_types import Ge
 from torch import Tensor
 
+from kd.contract import Answer, Batch
 from kd.errors import OptionError
 from kd.losses.logits import TemperedLoss, comparable, mean_over_rows
 from kd.options.declared import Finite, NotNegative
@@ -28,10 +29,6 @@ def annealing(
 
     ``(1/B) sum_b (1/C) sum_c (s - t (1 - (temperature - 1) / max_temperature))^2``; a schedule of the method lowers the
     temperature from max_temperature to 1 in training.
-
-    Args:
-        temperature: in [1, max_temperature]; it divides no logits.
-        max_temperature: at it, the target is 1 / max_temperature of the teacher's logits; >= 1.
 
     Returns:
         Scalar >= 0, in squared logits; 0 at the shrunk target.
@@ -52,8 +49,8 @@ class Annealing(TemperedLoss):
     """The loss of `annealing`.
 
     Args:
-        temperature: shrinks the teacher's logits; at most max_temperature.
-        max_temperature: temperature at the start of training.
+        temperature: shrinks the teacher's logits and divides none; at most max_temperature.
+        max_temperature: temperature at the start of training, where it divides the teacher's logits.
     """
 
     def __init__(self, temperature: AtLeastOne = 1.0, max_temperature: AtLeastOne = 8.0, weight: NotNegative = 1.0):
@@ -62,8 +59,9 @@ class Annealing(TemperedLoss):
             raise OptionError("temperature", f"a number from 1 to max_temperature={max_temperature}", temperature)
         self.max_temperature = self.highest_temperature = max_temperature
 
-    def compare(self, student_logits: Tensor, teacher_logits: Tensor, row_weights: Tensor | None) -> Tensor:
-        return annealing(student_logits, teacher_logits, self.temperature, self.max_temperature, row_weights)
+    def term(self, student: Answer, teacher: Answer, batch: Batch) -> Tensor:
+        options = self.temperature, self.max_temperature
+        return annealing(student.logits, teacher.logits, *options, batch.get("row_weights"))
 
     def degenerate(self, num_labels: int) -> str | None:
         return None  # a regression on the teacher's logits, which works for a single one

@@ -37,8 +37,7 @@ def tinybert_attention(student: Tensors, teacher: Tensors, mask: Tensor) -> Tens
     Returns:
         Scalar >= 0, in squared scores; 0 at equality, and where there is no token.
 
-    Source: Jiao et al. 2020 (TinyBERT; its code averages over padded rows as well),
-    https://arxiv.org/abs/1909.10351
+    Source: Jiao et al. 2020 (TinyBERT; its code averages over padded rows as well), https://arxiv.org/abs/1909.10351
     """
     _require_same("rows, heads, tokens", student[0], teacher[0])
     difference = _scores(student[0], student[1], mask) - _scores(teacher[0], teacher[1], mask)
@@ -71,23 +70,16 @@ def minilm_v2(student: Tensors, teacher: Tensors, mask: Tensor, relation_heads: 
     ``relation_heads`` of equal width; maps and KL as in `minilm`.
 
     Args:
-        student, teacher: (queries, keys, values), ``[B, H, L, d_head]`` each; H and d_head may differ between
-            the two.
+        student, teacher: (queries, keys, values), ``[B, H, L, d_head]`` each; H and d_head may differ between the two.
         relation_heads: divides H d_head on both sides.
 
     Returns:
         Scalar >= 0, in nats, the sum of three; 0 where the maps are equal.
 
-    Raises:
-        KDError: ``relation_heads`` does not divide a width.
-
     Source: Wang et al. 2021 (MiniLMv2), https://arxiv.org/abs/2012.15828
     """
-    terms = []
-    for both in zip(student, teacher, strict=True):
-        heads = tuple(_new_heads(vectors, relation_heads) for vectors in both)
-        terms.append(_divergence(heads, heads, mask))
-    return torch.stack(terms).sum()
+    pairs = (tuple(_new_heads(side, relation_heads) for side in both) for both in zip(student, teacher, strict=True))
+    return torch.stack([_divergence(heads, heads, mask) for heads in pairs]).sum()
 
 
 def attention_transfer(student_states: Tensor, teacher_states: Tensor, mask: Tensor, p: float = 2.0) -> Tensor:
@@ -236,16 +228,12 @@ def _scores(first: Tensor, second: Tensor, mask: Tensor) -> Tensor:
     return first @ second.transpose(-1, -2) / math.sqrt(first.shape[-1])
 
 
-def _log_map(first: Tensor, second: Tensor, mask: Tensor) -> Tensor:
-    """Return the log-softmax of the scores over the tokens, ``[B, H, L, L]``."""
-    scores = _scores(first, second, mask)
-    return scores.masked_fill(mask[:, None, None, :] == 0, torch.finfo(scores.dtype).min).log_softmax(-1)
-
-
 def _divergence(firsts: Tensors, seconds: Tensors, mask: Tensor) -> Tensor:
     """Return ``KL(T || S)`` of the maps of (student, teacher), the mean over heads and tokens."""
     _require_same("rows, heads, tokens", *firsts)
-    student, teacher = (_log_map(*pair, mask) for pair in zip(firsts, seconds, strict=True))
+    padding = mask[:, None, None, :] == 0
+    scores = [_scores(*pair, mask) for pair in zip(firsts, seconds, strict=True)]
+    student, teacher = (side.masked_fill(padding, torch.finfo(side.dtype).min).log_softmax(-1) for side in scores)
     # the maps of padded tokens are uniform on both sides and add nothing
     return (teacher.exp() * (teacher - student)).sum() / (student.shape[1] * mask.sum()).clamp(min=1)
 

@@ -36,9 +36,6 @@ def info_nce(
     Returns:
         Scalar >= 0, in nats; log(B) where all cosines are equal, 0 where no negative is left.
 
-    Raises:
-        KDError: states of two shapes.
-
     Source: van den Oord, Li and Vinyals 2018, https://arxiv.org/abs/1807.03748; between student and teacher:
     Tian, Krishnan and Isola 2020 (CRD; there with a memory bank), https://arxiv.org/abs/1910.10699
     """

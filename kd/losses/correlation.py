@@ -9,6 +9,7 @@ from typing import final
 
 from torch import Tensor
 
+from kd.contract import Answer, Batch
 from kd.losses.logits import TemperedLoss, log_probabilities
 from kd.options.declared import NotNegative, Positive
 
@@ -29,11 +30,6 @@ def dist(
     p_t[:, c]))]``, r Pearson's correlation, 0 where one side is constant. The second part is 0 for a single row, and
     needs about 32 rows to be meaningful.
 
-    Args:
-        temperature: 1 to 4 in the source.
-        inter_weight: of the correlation over the classes, >= 0; beta in the source.
-        intra_weight: of the correlation over the batch, >= 0; gamma in the source.
-
     Returns:
         Scalar in ``[0, 2 temperature^2 (inter_weight + intra_weight)]``, no unit otherwise; 0 at equality.
 
@@ -51,8 +47,9 @@ class DIST(TemperedLoss):
     """The loss of `dist`.
 
     Args:
-        inter_weight: weight of the correlation over the classes of a row.
-        intra_weight: weight of the correlation over the rows of a batch.
+        temperature: divides the logits of student and teacher; 1 to 4 in the source.
+        inter_weight: weight of the correlation over the classes of a row; beta in the source.
+        intra_weight: weight of the correlation over the rows of a batch; gamma in the source.
     """
 
     weighs_rows = False
@@ -69,8 +66,8 @@ class DIST(TemperedLoss):
         self.intra_weight = intra_weight
         self.is_mean_over_rows = not intra_weight
 
-    def compare(self, student_logits: Tensor, teacher_logits: Tensor, row_weights: Tensor | None) -> Tensor:
-        return dist(student_logits, teacher_logits, self.temperature, self.inter_weight, self.intra_weight)
+    def term(self, student: Answer, teacher: Answer, batch: Batch) -> Tensor:
+        return dist(student.logits, teacher.logits, self.temperature, self.inter_weight, self.intra_weight)
 
     def degenerate(self, num_labels: int) -> str | None:
         if num_labels != 2:

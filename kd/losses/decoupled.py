@@ -6,14 +6,14 @@ classes. ``labels`` ``[B]`` are class numbers, -100 where there is none.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from typing import final
 
 import torch
 from torch import Tensor
 
-from kd.contract import IGNORED_LABEL, Answer, Batch, Loss
-from kd.losses.logits import kl, log_probabilities
+from kd.contract import IGNORED_LABEL, Answer, Batch
+from kd.losses.logits import TemperedLoss, kl, log_probabilities
 from kd.options.declared import NotNegative, Positive
 
 
@@ -31,11 +31,6 @@ def dkd(
     ``temperature^2 (1/N) sum_b [target_weight KL(b_t || b_s) + non_target_weight KL(N(t / temperature) ||
     N(s / temperature))]``, ``b = (p_y, 1 - p_y)``, over the N rows with a label. `soft_target` is the same with
     the weights 1 and ``1 - p_t(y)``: there the other classes count less, the more certain the teacher is.
-
-    Args:
-        temperature: 4 in the source.
-        target_weight: of the gold class against the rest, >= 0; alpha in the source.
-        non_target_weight: of the other classes among themselves, >= 0; beta in the source.
 
     Returns:
         Scalar >= 0, in nats times temperature^2; 0 where the probabilities are equal, or no row has a label.
@@ -68,10 +63,6 @@ def nkd(
     N(s / temperature)_c]``, ``q = softmax(logits)`` untempered, over the N rows with a label. The first part is least
     for a student that is certain of the label, whatever the teacher's output.
 
-    Args:
-        temperature: divides the logits of the other classes; 1 in the source.
-        gamma: weight of the other classes, >= 0.
-
     Returns:
         Scalar >= 0, in nats; 0 where no row has a label.
 
@@ -88,28 +79,8 @@ def nkd(
     return mean_over_labelled_rows(target + gamma * temperature**2 * non_target, labels, row_weights)
 
 
-class LabelledLogitLoss(Loss, ABC):
-    """A tempered term on the logits that reads the gold labels too; a mean over the rows that have one.
-
-    Args:
-        temperature: divides the logits of student and teacher.
-    """
-
-    weighs_rows = True
-    tempered = True
-    is_mean_over_rows = True
-
-    def __init__(self, temperature: Positive = 1.0, weight: NotNegative = 1.0):
-        super().__init__(weight)
-        self.temperature = temperature
-
-    @abstractmethod
-    def compare(self, student: Tensor, teacher: Tensor, labels: Tensor, row_weights: Tensor | None) -> Tensor:
-        """Return the term, a scalar, from logits ``[B, C]``, labels ``[B]`` and weights ``[B]`` of mean 1."""
-
-    @final
-    def term(self, student: Answer, teacher: Answer, batch: Batch) -> Tensor:
-        return self.compare(student.logits, teacher.logits, batch["labels"], batch.get("row_weights"))
+class LabelledLogitLoss(TemperedLoss, ABC):
+    """A term that reads the gold labels too; a mean over the rows that have one."""
 
     def degenerate(self, num_labels: int) -> str | None:
         if num_labels > 1:
@@ -125,8 +96,9 @@ class DKD(LabelledLogitLoss):
     """The loss of `dkd`.
 
     Args:
-        target_weight: weight of the gold class against the rest.
-        non_target_weight: weight of the other classes among themselves.
+        temperature: divides the logits of student and teacher; 4 in the source.
+        target_weight: weight of the gold class against the rest; alpha in the source.
+        non_target_weight: weight of the other classes among themselves; beta in the source.
     """
 
     def __init__(
@@ -140,9 +112,9 @@ class DKD(LabelledLogitLoss):
         self.target_weight = target_weight
         self.non_target_weight = non_target_weight
 
-    def compare(self, student: Tensor, teacher: Tensor, labels: Tensor, row_weights: Tensor | None) -> Tensor:
-        weights = self.target_weight, self.non_target_weight
-        return dkd(student, teacher, labels, self.temperature, *weights, row_weights)
+    def term(self, student: Answer, teacher: Answer, batch: Batch) -> Tensor:
+        options = self.temperature, self.target_weight, self.non_target_weight
+        return dkd(student.logits, teacher.logits, batch["labels"], *options, batch.get("row_weights"))
 
     def degenerate(self, num_labels: int) -> str | None:
         if num_labels != 2:
@@ -159,7 +131,7 @@ class NKD(LabelledLogitLoss):
     """The loss of `nkd`.
 
     Args:
-        temperature: divides the logits of the other classes.
+        temperature: divides the logits of the other classes; 1 in the source.
         gamma: weight of the other classes.
     """
 
@@ -167,8 +139,9 @@ class NKD(LabelledLogitLoss):
         super().__init__(temperature, weight)
         self.gamma = gamma
 
-    def compare(self, student: Tensor, teacher: Tensor, labels: Tensor, row_weights: Tensor | None) -> Tensor:
-        return nkd(student, teacher, labels, self.temperature, self.gamma, row_weights)
+    def term(self, student: Answer, teacher: Answer, batch: Batch) -> Tensor:
+        options = self.temperature, self.gamma
+        return nkd(student.logits, teacher.logits, batch["labels"], *options, batch.get("row_weights"))
 
     def degenerate(self, num_labels: int) -> str | None:
         if num_labels != 2:

@@ -81,9 +81,6 @@ def vid(student_states: Tensor, teacher_states: Tensor, variances: Tensor) -> Te
     Returns:
         Scalar, in nats a feature; at equality the mean of log(sigma), which may be negative.
 
-    Raises:
-        KDError: another number of variances.
-
     Source: Ahn et al. 2019, https://arxiv.org/abs/1904.05835
     """
     student, teacher = comparable(student_states, teacher_states)
@@ -167,11 +164,7 @@ class VID(RowByRow):
 
 
 def matched_rows(student: Answer, teacher: Answer, batch: Batch, level: str) -> list[tuple[Tensor, Tensor]]:
-    """Return the states of student and teacher for each matched pair, as rows ``[N, d]``: texts, or real tokens.
-
-    Raises:
-        KDError: states at level "token" that do not fit the attention mask.
-    """
+    """Return the states of student and teacher for each matched pair, as rows ``[N, d]``: texts, or real tokens."""
     pairs = list(zip(student.hidden_states, teacher.hidden_states, strict=True))
     if level == "sentence":
         return pairs

@@ -18,9 +18,8 @@ def label_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> 
     ``q_bc = (1 - label_smoothing) [c = y_b] + label_smoothing / C``
 
     Args:
-        logits: ``[B, C]``, in any floating type; the loss is computed in float32 at least.
+        logits: ``[B, C]``.
         labels: ``[B]``, class numbers, -100 where there is none.
-        label_smoothing: in [0, 1); 0.1 is usual.
 
     Returns:
         Scalar, in nats.
@@ -42,7 +41,7 @@ class LabelLoss(nn.Module, Checked):
     """The loss of `label_loss`.
 
     Args:
-        label_smoothing: part of the target that is spread evenly over the classes.
+        label_smoothing: part of the target that is spread evenly over the classes; 0.1 is usual.
     """
 
     def __init__(self, label_smoothing: Probability = 0.0):

@@ -13,7 +13,7 @@ teaches it. With one class a softmax is constant, and `Loss.degenerate` says so.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from typing import Literal, final
 
 import torch
@@ -126,14 +126,6 @@ class LogitLoss(Loss, ABC):
     weighs_rows = True
     is_mean_over_rows = True
 
-    @abstractmethod
-    def compare(self, student_logits: Tensor, teacher_logits: Tensor, row_weights: Tensor | None) -> Tensor:
-        """Return the term, a scalar, from logits ``[B, C]`` and weights ``[B]`` of mean 1."""
-
-    @final
-    def term(self, student: Answer, teacher: Answer, batch: Batch) -> Tensor:
-        return self.compare(student.logits, teacher.logits, batch.get("row_weights"))
-
     def degenerate(self, num_labels: int) -> str | None:
         if num_labels > 1:
             return None
@@ -161,8 +153,8 @@ class TemperedLoss(LogitLoss, ABC):
 class SoftTarget(TemperedLoss):
     """The loss of `soft_target`."""
 
-    def compare(self, student_logits: Tensor, teacher_logits: Tensor, row_weights: Tensor | None) -> Tensor:
-        return soft_target(student_logits, teacher_logits, self.temperature, row_weights)
+    def term(self, student: Answer, teacher: Answer, batch: Batch) -> Tensor:
+        return soft_target(student.logits, teacher.logits, self.temperature, batch.get("row_weights"))
 
 
 @final
@@ -177,8 +169,9 @@ class SoftCrossEntropy(TemperedLoss):
         super().__init__(temperature, weight)
         self.normalisation = normalisation
 
-    def compare(self, student_logits: Tensor, teacher_logits: Tensor, row_weights: Tensor | None) -> Tensor:
-        return soft_cross_entropy(student_logits, teacher_logits, self.temperature, self.normalisation, row_weights)
+    def term(self, student: Answer, teacher: Answer, batch: Batch) -> Tensor:
+        options = self.temperature, self.normalisation
+        return soft_cross_entropy(student.logits, teacher.logits, *options, batch.get("row_weights"))
 
 
 @final
@@ -195,8 +188,9 @@ class LogitMSE(LogitLoss):
         self.centred = centred
         self.reduction_over_labels = reduction_over_labels
 
-    def compare(self, student_logits: Tensor, teacher_logits: Tensor, row_weights: Tensor | None) -> Tensor:
-        return logit_mse(student_logits, teacher_logits, self.centred, self.reduction_over_labels, row_weights)
+    def term(self, student: Answer, teacher: Answer, batch: Batch) -> Tensor:
+        options = self.centred, self.reduction_over_labels
+        return logit_mse(student.logits, teacher.logits, *options, batch.get("row_weights"))
 
     def degenerate(self, num_labels: int) -> str | None:
         # uncentred, it is a regression on the teacher's logits, and works for a single one
@@ -217,9 +211,9 @@ class ProbabilityMSE(TemperedLoss):
         super().__init__(temperature, weight)
         self.reduction_over_labels = reduction_over_labels
 
-    def compare(self, student_logits: Tensor, teacher_logits: Tensor, row_weights: Tensor | None) -> Tensor:
+    def term(self, student: Answer, teacher: Answer, batch: Batch) -> Tensor:
         options = self.temperature, self.reduction_over_labels
-        return probability_mse(student_logits, teacher_logits, *options, row_weights)
+        return probability_mse(student.logits, teacher.logits, *options, batch.get("row_weights"))
 
 
 def mean_over_rows(rows: Tensor, row_weights: Tensor | None = None) -> Tensor:
@@ -228,11 +222,7 @@ def mean_over_rows(rows: Tensor, row_weights: Tensor | None = None) -> Tensor:
 
 
 def comparable(student_logits: Tensor, teacher_logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both in one precision, float32 at least.
-
-    Raises:
-        KDError: logits of two shapes.
-    """
+    """Return both in one precision, float32 at least; refuse logits of two shapes."""
     if student_logits.shape != teacher_logits.shape:
         raise KDError(
             "student and teacher must give logits of one shape [rows, labels], found student "

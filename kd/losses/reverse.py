@@ -12,6 +12,7 @@ import torch
 from annotated_types import Gt, Lt
 from torch import Tensor
 
+from kd.contract import Answer, Batch
 from kd.losses.logits import TemperedLoss, kl, log_probabilities, mean_over_rows
 from kd.options.declared import NotNegative, Positive, Share
 
@@ -89,8 +90,8 @@ def jensen_shannon(
 class ReverseKL(TemperedLoss):
     """The loss of `reverse_kl`."""
 
-    def compare(self, student_logits: Tensor, teacher_logits: Tensor, row_weights: Tensor | None) -> Tensor:
-        return reverse_kl(student_logits, teacher_logits, self.temperature, row_weights)
+    def term(self, student: Answer, teacher: Answer, batch: Batch) -> Tensor:
+        return reverse_kl(student.logits, teacher.logits, self.temperature, batch.get("row_weights"))
 
 
 @final
@@ -114,9 +115,9 @@ class SymmetricCrossEntropy(TemperedLoss):
         self.alpha_sym = alpha_sym
         self.temperature_form = temperature_form
 
-    def compare(self, student_logits: Tensor, teacher_logits: Tensor, row_weights: Tensor | None) -> Tensor:
+    def term(self, student: Answer, teacher: Answer, batch: Batch) -> Tensor:
         options = self.temperature, self.alpha_sym, self.temperature_form
-        return symmetric_cross_entropy(student_logits, teacher_logits, *options, row_weights)
+        return symmetric_cross_entropy(student.logits, teacher.logits, *options, batch.get("row_weights"))
 
 
 @final
@@ -133,5 +134,5 @@ class JensenShannon(TemperedLoss):
         super().__init__(temperature, weight)
         self.beta = beta
 
-    def compare(self, student_logits: Tensor, teacher_logits: Tensor, row_weights: Tensor | None) -> Tensor:
-        return jensen_shannon(student_logits, teacher_logits, self.temperature, self.beta, row_weights)
+    def term(self, student: Answer, teacher: Answer, batch: Batch) -> Tensor:
+        return jensen_shannon(student.logits, teacher.logits, self.temperature, self.beta, batch.get("row_weights"))

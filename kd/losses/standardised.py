@@ -7,6 +7,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
+from kd.contract import Answer, Batch
 from kd.losses.logits import TemperedLoss, comparable, soft_target
 from kd.options.declared import NotNegative, Positive
 
@@ -59,8 +60,8 @@ class Standardised(TemperedLoss):
         self.over = over
         self.is_mean_over_rows = over == "labels"
 
-    def compare(self, student_logits: Tensor, teacher_logits: Tensor, row_weights: Tensor | None) -> Tensor:
-        return standardised(student_logits, teacher_logits, self.temperature, self.over, row_weights)
+    def term(self, student: Answer, teacher: Answer, batch: Batch) -> Tensor:
+        return standardised(student.logits, teacher.logits, self.temperature, self.over, batch.get("row_weights"))
 
     def degenerate(self, num_labels: int) -> str | None:
         if num_labels != 2 or self.over == "batch":

@@ -15,11 +15,7 @@ SMALLEST_P = 1e-12
 
 
 def accuracy_interval(correct: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's interval of an accuracy.
-
-    Args:
-        correct: ``[N]`` bool, one a test row.
-        confidence: coverage.
+    """Return Wilson's interval of an accuracy from ``[N]`` bool, one a test row.
 
     Source: Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953
 
@@ -68,7 +64,9 @@ class PairedTest:
         >>> PairedTest.of(np.arange(20) < 15, np.arange(20) < 8).p_value  # 7 rows won, none lost: 2 / 2^7
         0.015625
         """
-        return float(np.clip(2 * min(self._tails(0.0)), SMALLEST_P, 1.0))
+        mass, place = self._mass(0.0), (self._largest + self.total) // 2
+        tail = min(float(mass[place:].sum()), float(mass[: place + 1].sum()))
+        return float(np.clip(2 * tail, SMALLEST_P, 1.0))
 
     def interval(self, level: float = 0.05) -> tuple[float, float]:
         """Return bounds of the difference in accuracy at an error rate; they exclude 0 if and only if p < ``level``.
@@ -104,11 +102,6 @@ class PairedTest:
                 wins = expit(2 * size * lean)
                 transform *= (1 - wins + wins * turn**size) ** count
         return np.fft.irfft(transform, points)[: self._largest + 1]
-
-    def _tails(self, lean: float) -> tuple[float, float]:
-        """Return the probability of a sum at least as large, and at least as small, as observed."""
-        mass, place = self._mass(lean), (self._largest + self.total) // 2
-        return float(mass[place:].sum()), float(mass[: place + 1].sum())
 
     def _expected(self, lean: float) -> float:
         """Return the expected sum."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, cast
 
@@ -31,16 +32,25 @@ MakeOptimizer = Callable[[Iterable], Optimizer]
 MakeSchedule = Callable[[Optimizer, int], LRScheduler]
 
 
-class Method(lightning.LightningModule, ABC):
-    """A way to train a student. Subclasses define the loss.
+@dataclass(frozen=True)
+class Recipe:
+    """The parts of a training that do not depend on the method.
 
     Args:
-        student: the model that is trained and saved.
         label_loss: ``(logits [B, C], labels [B]) -> scalar``; rows labelled -100 do not count.
         optimizer: parameter groups -> optimizer.
         schedule: (optimizer, total steps) -> learning-rate schedule, stepped after every optimizer step.
         seed: sets dropout, together with the epoch and the rank, so that a resumed run equals an uninterrupted one.
     """
+
+    label_loss: nn.Module
+    optimizer: MakeOptimizer
+    schedule: MakeSchedule
+    seed: int = 0
+
+
+class Method(lightning.LightningModule, ABC):
+    """A way to train a student; the student is what is saved. Subclasses define the loss."""
 
     reads_teacher: ClassVar[bool]
     """Whether training needs a second model."""
@@ -48,18 +58,10 @@ class Method(lightning.LightningModule, ABC):
     unsaved: tuple[str, ...] = ()
     """Prefixes of the names of weights that never change and are left out of checkpoints."""
 
-    def __init__(
-        self,
-        student: PreTrainedModel,
-        label_loss: nn.Module,
-        optimizer: MakeOptimizer,
-        schedule: MakeSchedule,
-        seed: int = 0,
-    ):
+    def __init__(self, student: PreTrainedModel, recipe: Recipe):
         super().__init__()
         # from_pretrained returns a model in evaluation mode, and Lightning does not change the mode.
-        self.student, self.label_loss = student.train(), label_loss
-        self.make_optimizer, self.make_schedule, self.seed = optimizer, schedule, seed
+        self.student, self.label_loss, self.recipe = student.train(), recipe.label_loss, recipe
         self.accuracy = MulticlassAccuracy(student.config.num_labels, average="micro", ignore_index=IGNORED_LABEL)
         self.validation_loss = MeanMetric()
         self.curves: dict[str, Tensor | float] = {}
@@ -117,7 +119,7 @@ class Method(lightning.LightningModule, ABC):
 
     def on_train_epoch_start(self) -> None:
         self.shares, self.step_curves = self._shares(), {}
-        entropy = np.random.SeedSequence([self.seed, self.current_epoch, self.global_rank])
+        entropy = np.random.SeedSequence([self.recipe.seed, self.current_epoch, self.global_rank])
         torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> 1))
 
     def _shares(self) -> np.ndarray | None:
@@ -176,7 +178,7 @@ class Method(lightning.LightningModule, ABC):
         self.log("val/loss", self.validation_loss, batch_size=len(logits))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer = self.make_optimizer(self.parameter_groups())
+        optimizer = self.recipe.optimizer(self.parameter_groups())
         schedule = self.learning_rates(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -186,7 +188,7 @@ class Method(lightning.LightningModule, ABC):
 
     def learning_rates(self, optimizer: Optimizer) -> LRScheduler:
         """Return the learning-rate schedule of an optimizer."""
-        return self.make_schedule(optimizer, self.total_steps)
+        return self.recipe.schedule(optimizer, self.total_steps)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         for name in [name for name in checkpoint["state_dict"] if name.startswith(self.unsaved)]:
@@ -195,11 +197,7 @@ class Method(lightning.LightningModule, ABC):
             logger.save()
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False):
-        """Load weights as torch does, but allow that those named in `unsaved` are missing.
-
-        Raises:
-            KDError: the weights belong to another model.
-        """
+        """Load weights as torch does, but allow that those in `unsaved` are missing; refuse those of another model."""
         try:
             found = super().load_state_dict(state_dict, strict=False, assign=assign)
         except RuntimeError as error:

@@ -85,13 +85,9 @@ class OnlyCorrect(Confidence):
 
 
 def effective_rows(weights: Tensor) -> Tensor:
-    """Return the effective share of the rows: ``(sum w)^2 / (B sum w^2)``, 1 where all weigh the same.
+    """Return the effective share of the rows with weights w ``[B]`` >= 0, a scalar in [0, 1].
 
-    Args:
-        weights: ``[B]``, >= 0.
-
-    Returns:
-        Scalar in [0, 1]; 0 where all weights are 0.
+    ``(sum w)^2 / (B sum w^2)``; 1 where all weigh the same, 0 where all weights are 0.
 
     Source: Kish 1965, Survey Sampling, section 11.7
 

@@ -15,7 +15,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from kd.contract import ATTENTION_OUTPUTS, Answer, Batch, supported_outputs
 from kd.errors import KDError
 from kd.features.feature import Feature, read
-from kd.methods.base import MakeOptimizer, MakeSchedule, Method, inputs_of, trained
+from kd.methods.base import Method, Recipe, inputs_of, trained
 from kd.methods.objective import Objective
 from kd.methods.sharding import FullySharded, shard
 from kd.options.methods import MethodOptions
@@ -71,7 +71,6 @@ class TaughtMethod(Method, ABC):
         objective: the transfer terms and their balance.
         teacher: a `FrozenTeacher`, or `cached_teacher` where batches contain the teacher's outputs.
         options: of the method; None: its defaults.
-        student, label_loss, optimizer, schedule, seed: see `Method`.
     """
 
     reads_teacher = True
@@ -80,15 +79,12 @@ class TaughtMethod(Method, ABC):
     def __init__(
         self,
         student: PreTrainedModel,
-        label_loss: nn.Module,
-        optimizer: MakeOptimizer,
-        schedule: MakeSchedule,
+        recipe: Recipe,
         objective: Objective,
         teacher: Source = cached_teacher,
         options: MethodOptions | None = None,
-        seed: int = 0,
     ):
-        super().__init__(student, label_loss, optimizer, schedule, seed)
+        super().__init__(student, recipe)
         self.objective, self.teacher, self.options = objective, teacher, options or self.default_options
         self.require(objective, self.options)
 

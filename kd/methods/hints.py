@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import cast, final
 
 import lightning
@@ -22,7 +22,7 @@ from kd.errors import KDError
 from kd.features.attention import prepare
 from kd.features.feature import Feature, inner
 from kd.features.matching import Matching
-from kd.methods.base import MakeOptimizer, MakeSchedule, decay_groups, factors, inputs_of, trained
+from kd.methods.base import Recipe, decay_groups, factors, inputs_of, trained
 from kd.methods.distillation import Source, TaughtMethod, cached_teacher, require_losses
 from kd.methods.objective import Objective
 from kd.methods.weighting import ConstantWeighting
@@ -45,10 +45,6 @@ class Hints(TaughtMethod):
     Args:
         matchings: the pairs of layers and the mappers of the feature losses, by teacher; with several teachers each
             feature loss is the mean over them.
-        student, label_loss, optimizer, schedule, objective, teacher, options, seed: see `TaughtMethod`.
-
-    Raises:
-        KDError: see `require`; or the feature stage leaves no steps for the task.
 
     Source: Romero et al. 2015 (FitNets), https://arxiv.org/abs/1412.6550; Jiao et al. 2020 (TinyBERT),
     https://arxiv.org/abs/1909.10351
@@ -60,16 +56,13 @@ class Hints(TaughtMethod):
     def __init__(
         self,
         student: PreTrainedModel,
-        label_loss: nn.Module,
-        optimizer: MakeOptimizer,
-        schedule: MakeSchedule,
+        recipe: Recipe,
         objective: Objective,
         matchings: Mapping[str, Matching],
         teacher: Source = cached_teacher,
         options: HintsOptions | None = None,
-        seed: int = 0,
     ):
-        super().__init__(student, label_loss, optimizer, schedule, objective, teacher, options, seed)
+        super().__init__(student, recipe, objective, teacher, options)
         self.matchings = cast(Mapping[str, Matching], nn.ModuleDict(matchings))
         self.feature_losses = {name for matching in matchings.values() for name in matching.losses}
         self.features = {feature for matching in matchings.values() for feature in matching.features}
@@ -82,7 +75,7 @@ class Hints(TaughtMethod):
     def require(cls, objective: Objective, options: HintsOptions) -> None:
         """Refuse an objective without a feature loss, and stages that contradict the other options."""
         require_losses("hints", objective)
-        features = {name for name, loss in objective.transfer.items() if isinstance(loss, FeatureLoss)}
+        features = [name for name, loss in objective.transfer.items() if isinstance(loss, FeatureLoss)]
         if not features:
             raise KDError(
                 f"method=hints needs a loss on features, found only {', '.join(objective.transfer)}; add one, as in "
@@ -90,8 +83,14 @@ class Hints(TaughtMethod):
             )
         if options.keep_features and not options.feature_epochs:
             raise KDError("method.keep_features=true needs two stages, found method.feature_epochs=0; set both")
-        if options.feature_epochs:
-            require_balance(objective, features, options.keep_features)
+        if not options.feature_epochs or isinstance(objective.weighting, ConstantWeighting):
+            return
+        task = ["label", *(name for name in objective.transfer if options.keep_features or name not in features)]
+        if max(len(features), len(task)) < 2:
+            raise KDError(
+                f"balance/weighting balances terms against each other, found '{features[0]}' alone in the feature "
+                f"stage and '{task[0]}' alone in the task stage; add a loss, or set balance/weighting=constant"
+            )
 
     def learners(self) -> list[nn.Module]:
         return [*super().learners(), *(part for matching in self.matchings.values() for part in matching.learners())]
@@ -107,7 +106,7 @@ class Hints(TaughtMethod):
                 f"of the run's {self.total_steps} for the task; lower it, or train longer"
             )
         for matching in self.matchings.values():
-            if matching.waits():
+            if matching.unfitted():
                 log.info("mapper: fitting on at most %d training rows", FIT_ROWS)
                 matching.fit_mappers(self._answers())
 
@@ -123,13 +122,13 @@ class Hints(TaughtMethod):
         if not 0 < self.feature_steps < self.total_steps:
             return super().learning_rates(optimizer)
         first = self.feature_steps
-        of_stage = [factors(self.make_schedule, steps) for steps in (first, self.total_steps - first)]
+        of_stage = [factors(self.recipe.schedule, steps) for steps in (first, self.total_steps - first)]
         return LambdaLR(optimizer, lambda step: of_stage[0](step) if step < first else of_stage[1](step - first))
 
     @torch.no_grad()
     def _answers(self) -> Iterator[tuple[SequenceClassifierOutput, dict[Feature, Tensor], Tensor]]:
         self.student.eval()
-        for batch in fitting_batches(cast(EncodedSplit, self.data.train), self.seed):
+        for batch in fitting_batches(cast(EncodedSplit, self.data.train), self.recipe.seed):
             batch = {name: value.to(self.device) for name, value in batch.items()}
             output, _ = inner(self.student, inputs_of(batch), self.outputs)
             yield output, self.teacher(batch, self.features)[1], batch["attention_mask"]
@@ -180,19 +179,6 @@ class Hints(TaughtMethod):
     def parameter_groups(self) -> list[dict]:
         mappers = decay_groups(*self.matchings.values(), lr=self.options.mapper_learning_rate)
         return decay_groups(self.student, self.objective) + mappers
-
-
-def require_balance(objective: Objective, feature_losses: Collection[str], keep_features: bool) -> None:
-    """Refuse a weighting that has nothing to balance, because each stage has only one term."""
-    if isinstance(objective.weighting, ConstantWeighting):
-        return
-    features = [name for name in objective.transfer if name in feature_losses]
-    task = ["label", *(name for name in objective.transfer if keep_features or name not in feature_losses)]
-    if max(len(features), len(task)) < 2:
-        raise KDError(
-            f"balance/weighting balances terms against each other, found '{features[0]}' alone in the feature stage "
-            f"and '{task[0]}' alone in the task stage; add a loss, or set balance/weighting=constant"
-        )
 
 
 def fitting_batches(train: EncodedSplit, seed: int) -> Iterator[Batch]:

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from kd.contract import IGNORED_LABEL, Answer, Batch, Loss, detached
 from kd.errors import KDError
 from kd.measure.inference import evaluating
-from kd.methods.base import MakeOptimizer, MakeSchedule, Method, decay_groups, factors, logits_of, trained
+from kd.methods.base import Method, Recipe, decay_groups, factors, logits_of, trained
 from kd.methods.distillation import require_logits, require_losses, teacher_inputs
 from kd.methods.objective import Objective
 from kd.options.methods import JointOptions
@@ -40,10 +40,8 @@ class Joint(Method):
     Args:
         partners: the other models by name: "teacher" reads the teacher's tokens, all others the student's.
         objective: the student's transfer terms and their balance.
-        options: see `JointOptions`.
         column: the column of the batches that contains the output of the teacher's frozen layers, if the partner
             "teacher" consists of the layers above them (`kd.models.pretrained.upper_part`); None for a whole teacher.
-        student, label_loss, optimizer, schedule, seed: see `Method`.
 
     Source: Zhang et al. 2018 (deep mutual learning), https://arxiv.org/abs/1706.00384
     """
@@ -54,16 +52,13 @@ class Joint(Method):
     def __init__(
         self,
         student: PreTrainedModel,
-        label_loss: nn.Module,
-        optimizer: MakeOptimizer,
-        schedule: MakeSchedule,
+        recipe: Recipe,
         objective: Objective,
         partners: Mapping[str, PreTrainedModel],
         options: JointOptions,
         column: str | None = None,
-        seed: int = 0,
     ):
-        super().__init__(student, label_loss, optimizer, schedule, seed)
+        super().__init__(student, recipe)
         labels = cast(int, student.config.num_labels)
         self.require(objective, options, TEACHER in partners, labels)
         for loss in objective.transfer.values():
@@ -193,7 +188,8 @@ class Joint(Method):
 
     def learning_rates(self, optimizer: Optimizer) -> LRScheduler:
         """Return the schedule of the student for its parameter groups, and the partners' for the teacher's."""
-        own, partner = (factors(make, self.total_steps) for make in (self.make_schedule, self.options.partner_schedule))
+        schedules = self.recipe.schedule, self.options.partner_schedule
+        own, partner = (factors(make, self.total_steps) for make in schedules)
         return LambdaLR(optimizer, [partner if group.get("teacher") else own for group in optimizer.param_groups])
 
 

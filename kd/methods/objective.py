@@ -31,7 +31,6 @@ def shares(alpha: float, weights: Mapping[str, float], label_share: float | None
     Without transfer terms, the factor of the label loss is 1, and alpha has no effect.
 
     Args:
-        alpha: share of the transfer terms.
         weights: of the transfer terms, by name.
         label_share: replaces 1 - alpha.
 
@@ -57,9 +56,6 @@ class Objective(nn.Module):
         weighting: (names of all terms) -> the rule that combines them.
         calibrate: at the first step, scale the transfer terms so that each begins at ``weight_i`` label losses.
         keeps_label: the label loss has a factor that does not depend on alpha.
-
-    Raises:
-        KDError: a name that is taken, or settings that contradict each other.
     """
 
     scales: Tensor

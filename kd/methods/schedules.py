@@ -1,6 +1,6 @@
 """Change alpha or the temperature in training.
 
-``progress`` is the part of the optimizer steps that are done, in [0, 1].
+``progress`` is the share of the optimizer steps that are done: 0 at the first step, 1 at the end.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PartOfTraining = Annotated[float, Gt(0), Le(1)]
 
 
 class Schedule(Checked, ABC):
-    """A value that may change in training: it only rises, or only falls."""
+    """A value that may change in training. It only rises, or it only falls."""
 
     @abstractmethod
     def at(self, progress: float) -> float:
@@ -53,7 +53,7 @@ class Ramp(Schedule, ABC):
 
     Args:
         start: value at the first step.
-        end: value from the progress until on.
+        end: value at the progress ``until`` and at all later steps.
         until: progress at which the end is reached.
     """
 
@@ -96,7 +96,7 @@ class WarmUp(Ramp):
     """``value min(progress / until, 1)``: alpha rises from 0.
 
     Args:
-        value: alpha from the progress until on.
+        value: alpha at the progress ``until`` and at all later steps.
         until: progress at which the value is reached.
 
     Source: Zhao et al. 2022 (DKD), https://arxiv.org/abs/2203.08679
@@ -111,7 +111,7 @@ class TemperatureWarmUp(Ramp):
     """``1 + (value - 1) min(progress / until, 1)``: the temperature moves from 1 to its value.
 
     Args:
-        value: temperature from the progress until on.
+        value: temperature at the progress ``until`` and at all later steps.
         until: progress at which the value is reached.
     """
 
@@ -121,13 +121,13 @@ class TemperatureWarmUp(Ramp):
 
 @final
 class AnnealedTemperature(Schedule):
-    """``max_temperature, ..., 2, 1``, each for the same time; 1 from the progress ``until`` on.
+    """``max_temperature, ..., 2, 1``, each for the same time, up to the progress ``until``; then it stays 1.
 
     ``max(1, max_temperature - floor(max_temperature progress / until))``
 
     Args:
         max_temperature: temperature at the first step.
-        until: progress from which the temperature is 1.
+        until: progress up to which the time is divided among the temperatures.
 
     Source: Jafari et al. 2021 (Annealing-KD, phase 1), https://arxiv.org/abs/2104.07163
 
@@ -144,7 +144,7 @@ class AnnealedTemperature(Schedule):
 
 @final
 class Switch(Schedule):
-    """``first`` before the progress ``until``, ``second`` from there on.
+    """``first`` while the progress is below ``until``, ``second`` at all later steps.
 
     Args:
         first, second: the two values; an alpha of 1 is the teacher alone, 0 the labels alone.
@@ -165,14 +165,14 @@ class LearnedTemperature(nn.Module, Checked):
     """A temperature that is trained to raise the student's loss, while the student is trained to lower it (CTKD).
 
     ``lowest + (highest - lowest) sigmoid(theta)``; the gradient for theta is multiplied by ``-lambda``,
-    ``lambda = reversal (1 - cos(pi min(progress / until, 1))) / 2``. Optimizers that divide a gradient by its
-    own size, such as Adam, keep the sign of lambda and lose most of its size.
+    ``lambda = reversal (1 - cos(pi min(progress / until, 1))) / 2``. Adam divides each gradient by its own size: with
+    such an optimizer the sign of lambda counts, and its size hardly does.
 
     Args:
         start: temperature at the first step, strictly between lowest and highest.
         lowest: lower bound of the temperature.
         highest: upper bound of the temperature.
-        reversal: lambda from the progress until on; 0 leaves the temperature at its start.
+        reversal: lambda at the progress ``until`` and at all later steps; 0 leaves the temperature at its start.
         until: progress at which lambda has its full size.
 
     Source: Li et al. 2023, https://arxiv.org/abs/2211.16231

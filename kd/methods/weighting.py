@@ -31,13 +31,10 @@ Curves = dict[str, Tensor | float]
 
 
 class Weighting(nn.Module, Checked, ABC):
-    """A rule that combines the terms of the objective.
+    """A rule that combines the terms of the objective; some rules refuse a single term.
 
     Args:
         names: names of all terms that the objective can have.
-
-    Raises:
-        KDError: an option is outside its range, or there are too few terms.
     """
 
     fewest_terms: ClassVar[int] = 1

@@ -60,6 +60,7 @@ class Student(PreTrainedModel, ABC):
     """
 
     config: StudentConfig
+    _input_embed_layer = "embedding"  # for get_input_embeddings and set_input_embeddings
 
     def __init__(self, config: StudentConfig, sentence_size: int):
         super().__init__(config)
@@ -133,12 +134,6 @@ class Student(PreTrainedModel, ABC):
         vectors = cast(Tensor, inputs_embeds) if input_ids is None else self.embedding(input_ids.long())
         vectors, mask = not_empty(vectors, mask)
         return vectors * mask.unsqueeze(-1), with_a_token(mask)
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        return self.embedding
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.embedding = cast(nn.Embedding, value)
 
     def _init_weights(self, module: nn.Module) -> None:
         # Hugging Face draws every map with std 0.02, which suits deep residual encoders. Shallow networks train

@@ -9,8 +9,7 @@ B rows, L tokens, d the encoder's width, C labels.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
 from typing import Any, ClassVar, cast
 
 import torch
@@ -151,17 +150,14 @@ class ComposedStudent(PreTrainedModel):
 
 
 def composed_config(
-    encoder_config: PreTrainedConfig,
-    layer: int | None,
-    mapper: Mapper | Mapping[str, Any] | Callable[..., Mapper],
-    student_config: PreTrainedConfig,
+    encoder_config: PreTrainedConfig, layer: int | None, mapper: Callable[..., Mapper], student_config: PreTrainedConfig
 ) -> ComposedStudentConfig:
     """Build the configuration of a composition, without any weights.
 
     Args:
         encoder_config: the teacher's configuration.
         layer: the last layer to keep; 0 keeps the embeddings alone, None keeps all layers.
-        mapper: a mapper, or its ``spec()``, or a function of ``in_size`` and ``out_size`` that returns one.
+        mapper: (in_size, out_size) -> a new mapper.
         student_config: the body's configuration, with the labels; its vocabulary is dropped.
 
     Raises:
@@ -181,11 +177,9 @@ def composed_config(
         pad_token_id=encoder.pad_token_id,
         max_position_embeddings=min((limit for limit in limits if limit is not None), default=None),
     )
-    if not isinstance(mapper, Mapper):
-        new = partial(new_mapper, mapper) if isinstance(mapper, Mapping) else mapper
-        with torch.device("meta"):  # the widths alone, without memory or random numbers
-            mapper = new(in_size=encoder.hidden_size, out_size=_word_size(new_student(_body_config(config))))
-    config.mapper = mapper.spec()
+    with torch.device("meta"):  # the widths alone, without memory or random numbers
+        body = new_student(_body_config(config))
+        config.mapper = mapper(in_size=encoder.hidden_size, out_size=_word_size(body)).spec()
     return config
 
 
@@ -225,7 +219,13 @@ def _cut(teacher: PreTrainedModel, config: ComposedStudentConfig) -> PreTrainedM
         encoder.to(teacher.device, teacher.dtype).eval()
         weights = base.state_dict()
         encoder.load_state_dict({name: weights[name] for name in encoder.state_dict()})
-        reason = "" if _gives_state(encoder, base, config.layer) else "the lower part gives other hidden states"
+        inputs = two_rows(base, min(8, longest_text(base.config) or 8))
+        with torch.no_grad(), evaluating(base):
+            whole = base(**inputs, return_dict=True, output_hidden_states=True).hidden_states[config.layer]
+            found = encoder(**inputs, return_dict=True).last_hidden_state
+        real = inputs["attention_mask"].bool()
+        same = torch.allclose(found[real], whole[real], atol=1e-4, rtol=1e-4)
+        reason = "" if same else "the lower part gives other hidden states"
     except Exception as error:  # what an architecture that cannot be cut raises differs from one to the next
         reason = str(error).strip() or type(error).__name__
     if reason:
@@ -234,16 +234,6 @@ def _cut(teacher: PreTrainedModel, config: ComposedStudentConfig) -> PreTrainedM
             f"({' '.join(reason.split())[:200]}); keep all layers (method.layer=null), or use another teacher"
         )
     return encoder.float()
-
-
-@torch.no_grad()
-def _gives_state(encoder: PreTrainedModel, whole: PreTrainedModel, layer: int) -> bool:
-    """Return whether the encoder's output equals ``hidden_states[layer]`` of the whole, on `two_rows`."""
-    inputs = two_rows(whole, min(8, longest_text(whole.config) or 8))
-    with evaluating(whole):
-        expected = whole(**inputs, return_dict=True, output_hidden_states=True).hidden_states[layer]
-    found, tokens = encoder(**inputs, return_dict=True).last_hidden_state, inputs["attention_mask"].bool()
-    return torch.allclose(found[tokens], expected[tokens], atol=1e-4, rtol=1e-4)
 
 
 def _layer_number(config: PreTrainedConfig, layer: int | None) -> int:

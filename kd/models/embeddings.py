@@ -10,14 +10,13 @@ import gzip
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import torch
-from torch import Generator, Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from torch import Generator, Tensor
+from transformers import PreTrainedTokenizerBase
 
 from kd.errors import KDError
 from kd.options.declared import Checked, Positive
@@ -31,11 +30,6 @@ class TeacherTable:
 
     weight: Tensor
     tokenizer: PreTrainedTokenizerBase
-
-    @classmethod
-    def of(cls, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> TeacherTable:
-        """Return the table of a teacher, as float32 on the CPU."""
-        return cls(cast(nn.Embedding, teacher.get_input_embeddings()).weight.detach().float().cpu(), tokenizer)
 
 
 @dataclass(frozen=True)
@@ -57,11 +51,6 @@ class KnownRows:
         """Return rows scaled to a standard deviation; None keeps their scale."""
         scale = 1.0 if std is None else std / rows.std().item()
         return cls(ids, rows * scale, rows.std().item() * scale)
-
-    @classmethod
-    def none(cls, width: int, std: float) -> KnownRows:
-        """Return no known row."""
-        return cls([], torch.empty(0, width), std)
 
 
 class Embeddings(Checked, ABC):
@@ -86,16 +75,13 @@ class Embeddings(Checked, ABC):
     def start(
         self, table: Tensor, tokenizer: PreTrainedTokenizerBase, known: KnownRows, generator: Generator | None = None
     ) -> Tensor:
-        """Return the initial table: the known rows, zeros for the padding, and random rows for the rest.
+        """Return the initial table [V, E], float32: the known rows, zeros for the padding, and other rows at random.
 
         Args:
             table: [V, E], the student's table.
             tokenizer: the student's.
             known: rows of this width.
             generator: the source of all random rows.
-
-        Returns:
-            [V, E], float32.
         """
         filled = torch.empty(table.shape).normal_(std=known.std, generator=generator)
         filled[known.ids] = known.values
@@ -108,7 +94,7 @@ class OwnEmbeddings(Embeddings):
     """The table that the student already has, such as that of a pretrained checkpoint."""
 
     def known(self, width: int, tokenizer: PreTrainedTokenizerBase, teacher: TeacherTable | None) -> KnownRows:
-        return KnownRows.none(width, 0.0)
+        return KnownRows([], torch.empty(0, width), std=0.0)
 
     def start(
         self, table: Tensor, tokenizer: PreTrainedTokenizerBase, known: KnownRows, generator: Generator | None = None
@@ -127,7 +113,7 @@ class RandomEmbeddings(Embeddings):
         self.std = std
 
     def known(self, width: int, tokenizer: PreTrainedTokenizerBase, teacher: TeacherTable | None) -> KnownRows:
-        return KnownRows.none(width, self.std)
+        return KnownRows([], torch.empty(0, width), self.std)
 
 
 class TeacherEmbeddings(Embeddings):
@@ -213,18 +199,11 @@ def principal_components(rows: Tensor, width: int) -> Tensor:
     """
     # From the eigenvectors of the [E_t, E_t] product: faster than an SVD, and precise enough in double precision.
     rows = rows.double()
-    with one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # so that sums are in the same order, and the result is the same, on any machine
+    try:
         _, vectors = torch.linalg.eigh(rows.T @ rows)
         return (rows @ vectors.flip(1)[:, :width]).float()
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute on one thread, so that sums are in the same order, and the result is the same, on any machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
     finally:
         torch.set_num_threads(before)
 

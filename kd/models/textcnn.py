@@ -37,8 +37,7 @@ class TextCNN(Student):
     than the widest filter. The states are the outputs [B, L, sizes * filters] and their maximum
     [B, 1, sizes * filters].
 
-    Source: Kim, Convolutional Neural Networks for Sentence Classification, 2014,
-    https://aclanthology.org/D14-1181
+    Source: Kim, Convolutional Neural Networks for Sentence Classification, 2014, https://aclanthology.org/D14-1181
     """
 
     config_class = TextCNNConfig

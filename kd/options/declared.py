@@ -40,9 +40,14 @@ Share = Annotated[float, AllowInfNan(False), Ge(0), Le(1)]
 """A part of a whole, for example of the rows."""
 Probability = Annotated[float, AllowInfNan(False), Ge(0), Lt(1)]
 """The probability of dropping something. It is below 1, because at 1 nothing would be left."""
-Count = Annotated[int, Ge(1)]
-CountOrNone = Annotated[int, Ge(0)]
+LARGEST = 2**31 - 1
+SIZES = Le(LARGEST)
+"""The limit of sizes and counts: larger ones overflow in the libraries that take them."""
+Count = Annotated[int, Ge(1), SIZES]
+CountOrNone = Annotated[int, Ge(0), SIZES]
 """A number of things, which may be 0."""
+TextLength = Annotated[int, Ge(3), SIZES]
+"""A number of tokens, two special tokens included."""
 Seed = Annotated[int, Ge(0), Lt(2**32)]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -69,27 +74,27 @@ class Option:
     fits: Callable[[Any], bool] = field(repr=False, compare=False)
 
     def require(self, value: Any) -> None:
-        """Refuse a value of another type, or outside the range.
-
-        Raises:
-            OptionError: with the option, what is expected and what was found.
-        """
+        """Raise an `OptionError` for a value of another type, or outside the range."""
         if not self.fits(value):
-            raise OptionError(self.name, self.expected, value)
+            raise OptionError(self.name, self.expected_for(value), value)
+
+    def expected_for(self, value: Any) -> str:
+        """Return what is expected in place of a value. The limit of sizes is named only where a value exceeds it."""
+        too_large = isinstance(value, int) and value > LARGEST and "of at least" in self.expected
+        return f"{self.expected} and at most {LARGEST}" if too_large else self.expected
 
 
-def options_of(function: Callable[..., Any]) -> Mapping[str, Option]:
-    """Return the options that a constructor, function or dataclass declares, by name."""
-    return _options_of(function)
-
-
-@functools.cache
 def _options_of(function: Callable[..., Any]) -> Mapping[str, Option]:
+    """Return the options that a constructor, function or dataclass declares, by name."""
     hints = _fields(function) if is_dataclass(function) else _parameters(function)
     meanings = _meanings(function)
     parameters = inspect.signature(function).parameters.values()
     names = [each.name for each in parameters if each.name in hints and each.kind not in VARIABLE]
     return {name: Option(name, in_words(hints[name]), meanings.get(name, ""), _test(hints[name])) for name in names}
+
+
+# with its type, because mypy does not take every class for a Hashable
+options_of: Callable[[Callable[..., Any]], Mapping[str, Option]] = functools.cache(_options_of)
 
 
 def _parameters(function: Callable[..., Any]) -> dict[str, Any]:
@@ -174,7 +179,7 @@ def written(value: Any) -> str:
 
 def _range_in_words(bounds: tuple[Any, ...]) -> str:
     signs = {Ge: ("[", "of at least"), Gt: ("(", "above"), Le: ("]", "of at most"), Lt: (")", "below")}
-    found = [(*signs[type(bound)], *astuple(bound)) for bound in bounds if type(bound) in signs]
+    found = [(*signs[type(bound)], *astuple(bound)) for bound in bounds if type(bound) in signs and bound != SIZES]
     if len(found) == 2:
         (left, _, least), (right, _, most) = found  # a declaration gives the lower bound first
         return f" in {left}{least}, {most}{right}"

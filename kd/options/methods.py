@@ -21,9 +21,6 @@ class MethodOptions(CheckedFields):
     unread: ClassVar[tuple[str, ...]] = ()
     """Parts of the configuration that have no effect on the method. The identity of a run leaves them out."""
 
-    needs_teacher: ClassVar[tuple[str, ...]] = ()
-    """Options that have no effect with ``teacher=none``."""
-
 
 @dataclass(frozen=True)
 class SupervisedOptions(MethodOptions):
@@ -120,6 +117,7 @@ class JointOptions(MethodOptions):
 
     unread = ("mapper",)
     needs_teacher = ("frozen_layers", "teacher_start")
+    """Options that have no effect with ``teacher=none``."""
 
 
 METHODS: dict[str, type[MethodOptions]] = {

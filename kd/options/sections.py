@@ -1,7 +1,7 @@
-"""Declare the options that no constructor takes, and narrower ranges for some of Lightning and torch. Needs no torch.
+"""Declare the options that kd itself reads. Needs no torch.
 
-Each class declares the options at one place of the configuration. If there is a ``_target_`` at that place, its
-signature declares the others.
+Each class declares options at one place of the configuration. If there is a ``_target_`` at that place, the class or
+function that it names declares the others. An option of Lightning or torch stands here too if kd allows fewer values.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
 
-from kd.options.declared import Count, NotNegative, Positive, Probability, Seed, Share
+from kd.options.declared import Count, NotNegative, Positive, Probability, Seed, Share, TextLength
 
 Figure = Literal["accuracy", "macro_f1", "latency", "parameters", "bytes"]
 
@@ -85,7 +85,7 @@ class Balance:
 
 @dataclass
 class Data:
-    """The options of the data that the function which reads the rows does not take.
+    """The options of ``data`` that every data set has. Those of a single one are parameters of its function.
 
     Args:
         name: name of the data set, in tables and folders.
@@ -96,7 +96,7 @@ class Data:
 
     name: str
     shard_rows: Count
-    max_length: Annotated[int, Ge(3)]
+    max_length: TextLength
     batch_size: Count
 
 

@@ -7,7 +7,7 @@
 ``bootstrap``, ``verdicts``      intervals over seeds and rows; which differences are significant
 ``study``                        all runs with one test set
 ``contents``, ``tables``         the tables, with ``calibration``; as Markdown, CSV or LaTeX
-``figures``, ``drawing``         the figures, with ``curves``; as PNG or SVG
+``figures``, ``drawing``         the figures; as PNG or SVG
 ``summary``, ``document``        the sentences at the top; all parts in order
 ``terminal``, ``page``           the table in the terminal; HTML, Markdown and files
 ===============================  ====================================================================
@@ -17,11 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from kd.report.runs import Found
-    from kd.report.study import Study
 
 
 def write_report(folders: Sequence[Path], place: Path) -> Path:
@@ -30,16 +25,10 @@ def write_report(folders: Sequence[Path], place: Path) -> Path:
     Raises:
         KDError: there is no finished run, or ``place`` holds something other than a report.
     """
+    from kd.report.document import document
+    from kd.report.page import write
     from kd.report.runs import find_runs
     from kd.report.study import studies
 
     found = find_runs(folders)
-    return write_found(folders, found, studies(found.runs), place)
-
-
-def write_found(folders: Sequence[Path], found: Found, studies: Sequence[Study], place: Path) -> Path:
-    """Write the report of runs that are already read; see `write_report`."""
-    from kd.report.document import document
-    from kd.report.page import write
-
-    return write(document(folders, found, studies), Path(place))
+    return write(document(folders, found, studies(found.runs)), place)

@@ -170,7 +170,9 @@ def calibrations(study: Study) -> Table | None:
     rows = []
     for arm in (*study.teachers, *study.arms):
         if known := [scaled(run.validation, run.test) for run in arm.runs if run.validation]:
-            rows.append([Cell(arm.name), *calibration_cells(known)])
+            fitted, ece, nll, brier, ece_after, nll_after, brier_after = np.mean(known, axis=0)
+            others = [number(value, 3) for value in (nll, nll_after, brier, brier_after)]
+            rows.append([Cell(arm.name), number(fitted), percent(ece), percent(ece_after), *others])
     if not rows:
         return None
     note = (
@@ -189,19 +191,10 @@ def scaled(validation: Split, test: Split) -> np.ndarray:
     return np.array([fitted, *(figure for t in (1.0, fitted) for figure in calibration(test.logits, test.labels, t))])
 
 
-def calibration_cells(figures: list[np.ndarray]) -> list[Cell]:
-    fitted, ece, nll, brier, ece_after, nll_after, brier_after = np.mean(figures, axis=0)
-    others = [number(value, 3) for value in (nll, nll_after, brier, brier_after)]
-    return [number(fitted), percent(ece), percent(ece_after), *others]
-
-
 def cost_cells(arm: Arm) -> list[Cell]:
     """Show parameters, parameters without embeddings, bytes, latency, time and energy; means over seeds."""
-    parameters, size, joules = (
-        arm.first.metrics["parameters"],
-        arm.mean("model_bytes") or 0.0,
-        arm.mean("energy", "joules"),
-    )
+    parameters, size = arm.first.metrics["parameters"], arm.mean("model_bytes") or 0.0
+    joules = arm.mean("energy", "joules")
     return [
         *(Cell(millions(parameters[name]), parameters[name]) for name in ("total", "without_embeddings")),
         Cell(f"{size / 1e6:.1f}", size),

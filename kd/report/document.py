@@ -72,7 +72,6 @@ class Document:
 
 
 def document(folders: Sequence[Path], found: Found, studies: Sequence[Study]) -> Document:
-    """Build the whole report."""
     jobs = find_jobs(folders)
     absent = problems(found, jobs)
     agreed = agreement(arm for study in studies for arm in study.arms)
@@ -100,7 +99,6 @@ def document(folders: Sequence[Path], found: Found, studies: Sequence[Study]) ->
 
 
 def section(study: Study, prefix: str, made_by: list[str]) -> Section:
-    """Build the part of one test set."""
     tables, drawn, blocks = contents.tables(study), figures.figures(study), []
     for title, names, prefixes in BLOCKS:
         its_tables = [table for table in tables if table.name in names]
@@ -156,7 +154,6 @@ def closing(studies: Sequence[Study], absent: Sequence[Problem]) -> list[Block]:
 
 
 def words_block(name: str, title: str, text: str, columns: Sequence[str], lines: Sequence[Sequence[str]]) -> Block:
-    """Build a block with a table of words."""
     return Block(
         title, [text], (), [Table(name, title, columns, [list(map(Cell, line)) for line in lines], (), columns)]
     )

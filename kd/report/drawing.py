@@ -60,7 +60,6 @@ class Figure:
         name: name of its files.
         title, caption: its content and how to read it; the caption is also the text for screen readers.
         columns, rows: its data.
-        draw: draws it onto axes.
         height: in inches.
     """
 
@@ -87,7 +86,6 @@ def plain_log_ticks(axes: Axes) -> None:
 
 
 def legend_below(axes: Axes, columns: int = 1) -> None:
-    """Put the legend below the axes."""
     below = -0.5 / (0.77 * axes.figure.figure.get_figheight())  # half an inch, in heights of the axes
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, below), frameon=False, ncols=columns, handlelength=1.6)
 
@@ -100,7 +98,6 @@ def name_rows(axes: Axes, names: Sequence[str]) -> None:
 
 
 def wrapped(name: str, width: int = 24) -> str:
-    """Break a name into several lines."""
     return "\n".join(textwrap.wrap(name, width, break_long_words=False, break_on_hyphens=False))
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow
+import pyarrow.csv
 
 from kd.report import drawing
 from kd.report.arms import Arm, key_of
 from kd.report.calibration import BINS, fit_temperature, reliability
 from kd.report.contents import agreement_parts
-from kd.report.curves import over_seeds
 from kd.report.drawing import GRID, HEIGHT, INK, LEGEND, MUTED, SERIES, Figure, legend_below, name_rows, wrapped
 from kd.report.runs import Split
 from kd.report.study import Study
@@ -168,6 +170,30 @@ def learning_curves(shown: list[Arm]) -> Figure | None:
     columns = ("model", "epoch", "mean", "lowest", "highest", "seeds")
     height = HEIGHT + drawing.height_of_legend(curves)
     return Figure("curves", "Learning curves", caption, columns, rows, draw, height)
+
+
+def over_seeds(arm: Arm) -> np.ndarray:
+    """Return ``[E, 5]``: epoch, mean, lowest, highest and number of seeds, for the epochs that some seed reached."""
+    curves = [validation_curve(run.directory.path / "metrics.csv") for run in arm.runs]
+    rows = []
+    for epoch in sorted({epoch for curve in curves for epoch in curve}):
+        values = [curve[epoch] for curve in curves if epoch in curve]
+        rows.append((epoch, np.mean(values), min(values), max(values), len(values)))
+    return np.array(rows).reshape(-1, 5)
+
+
+def validation_curve(path: Path) -> dict[int, float]:
+    """Return validation accuracy by epoch, counted from 1; empty without a file that can be read."""
+    try:
+        table = pyarrow.csv.read_csv(path)
+        epochs, values = (table[name].to_pylist() for name in ("epoch", "val/accuracy"))
+    except (OSError, KeyError, pyarrow.ArrowException):
+        return {}
+    return {
+        int(epoch) + 1: float(value)
+        for epoch, value in zip(epochs, values, strict=True)
+        if isinstance(value, float | int) and isinstance(epoch, float | int)
+    }
 
 
 AXES: tuple[tuple[str, str, Callable[[dict], float]], ...] = (

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
 from kd.errors import KDError
-from kd.report.document import Block, Document
+from kd.report.document import Document
 from kd.report.drawing import drawn, inline
 from kd.report.tables import code, marked_down
 from kd.report.words import plain
@@ -33,8 +32,8 @@ def write(document: Document, place: Path) -> Path:
     with lock(place), built_beside(place) as made:
         (made / MARK).write_text("kd report writes this folder, and replaces it when it runs again.\n")
         pictures = save_parts(document, made)
-        (made / "index.html").write_text(html(document, pictures), encoding="utf-8")
-        (made / "report.md").write_text(markdown(document), encoding="utf-8")
+        (made / "index.html").write_text(filled("page.html.j2", document, pictures), encoding="utf-8")
+        (made / "report.md").write_text(filled("report.md.j2", document, pictures), encoding="utf-8")
     return place / "index.html"
 
 
@@ -61,47 +60,14 @@ def save_parts(document: Document, place: Path) -> dict[str, str]:
     return pictures
 
 
-def html(document: Document, pictures: dict[str, str]) -> str:
-    """Write the page, which contains its styles, script and figures and loads nothing."""
+def filled(template: str, document: Document, pictures: dict[str, str]) -> str:
+    """Fill a template with the document; the HTML page contains its styles, script and figures, and loads nothing."""
     from jinja2 import Environment, FunctionLoader
 
     read = lambda name: files("kd.report").joinpath(name).read_text(encoding="utf-8")  # noqa: E731
-    environment = Environment(loader=FunctionLoader(read), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.get_template("page.html.j2").render(
+    escape = template.endswith(".html.j2")
+    environment = Environment(loader=FunctionLoader(read), autoescape=escape, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"md": marked_down, "code": code, "plain": plain}
+    return environment.get_template(template).render(
         document=document, pictures=pictures, most_commands=MOST_COMMANDS, css=read("page.css"), js=read("page.js")
     )
-
-
-def markdown(document: Document) -> str:
-    """Write the page as Markdown, with links to the figures' files."""
-    lines = [f"# {marked_down(document.title)}", marked_down(document.subtitle)]
-    lines += [f"> {marked_down(warning)}" for warning in document.warnings]
-    for section in document.sections:
-        if len(document.sections) > 1:
-            lines.append(f"## {marked_down(section.title)}")
-        lines += map(marked_down, section.summary)
-        made_by = "\n".join(map(plain, section.commands[:MOST_COMMANDS]))
-        unknown = "The runs have no record of the commands that made them."
-        lines.append(f"Made by:\n\n```\n{made_by}\n```" if made_by else unknown)
-        for block in section.blocks:
-            lines += block_lines(block, section.prefix, section.commands)
-    for block in document.closing:
-        lines += block_lines(block, "", ())
-    lines.append(f"Written by {code(document.command)}.")
-    return "\n\n".join(lines) + "\n"
-
-
-def block_lines(block: Block, prefix: str, commands: Sequence[str]) -> list[str]:
-    """Write a block as Markdown."""
-    lines = [f"## {marked_down(block.title)}", *map(marked_down, block.text)]
-    for figure in block.figures:
-        title, caption = marked_down(figure.title), marked_down(figure.caption)
-        lines.append(f"![{title}](figures/{prefix}{figure.name}.png)\n\n{title}. {caption}")
-    for table in block.tables:
-        if len(block.tables) > 1 or table.title != block.title:
-            lines.append(f"### {marked_down(table.title)}")
-        lines.append(table.markdown().rstrip())
-        if commands:
-            several = f"Made by the {len(commands)} commands above."
-            lines.append(f"Made by {code(commands[0])}." if len(commands) == 1 else several)
-    return lines

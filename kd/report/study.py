@@ -42,11 +42,7 @@ class MissingBaseline:
 
 
 class Study:
-    """The runs with one test set; figures are computed when they are first read.
-
-    Args:
-        everything: finished runs with outputs for the same test rows.
-    """
+    """All finished runs with outputs for the same test rows; figures are computed when they are first read."""
 
     def __init__(self, everything: list[Run]):
         self.everything, self.arms = everything, arms(everything)

@@ -58,7 +58,6 @@ def difference(gain: Comparison) -> list[str]:
 
 
 def teacher_and_gap(study: Study, taught: Arm) -> list[str]:
-    """Return the distance from the teacher."""
     teacher = taught.teacher_accuracy
     if not teacher:
         return []

@@ -47,8 +47,6 @@ class Table:
 
     Args:
         name: of its files.
-        title: its heading.
-        columns: headings.
         rows: one cell for each column.
         notes: sentences below it.
         words: columns that hold words and are aligned left; the others hold numbers.

@@ -54,7 +54,7 @@ def table(study: Study) -> Table:
         low, high = study.judge.interval(arm)
         parameters = arm.first.metrics["parameters"]
         table.add_row(
-            shown(arm.name),
+            Text(plain(arm.name)),  # a `Text`, because rich would read markup in a string
             f"{100 * arm.accuracy:.1f}{spread} [{100 * low:.1f}, {100 * high:.1f}]",
             "" if agreement is None else f"{100 * agreement:.1f}",
             f"{millions(parameters['total'])} ({millions(parameters['without_embeddings'])})",
@@ -63,11 +63,6 @@ def table(study: Study) -> Table:
             "" if seconds is None else f"{seconds:.0f}",
         )
     return table
-
-
-def shown(name: str) -> Text:
-    """Return a name as plain text, in which rich reads no markup."""
-    return Text(plain(name))
 
 
 def teacher_left(name: str, run: Run) -> str:
@@ -99,7 +94,6 @@ def teacher_moved(arm: Arm) -> str:
 
 
 def notes(study: Study) -> list[str]:
-    """Explain the table."""
     runs = study.runs
     threads = sorted({run.metrics["latency"]["threads"] for run in runs})
     padding = [run.metrics["padding_share"] for run in runs]
@@ -134,5 +128,5 @@ def findings(study: Study) -> Table:
             low, high = one.interval
             points = f"{100 * one.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
             pair = f"{one.pair.arm.name} - {one.pair.other.name}"
-            table.add_row(shown(pair), points, f"{one.adjusted:.2g}", one.verdict)
+            table.add_row(Text(plain(pair)), points, f"{one.adjusted:.2g}", one.verdict)
     return table

@@ -69,11 +69,7 @@ class Comparison:
 
 
 class Judge:
-    """The statistics of one test set; each resample of its rows is drawn once for all arms.
-
-    Args:
-        arms: arms with outputs for the same rows.
-    """
+    """The statistics of arms with outputs for the same test rows; each resample is drawn once for all arms."""
 
     def __init__(self, arms: list[Arm]):
         runs = [run for arm in arms for run in arm.runs]

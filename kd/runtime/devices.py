@@ -21,11 +21,6 @@ class Devices:
     count: int = 1
     sharded: bool = False
 
-    @property
-    def wants_gpu(self) -> bool:
-        """Whether the devices are GPUs if there are any."""
-        return wants_gpu(self.accelerator)
-
     @classmethod
     def of(cls, config: DictConfig) -> Devices:
         """Return the devices of a run."""
@@ -54,5 +49,4 @@ def _strategy(config: DictConfig) -> str:
 def global_batch(config: DictConfig) -> int:
     """Return the rows of an optimizer step, over accumulated batches and all ranks."""
     node = config.trainer
-    rows: int = config.data.batch_size * node.accumulate_grad_batches * node.devices * node.num_nodes
-    return rows
+    return config.data.batch_size * node.accumulate_grad_batches * node.devices * node.num_nodes

@@ -38,14 +38,8 @@ def get_or_make(kind: str, key: Callable[[], str], make: Callable[[], Made]) -> 
         return make()
     name = (kind, key())
     if name in _KEPT:
-        kept: Made = _KEPT[name]
-        return kept
+        return _KEPT[name]
     made = make()
     if _keeping:
         _KEPT[name] = made
     return made
-
-
-def forget() -> None:
-    """Drop everything that was kept."""
-    _KEPT.clear()

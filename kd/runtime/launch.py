@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import time
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+
+from hydra.core.override_parser.types import Quote, QuotedString
 
 from kd.errors import KDError
 
@@ -84,8 +85,7 @@ def quoted(text: str) -> str:
     >>> print(quoted(r"C:\it's"))
     'C:\it\'s'
     """
-    escaped = re.sub(r"(\\*)('|\Z)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
-    return f"'{escaped}'"
+    return QuotedString(text, Quote.single).with_quotes()
 
 
 def set_step_variables() -> None:
@@ -101,9 +101,6 @@ class Rendezvous:
     """Messages from rank 0 to the other ranks, one for each of `STEPS`.
 
     They go through the store by which torch connects the ranks when training begins: torchrun's own, or one in rank 0.
-
-    Args:
-        launch: the launch of which this process is a rank.
     """
 
     def __init__(self, launch: Launch) -> None:

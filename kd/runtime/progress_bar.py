@@ -6,9 +6,6 @@ import lightning
 from lightning.pytorch.callbacks import RichProgressBar
 from rich.progress import BarColumn, ProgressColumn
 
-BAR = 10
-"""Columns of the bar itself; by default it takes 40, and the metrics need a second line."""
-
 
 class ProgressBar(RichProgressBar):
     """A ``RichProgressBar`` with a short bar and the same options."""
@@ -17,5 +14,5 @@ class ProgressBar(RichProgressBar):
         columns = super().configure_columns(trainer)
         for column in columns:
             if isinstance(column, BarColumn):
-                column.bar_width = BAR
+                column.bar_width = 10  # at the default of 40, the metrics need a second line
         return columns

@@ -43,11 +43,9 @@ RENDEZVOUS: Rendezvous | None = None
 def rendezvous(arguments: list[str]) -> Iterator[list[str]]:
     """Connect this process with the other ranks that torchrun or srun started, if there are any.
 
-    Args:
-        arguments: those of ``kd train``.
-
     Yields:
-        the arguments for this rank. Ranks other than 0 get the run directory of rank 0 and write nothing there.
+        these arguments of ``kd train`` for this rank. Ranks other than 0 get the run directory of rank 0 and write
+        nothing there.
 
     Raises:
         KDError: the command is a sweep, whose jobs start their ranks themselves; or rank 0 has failed.
@@ -116,11 +114,7 @@ def rank() -> int:
 
 
 def require_size(devices: int, nodes: int) -> None:
-    """Refuse a launch whose number of processes is not the Trainer's.
-
-    Args:
-        devices: ``trainer.devices``.
-        nodes: ``trainer.num_nodes``.
+    """Refuse a launch whose number of processes is not ``trainer.devices`` on each of ``trainer.num_nodes`` nodes.
 
     Raises:
         KDError: the numbers differ, or there are several nodes and no launch.
@@ -179,11 +173,6 @@ def alone() -> contextlib.AbstractContextManager[None]:
     return environment(dict.fromkeys(OF_RANKS))
 
 
-def announce(run: Path) -> None:
-    """Set the variable by which the ranks that this process starts recognise it."""
-    os.environ[STARTED_BY_KD] = str(run)
-
-
 def forget_ranks() -> None:
     """Remove the variables of ranks after training; Lightning leaves them, and a later Trainer would wait for ranks."""
     _set(dict.fromkeys(OF_RANKS))
@@ -217,12 +206,7 @@ def write_failure(run: Path, rank: int, reason: str) -> None:
 
 
 def read_failure(run: Path, wait: float = 0.0) -> str | None:
-    """Return why another rank failed, None if none did.
-
-    Args:
-        run: the run directory.
-        wait: seconds to wait for a rank that is about to write it.
-    """
+    """Return why another rank failed, None if none did. Wait up to ``wait`` seconds for a rank that is just failing."""
     deadline = time.monotonic() + wait
     while True:
         for place in sorted(run.glob("rank-*.failed")):
@@ -232,7 +216,8 @@ def read_failure(run: Path, wait: float = 0.0) -> str | None:
         time.sleep(0.05)
 
 
-def forget_failures(run: Path) -> None:
-    """Remove the reasons of an earlier start."""
+def begin(run: Path) -> None:
+    """Remove the failures of an earlier start; set the variable by which ranks see that this process started them."""
     for place in run.glob("rank-*.failed"):
         place.unlink()
+    os.environ[STARTED_BY_KD] = str(run)

@@ -60,7 +60,6 @@ class Job:
 
     @property
     def log(self) -> Path:
-        """The file with the job's output."""
         return self.directory / LOG
 
     @property
@@ -122,8 +121,7 @@ def plan(
     """Return the jobs of a batch.
 
     Args:
-        loader: Hydra's loader, which composes their configurations.
-        master: the sweep's own configuration.
+        loader, master: those of the sweep; see `kd.sweep.sweep.Sweep`.
         batch: the overrides of each job.
         first: number of the first job.
         known: directories of the sweep's runs by identity, earlier commands included.
@@ -145,14 +143,18 @@ def plan(
 
 
 def planned(config: DictConfig, overrides: list[str], number: int, constant: set[str]) -> Job:
-    """Return the job with this configuration; keys that are constant are left out of its directory's name."""
+    """Return the job with this configuration.
+
+    Its directory's name leaves out the keys that are constant, and those that the run's method ignores.
+    """
     with read_write(config.hydra), open_dict(config.hydra):
         config.hydra.job.num = number
         config.hydra.job.id = "job"
     HydraConfig.instance().set_config(config)  # this also makes config.hydra read-only again
     resolved = plain_config(config)
     keys = [override.key_or_group for override in parsed(overrides)]
-    name, hidden = identity(resolved), constant | {key for key in keys if is_unread(key, resolved)}
+    name, ignored = identity(resolved), unread(resolved)
+    hidden = constant | {key for key in keys if re.split(r"[./@]", key)[0] in ignored}
     with read_write(config.hydra), open_dict(config.hydra):
         config.hydra.job.id = f"{slug(overrides, hidden)}-{name[:8]}".lstrip("-")
     place = Path(config.hydra.sweep.dir) / str(config.hydra.sweep.subdir)
@@ -165,13 +167,7 @@ def constant_keys(overrides: Iterable[str]) -> set[str]:
 
 
 def parsed(overrides: Iterable[str]) -> list[Override]:
-    """Parse overrides of Hydra's grammar."""
     return OverridesParser.create().parse_overrides(list(overrides))
-
-
-def is_unread(key: str, config: Mapping[str, Any]) -> bool:
-    """Return whether the run's method ignores what an override sets."""
-    return re.split(r"[./@]", key)[0] in unread(config)
 
 
 def slug(overrides: Iterable[str], constant: set[str]) -> str:
@@ -216,19 +212,3 @@ def known_runs(root: Path) -> dict[str, Path]:
         if name and (name not in found or (done and not found[name][0])):
             found[name] = (done, file.parent.absolute())
     return {name: place for name, (_, place) in found.items()}
-
-
-def entry(job: Job, root: Path) -> dict[str, Any]:
-    """Return a job's entry in ``sweep.json``."""
-    return {
-        "number": job.number,
-        "overrides": [override for override in job.overrides if not re.match(r"\+*hydra[./]", override)],
-        "identity": job.identity,
-        "directory": job.name(root),
-        "state": job.state,
-        "reason": job.reason,
-        "log": f"{job.name(root)}/{LOG}" if job.log.is_file() else None,
-        "attempts": job.attempts,
-        "seconds": job.seconds,
-        "found": job.found,
-    }

@@ -45,20 +45,17 @@ class Progress:
             self.live.stop()
 
     def started(self, job: Job) -> None:
-        """Show that a job has started."""
         self.since[job.number] = time.monotonic()
         if not self.live:
             self._print(f"start  {job.name(self.root)}")
 
     def ended(self, job: Job) -> None:
-        """Show that a job is done, pruned or failed."""
         self.since.pop(job.number, None)
         self._note(job)
         tail = f": {job.reason}" if job.reason else ""
         self._print(f"{job.state:6} {job.name(self.root)} in {job.seconds:.1f} s{tail} | {self.summary()}")
 
     def summary(self) -> str:
-        """Return one line about all jobs."""
         own = list({job.identity: job for job in reversed(self.jobs)}.values())  # the first of each run
         count = {state: sum(job.state == state for job in own) for state in ("done", "running", "failed", "pruned")}
         words = [f"{number} {state}" for state, number in count.items() if number or state == "done"]

@@ -58,9 +58,9 @@ class Queue(Protocol):
     def events(self) -> Iterator[Started | Ended]:
         """Yield the events since the last call."""
 
-    @abstractmethod
     def kill(self) -> None:
-        """End everything at once, when no job runs yet."""
+        """End everything at once, when no job runs yet; by default as `close` does."""
+        self.close()
 
     @abstractmethod
     def close(self) -> None:

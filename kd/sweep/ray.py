@@ -26,10 +26,6 @@ PASSED_ON = ("PYTHONPATH", "KD_HOME", "HF_HOME", "HF_HUB_OFFLINE")
 class RayQueue(Queue):
     """Submits jobs as Ray tasks.
 
-    Args:
-        place: the sweep's directory.
-        jobs: the sweep's jobs, a list that grows.
-
     Raises:
         KDError: Ray is not installed, or there is no cluster at the address.
     """
@@ -85,13 +81,10 @@ class RayQueue(Queue):
                 with contextlib.suppress(self.ray.exceptions.RayError):
                     self.ray.cancel(task, force=True)
 
-    def kill(self) -> None:
+    def close(self) -> None:
         for job in list(self.tasks.values()):
             self.stop(job, 0)
         self.tasks.clear()
-
-    def close(self) -> None:
-        self.kill()
         self.ray.shutdown()
 
 

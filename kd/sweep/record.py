@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from rich.table import Table
 from kd.errors import KDError
 from kd.run.directory import RunDirectory
 from kd.storage import records
-from kd.sweep.jobs import Job, entry
+from kd.sweep.jobs import LOG, Job
 
 FILE = "sweep.json"
 
@@ -21,12 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class Record:
-    """Writes the file anew whenever a job changes.
-
-    Args:
-        root: the sweep's directory.
-        command: the command line.
-    """
+    """Writes the file of a command in the sweep's directory ``root``, anew whenever a job changes."""
 
     def __init__(self, root: Path, command: list[str]) -> None:
         self.root, self.command, self.started = root, command, now()
@@ -36,17 +32,28 @@ class Record:
         self.jobs: list[Job] = []
 
     def write(self, finished: bool = False) -> None:
-        """Write the file.
-
-        Args:
-            finished: the sweep is over.
-        """
+        """Write the file; ``finished`` says that the sweep is over."""
+        jobs = [
+            {
+                "number": job.number,
+                "overrides": [override for override in job.overrides if not re.match(r"\+*hydra[./]", override)],
+                "identity": job.identity,
+                "directory": job.name(self.root),
+                "state": job.state,
+                "reason": job.reason,
+                "log": f"{job.name(self.root)}/{LOG}" if job.log.is_file() else None,
+                "attempts": job.attempts,
+                "seconds": job.seconds,
+                "found": job.found,
+            }
+            for job in self.jobs
+        ]
         content = {
             "format": records.FORMAT,
             "command": self.command,
             "started": self.started,
             "finished": now() if finished else None,
-            "jobs": [entry(job, self.root) for job in self.jobs],
+            "jobs": jobs,
         }
         records.write(self.root / FILE, content)
 

@@ -89,7 +89,6 @@ class Search:
         root: the sweep's folder.
         name: the study's name.
         objectives: names of the figures to compare; see `kd.run.directory.OBJECTIVES`.
-        space: the search space.
         sampler: Optuna's sampler.
         n_trials: total number of trials in the study, those of earlier commands included.
         batch: number of trials that run at the same time.
@@ -111,6 +110,7 @@ class Search:
     def __post_init__(self) -> None:
         import optuna
 
+        self.states = optuna.trial.TrialState
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         up, down = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
         self.study = optuna.create_study(
@@ -132,10 +132,8 @@ class Search:
         Raises:
             KDError: the study in the folder has another search space.
         """
-        from optuna.trial import TrialState
-
         number = 0
-        interrupted = [trial.number for trial in self.study.trials if trial.state == TrialState.RUNNING]
+        interrupted = [trial.number for trial in self.study.trials if trial.state == self.states.RUNNING]
         self._try_failed_again()
         while (missing := self.n_trials - self._count()) > 0:
             size = min(self.batch, missing)
@@ -163,31 +161,25 @@ class Search:
         return [*self.space.fixed, *drawn, f"+hydra.job.env_set.{TRIAL}={quoted(named)}"]
 
     def _tell(self, number: int, result: Any) -> None:
-        from optuna.trial import TrialState
-
         values = result if isinstance(result, list) else [result]
         if isinstance(result, Pruned):
-            self.study.tell(number, state=TrialState.PRUNED)
+            self.study.tell(number, state=self.states.PRUNED)
         elif isinstance(result, Exception) or not all(map(math.isfinite, values)):
             self.failed_now.add(number)
-            self.study.tell(number, state=TrialState.FAIL)
+            self.study.tell(number, state=self.states.FAIL)
         else:
             self.study.tell(number, values)
 
     def _count(self) -> int:
         """Count the trials that are over. Those that failed in earlier commands do not count: they are repeated."""
-        from optuna.trial import TrialState
-
-        ended = (TrialState.COMPLETE, TrialState.PRUNED)
+        ended = (self.states.COMPLETE, self.states.PRUNED)
         return sum(trial.state in ended or trial.number in self.failed_now for trial in self.study.trials)
 
     def _try_failed_again(self) -> None:
-        from optuna.trial import TrialState
-
         trials = self.study.trials
         tried = {trial.user_attrs.get(AGAIN) for trial in trials}
         for trial in trials:
-            if trial.state == TrialState.FAIL and trial.number not in tried:
+            if trial.state == self.states.FAIL and trial.number not in tried:
                 self.study.enqueue_trial(trial.params, user_attrs={AGAIN: trial.number})
 
     def _refuse_another_search(self) -> None:
@@ -205,9 +197,7 @@ class Search:
 
         The file has the format of Hydra's own Optuna plugin.
         """
-        from optuna.trial import TrialState
-
-        complete = [trial for trial in self.study.trials if trial.state == TrialState.COMPLETE]
+        complete = [trial for trial in self.study.trials if trial.state == self.states.COMPLETE]
         if not complete:
             return
         if len(self.objectives) == 1:

@@ -49,13 +49,7 @@ BEFORE_IMPORTS = {
 
 
 def main(descriptor: int, entry: str, preload: list[str]) -> None:
-    """Serve until the other end of the socket is closed.
-
-    Args:
-        descriptor: file descriptor of the socket.
-        entry: ``module:function`` that a job calls with its arguments.
-        preload: modules to import before the first fork.
-    """
+    """Serve the socket with this file descriptor until its other end, a `kd.sweep.client.ForkServer`, is closed."""
     forget_ranks()
     with environment(BEFORE_IMPORTS):
         function = load(entry)
@@ -132,7 +126,6 @@ class Server:
         self.end_orphans(jobs=())
 
     def send(self, **event: Any) -> None:
-        """Send one event."""
         self.connection.sendall(json.dumps(event).encode() + b"\n")
 
     def read(self) -> bool:
@@ -143,7 +136,6 @@ class Server:
         return bool(found)
 
     def obey(self, request: dict[str, Any]) -> None:
-        """Do what a request says."""
         if "start" in request:
             self.start(request)
         elif "warm" in request:
@@ -181,7 +173,6 @@ class Server:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
     def start(self, request: dict[str, Any]) -> None:
-        """Fork a job."""
         outlive_parent()  # when the sweep is killed, the server must live on to kill its jobs
         sys.stdout.flush()
         sys.stderr.flush()

@@ -24,14 +24,6 @@ class Slot:
     gpus: tuple[str, ...]
     threads: int
 
-    def environment(self) -> dict[str, str]:
-        """Return the environment variables of a job in this slot."""
-        return {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)} if self.gpus else {}
-
-    def threads_for(self, job: Job) -> int:
-        """Return the number of CPU threads for each rank of a job."""
-        return max(1, self.threads // job.devices)
-
 
 def slots_for(jobs: Iterable[Job], asked: int | None, gpus: list[str], cores: int) -> list[Slot]:
     """Divide the machine's GPUs and cores into slots.
@@ -40,8 +32,7 @@ def slots_for(jobs: Iterable[Job], asked: int | None, gpus: list[str], cores: in
         jobs: those that will run.
         asked: number of slots; None: as many as there are GPUs for, or one if the jobs use the CPU. torch uses all
             cores for a job, and two jobs with half of the cores each are seldom faster than one after the other.
-        gpus: the machine's GPUs.
-        cores: the machine's number of cores.
+        gpus, cores: those of the machine.
 
     Raises:
         KDError: a job needs more GPUs than its slot has.

@@ -45,10 +45,6 @@ OF_SLURM = ("partition", "signal_delay_s", "array_parallelism", "setup", "additi
 class SlurmQueue(Queue):
     """Submits jobs to SLURM.
 
-    Args:
-        place: the sweep's directory.
-        jobs: the sweep's jobs, a list that grows.
-
     Raises:
         KDError: submitit is not installed.
     """
@@ -91,9 +87,6 @@ class SlurmQueue(Queue):
         self.todo = [one for one in self.todo if one[0].number != job]
         if job in self.submitted:
             self.stopping.append(self.submitted[job])
-
-    def kill(self) -> None:
-        self.close()
 
     def close(self) -> None:
         self.stopping = list(self.submitted.values())

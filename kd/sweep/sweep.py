@@ -133,11 +133,7 @@ class Sweep:
             self.lock.release()
 
     def refuse_failures(self) -> None:
-        """Raise the first failure, if a job failed.
-
-        Raises:
-            KDError: naming the job and the reason.
-        """
+        """Raise a `KDError` with the first job that failed and its reason, if there is one."""
         own = {job.identity: job for job in reversed(self.record.jobs)}
         failed = [job for job in own.values() if job.state == "failed"]
         if failed:
@@ -197,7 +193,9 @@ class Sweep:
         job.directory.mkdir(parents=True, exist_ok=True)
         with job.log.open("a") as log:
             log.write(f"== attempt {job.attempts}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
-        queue.start(job.number, job.arguments(self.flags), job.log, slot.environment(), slot.threads_for(job))
+        environment = {"CUDA_VISIBLE_DEVICES": ",".join(slot.gpus)} if slot.gpus else {}
+        threads = max(1, slot.threads // job.devices)  # of each rank
+        queue.start(job.number, job.arguments(self.flags), job.log, environment, threads)
         progress.started(job)
         self.record.write()
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
-import lightning
 import torch
 from pydantic import SkipValidation
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -118,7 +117,6 @@ class Assistant(SingleTeacher):
         train_teacher(partial(self._trainee, above, splits, outputs), folder, self, on)
 
     def _trainee(self, above: AnyReadyTeacher, splits: Splits, outputs: Path, batch_size: int) -> Trainee:
-        lightning.seed_everything(self.seed, verbose=False)
         config = self._config(len(splits.label_names))
         config.update(label_settings(splits.label_names))
         teacher = TeacherOutputs(above, outputs, cache=True)

@@ -216,8 +216,7 @@ def _whole(place: Path) -> bool:
     """Return whether a cache exists and is intact; remove a damaged one."""
     if not place.exists():
         return False
-    problem = damage(place)
-    if problem:
+    if problem := damage(place):
         log.warning("teacher cache %s is damaged (%s): it is built again", place, problem)
         shutil.rmtree(place)
     return problem is None
@@ -235,8 +234,7 @@ def _write(places: Mapping[str, Path], keys: Keys, lengths: np.ndarray, compute:
                 by_token |= {name} if value.ndim == 3 else set()
                 rows = offsets[-1] if name in by_token else len(lengths)
                 shape = (int(rows), *value.shape[2 if name in by_token else 1 :])
-                file = places[name] / "values.npy"
-                tables[name] = _table(file, value.dtype, shape)
+                tables[name] = _table(places[name] / "values.npy", value.dtype, shape)
             real = value
             if name in by_token:  # padded positions may contain any value, even nan
                 real = np.where((np.arange(value.shape[1]) < lengths[index][:, None])[..., None], value, 0)

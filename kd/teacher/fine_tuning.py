@@ -1,4 +1,4 @@
-"""Train a teacher: once for all runs that need it, on the devices of this machine."""
+"""Train a teacher on the devices of this machine, and store it: the runs that need it later read it from the disk."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from kd.data.batching import EncodedSplit, Ragged, in_slices, labels_of
 from kd.data.module import TextDataModule
 from kd.errors import KDError
 from kd.losses.label import LabelLoss
-from kd.methods.base import Method, run_fit
+from kd.methods.base import Method, Recipe, run_fit
 from kd.methods.learning_rate import warm_up_and_decay
 from kd.methods.sharding import FullySharded, whole_state
 from kd.options.declared import CheckedFields, Count, NotNegative, Positive, Probability, Seed
 from kd.runtime import ranks
-from kd.runtime.devices import Devices
+from kd.runtime.devices import Devices, wants_gpu
 from kd.runtime.progress_bar import ProgressBar
 from kd.runtime.silence import quiet
 from kd.storage import records
@@ -123,7 +123,7 @@ class SingleTeacher(CheckedFields, WithoutCaches, ABC):
         optimizer = partial(torch.optim.AdamW, lr=self.learning_rate, weight_decay=self.weight_decay)
         schedule = partial(warm_up_and_decay, decay="linear", warm_up=self.warm_up)
         facts = {"name": name, "rows": len(train), **self._recipe()}
-        return Trainee(method(LabelLoss(), optimizer, schedule, seed=self.seed), data, self.tokenizer, facts)
+        return Trainee(method(Recipe(LabelLoss(), optimizer, schedule, self.seed)), data, self.tokenizer, facts)
 
 
 RECIPE = tuple(field.name for field in fields(SingleTeacher) if field.name != "labelling_batch_size")
@@ -132,13 +132,13 @@ RECIPE = tuple(field.name for field in fields(SingleTeacher) if field.name != "l
 def train_teacher(make: Callable[[int], Trainee], folder: Path, recipe: SingleTeacher, on: Devices) -> None:
     """Train a teacher; write it to ``folder/model`` and its facts to ``folder/teacher.json``.
 
-    An optimizer step reads ``recipe.batch_size`` rows on any number of devices: as many devices train as divide
-    this number evenly.
+    An optimizer step always reads ``recipe.batch_size`` rows. They are divided evenly among the devices. If this is not
+    possible with all devices, fewer devices train; see `sharers`.
 
     Args:
-        make: (rows of a batch on one device) -> what is trained. Each device has a process that calls it; for several
-            devices it is pickled.
-        folder: exists.
+        make: (rows of a batch on one device) -> what is trained. The process of each device calls it. For several
+            devices it must be picklable.
+        folder: an existing folder.
         recipe: of the training.
         on: the devices of this machine.
 
@@ -160,11 +160,11 @@ def train_teacher(make: Callable[[int], Trainee], folder: Path, recipe: SingleTe
 
 def on_cuda(on: Devices) -> bool:
     """Return whether these devices are CUDA GPUs."""
-    return on.wants_gpu and torch.cuda.is_available()
+    return wants_gpu(on.accelerator) and torch.cuda.is_available()
 
 
 def sharers(rows: int, wanted: int, found: int) -> int:
-    """Return how many devices can divide the rows of a step evenly.
+    """Return the largest number of devices among which the rows of a step can be divided evenly.
 
     Args:
         rows: of a step.
@@ -212,6 +212,7 @@ def _rank(number: int, work: Callable[[], None], environment: dict[str, str], th
 
 def _train(make: Callable[[int], Trainee], folder: Path, recipe: SingleTeacher, on: Devices) -> None:
     """Train in this process, which is the only one or one of several ranks."""
+    lightning.seed_everything(recipe.seed, verbose=False)
     trainee, sharded = make(recipe.batch_size // on.count), on.sharded and on.count > 1
     trainer = lightning.Trainer(
         accelerator=on.accelerator,
@@ -261,7 +262,7 @@ def stored(folder: Path, key: str, train: Callable[[Path], None]) -> tuple[Path,
     place = folder / key
     place.parent.mkdir(parents=True, exist_ok=True)
     with lock(place):
-        if _damaged(place):
+        if place.exists() and _damaged(place):
             log.warning("the teacher in %s is damaged: it is trained again", place)
             shutil.rmtree(place)
         if place.exists():
@@ -275,8 +276,6 @@ def stored(folder: Path, key: str, train: Callable[[Path], None]) -> tuple[Path,
 
 
 def _damaged(place: Path) -> bool:
-    if not place.exists():
-        return False
     try:
         return records.read(place / "teacher.json", records.TrainedTeacher)["checksum"] != folder_checksum(
             place / "model"

@@ -58,10 +58,6 @@ class TeacherOutputs:
         (teacher,) = self.ready.members
         return teacher
 
-    def of(self, split: Dataset, name: str) -> np.ndarray | None:
-        """Return logits ``[N, C]`` for every row of a split; None for a run without a teacher."""
-        return None if self.teacher is None else self.logits(split, name)
-
     def logits(self, split: Dataset, name: str) -> np.ndarray:
         """Return logits ``[N, C]`` for every row of a split."""
         if not self.cache:

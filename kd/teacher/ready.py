@@ -132,11 +132,7 @@ class ReadyTeacher(WithoutCaches):
         by_column = {feature.column: feature for feature in sorted(features, key=lambda feature: feature.column)}
         base = self.key(texts)
         keys = [replace(base, column=column) for column in (*(["logits"] if with_logits else []), *by_column)]
-
-        @functools.cache
-        def tokens() -> Ragged:
-            return self.tokens(texts)
-
+        tokens = functools.cache(functools.partial(self.tokens, texts))
         if absent := [by_column[name] for name in teacher_cache.absent(folder, keys) if name in by_column]:
             needed = require_room(self.config, absent, len(texts), len(tokens().values), split, max_gb)
             log.info("teacher: storing features of %d %s rows takes %.3g GB", len(texts), split, needed)

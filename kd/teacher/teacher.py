@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import lightning
 import numpy as np
 import torch
-from annotated_types import Ge
 from datasets import Dataset
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
@@ -20,6 +18,7 @@ from kd.data.batching import Ragged, labels_of, tokenize
 from kd.data.sources import Splits
 from kd.errors import KDError
 from kd.methods.supervised import Supervised
+from kd.options.declared import TextLength
 from kd.runtime.devices import ONE_CPU, Devices
 from kd.storage.assets import resolve
 from kd.storage.model_folder import (
@@ -55,7 +54,7 @@ class Teacher(SingleTeacher):
 
     name_or_path: str
     fine_tune: bool
-    max_length: Annotated[int, Ge(3)]
+    max_length: TextLength
     answer_precision: Literal["32-true", "bf16-true"] = "32-true"
     answer_device: Literal["cpu"] | None = None
 
@@ -98,8 +97,7 @@ class Teacher(SingleTeacher):
         if self.fine_tune:
             train = partial(self._train, splits, on)
             return self._ready(*stored(Path(outputs) / "teachers", self.key(splits), train), on)
-        found = config.num_labels
-        expected = len(splits.label_names)
+        found, expected = config.num_labels, len(splits.label_names)
         if found != expected:
             raise KDError(
                 f"teacher '{self.name_or_path}' has {found} labels, the data has {expected} "
@@ -121,7 +119,6 @@ class Teacher(SingleTeacher):
         train_teacher(partial(self._trainee, splits), folder, self, on)
 
     def _trainee(self, splits: Splits, batch_size: int) -> Trainee:
-        lightning.seed_everything(self.seed, verbose=False)
         model = load_classifier(self.backbone, new_head=True, **label_settings(splits.label_names))
         train = self._encoded(labelled_rows(splits.train))
         return self._trainee_of(partial(Supervised, model), train, splits.validation, batch_size, self.name_or_path)

@@ -107,18 +107,11 @@ class Transfer:
         data = config.data
         places = [data.unlabelled] if isinstance(data.unlabelled, str) else data.unlabelled
         files = [Path(resolve(place)) for place in places]
-        sides = {text_keys(text)[1] for split in (splits.validation, splits.test) for text in in_slices(split["text"])}
-        known = {text_keys(text)[0] for text in in_slices(splits.train["text"])}
-        source = Source(
-            files,
-            fingerprint({"unlabelled": [str(file) for file in files]}),
-            data.text,
-            data.encoding,
-            frozenset(sides),
-            frozenset(known),
-            data.deduplicate,
-            data.shard_rows,
-        )
+        key = fingerprint({"unlabelled": [str(file) for file in files]})
+        measured = [text for split in (splits.validation, splits.test) for text in in_slices(split["text"])]
+        sides = frozenset(text_keys(text)[1] for text in measured)
+        known = frozenset(text_keys(text)[0] for text in in_slices(splits.train["text"]))
+        source = Source(files, key, data.text, data.encoding, sides, known, data.deduplicate, data.shard_rows)
         store = TextShards(Path(config.outputs) / "transfer", source, teacher_cache.texts_hash)
         log.info("%s", store.report())
         return cls(store, data.max_length)

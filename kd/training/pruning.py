@@ -36,7 +36,12 @@ class Pruning(lightning.Callback):
         if named is None:
             log.info("pruning: this is no search, all epochs are trained")
         elif trainer.is_global_zero:
-            self.study, self.trial = open_trial(named)
+            file, name, trial = named.rsplit("|", 2)
+            storage = open_storage(Path(file))
+            import optuna
+
+            optuna.logging.set_verbosity(optuna.logging.WARNING)
+            self.study, self.trial = optuna.load_study(study_name=name, storage=storage), int(trial)
 
     def on_validation_end(self, trainer: lightning.Trainer, method: lightning.LightningModule) -> None:
         if trainer.sanity_checking or TRIAL not in os.environ:
@@ -55,13 +60,3 @@ class Pruning(lightning.Callback):
             epoch = trainer.current_epoch + 1
             self.reason = f"pruned after epoch {epoch}: {self.monitor} {value:.4g} is behind the search's other trials"
             trainer.should_stop = True
-
-
-def open_trial(named: str) -> tuple[Any, int]:
-    """Open the study of a running trial; return it and the trial's id."""
-    file, name, trial = named.rsplit("|", 2)
-    storage = open_storage(Path(file))
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.load_study(study_name=name, storage=storage), int(trial)

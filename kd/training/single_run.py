@@ -35,11 +35,7 @@ ONE_THREAD = {"TOKENIZERS_PARALLELISM": "false", "HF_DEACTIVATE_ASYNC_LOAD": "1"
 
 
 def train(config: DictConfig, place: Path) -> float | list[float] | None:
-    """Train one student and leave a run directory.
-
-    Args:
-        config: of the run.
-        place: its directory.
+    """Train one student, and write the run directory ``place``.
 
     Returns:
         the figures that ``config.objective`` names; None in a rank other than 0.
@@ -62,13 +58,10 @@ def train(config: DictConfig, place: Path) -> float | list[float] | None:
 
 
 def remember(settings: dict[str, Any]) -> None:
-    """Make what a run reads before it trains, and keep it for the runs that are forked from this process.
+    """Make what a run with these settings reads before it trains, and keep it for the runs forked from this process.
 
     These are the rows, the vocabulary, the tokens and the initial word table. Only one thread runs, because a process
     with several cannot be forked.
-
-    Args:
-        settings: the resolved configuration of a run.
     """
     quiet()
     config = OmegaConf.create(settings)
@@ -102,8 +95,7 @@ def train_in(run: RunDirectory, config: DictConfig, resolved: dict[str, Any], sp
     if checkpoint is None and (place := run.set_aside_products()):
         log.info("an earlier run in this directory was moved to %s", place)
     run.set_status("running", identity=name)
-    ranks.forget_failures(run.path)
-    ranks.announce(run.path)
+    ranks.begin(run.path)
     write_text(run.config_file, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
     try:
         test = train_student(config, run, splits, checkpoint)["test"]

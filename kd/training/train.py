@@ -83,7 +83,6 @@ def train_rank(config: DictConfig, run: RunDirectory, splits: Splits, checkpoint
     logging.getLogger("kd").setLevel(logging.ERROR)  # rank 0 logs the same
     _, method, data = assembled(config, splits)
     learn(make_trainer(config, run.path), method, data, checkpoint, config.compile)
-    leave_process_group()
 
 
 def learn(
@@ -111,11 +110,7 @@ def learn(
     run_fit(trainer, learner, data, ckpt_path=checkpoint, weights_only=True)
     if learner is not method:
         method.load_state_dict(whole_state(learner))
-
-
-def leave_process_group() -> None:
-    """Leave the group of ranks after the training, because rank 0 evaluates alone."""
-    if torch.distributed.is_initialized():
+    if torch.distributed.is_initialized():  # from here on rank 0 works alone
         torch.distributed.destroy_process_group()
 
 
@@ -125,7 +120,7 @@ def assembled(config: DictConfig, splits: Splits) -> tuple[Assembly, Method, Tex
         torch.set_num_threads(config.threads)
     assembly = assemble(config, splits, build.teacher(config))
     method = assembly.method
-    data = TextDataModule(assembly.train(), assembly.validation(), config.data.batch_size, config.seed)
+    data = TextDataModule(assembly.train(), assembly.read("validation"), config.data.batch_size, config.seed)
     return assembly, method, data
 
 
@@ -156,7 +151,6 @@ def fit(
     meter = EnergyMeter.of_this_machine(gpus=isinstance(trainer.accelerator, CUDAAccelerator))
     learn(trainer, method, data, checkpoint, config.compile)
     energy = meter.stop()
-    leave_process_group()
     callbacks: list[lightning.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     for callback in callbacks:
         if isinstance(callback, Pruning) and callback.reason:

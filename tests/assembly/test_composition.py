@@ -12,7 +12,7 @@ COMPOSITION = ("method=composition", "loss=[]", "method.layer=1")
 def test_it_reads_the_teachers_tokens_and_the_output_of_the_layer_below_the_cut(assembled):
     assembly = assembled(*COMPOSITION)
     assert assembly.tokenizer is assembly.teacher.tokenizer
-    for split in (assembly.train(), assembly.validation()):
+    for split in (assembly.train(), assembly.read("validation")):
         assert "teacher_hidden_states-1-tokens" in split.columns
     assert assembly.student.config.layer == 1 == len(assembly.student.encoder.encoder.layer)
 

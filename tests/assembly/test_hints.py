@@ -11,7 +11,7 @@ def test_the_training_rows_have_the_features_of_the_matched_layers(assembled):
     assembly = assembled(*HINTS)
     (feature,) = assembly.features
     assert set(assembly.train().columns) == {"teacher_logits", f"teacher_{feature.column}"}
-    assert not assembly.validation().columns
+    assert not assembly.read("validation").columns
     assert assembly.figures() == {"layers": {"teacher/hint": [[2, 2]]}}
     assert assembly.method.options is assembly.options
 

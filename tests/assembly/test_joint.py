@@ -13,7 +13,7 @@ def test_the_teacher_is_a_copy_that_reads_its_own_tokens(assembled):
     frozen = {name for name, weight in assembly.partners["teacher"].named_parameters() if not weight.requires_grad}
     assert any("embeddings" in name for name in frozen) and any("layer.0." in name for name in frozen)
     assert not any("layer.1." in name or "classifier" in name for name in frozen)
-    for split in (assembly.train(), assembly.validation()):
+    for split in (assembly.train(), assembly.read("validation")):
         assert split.teacher_tokens is not None and not split.columns
     assert assembly.teacher_logits("test").shape == (len(assembly.splits.test), 2)
 

@@ -14,4 +14,4 @@ def test_rows_without_a_gold_label_are_left_out_of_training_alone(assembled):
     train = Dataset.from_dict({**splits.train.to_dict(), "label": labels})
     assembly.splits = type(splits)(train, splits.validation, splits.test, splits.label_names, splits.counts)
     assert len(assembly.train()) == rows - 5 and np.all(assembly.train().labels >= 0)
-    assert len(assembly.validation()) == len(splits.validation)
+    assert len(assembly.read("validation")) == len(splits.validation)

@@ -19,6 +19,15 @@ def test_overrides_and_the_users_own_files_are_composed(tmp_path):
     assert "hydra" not in config
 
 
+@pytest.mark.parametrize(
+    "override", ["student=[dan,mlp]", "balance/alpha=[constant,linear]", "+student@peers.a=[dan,mlp]"]
+)
+def test_a_group_of_one_choice_takes_no_list(override):
+    with pytest.raises(KDError, match=r"expected one choice, got \[\w+,\w+\]; write one name"):
+        composed([override])
+    assert list(composed(["loss=[soft_target,logit_mse]"]).loss) == ["soft_target", "logit_mse"]
+
+
 @pytest.mark.parametrize("override", ["student=lstm", "studnt=dan", "student.width=3", "seed="])
 def test_what_hydra_refuses_is_one_sentence(override):
     with pytest.raises(KDError) as error:

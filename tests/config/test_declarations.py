@@ -76,6 +76,7 @@ def test_whatever_a_declared_option_is_set_to_it_fits_or_is_one_sentence(data):
         ("+student.dropot=1", "student.dropot: there is no such option; did you mean student.dropout"),
         ("+temprature=3", "temprature: there is no such option; did you mean temperature"),
         ("+cache.foo=3", "cache.foo: there is no such option"),
+        ("+method.copies=2", "method.copies: there is no such option"),
         ("+data.batchsize=3", "data.batchsize: there is no such option; did you mean data.batch_size"),
         ("+trainer.maxepochs=3", "trainer.maxepochs: there is no such option; did you mean trainer.max_epochs"),
         ("+method.layers=top", "method.layers: there is no such option"),

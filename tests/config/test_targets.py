@@ -113,3 +113,6 @@ def test_ones_own_modules_count_on_the_command_line(tmp_path, monkeypatch):
         make(node)
     with pytest.raises(KDError, match="expected names of modules"):
         targets.trust(["*"])
+    for name in ("no_such", "no.such", "os.such"):
+        with pytest.raises(KDError, match=f"modules: expected modules that can be imported, found no '{name}'"):
+            targets.trust([name])

@@ -1,13 +1,6 @@
 """Two processes on the CPU, as ``strategy="ddp"`` trains: no unused parameter, equal weights, every row once."""
 
-import contextlib
 import hashlib
-import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 from itertools import chain
 from pathlib import Path
 
@@ -30,10 +23,11 @@ from kd.methods.schedules import Constant, LearnedTemperature, Switch
 from kd.methods.weighting import UncertaintyWeighting
 from kd.options.methods import HintsOptions, JointOptions
 from tests.conftest import bare_trainer
+from tests.end_to_end.ranks import RANKS, reports, start_ranks
 from tests.methods.test_base import RECIPE, make_student, make_teacher
 from tests.methods.test_joint import accuracy, make_dan
 
-RANKS, TRAINING_ROWS, VALIDATION_ROWS, EPOCHS = 2, 45, 21, 2
+TRAINING_ROWS, VALIDATION_ROWS, EPOCHS = 45, 21, 2
 
 pytestmark = pytest.mark.slow
 
@@ -52,15 +46,15 @@ TRAIN, VALIDATION = split_of(TRAINING_ROWS, 0), split_of(VALIDATION_ROWS, 1)
 def one_way() -> Joint:
     """Both learn at every step."""
     objective = Objective({"soft_target": SoftTarget(2.0)}, Constant(0.5))
-    options = JointOptions(RECIPE[-1], partner_learning_rate=1e-3)
-    return Joint(make_student(), *RECIPE, objective, {"teacher": make_teacher()}, options)
+    options = JointOptions(RECIPE.schedule, partner_learning_rate=1e-3)
+    return Joint(make_student(), RECIPE, objective, {"teacher": make_teacher()}, options)
 
 
 def with_pauses() -> Joint:
     """When alpha is 0, nothing is asked of the partners and the learned temperature."""
     objective = Objective({"soft_target": SoftTarget(2.0)}, Switch(0.5, 0.0, until=0.5), LearnedTemperature())
-    options = JointOptions(RECIPE[-1], partner_weight=0.0, flow=True, clean_targets=False)
-    return Joint(make_dan(0), *RECIPE, objective, {"one": make_dan(1), "two": make_dan(2)}, options)
+    options = JointOptions(RECIPE.schedule, partner_weight=0.0, flow=True, clean_targets=False)
+    return Joint(make_dan(0), RECIPE, objective, {"one": make_dan(1), "two": make_dan(2)}, options)
 
 
 def in_stages() -> Hints:
@@ -70,12 +64,12 @@ def in_stages() -> Hints:
     matching = Matching({"hint": losses["hint"]}, student, teacher.config, layers="top")
     objective = Objective(losses, Constant(0.5), weighting=UncertaintyWeighting)
     return Hints(
-        student, *RECIPE, objective, {"teacher": matching}, FrozenTeacher(teacher), HintsOptions(feature_epochs=1)
+        student, RECIPE, objective, {"teacher": matching}, FrozenTeacher(teacher), HintsOptions(feature_epochs=1)
     )
 
 
 def calibrated() -> Distillation:
-    return Distillation(make_dan(), *RECIPE, Objective({"logit_mse": LogitMSE()}, Constant(0.5), calibrate=True))
+    return Distillation(make_dan(), RECIPE, Objective({"logit_mse": LogitMSE()}, Constant(0.5), calibrate=True))
 
 
 METHODS = {make.__name__: make for make in (one_way, with_pauses, in_stages, calibrated)}
@@ -127,32 +121,14 @@ def trained(method: Method) -> dict:
     }
 
 
-def run_rank(rank: int, folder: Path, port: int) -> None:
-    """One of the processes, as a launcher would start it."""
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "LOCAL_RANK": str(rank)}
-    found = {name: trained(make()) for name, make in METHODS.items()}
-    (folder / f"{rank}.json").write_text(json.dumps(found))
+def of_every_method(folder: Path) -> dict:
+    return {name: trained(make()) for name, make in METHODS.items()}
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory) -> list[dict]:
     """What each rank reports of each method; all of them in one start of the processes."""
-    folder = tmp_path_factory.mktemp("ddp")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.end_to_end.test_ddp", folder],
-        cwd=Path(__file__).parents[2],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        printed, _ = process.communicate(timeout=60)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0, printed
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(RANKS)]
+    return reports("tests.end_to_end.test_ddp", tmp_path_factory.mktemp("ddp"), timeout=60)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -188,8 +164,4 @@ def test_calibration_is_that_of_all_ranks(ranks):
 
 
 if __name__ == "__main__":
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    arguments = Path(sys.argv[1]), port
-    torch.multiprocessing.start_processes(run_rank, arguments, nprocs=RANKS, start_method="fork")
+    start_ranks(of_every_method)

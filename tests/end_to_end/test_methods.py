@@ -21,10 +21,11 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from kd.cli import main
-from kd.commands.train import configuration_folder, train
+from kd.commands.train import configuration_folder
 from kd.errors import KDError
 from kd.methods.base import Method
 from kd.run.directory import RunDirectory
+from kd.training import single_run
 
 COMPOSITION = ["method=composition"]
 HINTS = ["method=hints", "loss=[soft_target,hint]"]
@@ -554,7 +555,7 @@ def composed(data_options, teachers):
 def test_mistakes_are_refused_before_the_teacher_trains(composed, tmp_path, name):
     changes, message = MISTAKES[name]
     with pytest.raises(KDError) as refused:
-        train(composed(changes, tmp_path))
+        single_run.train(composed(changes, tmp_path), tmp_path)
     said = str(refused.value)
     assert re.search(message, said), said
     assert "\n" not in said and len(said) < 330

@@ -4,13 +4,6 @@ Two processes on the CPU (gloo) run everything once and write what they saw; the
 nothing but the arithmetic differs.
 """
 
-import contextlib
-import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 from dataclasses import replace
 from functools import cache
 from itertools import chain
@@ -45,11 +38,12 @@ from kd.models.bow import DANConfig
 from kd.models.composition import compose
 from kd.options.methods import HintsOptions, JointOptions
 from tests.conftest import bare_trainer
+from tests.end_to_end.ranks import RANKS, reports, start_ranks
 from tests.end_to_end.test_ddp import split_of
 from tests.methods.test_base import RECIPE
 from tests.methods.test_joint import make_dan
 
-RANKS, ROWS, EPOCHS, GLOBAL_BATCH = 2, 45, 2, 16  # 45 rows: batches of 16, 16 and 13, which two ranks share as 7 and 6
+ROWS, EPOCHS, GLOBAL_BATCH = 45, 2, 16  # 45 rows: batches of 16, 16 and 13, which two ranks share as 7 and 6
 
 pytestmark = pytest.mark.slow
 
@@ -78,17 +72,17 @@ def objective(losses=None, alpha=None, **options) -> Objective:
 
 
 def supervised() -> Method:
-    return Supervised(student(), *RECIPE)
+    return Supervised(student(), RECIPE)
 
 
 def distilled_from_cache() -> Method:
     """With a learned temperature and learned weights, and a calibrated term."""
     terms = objective({"soft_target": SoftTarget(2.0), "logit_mse": LogitMSE()}, weighting=UncertaintyWeighting)
-    return Distillation(student(), *RECIPE, terms)
+    return Distillation(student(), RECIPE, terms)
 
 
 def distilled_live() -> Method:
-    return Distillation(student(), *RECIPE, objective(temperature=LearnedTemperature()), FrozenTeacher(teacher()))
+    return Distillation(student(), RECIPE, objective(temperature=LearnedTemperature()), FrozenTeacher(teacher()))
 
 
 def hints_in_stages() -> Method:
@@ -97,7 +91,7 @@ def hints_in_stages() -> Method:
     losses = {"hint": Hint(), "soft_target": SoftTarget(2.0)}
     matching = Matching({"hint": losses["hint"]}, own, other.config, layers="top")
     stages = HintsOptions(feature_epochs=1)
-    return Hints(own, *RECIPE, objective(losses), {"teacher": matching}, FrozenTeacher(other), stages)
+    return Hints(own, RECIPE, objective(losses), {"teacher": matching}, FrozenTeacher(other), stages)
 
 
 def composed() -> Method:
@@ -105,7 +99,7 @@ def composed() -> Method:
     torch.manual_seed(0)
     body = DANConfig(vocab_size=1, embedding_size=8, hidden_size=8, num_labels=2, dropout=0.0, word_dropout=0.0)
     whole = compose(teacher(), 1, Linear, body)
-    return Composition(whole, *RECIPE, objective())
+    return Composition(whole, RECIPE, objective())
 
 
 def related() -> Method:
@@ -113,21 +107,21 @@ def related() -> Method:
     own, other = student(), teacher()
     losses = {"similarity": SimilarityPreserving()}
     matching = Matching(losses, own, other.config, layers="top")
-    return Hints(own, *RECIPE, objective(losses), {"teacher": matching}, FrozenTeacher(other))
+    return Hints(own, RECIPE, objective(losses), {"teacher": matching}, FrozenTeacher(other))
 
 
 def joint_with_teacher() -> Method:
     """Both ways, from passes of their own."""
     partners = {"teacher": teacher()}
-    options = JointOptions(RECIPE[-1], partner_alpha=0.5, partner_learning_rate=1e-3)
-    return Joint(student(), *RECIPE, objective(), partners, options)
+    options = JointOptions(RECIPE.schedule, partner_alpha=0.5, partner_learning_rate=1e-3)
+    return Joint(student(), RECIPE, objective(), partners, options)
 
 
 def joint_with_peers() -> Method:
     """Gradient through the training pass; after half of the run nothing is asked of the peers."""
     peers = {"one": make_dan(1, 0.0), "two": make_dan(2, 0.0)}
-    options = JointOptions(RECIPE[-1], partner_weight=0.0, flow=True, clean_targets=False)
-    return Joint(student(), *RECIPE, objective(alpha=Switch(0.5, 0.0, until=0.5)), peers, options)
+    options = JointOptions(RECIPE.schedule, partner_weight=0.0, flow=True, clean_targets=False)
+    return Joint(student(), RECIPE, objective(alpha=Switch(0.5, 0.0, until=0.5)), peers, options)
 
 
 METHODS = {
@@ -200,9 +194,7 @@ class First(lightning.pytorch.callbacks.ModelCheckpoint):
             super().on_validation_end(trainer, method)
 
 
-def run_rank(rank: int, folder: Path, port: int) -> None:
-    """One of the processes, as a launcher would start it."""
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "LOCAL_RANK": str(rank)}
+def of_every_case(folder: Path) -> dict:
     found = {}
     for method, strategy, accumulate in [*CASES, APART]:
         save = folder / f"{method}-{strategy}.ckpt" if method in RESUMED else None
@@ -212,7 +204,7 @@ def run_rank(rank: int, folder: Path, port: int) -> None:
         for strategy, make in STRATEGIES.items():
             case = trained(METHODS[method], RANKS, make(), start=folder / f"{method}-one.ckpt")
             found[f"{method}-{strategy}-resumed"] = case
-    (folder / f"{rank}.json").write_text(json.dumps(found))
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -237,21 +229,7 @@ def one(folder):
 @pytest.fixture(scope="module")
 def ranks(folder, one) -> list[dict]:
     """What each rank reports of each case; all of them in one start of the processes."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.end_to_end.test_strategies", folder],
-        cwd=Path(__file__).parents[2],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        printed, _ = process.communicate(timeout=300)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0, printed
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(RANKS)]
+    return reports("tests.end_to_end.test_strategies", folder, timeout=300)
 
 
 def assert_close(found: dict, expected: dict) -> None:
@@ -350,8 +328,4 @@ def test_accumulated_batches_are_one_large_batch():
 
 
 if __name__ == "__main__":
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    arguments = Path(sys.argv[1]), port
-    torch.multiprocessing.start_processes(run_rank, arguments, nprocs=RANKS, start_method="fork")
+    start_ranks(of_every_case)

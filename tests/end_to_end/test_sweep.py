@@ -352,7 +352,7 @@ def test_what_a_run_reads_is_made_for_all_jobs_together(options, monkeypatch, se
         assert run_kd(*command, "hydra.run.dir=job") == 0
         assert run_kd(*command, "seed=1", "hydra.run.dir=other") == 0
     finally:
-        memory.forget()
+        memory._KEPT.clear()
     alone, job, other = (load_file(f"{place}/model/model.safetensors") for place in ("alone", "job", "other"))
     assert all(torch.equal(alone[name], job[name]) for name in alone)
     assert not all(torch.equal(alone[name], other[name]) for name in alone)

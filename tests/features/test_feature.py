@@ -6,7 +6,7 @@ from transformers import BertConfig, BertForSequenceClassification, Qwen3Config
 
 from kd.errors import KDError
 from kd.features import attention
-from kd.features.feature import Feature, bytes_a_row, depth_of, inner, joined, pooled, read, split_heads, width
+from kd.features.feature import Feature, bytes_a_row, depth_of, inner, pooled, read, split_heads
 from kd.models import DANConfig
 
 SIZES = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
@@ -43,19 +43,17 @@ def test_pooling_reads_no_padding_and_gives_zero_without_tokens(pooling, first):
     assert pooled(states, mask, pooling).tolist() == [first, [0.0, 0.0]]
 
 
-def test_widths_and_bytes():
+def test_bytes_of_a_row():
     config, states, keys = BertConfig(**SIZES), Feature("hidden_states", 1), Feature("keys", 1)
-    assert width(config, states) == width(config, keys) == 8
-    assert width(Qwen3Config(**SIZES, head_dim=6), keys) == 12, "heads may be wider than the hidden states"
-    assert bytes_a_row(config, states, tokens=5.5) == 2 * 8 * 5.5
+    assert bytes_a_row(config, states, tokens=5.5) == bytes_a_row(config, keys, tokens=5.5) == 2 * 8 * 5.5
+    wide = Qwen3Config(**SIZES, head_dim=6)
+    assert bytes_a_row(wide, keys, tokens=1) == 2 * 12, "heads may be wider than the hidden states"
     assert bytes_a_row(config, Feature("hidden_states", 1, "mean"), tokens=5.5) == 2 * 8
 
 
-def test_heads_are_separated_as_they_were_joined():
-    heads = torch.randn(3, 2, 5, 4)
-    assert joined(heads).shape == (3, 5, 8)
-    assert torch.equal(joined(heads)[..., 4:], heads[:, 1])
-    assert torch.equal(split_heads(joined(heads), 2), heads)
+def test_heads_that_stand_side_by_side_are_separated():
+    first, second = torch.randn(2, 3, 5, 4)
+    assert torch.equal(split_heads(torch.cat([first, second], -1), 2), torch.stack([first, second], 1))
 
 
 @torch.no_grad()

@@ -356,10 +356,10 @@ BATCHES = [make_batch(20, seed=seed) for seed in (1, 2)]
 def test_pca_brings_the_teacher_to_the_students_width(teacher):
     student = make_student("dan")
     match = matching(student, teacher, layers=[[3, 3]], mapper=PCA)
-    assert match.waits()
+    assert match.unfitted()
     assert (match.mappers["3-sentence"].in_size, match.mappers["3-sentence"].out_size) == (16, 10)
     _, other = fitted(match, student, teacher, BATCHES)
-    assert not match.waits() and not list(match.parameters())
+    assert not match.unfitted() and not list(match.parameters())
     batch = make_batch()
     found_own, found_other = answers(match, student, teacher, batch)["hint"]
     close(found_own.hidden_states[0], states_of(student, batch)[3][:, 0])

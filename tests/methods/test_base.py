@@ -14,7 +14,7 @@ from kd.data.module import TextDataModule
 from kd.errors import KDError
 from kd.losses.label import LabelLoss
 from kd.losses.logits import SoftTarget
-from kd.methods.base import decay_groups
+from kd.methods.base import Recipe, decay_groups
 from kd.methods.distillation import Distillation, cached_teacher
 from kd.methods.learning_rate import warm_up_and_decay
 from kd.methods.objective import Objective
@@ -52,7 +52,7 @@ def teacher_logits(teacher, split) -> np.ndarray:
     return teacher(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.numpy()
 
 
-RECIPE = (
+RECIPE = Recipe(
     LabelLoss(),
     partial(torch.optim.AdamW, lr=1e-2, weight_decay=0.1),
     partial(warm_up_and_decay, decay="linear", warm_up=0.1),
@@ -98,7 +98,7 @@ def assert_same(one, two):
 
 def distillation(student, teacher=cached_teacher, alpha=0.5, losses=None) -> Distillation:
     terms = {"soft_target": SoftTarget(2.0)} if losses is None else losses
-    return Distillation(student, *RECIPE, Objective(terms, Constant(alpha)), teacher)
+    return Distillation(student, RECIPE, Objective(terms, Constant(alpha)), teacher)
 
 
 def test_resumed_equals_uninterrupted(tmp_path):
@@ -141,7 +141,7 @@ def test_not_finite_loss_leaves_the_last_good_checkpoint(tmp_path):
 
     keep = lightning.pytorch.callbacks.ModelCheckpoint(tmp_path, save_last=True)
     with pytest.raises(KDError, match="not finite at step 3"):
-        fit(Supervised(make_student(), *RECIPE), path=tmp_path, callbacks=[keep, Break()])
+        fit(Supervised(make_student(), RECIPE), path=tmp_path, callbacks=[keep, Break()])
     state = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
     assert all(value.isfinite().all() for value in state.values())
 
@@ -154,7 +154,7 @@ def test_a_student_that_comes_in_evaluation_mode_is_trained_with_dropout():
         def on_train_batch_start(self, trainer, method, batch, batch_index):
             modes.append(all(module.training for module in method.student.modules()))
 
-    fit(Supervised(make_student().eval(), *RECIPE), callbacks=[Look()])
+    fit(Supervised(make_student().eval(), RECIPE), callbacks=[Look()])
     assert modes == [True] * 6
 
 

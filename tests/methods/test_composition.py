@@ -45,7 +45,7 @@ def make_composition(teacher, body="mlp", losses=None, source=cached_teacher, ma
     model = composed(teacher, body, mapper)
     return Composition(
         model,
-        *RECIPE,
+        RECIPE,
         objective({} if losses is None else losses),
         source,
         CompositionOptions(**options),

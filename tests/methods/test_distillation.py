@@ -32,7 +32,7 @@ from tests.methods.test_base import (
 def test_alpha_zero_is_supervised_bit_for_bit():
     alone, distilled = make_student(), make_student()
     columns = {"teacher_logits": np.random.default_rng(0).normal(size=(ROWS, 2)).astype(np.float32)}
-    one = fit(Supervised(alone, *RECIPE))
+    one = fit(Supervised(alone, RECIPE))
     two = fit(distillation(distilled, alpha=0.0), make_split(columns))
     assert one.losses == two.losses
     assert_same(weights(alone), weights(distilled))

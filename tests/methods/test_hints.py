@@ -66,7 +66,7 @@ def test_the_total_is_the_documented_sum(teacher, pooling):
 
 def test_alpha_zero_is_supervised_bit_for_bit(teacher):
     alone, method = make_student("bilstm"), make_hints(teacher, terms=objective(alpha=0.0))
-    one = fit(Supervised(alone, *RECIPE))
+    one = fit(Supervised(alone, RECIPE))
     two = fit(method)
     assert one.losses == two.losses
     assert_same(weights(alone), weights(method.student))
@@ -103,7 +103,7 @@ def test_several_teachers_count_by_their_mean(teacher, other_teacher):
     student, terms = make_student("bilstm"), objective({"soft_target": SoftTarget(2.0), "hint": Hint(), "cka": CKA()})
     losses = {name: loss for name, loss in terms.transfer.items() if name != "soft_target"}
     matchings = {name: Matching(losses, student, model.config, "last", member=name) for name, model in members.items()}
-    both = Hints(student, *RECIPE, terms, matchings).eval()
+    both = Hints(student, RECIPE, terms, matchings).eval()
     split = with_columns(members, features=both.features, dtype=np.float32)
     assert {name for name in split.columns if "hidden" in name} == {
         *("teacher_one.hidden_states-2-mean", "teacher_one.hidden_states-3-mean"),
@@ -111,7 +111,7 @@ def test_several_teachers_count_by_their_mean(teacher, other_teacher):
     }
     batch = split[list(range(16))]
     parts = both.losses(batch)
-    alone = [Hints(student, *RECIPE, terms, {name: matchings[name]}).eval().losses(batch) for name in members]
+    alone = [Hints(student, RECIPE, terms, {name: matchings[name]}).eval().losses(batch) for name in members]
     for name in ("hint", "cka"):
         assert alone[0][name].item() != pytest.approx(alone[1][name].item(), rel=1e-2)
         assert parts[name].item() == pytest.approx(np.mean([part[name].item() for part in alone]), rel=1e-5)
@@ -211,10 +211,10 @@ def test_hints_draw_the_student_to_the_teacher(teacher):
 def test_what_cannot_be_is_refused(teacher):
     student = make_student("dan")
     with pytest.raises(KDError, match="method=hints needs a transfer term, got none"):
-        Hints(student, *RECIPE, objective({}), {})
+        Hints(student, RECIPE, objective({}), {})
     only = objective({"soft_target": SoftTarget(2.0)})
     with pytest.raises(KDError, match="needs a loss on features, found only soft_target; add one"):
-        Hints(student, *RECIPE, only, {"teacher": Matching({}, student, teacher.config)})
+        Hints(student, RECIPE, only, {"teacher": Matching({}, student, teacher.config)})
 
 
 @pytest.mark.parametrize("mapper", [AttentionPooling, PCA])

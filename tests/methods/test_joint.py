@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import logging
+from dataclasses import replace
 from functools import partial
 
 import lightning
@@ -20,6 +21,7 @@ from kd.losses.hint import Hint
 from kd.losses.label import LabelLoss
 from kd.losses.logits import LogitMSE, SoftCrossEntropy, SoftTarget
 from kd.losses.reverse import ReverseKL, SymmetricCrossEntropy
+from kd.methods.base import Recipe
 from kd.methods.distillation import FrozenTeacher
 from kd.methods.joint import Joint
 from kd.methods.learning_rate import warm_up_and_decay
@@ -51,14 +53,13 @@ def make_dan(seed: int = 0, dropout: float = 0.2) -> DAN:
 
 
 def joint(
-    student=None, partners=None, losses=None, alpha=0.5, temperature=None, recipe=RECIPE[1:], column=None, **options
+    student=None, partners=None, losses=None, alpha=0.5, temperature=None, recipe=RECIPE, column=None, **options
 ) -> Joint:
     alpha = alpha if isinstance(alpha, (Linear, Switch)) else Constant(alpha)
     objective = Objective({"soft_target": SoftTarget(2.0)} if losses is None else losses, alpha, temperature)
     return Joint(
         student or make_student(),
-        LabelLoss(),
-        *recipe,
+        replace(recipe, label_loss=LabelLoss()),  # of its own, since a method sets its modes
         objective=objective,
         partners=partners or {"teacher": make_teacher()},
         options=JointOptions(**{"partner_schedule": PARTNER_SCHEDULE, "partner_learning_rate": 1e-3, **options}),
@@ -434,7 +435,7 @@ def test_mixed_precision_with_clipping_trains_all_of_both(options):
 
 
 def test_accumulated_gradients_are_the_mean_for_both():
-    recipe = partial(torch.optim.SGD, lr=0.5), UNDISTURBED
+    recipe = Recipe(LabelLoss(), partial(torch.optim.SGD, lr=0.5), UNDISTURBED)
     models = make_dan(0, dropout=0.0), make_dan(1, dropout=0.0)
     other = {"recipe": recipe, "partner_schedule": UNDISTURBED, "partner_learning_rate": 0.25, "partner_alpha": 0.5}
     method = joint(models[0], {"peer": models[1]}, partner_weight_decay=0.0, **other)
@@ -563,8 +564,7 @@ def test_a_peer_learns_as_the_student_does():
     peer = make_dan(1)
     method = Joint(
         make_dan(),
-        LabelLoss(),
-        *RECIPE[1:],
+        RECIPE,
         objective=Objective({"soft_target": SoftTarget(2.0)}, Constant(0.3)),
         partners={"peer": peer},
         options=JointOptions(PARTNER_SCHEDULE),
@@ -584,4 +584,4 @@ def test_a_peer_learns_as_the_student_does():
 def test_calibration_of_peers_is_refused():
     objective = Objective({"soft_target": SoftTarget(2.0)}, Constant(0.3), calibrate=True)
     with pytest.raises(KDError, match="where peers agree"):
-        Joint(make_dan(), LabelLoss(), *RECIPE[1:], objective, {"peer": make_dan(1)}, JointOptions(PARTNER_SCHEDULE))
+        Joint(make_dan(), RECIPE, objective, {"peer": make_dan(1)}, JointOptions(PARTNER_SCHEDULE))

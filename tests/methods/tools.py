@@ -54,7 +54,7 @@ def make_hints(teacher, student="bilstm", terms=None, source=None, layers="last"
     losses = {name: loss for name, loss in terms.transfer.items() if loss.needs != {"logits"}}
     matching = Matching(losses, student, teacher.config, layers, **known)
     return Hints(
-        student, *RECIPE, terms, {"teacher": matching}, source or FrozenTeacher(teacher), HintsOptions(**options)
+        student, RECIPE, terms, {"teacher": matching}, source or FrozenTeacher(teacher), HintsOptions(**options)
     )
 
 

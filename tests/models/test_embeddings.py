@@ -50,7 +50,7 @@ def teacher():
         num_attention_heads=1,
         intermediate_size=8,
     )
-    return TeacherTable.of(BertModel(config), tokenizer)
+    return TeacherTable(BertModel(config).get_input_embeddings().weight.detach(), tokenizer)
 
 
 @pytest.fixture(scope="module")

@@ -92,6 +92,12 @@ def test_meanings_come_from_the_class_and_those_it_extends():
     assert options(Base)["share"].meaning == "of the base."
 
 
+def test_sizes_that_overflow_are_refused():
+    assert Extended(2**31 - 1, share=0.5)
+    with pytest.raises(OptionError, match=f"rows must be a whole number of at least 1 and at most {2**31 - 1}, found "):
+        Extended(2**31, share=0.5)
+
+
 def test_constructors_refuse_what_they_do_not_declare():
     assert Extended(1, share=0.5).share == 0.5
     with pytest.raises(OptionError, match="rows must be a whole number of at least 1, found 0"):

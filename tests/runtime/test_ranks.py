@@ -59,17 +59,18 @@ def test_variables_of_ranks_are_hidden_and_removed(monkeypatch, tmp_path):
         monkeypatch.setenv(name, "1")
     with ranks.alone():
         assert not set(ranks.OF_RANKS) & set(os.environ)
-    ranks.announce(tmp_path)
+    ranks.begin(tmp_path)
     assert os.environ[ranks.STARTED_BY_KD] == str(tmp_path) and os.environ["WORLD_SIZE"] == "1"
     ranks.forget_ranks()
     assert not set(ranks.OF_RANKS) & set(os.environ)
 
 
-def test_the_reason_of_a_failed_rank_is_read_until_the_next_start(tmp_path):
+def test_the_reason_of_a_failed_rank_is_read_until_the_next_start(monkeypatch, tmp_path):
+    monkeypatch.setenv(ranks.STARTED_BY_KD, "before")
     assert ranks.read_failure(tmp_path) is None
     ranks.write_failure(tmp_path, 3, "RuntimeError: broken")
     assert ranks.read_failure(tmp_path, wait=5.0) == "rank 3: RuntimeError: broken"
-    ranks.forget_failures(tmp_path)
+    ranks.begin(tmp_path)
     assert ranks.read_failure(tmp_path) is None and not list(tmp_path.iterdir())
 
 

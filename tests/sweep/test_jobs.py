@@ -1,13 +1,11 @@
 """Names, directories and arguments of jobs."""
 
-import json
-
 import pytest
 from omegaconf import OmegaConf
 
 from kd.errors import KDError
 from kd.run.directory import RunDirectory
-from kd.sweep.jobs import Job, constant_keys, entry, known_runs, parsed, refuse_clashes, slug
+from kd.sweep.jobs import Job, constant_keys, known_runs, parsed, refuse_clashes, slug
 from tests.sweep.conftest import job_at
 
 
@@ -74,12 +72,3 @@ def test_a_finished_run_is_known_before_an_unfinished_one(tmp_path):
     (tmp_path / "e").mkdir()
     (tmp_path / "e" / "status.json").write_text("{")
     assert known_runs(tmp_path) == {"one": (tmp_path / "b").absolute()}
-
-
-def test_the_entry_of_a_job_can_be_written(tmp_path):
-    job = job_at(tmp_path, 3, overrides=["seed=1", "+hydra.job.env_set.X=1"], state="failed", reason="why", attempts=2)
-    found = json.loads(json.dumps(entry(job, tmp_path)))
-    assert found["overrides"] == ["seed=1"] and found["directory"] == "run-3" and found["log"] is None
-    job.directory.mkdir()
-    job.log.write_text("")
-    assert entry(job, tmp_path)["log"] == "run-3/job.log"

@@ -16,6 +16,19 @@ def test_attempts_of_earlier_commands_are_kept(tmp_path):
     assert Record(tmp_path, []).attempts == {"identity-0": 2}
 
 
+def test_the_entry_of_a_job(tmp_path):
+    job = job_at(tmp_path, 3, overrides=["seed=1", "+hydra.job.env_set.X=1"], state="failed", reason="why", attempts=2)
+    record = Record(tmp_path, [])
+    record.jobs.append(job)
+    record.write()
+    (found,) = read(tmp_path)["jobs"]
+    assert found["overrides"] == ["seed=1"] and found["directory"] == "run-3" and found["log"] is None
+    job.directory.mkdir()
+    job.log.write_text("")
+    record.write()
+    assert read(tmp_path)["jobs"][0]["log"] == "run-3/job.log"
+
+
 def test_a_file_of_another_format_is_not_read(tmp_path):
     for content in ('{"format": 0, "jobs": []}', "{", "[]"):
         (tmp_path / FILE).write_text(content)

@@ -13,7 +13,7 @@ def test_slots_divide_gpus_and_cores():
     assert [slot.gpus for slot in slots_for([job_on(2), job_on(1)], None, gpus, 16)] == [("0", "1"), ("2", "3")]
     assert [slot.gpus for slot in slots_for([job_on(1)], 8, gpus[:2], 16)] == [("0",), ("1",)] * 4
     (one,) = slots_for([job_on(1, "cpu")], None, gpus, 16)
-    assert one == Slot((), 16) and one.threads_for(job_on(2, "cpu")) == 8 and one.environment() == {}
+    assert one == Slot((), 16)
     assert slots_for([job_on(1, "auto")], 3, [], 16) == [Slot((), 5)] * 3
     with pytest.raises(KDError, match=r"needs trainer.devices=4.*set hydra.launcher.slots=1"):
         slots_for([job_on(4)], 2, gpus, 16)
@@ -33,5 +33,5 @@ def test_gpus_are_counted_without_cuda(monkeypatch, tmp_path):
     command = tmp_path / "nvidia-smi"
     command.write_text("#!/bin/sh\necho 'GPU 0: one'\necho 'GPU 1: another'\n")
     command.chmod(0o755)
-    assert visible_gpus() == ["0", "1"] and Slot(("0", "1"), 1).environment() == {"CUDA_VISIBLE_DEVICES": "0,1"}
+    assert visible_gpus() == ["0", "1"]
     assert usable_cores() >= 1

@@ -92,6 +92,24 @@ def test_every_job_ends_with_a_state_and_a_reason(sweep, tmp_path):
         sweep.refuse_failures()
 
 
+@pytest.mark.parametrize(
+    ("slot", "devices", "expected"),
+    [(Slot((), 16), 2, ({}, 8)), (Slot(("0", "1"), 1), 2, ({"CUDA_VISIBLE_DEVICES": "0,1"}, 1))],
+)
+def test_a_job_gets_the_gpus_of_its_slot_and_each_rank_its_threads(sweep, tmp_path, slot, devices, expected):
+    job, queue, given = job_at(tmp_path, 0), Planned({0: 0}), []
+    job.config.trainer.devices, sweep.slots = devices, [slot]
+    start = queue.start
+
+    def starting(number, arguments, log, *resources) -> None:
+        given.append(resources)
+        start(number, arguments, log, *resources)
+
+    queue.start = starting
+    run(sweep, queue, [job])
+    assert given == [expected]
+
+
 def test_an_interrupted_sweep_stops_what_runs_and_keeps_the_rest_waiting(sweep, tmp_path):
     jobs = [job_at(tmp_path, number) for number in range(3)]
     queue = Planned({0: None, 1: None, 2: None})

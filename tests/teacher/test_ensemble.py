@@ -170,7 +170,7 @@ def test_labels_are_read_only_for_training_rows(members, splits, tmp_path, combi
         np.testing.assert_allclose(without, COMBINATIONS["mean_probability"](logits))
         expected, other = (by_label, without) if name == "train" else (without, by_label)
         encoded = EncodedSplit(members["first"].tokens(rows["text"]), labels_of(rows), 0)
-        columns = [outputs.of(rows, name), outputs.attached_to(encoded, rows, name).columns["teacher_logits"]]
+        columns = [outputs.logits(rows, name), outputs.attached_to(encoded, rows, name).columns["teacher_logits"]]
         for column in columns:
             np.testing.assert_allclose(column, expected, atol=1e-5)
             assert abs(column - other).max() > 0.1

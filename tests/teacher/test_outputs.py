@@ -19,14 +19,14 @@ from tests.teacher.test_ready import FEATURES
 def test_cached_logits_stand_at_their_rows(ready, splits, tmp_path):
     """Compare with one text at a time, in the order of the split: batching by length must not move a row."""
     outputs = TeacherOutputs(ready, tmp_path, cache=True)
-    found = outputs.of(splits.train, "train")
+    found = outputs.logits(splits.train, "train")
     for row in (0, 7, 31, 59):
         inputs = ready.tokenizer(splits.train["text"][row], return_tensors="pt")
         with torch.inference_mode():
             alone = ready.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits[0]
         np.testing.assert_allclose(found[row], alone.numpy(), atol=1e-5)
     assert outputs.seconds["train"] > 0
-    live = TeacherOutputs(ready, tmp_path, cache=False).of(splits.train, "train")
+    live = TeacherOutputs(ready, tmp_path, cache=False).logits(splits.train, "train")
     np.testing.assert_allclose(found, live, atol=1e-6)
 
 
@@ -54,7 +54,6 @@ def encoded(ready: ReadyTeacher, rows) -> EncodedSplit:
 
 def test_a_run_without_a_teacher_has_no_outputs(splits, tmp_path):
     outputs = TeacherOutputs(None, tmp_path, cache=True)
-    assert outputs.of(splits.test, "test") is None
     with pytest.raises(RuntimeError, match="expected a run with a teacher"):
         outputs.logits(splits.test, "test")
 
