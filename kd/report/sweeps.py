@@ -46,7 +46,7 @@ def find_jobs(folders: Iterable[Path]) -> list[Job]:
         except KDError as error:
             print(f"kd report: left out: {error}", file=sys.stderr)
             continue
-        command = shlex.join(plain_command(content["command"]))
+        command = shlex.join(plain_command(content.get("command")))
         found += [Job((path.parent / job["directory"]).resolve(), path.parent, command, job) for job in content["jobs"]]
     return found
 

@@ -62,7 +62,7 @@ def of_run(
     label_names = (environment.get("data") or {}).get("label_names") or ()
     try:
         return read(run.predictions_file, shared, rows, len(label_names) or None)
-    except (OSError, KeyError, TypeError, ValueError, pyarrow.ArrowException) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, pyarrow.ArrowException) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise KDError(f"'{run.predictions_file}' is damaged ({reason}); train the run again") from error
 

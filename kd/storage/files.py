@@ -75,7 +75,7 @@ def check_yaml(text: str) -> None:
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        place = f"line {event.start_mark.line + 1}"
+        place = f"line {event.start_mark.line + 1}"  # type: ignore[union-attr]
         if isinstance(event, yaml.AliasEvent):
             raise ValueError(f"{place} has the alias *{event.anchor}; write the value out")
         if depth > DEEPEST:
@@ -85,7 +85,7 @@ def check_yaml(text: str) -> None:
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times as fast, but not always installed
 
 
-class _Plain(_Loader):  # type: ignore[misc]
+class _Plain(_Loader):
     """Reads values that JSON has. A date is a text; sets, binary values and other tags are refused."""
 
 

@@ -241,8 +241,8 @@ class Sweep(Record):
     """``sweep.json`` of a sweep."""
 
     format: Size
-    command: list[str]
-    started: str
+    command: list[str] = ABSENT
+    started: str | None = None
     finished: str | None = None
     jobs: list[SweepJob]
 

@@ -58,7 +58,9 @@ def test_a_run_that_lacks_a_figure_is_left_out(runs, file, key, value, capsys):
 def test_a_run_with_other_rows_than_its_checksum_says_is_left_out(runs, capsys):
     runs.grid(seeds=(0,))
     predictions = RunDirectory(runs.folder / "alone-0").predictions_file
-    pyarrow.parquet.write_table(pyarrow.parquet.read_table(predictions).slice(0, 1500), predictions)
+    table = pyarrow.parquet.read_table(predictions)
+    other = pyarrow.array(np.roll(table["label"].to_numpy(), 1))
+    pyarrow.parquet.write_table(table.set_column(table.column_names.index("label"), "label", other), predictions)
     assert main(["report", str(runs.folder)]) == 0
     assert "expected the test labels of the other runs" in capsys.readouterr().err
 
@@ -96,7 +98,7 @@ def test_unfinished_and_damaged_runs_are_left_out_and_named(tmp_path, capsys):
     RunDirectory(tmp_path / "half").set_status("running")
     assert main(["report", str(tmp_path)]) == 0
     error = capsys.readouterr().err
-    assert "left out: 1 run not finished" in error and "cut' is damaged" in error
+    assert "left out: 1 run not finished" in error and "cut/predictions.parquet' is damaged" in error
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "empty"])

@@ -20,7 +20,7 @@ def test_jobs_that_failed_or_are_missing_are_named(runs):
     runs.write("jobs/6", "supervised", seed=6)
     job = lambda number, state, **more: {  # noqa: E731
         **{"number": number, "overrides": [f"seed={number}"], "directory": f"jobs/{number}", "state": state},
-        **{"reason": None, "log": None, **more},
+        **{"reason": None, "log": None, "identity": f"id-{number}", "attempts": 1, **more},
     }
     write_json(
         runs.folder / "sweep.json",

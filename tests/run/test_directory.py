@@ -40,7 +40,7 @@ def test_only_a_run_that_is_done_is_finished(run):
         with pytest.raises(KDError, match=said):
             RunDirectory.finished(run.path)
     run.status_file.write_text("{}")
-    with pytest.raises(KDError, match=r"is in no known state \(no reason given\)"):
+    with pytest.raises(KDError, match=r"is damaged: state: field required"):
         RunDirectory.finished(run.path)
     run.set_status("done", identity="abc")
     assert RunDirectory.finished(str(run.path)).status()["identity"] == "abc"
@@ -52,7 +52,10 @@ def test_a_run_is_done_as_long_as_its_products_are_there(run):
     run.model.mkdir()
     for product in (run.metrics_file, run.predictions_file, run.model / "model.safetensors"):
         product.touch()
+    run.set_status("done")
     assert run.is_done
+    run.metrics_file.write_text("{}")
+    assert not run.is_done
     run.set_status("running")
     assert not run.is_done
 
@@ -67,14 +70,14 @@ def test_a_search_compares_figures_by_name(run):
 def test_products_are_set_aside_again_and_again(run):
     assert run.set_aside_products() is None
     for number in ("1", "2"):
-        run.config_file.write_text(yaml.safe_dump({"data": number}))
+        run.config_file.write_text(yaml.safe_dump({"data": {"text": number}}))
         (run.path / "metrics.before-3.csv").touch()
         run.checkpoints.mkdir()
         run.set_status("failed")
         place = run.set_aside_products()
         assert place == run.path / "previous" / number
         assert {path.name for path in place.iterdir()} == {"config.yaml", "metrics.before-3.csv", "checkpoints"}
-        assert RunDirectory(place).config() == {"data": number}
+        assert RunDirectory(place).config() == {"data": {"text": number}}
     assert run.status()["state"] == "failed", "the status stays"
 
 
