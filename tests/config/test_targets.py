@@ -82,7 +82,7 @@ def test_of_allowed_packages_only_what_they_define_is_called(tmp_path, monkeypat
     monkeypatch.setenv(targets.MODULES, "pathlib")  # for the argument's sake
     precious = tmp_path / "precious"
     precious.mkdir()
-    folder = {"_target_": "pathlib.Path", "_args_": [str(tmp_path)]}
+    folder = str(tmp_path)
     with pytest.raises(KDError, match=r"got 'kd\.teacher\.teacher\.stored'"):
         make(
             OmegaConf.create(
@@ -92,6 +92,15 @@ def test_of_allowed_packages_only_what_they_define_is_called(tmp_path, monkeypat
     with pytest.raises(KDError, match=r"got 'kd\.teacher\.teacher\.shutil\.rmtree'|there is no"):
         make(OmegaConf.create({"_target_": "kd.teacher.teacher.shutil.rmtree", "path": str(precious)}))
     assert precious.exists()
+
+
+@pytest.mark.parametrize("place", ["", "nested"])
+def test_arguments_are_given_by_name(tmp_path, place):
+    """Given by their order, a folder would escape every check that looks at names."""
+    node = {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint", "_args_": [str(tmp_path), "x", "val/loss"]}
+    config = {"_target_": "lightning.pytorch.callbacks.Timer", place: node} if place else node
+    with pytest.raises(KDError, match="_args_: expected arguments by name"):
+        make(OmegaConf.create(config))
 
 
 def test_ones_own_modules_count_on_the_command_line(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kd.errors import KDError
-from kd.storage.paths import inside, plain_name
+from kd.storage.paths import inside, plain_name, refuse_link
 
 
 def test_a_name_is_returned_as_text():
@@ -25,3 +25,17 @@ def test_a_part_of_a_folder_stays_in_it(tmp_path, monkeypatch):
     for part in ("../b", "/b", f"../runs-2/{tmp_path.name}"):
         with pytest.raises(KDError, match=r"^x: expected a place in 'runs', got .* leads out of it"):
             inside(Path("runs"), part, "x")
+
+
+def test_a_link_that_leads_out_is_refused(tmp_path):
+    folder, outside = tmp_path / "folder", tmp_path / "outside"
+    (folder / "inner").mkdir(parents=True)
+    outside.mkdir()
+    refuse_link(folder, folder / "new" / "file")
+    (folder / "here").symlink_to(folder / "inner")
+    refuse_link(folder, folder / "here" / "file")
+    (folder / "out").symlink_to(outside)
+    with pytest.raises(KDError, match="which leads out of it"):
+        refuse_link(folder, folder / "out" / "file")
+    (tmp_path / "linked").symlink_to(folder)
+    refuse_link(tmp_path / "linked", tmp_path / "linked" / "file")
