@@ -130,6 +130,7 @@ def check_figures(metrics: dict[str, Any], environment: dict[str, Any]) -> None:
     _ = "".join(metrics[name] for name in ("student", "data", "weights")) + environment["data"]["test"]
     _ = metrics["padding_share"] + metrics["seed"], metrics.get("validation", {}).get("accuracy", 0.0) + 0.0
     _ = metrics["latency"]["threads"] + metrics["test"]["rows"], metrics["test"].get("agreement", 0.0) + 0.0
+    _ = metrics.get("speedup", {"ratio": 1.0})["ratio"] + 0.0
     costs = [metrics]
     if environment["teacher"] is not None:
         _ = environment["teacher"]["checksum"] + "", metrics["teacher_cost"]["name"] + ""

@@ -21,7 +21,7 @@ from kd.config.trainer import make_trainer
 from kd.data.module import TextDataModule
 from kd.data.sources import Splits
 from kd.errors import Pruned
-from kd.measure.cost import latency, parameter_counts
+from kd.measure.cost import Reader, latency, parameter_counts, speedup, times_in_turns
 from kd.measure.energy import EnergyMeter
 from kd.methods.base import Method, run_fit
 from kd.methods.distillation import TaughtMethod
@@ -61,7 +61,9 @@ def train_student(config: DictConfig, run: RunDirectory, splits: Splits, checkpo
     for name, parts in assembly.models_to_keep().items():
         for part in parts:
             part.save_pretrained(run.path / "partners" / name)
-    texts = splits.validation["text"][:200]
+    theirs = assembly.teacher_readers()
+    sides = [[Reader(student, tokenizer, max_length)], *([theirs] if theirs else [])]
+    times = times_in_turns(sides, splits.validation["text"][:200])
     figures = {
         **config.choices,
         "seed": config.seed,
@@ -70,13 +72,14 @@ def train_student(config: DictConfig, run: RunDirectory, splits: Splits, checkpo
         "padding_share": round(data.padding_share(), 4),
         "parameters": parameter_counts(student),
         "model_bytes": (run.model / "model.safetensors").stat().st_size,
-        "latency": latency(student, tokenizer, texts, max_length),
+        "latency": latency(times[0]),
         **assembly.figures(),
         **evaluate(run, student, assembly),
     }
-    if cost := assembly.teacher_cost(texts):
+    if cost := assembly.teacher_cost():
         labelling = round(assembly.outputs.seconds.get("train", 0.0), 2) or None
-        figures["teacher_cost"] = cost | {"labelling_seconds": labelling}
+        figures["teacher_cost"] = cost | {"latency": latency(times[1]), "labelling_seconds": labelling}
+        figures["speedup"] = speedup(*times)
     (run.model / "README.md").write_text(model_card(config, figures))
     write_json(run.metrics_file, figures)
     return figures
