@@ -23,8 +23,11 @@ from kd.storage.checksum import file_sha256
 
 SPLITS = ("validation", "test")
 SAME = "same"
-TOLERANCE = 0.01
-"""Largest difference of two accuracies of one training with two versions of a kernel; one row is always allowed."""
+TOLERANCE = 0.02
+"""Largest difference of two accuracies of one training with two versions of a kernel; one row is always allowed.
+
+Other last bits grow in the training: a BiLSTM differed by half a point after two epochs.
+"""
 
 
 def main(arguments: list[str]) -> int:
@@ -136,7 +139,7 @@ def comparisons(original: RunDirectory, repeated: RunDirectory) -> Iterator[Comp
 
 def is_close(one: float, other: float, rows: int) -> bool:
     """Return whether two accuracies on so many rows differ by at most the `TOLERANCE`, or by one row."""
-    return abs(one - other) <= max(TOLERANCE, 1 / rows) + 1e-9  # 0.71 - 0.7 is a little more than 0.01
+    return abs(one - other) <= max(TOLERANCE, 1 / rows) + 1e-9  # 0.72 - 0.7 is a little more than 0.02
 
 
 def changed_kernels(original: dict[str, Any], repeated: dict[str, Any]) -> list[str]:
@@ -192,7 +195,7 @@ def show(found: Iterable[Comparison], changed: list[str], console: Console, kern
         verdict = "reproduced" if close else "not reproduced"
         console.print(
             f"{verdict}: a kernel of kd changed since ({', '.join(kernels)}), so the bits differ; accuracies are held "
-            f"to {100 * TOLERANCE:g} point, or to one row",
+            f"to {100 * TOLERANCE:g} points, or to one row",
             markup=False,
             highlight=False,
         )
