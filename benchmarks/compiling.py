@@ -90,7 +90,7 @@ def epoch(method: Method, rows: EncodedSplit, number: int) -> float:
     sampler.set_epoch(number)
     batches = [rows[batch] for batch in sampler]
     method.student.train()
-    optimizer = method.make_optimizer(method.parameter_groups())
+    optimizer = method.new_optimizer()
     start = time.perf_counter()
     for batch in batches:
         optimizer.zero_grad()

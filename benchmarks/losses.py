@@ -126,7 +126,7 @@ def configuration(loss: str) -> DictConfig:
 
 def epoch(method: Method, split: EncodedSplit) -> float:
     """Seconds of one pass over the rows."""
-    optimizer = method.make_optimizer(method.parameter_groups())
+    optimizer = method.new_optimizer()
     batches = [split[rows] for rows in LengthBucketSampler(split.tokens.lengths, BATCH_SIZE, shuffle=True)]
     start = time.perf_counter()
     for batch in batches:

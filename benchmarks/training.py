@@ -37,7 +37,7 @@ from kd.config.compose import composed
 from kd.config.trainer import make_trainer
 from kd.data.batching import EncodedSplit, LengthBucketSampler
 from kd.data.module import TextDataModule
-from kd.methods.base import Method, decay_groups
+from kd.methods.base import Method
 from kd.methods.distillation import FrozenTeacher, cached_teacher
 from kd.storage.model_folder import load_classifier
 from kd.teacher.ready import ReadyTeacher
@@ -138,7 +138,7 @@ def kd_epoch(method: Method, train: EncodedSplit, validation: EncodedSplit) -> f
 def bare_epoch(method: Method, train: EncodedSplit) -> float:
     """Seconds of the same batches, objective, clipping and optimizer in a plain loop."""
     student = method.student.train()
-    optimizer = method.make_optimizer(decay_groups(student))
+    optimizer = method.new_optimizer()
     sampler = LengthBucketSampler(train.tokens.lengths, BATCH_SIZE, shuffle=True)
     schedule = method.recipe.schedule(optimizer, len(sampler))
     start = time.perf_counter()

@@ -20,6 +20,7 @@ from kd.data.batching import EncodedSplit, in_slices
 from kd.data.sources import Splits
 from kd.data.streaming import StreamedSplit
 from kd.features.feature import Feature
+from kd.measure.cost import Reader
 from kd.methods.base import Method
 from kd.methods.objective import Objective
 from kd.runtime.devices import Devices
@@ -127,9 +128,13 @@ class Assembly(ABC):
         """Return the logits ``[N, C]`` of the student's teacher; None without one."""
         return None if self.outputs.teacher is None else self.outputs.logits(getattr(self.splits, name), name)
 
-    def teacher_cost(self, texts: list[str]) -> dict[str, Any] | None:
-        """Measure the size and latency of the student's teacher; None without one."""
-        return self.outputs.cost(texts) if self.outputs.teacher else None
+    def teacher_cost(self) -> dict[str, Any] | None:
+        """Return the size of the student's teacher and the time of its training; None without one."""
+        return self.outputs.teacher.cost() if self.outputs.teacher else None
+
+    def teacher_readers(self) -> list[Reader]:
+        """Return the models of the student's teacher, to time them; none without one."""
+        return [Reader(one.model, one.tokenizer, one.max_length) for one in self.outputs.members]
 
     def figures(self) -> dict[str, Any]:
         """Return the entries of ``metrics.json`` that only this method has."""

@@ -18,7 +18,7 @@ from kd.data.sources import Splits
 from kd.errors import KDError
 from kd.features.feature import Feature, depth_of
 from kd.features.fitted_mapper import FittedMapper
-from kd.measure.cost import latencies
+from kd.measure.cost import Reader, latency, times_in_turns
 from kd.methods.base import Method
 from kd.methods.hints import fitting_batches
 from kd.models.composition import ComposedStudent, compose, composed_config, teacher_share
@@ -97,6 +97,7 @@ class CompositionAssembly(Assembly):
 
     def figures(self) -> dict[str, Any]:
         texts, max_length = self.splits.validation["text"][:200], self.config.data.max_length
-        of_encoder, of_whole = latencies([self.student.encoder, self.student], self.tokenizer, texts, max_length)
-        times = {"encoder_ms": of_encoder["p50_ms"], "whole_ms": of_whole["p50_ms"]}
+        sides = [[Reader(model, self.tokenizer, max_length)] for model in (self.student.encoder, self.student)]
+        encoder, whole = (latency(times)["p50_ms"] for times in times_in_turns(sides, texts))
+        times = {"encoder_ms": encoder, "whole_ms": whole}
         return {"teacher_inside": teacher_share(self.student) | {"layer": self.layer} | times}

@@ -82,10 +82,10 @@ class JointAssembly(Assembly):
         encoded = self.outputs.with_tokens(encoded, split)
         return self.outputs.with_features(encoded, split, name, [self.frozen]) if self.frozen else encoded
 
-    def teacher_cost(self, texts: list[str]) -> dict[str, Any] | None:
-        if self.outputs.teacher is None or self.outputs.single.has_head:  # training changes neither size nor speed
-            return super().teacher_cost(texts)
-        return self.outputs.single.cost(texts, self.partners["teacher"])
+    def teacher_cost(self) -> dict[str, Any] | None:
+        if self.outputs.teacher is None or self.outputs.single.has_head:  # training does not change its size
+            return super().teacher_cost()
+        return self.outputs.single.cost(self.partners["teacher"])
 
     def teacher_logits(self, name: str) -> np.ndarray | None:
         """Return the logits ``[N, C]`` of the teacher after joint training; None without a teacher."""

@@ -26,6 +26,7 @@ from kd.data.batching import EncodedSplit
 from kd.data.module import TextDataModule
 from kd.errors import KDError
 from kd.methods.objective import Objective
+from kd.methods.optimizer import use_fused_kernel
 from kd.methods.sharding import FullySharded, shard
 
 MakeOptimizer = Callable[[Iterable], Optimizer]
@@ -178,9 +179,13 @@ class Method(lightning.LightningModule, ABC):
         self.log("val/loss", self.validation_loss, batch_size=len(logits))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer = self.recipe.optimizer(self.parameter_groups())
+        optimizer = self.new_optimizer()
         schedule = self.learning_rates(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def new_optimizer(self) -> Optimizer:
+        """Return a new optimizer of `parameter_groups`. Call it when the weights are on their device."""
+        return use_fused_kernel(self.recipe.optimizer(self.parameter_groups()))
 
     def parameter_groups(self) -> list[dict]:
         """Return the parameters that the optimizer trains, with options for each group."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from kd.errors import KDError
 from kd.models.base import Student, StudentConfig, masked_max, masked_mean
 from kd.options.declared import Count
 
@@ -26,9 +28,9 @@ class BiLSTMConfig(StudentConfig):
 
 
 class BiLSTM(Student):
-    """Packed bidirectional LSTM -> mean and maximum over the tokens, side by side -> head.
+    """Bidirectional LSTM over the tokens -> mean and maximum over the tokens, side by side -> head.
 
-    The states are the top layer [B, L, 2H] and the pooled text [B, 1, 4H]. Padding must be on the right.
+    The states are the top layer [B, L, 2H] and the pooled text [B, 1, 4H]. Padding may stand anywhere in a row.
 
     Source: Tang et al., Distilling Task-Specific Knowledge from BERT into Simple Neural Networks, 2019,
     https://arxiv.org/abs/1903.12136 (the student there reads the last states in place of a pooled text)
@@ -49,13 +51,52 @@ class BiLSTM(Student):
         self.post_init()
 
     def encode(self, embedded: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """Return the top layer [B, L, 2H] and the pooled text [B, 1, 4H]; refuse padding before a token."""
-        lengths = mask.sum(dim=1).cpu()
-        if (mask[:, 1:] & ~mask[:, :-1]).any():
-            raise KDError(
-                "student 'kd-bilstm' expects rows padded on the right, found padding before or between tokens; "
-                "set the tokenizer's padding_side to 'right'"
-            )
-        packed = pack_padded_sequence(self.dropout(embedded), lengths, batch_first=True, enforce_sorted=False)
-        tokens, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=mask.shape[1])
+        """Return the top layer [B, L, 2H], zero outside the mask, and the pooled text [B, 1, 4H]."""
+        run = run_packed if embedded.is_cuda else run_padded
+        # Both kernels expect the padding on the right.
+        tokens_first = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
+        states = run(self.lstm, take(self.dropout(embedded), tokens_first), mask.sum(dim=1))
+        own_place = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        tokens = take(states, own_place) * mask.unsqueeze(-1)
         return tokens, torch.cat([masked_mean(tokens, mask), masked_max(tokens, mask)], dim=-1)
+
+
+def run_packed(lstm: nn.LSTM, rows: Tensor, lengths: Tensor) -> Tensor:
+    """Return the top layer [B, L, 2H] of a bidirectional LSTM; cuDNN has a fast kernel for packed rows.
+
+    Args:
+        lstm: with ``batch_first=True``.
+        rows: [B, L, E], padded on the right.
+        lengths: [B], at least 1.
+    """
+    packed = pack_padded_sequence(rows, lengths.cpu(), batch_first=True, enforce_sorted=False)
+    return pad_packed_sequence(lstm(packed)[0], batch_first=True, total_length=rows.shape[1])[0]
+
+
+@torch.compiler.disable  # torch.compile would unroll the steps, and compile for minutes for each length
+def run_padded(lstm: nn.LSTM, rows: Tensor, lengths: Tensor) -> Tensor:
+    """Return what `run_packed` returns, with the faster CPU kernel; only the values in the padding differ.
+
+    On the CPU torch gives packed rows to a slow kernel, and padded rows to that of oneDNN. There the backward direction
+    would begin in the padding. So each direction is run alone, the backward one over rows that are reversed within
+    their own length.
+    """
+    steps, last = torch.arange(rows.shape[1], device=rows.device), lengths.unsqueeze(1) - 1
+    mirrored = torch.where(steps <= last, last - steps, steps)
+    zeros = rows.new_zeros(1, rows.shape[0], lstm.hidden_size)
+
+    def run(inputs: Tensor, weights: Sequence[Tensor]) -> Tensor:
+        train = torch.is_grad_enabled()  # oneDNN keeps what its gradient needs only then, also in evaluation mode
+        return torch.lstm(inputs, (zeros, zeros), tuple(weights), True, 1, 0.0, train, False, True)[0]
+
+    for layer in range(lstm.num_layers):
+        if layer:
+            rows = F.dropout(rows, lstm.dropout, lstm.training)
+        ahead, back = lstm.all_weights[2 * layer : 2 * layer + 2]
+        rows = torch.cat([run(rows, ahead), take(run(take(rows, mirrored), back), mirrored)], dim=-1)
+    return rows
+
+
+def take(rows: Tensor, places: Tensor) -> Tensor:
+    """Return the vectors at these places [B, L] of the rows [B, L, d]."""
+    return rows.gather(1, places.unsqueeze(-1).expand(-1, -1, rows.shape[2]))

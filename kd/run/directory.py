@@ -2,7 +2,7 @@
 
 =====================  =============================================================================
 ``config.yaml``        the resolved configuration
-``environment.json``   package versions, git commit, hardware, checksums of data and teacher, seed
+``environment.json``   package versions, git commit, hardware, checksums of data and teacher, seed, kernels
 ``metrics.csv``        curves
 ``metrics.json``       final figures
 ``predictions.parquet``split, row, label, logits of student and teacher for validation and test

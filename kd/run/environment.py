@@ -17,6 +17,12 @@ PACKAGES = (
     *("hydra-core", "omegaconf", "datasets", "numpy"),
 )
 
+KERNELS = {"adamw_cpu": 2, "bilstm_cpu": 2}
+"""Versions of the numeric kernels that kd chooses. A new version gives other last bits; a run that records none had 1.
+
+1: torch's own choice of AdamW's kernel, and packed rows in the BiLSTM. 2: fused AdamW, and padded rows.
+"""
+
 
 def environment() -> dict[str, Any]:
     """Return the command, the versions, the commit of kd and the machine."""

@@ -101,14 +101,14 @@ class Latency(Record):
 
     p50_ms: Annotated[float, AllowInfNan(False), Ge(1e-9), Le(1e12)]
     p95_ms: Amount | None = None
-    threads: Size | None = None
+    threads: Size
 
 
 class Parameters(Record):
     """Numbers of parameters."""
 
     total: Annotated[int, Ge(1), Le(2**62)]
-    without_embeddings: Size | None = None
+    without_embeddings: Size
     trainable: Size | None = None
 
 
@@ -155,6 +155,15 @@ class Partner(Record):
     validation_accuracy: Part
 
 
+class Speedup(Record):
+    """How many times faster a student is than its teacher, measured in turns."""
+
+    ratio: Annotated[float, AllowInfNan(False), Ge(1e-9), Le(1e9)]
+    low: Amount | None = None
+    high: Amount | None = None
+    turns: Size | None = None
+
+
 class Metrics(Cost):
     """``metrics.json`` of a run."""
 
@@ -169,6 +178,7 @@ class Metrics(Cost):
     test: Scores = ABSENT
     teacher_cost: TeacherCost = ABSENT
     teacher_inside: TeacherInside = ABSENT
+    speedup: Speedup = ABSENT
     partners: dict[str, Partner] = ABSENT
     layers: dict[str, list[list[int]]] = ABSENT
 
@@ -219,6 +229,7 @@ class Environment(Record):
     python: str | None = None
     packages: dict[str, str | None] | None = None
     git: Git | None = None
+    kernels: dict[str, int] | None = None
     machine: Machine | None = None
 
 
@@ -254,12 +265,6 @@ class TrainedTeacher(Record):
     checksum: Sha256
     validation_accuracy: Part
     training_seconds: Amount | None = None
-
-
-class MeasuredCost(Record):
-    """A file of ``teacher_cost/``."""
-
-    cost: TeacherCost | Cost
 
 
 class TransferSet(Record):

@@ -121,5 +121,5 @@ class AnyReadyTeacher(Protocol):
     def live(self, features: Collection[Feature] = ()) -> Source:
         """Return the model itself, which is run at every step."""
 
-    def cost(self, texts: Sequence[str]) -> dict[str, Any]:
-        """Measure size and latency on these texts."""
+    def cost(self) -> dict[str, Any]:
+        """Return its size and the time of its training."""

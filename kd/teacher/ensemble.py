@@ -218,18 +218,14 @@ class ReadyEnsemble(WithoutCaches):
     def _combined(self, logits: Sequence[np.ndarray], labels: np.ndarray | None) -> np.ndarray:
         return COMBINATIONS[self.combine](np.stack(logits).astype(np.float64), labels).astype(np.float32)
 
-    def cost(self, texts: Sequence[str]) -> dict[str, Any]:
-        """Measure the members and add their costs: they run one after the other."""
-        costs = [member.cost(texts) for member in self.members]
+    def cost(self) -> dict[str, Any]:
+        """Add the costs of the members: they run one after the other."""
+        costs = [member.cost() for member in self.members]
         return {
             "name": self.name,
             "training_seconds": _sum(cost["training_seconds"] for cost in costs),
             "parameters": {key: sum(cost["parameters"][key] for cost in costs) for key in costs[0]["parameters"]},
             "model_bytes": sum(cost["model_bytes"] for cost in costs),
-            "latency": {
-                **{key: sum(cost["latency"][key] for cost in costs) for key in ("p50_ms", "p95_ms")},
-                "threads": costs[0]["latency"]["threads"],
-            },
         }
 
 

@@ -7,20 +7,14 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
-import torch
 from datasets import Dataset
 
-from kd.data.batching import EncodedSplit, in_slices, labels_of
-from kd.errors import KDError
+from kd.data.batching import EncodedSplit, labels_of
 from kd.features.feature import Feature
 from kd.methods.distillation import Source, cached_teacher
-from kd.run.environment import processor
-from kd.storage import records
-from kd.storage.checksum import digest
-from kd.teacher import cache as teacher_cache
 from kd.teacher.base import AnyReadyTeacher
 from kd.teacher.ready import Columns, ReadyTeacher
 
@@ -51,6 +45,11 @@ class TeacherOutputs:
         if self.teacher is None:
             raise RuntimeError("expected a run with a teacher, found teacher=none")
         return self.teacher
+
+    @property
+    def members(self) -> Sequence[ReadyTeacher]:
+        """Return the models of the teacher; none for a run without one."""
+        return () if self.teacher is None else self.teacher.members
 
     @property
     def single(self) -> ReadyTeacher:
@@ -85,26 +84,6 @@ class TeacherOutputs:
         """Return a split with the tokens that a live teacher reads."""
         tokens, padding = self.single.tokens(split["text"]), self.single.tokenizer.pad_token_id
         return replace(encoded, teacher_tokens=tokens, teacher_padding=padding)
-
-    def cost(self, texts: Sequence[str]) -> dict[str, Any]:
-        """Return the teacher's cost, measured once for these texts on this machine with this number of threads."""
-        facts = {
-            "teachers": [[member.checksum, member.max_length] for member in self.ready.members],
-            "texts": teacher_cache.texts_hash(in_slices(texts)),
-            "processor": processor(),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-        }
-        place = Path(self.outputs) / "teacher_cost" / f"{digest(facts)[:20]}.json"
-        if place.is_file():
-            try:
-                return records.read(place, records.MeasuredCost)["cost"]
-            except KDError:
-                log.warning("the teacher's cost in %s is damaged: it is measured again", place)
-        cost = self.ready.cost(texts)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        records.write(place, {**facts, "cost": cost})
-        return cost
 
     def source(self, features: Collection[Feature] = ()) -> Source:
         """Return the function from which a method gets the teacher's outputs for a batch."""

@@ -23,7 +23,7 @@ from kd.data.tokenizers import tokenizer_fingerprint
 from kd.errors import KDError
 from kd.features import attention
 from kd.features.feature import Feature, bytes_a_row
-from kd.measure.cost import latency, parameter_counts
+from kd.measure.cost import parameter_counts
 from kd.measure.inference import all_logits, outputs_by_row
 from kd.methods.distillation import FrozenTeacher
 from kd.storage.model_folder import folder_checksum, load_classifier, load_config, load_tokenizer
@@ -189,15 +189,14 @@ class ReadyTeacher(WithoutCaches):
         prepare(self.model, features)
         return FrozenTeacher(self.model)
 
-    def cost(self, texts: Sequence[str], model: PreTrainedModel | None = None) -> dict[str, Any]:
-        """Measure size and latency on these texts; ``model`` replaces the stored one, of which it is a trained copy."""
+    def cost(self, model: PreTrainedModel | None = None) -> dict[str, Any]:
+        """Return size and time of training; ``model`` replaces the stored one, of which it is a trained copy."""
         model = self.model if model is None else model
         return {
             "name": self.name,
             "training_seconds": self.facts.get("training_seconds"),
             "parameters": parameter_counts(model),
             "model_bytes": sum(f.stat().st_size for f in self.folder.iterdir() if f.suffix in (".safetensors", ".bin")),
-            "latency": latency(model, self.tokenizer, texts, self.max_length),
         }
 
     def _batches(self, tokens: Ragged, title: str) -> Iterator:

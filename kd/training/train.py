@@ -21,15 +21,17 @@ from kd.config.trainer import make_trainer
 from kd.data.module import TextDataModule
 from kd.data.sources import Splits
 from kd.errors import Pruned
-from kd.measure.cost import latency, parameter_counts
+from kd.measure.cost import Reader, latency, parameter_counts, speedup, times_in_turns
 from kd.measure.energy import EnergyMeter
 from kd.methods.base import Method, run_fit
 from kd.methods.distillation import TaughtMethod
 from kd.methods.joint import Joint
+from kd.methods.optimizer import is_fused
 from kd.methods.sharding import FullySharded, whole_state
+from kd.models.bilstm import BiLSTM
 from kd.run.curves import join_curves
 from kd.run.directory import RunDirectory
-from kd.run.environment import environment
+from kd.run.environment import KERNELS, environment
 from kd.run.identity import flat
 from kd.runtime import ranks
 from kd.runtime.devices import global_batch
@@ -47,8 +49,10 @@ def train_student(config: DictConfig, run: RunDirectory, splits: Splits, checkpo
     """Train and measure a student, and write the run directory; return the content of ``metrics.json``."""
     log.info("%s", splits.report())
     assembly, method, data = assembled(config, splits)
-    write_json(run.path / "environment.json", environment() | facts(config, splits, assembly))
-    fitted = fit(config, run, method, data, checkpoint)
+    described = environment() | facts(config, splits, assembly)
+    write_json(run.path / "environment.json", described)
+    fitted, used = fit(config, run, method, data, checkpoint)
+    write_json(run.path / "environment.json", described | {"kernels": used})  # known only after the training
 
     student, tokenizer, max_length = method.student.eval(), assembly.tokenizer, config.data.max_length
     student.save_pretrained(run.model)
@@ -57,7 +61,9 @@ def train_student(config: DictConfig, run: RunDirectory, splits: Splits, checkpo
     for name, parts in assembly.models_to_keep().items():
         for part in parts:
             part.save_pretrained(run.path / "partners" / name)
-    texts = splits.validation["text"][:200]
+    theirs = assembly.teacher_readers()
+    sides = [[Reader(student, tokenizer, max_length)], *([theirs] if theirs else [])]
+    times = times_in_turns(sides, splits.validation["text"][:200])
     figures = {
         **config.choices,
         "seed": config.seed,
@@ -66,13 +72,14 @@ def train_student(config: DictConfig, run: RunDirectory, splits: Splits, checkpo
         "padding_share": round(data.padding_share(), 4),
         "parameters": parameter_counts(student),
         "model_bytes": (run.model / "model.safetensors").stat().st_size,
-        "latency": latency(student, tokenizer, texts, max_length),
+        "latency": latency(times[0]),
         **assembly.figures(),
         **evaluate(run, student, assembly),
     }
-    if cost := assembly.teacher_cost(texts):
+    if cost := assembly.teacher_cost():
         labelling = round(assembly.outputs.seconds.get("train", 0.0), 2) or None
-        figures["teacher_cost"] = cost | {"labelling_seconds": labelling}
+        figures["teacher_cost"] = cost | {"latency": latency(times[1]), "labelling_seconds": labelling}
+        figures["speedup"] = speedup(*times)
     (run.model / "README.md").write_text(model_card(config, figures))
     write_json(run.metrics_file, figures)
     return figures
@@ -126,13 +133,13 @@ def assembled(config: DictConfig, splits: Splits) -> tuple[Assembly, Method, Tex
 
 def fit(
     config: DictConfig, run: RunDirectory, method: Method, data: TextDataModule, checkpoint: Path | None
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[str, int]]:
     """Train, then load the weights of the best epoch into the method.
 
     Returns:
         ``training_seconds`` from the first to the last step, with validation and over all resumptions; whether the
         ``weights`` are the best on validation or those of the last step; and the ``energy`` of the device since the
-        last start, None if the hardware does not measure it.
+        last start, None if the hardware does not measure it. Second, the versions of the `kernels` that were used.
 
     Raises:
         Pruned: a search has stopped the run.
@@ -160,11 +167,24 @@ def fit(
     if best.is_file():
         method.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
     timer = next(callback for callback in callbacks if isinstance(callback, Timer))
-    return {
+    fitted = {
         "training_seconds": round(timer.time_elapsed("train"), 2),
         "weights": "best on validation" if best.is_file() else "last step",
         "energy": energy,
     }
+    return fitted, kernels(config, method, trainer)
+
+
+def kernels(config: DictConfig, method: Method, trainer: lightning.Trainer) -> dict[str, int]:
+    """Return the versions of those kernels of `KERNELS` that a run used. Runs with other versions differ in the bits.
+
+    Training on a GPU has its own kernels, but the student is always evaluated on the CPU.
+    """
+    used = {
+        "adamw_cpu": config.optim.optimizer.get("fused") is None and any(map(is_fused, trainer.optimizers)),
+        "bilstm_cpu": any(isinstance(module, BiLSTM) for module in method.modules()),
+    }
+    return {name: version for name, version in KERNELS.items() if used[name]}
 
 
 def facts(config: DictConfig, splits: Splits, assembly: Assembly) -> dict[str, Any]:

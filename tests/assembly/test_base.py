@@ -16,7 +16,9 @@ def test_every_method_has_an_assembly_of_its_own(assembled):
 
 def test_without_a_teacher_there_is_neither_output_nor_cost(assembled):
     assembly = assembled("method=supervised", "teacher=none", "embeddings=random", "tokenizer=words")
-    assert assembly.teacher_logits("test") is None and assembly.teacher_cost(["a film"]) is None
+    assert (
+        assembly.teacher_logits("test") is None and assembly.teacher_cost() is None and not assembly.teacher_readers()
+    )
     assert assembly.figures() == {} and assembly.models_to_keep() == {}
 
 

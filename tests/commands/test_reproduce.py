@@ -9,7 +9,16 @@ import pyarrow.parquet
 import pytest
 from rich.console import Console
 
-from kd.commands.reproduce import SAME, comparisons, differences, own_outputs, require_apart, show
+from kd.commands.reproduce import (
+    SAME,
+    changed_kernels,
+    comparisons,
+    differences,
+    is_close,
+    own_outputs,
+    require_apart,
+    show,
+)
 from kd.errors import KDError
 from kd.run.directory import RunDirectory
 
@@ -66,6 +75,25 @@ def test_the_exit_code_says_whether_all_is_the_same(tmp_path, capsys):
     assert "changed since: threads: 1 -> 2" in printed and "reproduced to the last bit" in printed
     printed = " ".join(printed.split())
     assert "nothing that is recorded changed: set trainer.deterministic=true" in printed
+
+
+def test_with_another_kernel_the_accuracies_are_compared(tmp_path, capsys):
+    one, two = finished(tmp_path / "one"), finished(tmp_path / "two", weights=b"v", shift=1e-7)
+    kernels = changed_kernels({}, {"kernels": {"adamw_cpu": 2}})
+    assert kernels == ["adamw_cpu"] and not changed_kernels(
+        {"kernels": {"adamw_cpu": 2}}, {"kernels": {"adamw_cpu": 2}}
+    )
+    assert show(comparisons(one, two), [], Console(), kernels) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "reproduced: a kernel of kd changed since (adamw_cpu), so the bits differ; accuracies are" in printed
+    other = finished(tmp_path / "three", labels=[1, 1])
+    assert show(comparisons(one, other), [], Console(), kernels) == 1
+    assert "not reproduced: a kernel of kd changed since" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(("rows", "changed", "close"), [(2, 1, True), (2, 2, False), (300, 6, True), (300, 7, False)])
+def test_an_accuracy_is_close_within_two_points_or_a_row(rows, changed, close):
+    assert is_close(0.5, 0.5 + changed / rows, rows) == close
 
 
 def test_differences_of_two_environments():

@@ -40,7 +40,7 @@ ROWS, EPOCHS = 400, 4
 RUN, OUTPUTS, REPORT = Path("run"), Path("outputs"), Path("report")
 PATIENCE = 120.0
 UNFINISHED = ("*.building-*", "*.tmp", "*.partial", "tmp*", ".*.tmp", ".rank-*", ".report.*")
-TIMES = ("training_seconds", "latency", "teacher_cost", "energy")
+TIMES = ("training_seconds", "latency", "teacher_cost", "speedup", "energy")
 
 
 def begun(pattern: str) -> Callable[[], bool]:

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import yaml
 
+from kd.run.environment import KERNELS
 from tests.end_to_end.test_methods import data_options, run_kd, teachers
 
 __all__ = ["data_options", "teachers"]  # fixtures
@@ -30,6 +31,7 @@ def reproduce(capsys, *arguments) -> tuple[int, str, str]:
 def test_the_same_bits_again(run, tmp_path, capsys, options):
     code, out, _ = reproduce(capsys, run, "--into", tmp_path / "again", *options)
     assert code == 0 and "reproduced to the last bit" in out and "changed since" not in out
+    assert json.loads((run / "environment.json").read_text())["kernels"] == KERNELS
     weights = [folder / "model" / "model.safetensors" for folder in (run, tmp_path / "again")]
     assert weights[0].read_bytes() == weights[1].read_bytes()
     assert (tmp_path / "again" / "outputs" / "teachers").is_dir() == bool(options)

@@ -413,8 +413,6 @@ def test_other_mistakes_are_refused():
         make()(labels=GOLD)
     with pytest.raises(KDError, match="no attention maps"):
         make()(ids(make()), output_attentions=True)
-    with pytest.raises(KDError, match="padding_side to 'right'"):
-        make("bilstm")(torch.tensor([[1, 2, 3]]), torch.tensor([[0, 1, 1]]))
 
 
 @pytest.mark.parametrize("part", ["encoder", "student"])

@@ -48,7 +48,11 @@ def test_methods_have_names_and_their_gains_are_told_apart(tmp_path, capsys):
     write_run(tmp_path / "e", "joint", correct=155)
     inside = {"encoder": 1_000_000, "mapper": 10, "body": 20, "layer": 6, "encoder_ms": 0.4}
     add_to_metrics(tmp_path / "d", teacher_inside=inside)
-    teacher = {"parameters": {"total": 9}, "validation_accuracy_before": 0.85, "validation_accuracy": 0.80}
+    teacher = {
+        "parameters": {"total": 9, "without_embeddings": 9},
+        "validation_accuracy_before": 0.85,
+        "validation_accuracy": 0.80,
+    }
     add_to_metrics(tmp_path / "e", partners={"teacher": teacher}, validation={"rows": 1000})
     lines = printed(capsys, tmp_path)
     text = " ".join(" ".join(lines).split())

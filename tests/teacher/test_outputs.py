@@ -1,8 +1,5 @@
 """What a run reads of its teacher: the right row for every output, from the cache and live, and one measured cost."""
 
-import dataclasses
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -77,17 +74,3 @@ def test_an_ensemble_is_not_one_model(ready, tmp_path):
     assert TeacherOutputs(ready, tmp_path, cache=True).single is ready
     with pytest.raises(ValueError, match="too many values"):
         _ = TeacherOutputs(both, tmp_path, cache=True).single
-
-
-def test_the_cost_is_measured_once_and_again_where_it_is_damaged(ready, tmp_path, caplog):
-    texts, outputs = ["the film is dull", "a warm story"], TeacherOutputs(ready, tmp_path, cache=True)
-    first = outputs.cost(texts)
-    (place,) = tmp_path.glob("teacher_cost/*.json")
-    assert json.loads(place.read_text())["cost"] == first == outputs.cost(texts)
-    outputs.cost(texts[:1])
-    shorter = TeacherOutputs(dataclasses.replace(ready, max_length=12), tmp_path, cache=True)
-    shorter.cost(texts)
-    assert len(list(tmp_path.glob("teacher_cost/*.json"))) == 3, "other texts and another length have other costs"
-    place.write_text("{")
-    assert outputs.cost(texts)["parameters"] == first["parameters"]
-    assert "is damaged: it is measured again" in caplog.text
