@@ -17,6 +17,7 @@ from kd.data.batching import EncodedSplit, LengthBucketSampler, tokenize
 from kd.errors import KDError
 from kd.measure.inference import all_logits
 from kd.run.directory import RunDirectory
+from kd.storage.model_check import check_pair
 from kd.storage.model_folder import load_classifier, load_tokenizer, longest_text
 
 LONGEST = 4096
@@ -57,8 +58,9 @@ class Predictor:
         transformers.logging.set_verbosity_error()
         model, tokenizer = load_classifier(folder), load_tokenizer(folder)
         longest = min(tokenizer.model_max_length, longest_text(model.config) or LONGEST)
-        text = config["data"]["text"] if config else "text"
-        return cls(model, tokenizer, min(longest, LONGEST), text)
+        longest = min(longest, LONGEST)
+        check_pair(folder, model, tokenizer, longest)
+        return cls(model, tokenizer, longest, config["data"]["text"] if config else "text")
 
     @property
     def label_names(self) -> list[str]:
@@ -67,13 +69,21 @@ class Predictor:
         return [names[number] for number in range(len(names))]
 
     def logits(self, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:
-        """Return logits ``[N, C]``, float32, row i for text i."""
+        """Return logits ``[N, C]``, float32, row i for text i.
+
+        Raises:
+            KDError: a logit is not finite.
+        """
         if not texts:
             return np.empty((0, len(self.label_names)), np.float32)
         tokens = tokenize(self.tokenizer, texts, self.max_length)
         split = EncodedSplit(tokens, np.full(len(tokens), -100), self.tokenizer.pad_token_id)
         rows = LengthBucketSampler(tokens.lengths, batch_size)
-        return all_logits(self.model, (split[batch] for batch in rows), len(tokens))
+        found = all_logits(self.model, (split[batch] for batch in rows), len(tokens))
+        if len(bad := np.flatnonzero(~np.isfinite(found).all(axis=1))):
+            shown = texts[bad[0]][:60]
+            raise KDError(f"expected finite logits, found others for {len(bad)} texts, first {shown!r}; train it again")
+        return found
 
     def probabilities(self, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:
         """Return probabilities ``[N, C]``; each row sums to 1."""

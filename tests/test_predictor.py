@@ -30,6 +30,15 @@ def test_longer_texts_are_truncated_to_what_the_model_reads(teacher_folder):
     np.testing.assert_allclose(predictor.logits([long]), predictor.logits([longer]), atol=1e-6)
 
 
+def test_logits_that_are_not_finite_are_refused(teacher_folder):
+    predictor = Predictor.load(teacher_folder)
+    with torch.no_grad():
+        predictor.model.bert.embeddings.word_embeddings.weight[predictor.tokenizer.vocab["dull"]] = float("nan")
+    assert np.isfinite(predictor.logits(["a film"])).all()
+    with pytest.raises(KDError, match="expected finite logits, found others for 2 texts, first 'a dull film'"):
+        predictor.logits(["a film", "a dull film", "dull"])
+
+
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(KDError, match="expected the directory of a kd run, found no"):
         Predictor.load(tmp_path)

@@ -22,6 +22,7 @@ from kd.errors import KDError
 from kd.methods.supervised import Supervised
 from kd.runtime.devices import ONE_CPU, Devices
 from kd.storage.assets import resolve
+from kd.storage.model_check import check_pair
 from kd.storage.model_folder import (
     folder_checksum,
     label_settings,
@@ -123,6 +124,7 @@ class Teacher(SingleTeacher):
     def _trainee(self, splits: Splits, batch_size: int) -> Trainee:
         lightning.seed_everything(self.seed, verbose=False)
         model = load_classifier(self.backbone, new_head=True, **label_settings(splits.label_names))
+        check_pair(self.backbone, model, self.tokenizer, self.max_length)
         train = self._encoded(labelled_rows(splits.train))
         return self._trainee_of(partial(Supervised, model), train, splits.validation, batch_size, self.name_or_path)
 

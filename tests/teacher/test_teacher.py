@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from kd.errors import KDError
 from kd.storage.model_folder import load_classifier
@@ -63,6 +64,17 @@ def test_options_reach_the_ready_teacher(teacher):
     half = dataclasses.replace(teacher, answer_precision="bf16-true", answer_device="cpu", max_length=12)
     ready = half.untrained()
     assert (ready.precision, ready.device, ready.max_length, ready.batch_size) == ("bf16-true", "cpu", 12, 8)
+
+
+def test_a_teacher_whose_folder_contradicts_itself_is_refused_before_it_trains(teacher, splits, tmp_path):
+    folder = make_teacher(tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    weights["bert.pooler.dense.bias"][0] = float("nan")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    for fine_tune in (True, False):
+        broken = dataclasses.replace(teacher, name_or_path=str(folder), fine_tune=fine_tune)
+        with pytest.raises(KDError, match=r"finite numbers in bert.pooler.dense.bias, found 1 of 32"):
+            _ = broken.ready(splits, tmp_path).model
 
 
 def test_a_teacher_of_another_task_is_refused(teacher, splits, tmp_path):
