@@ -18,7 +18,7 @@ from kd.errors import KDError
 from kd.measure.inference import all_logits
 from kd.run.directory import RunDirectory
 from kd.storage.model_check import check_pair
-from kd.storage.model_folder import load_classifier, load_tokenizer, longest_text
+from kd.storage.model_folder import load_classifier, load_tokenizer, longest_text, require_one_label
 
 LONGEST = 4096
 """Largest number of tokens of a text, for models without a limit of their own."""
@@ -45,7 +45,8 @@ class Predictor:
         """Load a run directory or a Hugging Face folder.
 
         Raises:
-            KDError: the path is neither of them, the run is not done, or the model cannot be read.
+            KDError: the path is neither of them, the run is not done, the model cannot be read, or it does not
+                classify texts into one label each.
         """
         config, folder = None, path
         if not (path / "config.json").is_file():
@@ -59,6 +60,8 @@ class Predictor:
         model, tokenizer = load_classifier(folder), load_tokenizer(folder)
         longest = min(tokenizer.model_max_length, longest_text(model.config) or LONGEST)
         longest = min(longest, LONGEST)
+        if config is None:  # a run of before may have kept the problem_type of its checkpoint, but used a softmax
+            require_one_label(str(folder), model.config)
         check_pair(folder, model, tokenizer, longest)
         return cls(model, tokenizer, longest, config["data"]["text"] if config else "text")
 

@@ -23,7 +23,7 @@ from kd.methods.joint import Joint
 from kd.models.pretrained import freeze_lowest, require_depth, upper_part
 from kd.options.methods import JointOptions
 from kd.runtime.devices import Devices
-from kd.storage.model_folder import label_settings, load_classifier
+from kd.storage.model_folder import load_classifier
 from kd.teacher.base import AnyReadyTeacher, AnyTeacher
 from kd.teacher.teacher import Teacher
 
@@ -60,9 +60,8 @@ class JointAssembly(Assembly):
         if self.outputs.teacher is None:
             return self.peers
         torch.manual_seed(self.config.seed)
-        names = label_settings(self.splits.label_names)
         # a copy, so that the stored teacher does not change
-        teacher = load_classifier(self.outputs.single.folder, new_head=True, **names)
+        teacher = load_classifier(self.outputs.single.folder, new_head=True, label_names=self.splits.label_names)
         freeze_lowest(teacher, self.options.frozen_layers)
         return {"teacher": teacher, **self.peers}
 

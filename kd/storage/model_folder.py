@@ -33,6 +33,8 @@ from kd.storage.model_check import (
 )
 
 FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
+OTHER_TASKS = ("multi_label_classification", "regression")
+"""Values of ``problem_type`` for which transformers computes no softmax."""
 
 
 def local_model(name_or_path: str, kind: str = "teacher") -> Path:
@@ -137,7 +139,7 @@ def load_classifier(
     folder: Path,
     new_head: bool = False,
     config: PretrainedConfig | None = None,
-    **changes: Any,
+    label_names: Sequence[str] | None = None,
 ) -> PreTrainedModel:
     """Load a classifier in float32 and evaluation mode.
 
@@ -145,7 +147,7 @@ def load_classifier(
         folder: contains weights and configuration.
         new_head: if the classification head is missing or has another size, initialise it randomly.
         config: replaces the one in the folder.
-        changes: values to change in the configuration, such as ``id2label``.
+        label_names: replace the labels in the configuration.
 
     Raises:
         KDError: the files cannot be read or contradict each other, a weight is not finite, or ``new_head`` is false and
@@ -156,8 +158,8 @@ def load_classifier(
     if not new_head:
         check_labels(folder, content)
     given, config = config, config or load_config(folder)
-    for name, value in changes.items():
-        setattr(config, name, value)
+    if label_names is not None:
+        set_labels(config, label_names)
     options = {"dtype": torch.float32, "ignore_mismatched_sizes": new_head, "output_loading_info": True}
     with within_its_files(folder):
         model, info = _read(AutoModelForSequenceClassification, folder, config=config, **options)
@@ -165,6 +167,20 @@ def load_classifier(
     if given is None and hasattr(model, "score"):  # a decoder: it classifies the last token that is no padding
         model.config.pad_token_id = load_tokenizer(folder).pad_token_id
     return model.eval()
+
+
+def require_one_label(name: str, config: PretrainedConfig) -> None:
+    """Refuse a classifier whose logits are not meant for one label a text, which kd computes by a softmax.
+
+    Raises:
+        KDError: the classifier is for several labels a text, or for a number.
+    """
+    if config.problem_type in OTHER_TASKS or config.num_labels == 1:
+        kind = config.problem_type or "num_labels=1"
+        raise KDError(
+            f"expected a classifier of one label a text, found '{name}' with {kind}, whose outputs are no "
+            "probabilities of a softmax; choose another, or fine-tune it on your labels (teacher.fine_tune=true)"
+        )
 
 
 def longest_text(config: PretrainedConfig) -> int | None:
@@ -196,9 +212,12 @@ def _read(kind: Any, folder: Path, **options: Any) -> Any:
         return kind.from_pretrained(folder, trust_remote_code=False, **options)
 
 
-def label_settings(label_names: Sequence[str]) -> dict[str, Any]:
-    """Return the entries of a Hugging Face configuration that name the labels."""
-    return {
-        "id2label": dict(enumerate(label_names)),
-        "label2id": {name: number for number, name in enumerate(label_names)},
-    }
+def set_labels(config: PretrainedConfig, label_names: Sequence[str]) -> None:
+    """Name the labels of a classifier of one label a text.
+
+    A model that had another task would keep its ``problem_type``, and transformers would compute no softmax.
+    """
+    config.id2label = dict(enumerate(label_names))
+    config.label2id = {name: number for number, name in enumerate(label_names)}
+    if config.problem_type in OTHER_TASKS:
+        config.problem_type = None

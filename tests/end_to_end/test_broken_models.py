@@ -58,7 +58,7 @@ def as_classifier(folder):
 
 
 def as_backbone(folder):
-    tokenizer, model = load_tokenizer(folder), load_classifier(folder, new_head=True, num_labels=3)
+    tokenizer, model = load_tokenizer(folder), load_classifier(folder, new_head=True, label_names="abc")
     check_pair(folder, model, tokenizer, 24)
 
 

@@ -139,7 +139,7 @@ def test_a_new_head_is_no_reason_for_other_new_weights(folder, values, said):
 def test_a_backbone_without_pooler_and_head_gets_both(folder):
     weights = load_file(folder / "model.safetensors")
     change_weights(folder, **{name: None for name in weights if "pooler" in name or "classifier" in name})
-    assert load_classifier(folder, new_head=True, num_labels=5).config.num_labels == 5
+    assert load_classifier(folder, new_head=True, label_names="abcde").config.num_labels == 5
 
 
 @pytest.mark.parametrize("length", [0, -5, 2, "x", True, None, float("nan")])
