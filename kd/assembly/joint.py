@@ -67,12 +67,13 @@ class JointAssembly(Assembly):
 
     @cached_property
     def method(self) -> Method:
+        student = self.student  # first: what refuses it must be found before the teacher is fine-tuned
         learners, column = self.partners, None
         if self.frozen:
             learners = learners | {"teacher": upper_part(self.partners["teacher"], self.frozen.layer)}
             column = self.frozen.column
         known = {"objective": self.objective, "partners": learners, "options": self.options, "column": column}
-        return build.method(self.config, self.student, **known)
+        return build.method(self.config, student, **known)
 
     def read(self, name: str) -> EncodedSplit:
         encoded, split = self.encoded(name), getattr(self.splits, name)

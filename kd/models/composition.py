@@ -184,7 +184,7 @@ def composed_config(
     if not isinstance(mapper, Mapper):
         new = partial(new_mapper, mapper) if isinstance(mapper, Mapping) else mapper
         with torch.device("meta"):  # the widths alone, without memory or random numbers
-            mapper = new(in_size=encoder.hidden_size, out_size=_word_size(new_student(_body_config(config))))
+            mapper = new(in_size=encoder.hidden_size, out_size=word_size(config))
     config.mapper = mapper.spec()
     return config
 
@@ -208,6 +208,12 @@ def compose(
     body.name_or_path = student_config.name_or_path
     student: Any = ComposedStudent(config, _cut(teacher, config), new_student(body))
     return student.to(teacher.device)
+
+
+def word_size(config: ComposedStudentConfig) -> int:
+    """Return the width of the vectors that the body reads, without its weights."""
+    with torch.device("meta"):
+        return _word_size(new_student(_body_config(config)))
 
 
 def teacher_share(model: ComposedStudent) -> dict[str, int]:
