@@ -17,7 +17,8 @@ from kd.data.batching import EncodedSplit, LengthBucketSampler, tokenize
 from kd.errors import KDError
 from kd.measure.inference import all_logits
 from kd.run.directory import RunDirectory
-from kd.storage.model_folder import load_classifier, load_tokenizer, longest_text
+from kd.storage.model_check import check_pair
+from kd.storage.model_folder import load_classifier, load_tokenizer, longest_text, require_one_label
 
 LONGEST = 4096
 """Largest number of tokens of a text, for models without a limit of their own."""
@@ -44,7 +45,8 @@ class Predictor:
         """Load a run directory or a Hugging Face folder.
 
         Raises:
-            KDError: the path is neither of them, the run is not done, or the model cannot be read.
+            KDError: the path is neither of them, the run is not done, the model cannot be read, or it does not
+                classify texts into one label each.
         """
         folder, text = path, "text"
         if not (path / "config.json").is_file():
@@ -56,7 +58,11 @@ class Predictor:
         transformers.logging.set_verbosity_error()
         model, tokenizer = load_classifier(folder), load_tokenizer(folder)
         longest = min(tokenizer.model_max_length, longest_text(model.config) or LONGEST)
-        return cls(model, tokenizer, min(longest, LONGEST), text)
+        longest = min(longest, LONGEST)
+        if folder == path:  # a run of before may have kept the problem_type of its checkpoint, but used a softmax
+            require_one_label(str(folder), model.config)
+        check_pair(folder, model, tokenizer, longest)
+        return cls(model, tokenizer, longest, text)
 
     @property
     def label_names(self) -> list[str]:
@@ -65,13 +71,21 @@ class Predictor:
         return [names[number] for number in range(len(names))]
 
     def logits(self, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:
-        """Return logits ``[N, C]``, float32, row i for text i."""
+        """Return logits ``[N, C]``, float32, row i for text i.
+
+        Raises:
+            KDError: a logit is not finite.
+        """
         if not texts:
             return np.empty((0, len(self.label_names)), np.float32)
         tokens = tokenize(self.tokenizer, texts, self.max_length)
         split = EncodedSplit(tokens, np.full(len(tokens), -100), self.tokenizer.pad_token_id)
         rows = LengthBucketSampler(tokens.lengths, batch_size)
-        return all_logits(self.model, (split[batch] for batch in rows), len(tokens))
+        found = all_logits(self.model, (split[batch] for batch in rows), len(tokens))
+        if len(bad := np.flatnonzero(~np.isfinite(found).all(axis=1))):
+            shown = texts[bad[0]][:60]
+            raise KDError(f"expected finite logits, found others for {len(bad)} texts, first {shown!r}; train it again")
+        return found
 
     def probabilities(self, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:
         """Return probabilities ``[N, C]``; each row sums to 1."""

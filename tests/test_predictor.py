@@ -1,5 +1,8 @@
 """The predictor: its logits are those of the model, in the order of the texts."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -28,6 +31,23 @@ def test_longer_texts_are_truncated_to_what_the_model_reads(teacher_folder):
     assert predictor.max_length == 64
     long, longer = ("film " * words for words in (62, 500))
     np.testing.assert_allclose(predictor.logits([long]), predictor.logits([longer]), atol=1e-6)
+
+
+def test_a_classifier_of_several_labels_a_text_is_refused(teacher_folder, tmp_path):
+    folder = shutil.copytree(teacher_folder, tmp_path / "model")
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(content | {"problem_type": "multi_label_classification"}))
+    with pytest.raises(KDError, match=r"expected a classifier of one label a text, found .*multi_label_classification"):
+        Predictor.load(folder)
+
+
+def test_logits_that_are_not_finite_are_refused(teacher_folder):
+    predictor = Predictor.load(teacher_folder)
+    with torch.no_grad():
+        predictor.model.bert.embeddings.word_embeddings.weight[predictor.tokenizer.vocab["dull"]] = float("nan")
+    assert np.isfinite(predictor.logits(["a film"])).all()
+    with pytest.raises(KDError, match="expected finite logits, found others for 2 texts, first 'a dull film'"):
+        predictor.logits(["a film", "a dull film", "dull"])
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):

@@ -21,8 +21,9 @@ from kd.features.fitted_mapper import FittedMapper
 from kd.measure.cost import Reader, latency, times_in_turns
 from kd.methods.base import Method
 from kd.methods.hints import fitting_batches
-from kd.models.composition import ComposedStudent, compose, composed_config, teacher_share
+from kd.models.composition import ComposedStudent, compose, composed_config, teacher_share, word_size
 from kd.options.methods import CompositionOptions
+from kd.run.identity import TOWARDS_WORDS
 from kd.teacher.base import AnyTeacher
 
 log = logging.getLogger(__name__)
@@ -47,8 +48,14 @@ class CompositionAssembly(Assembly):
         self.layer = depth if self.options.layer is None else self.options.layer
         self.feature = Feature("hidden_states", self.layer)
         body = build.student_config(config.student, config, 1, 0, splits.label_names)
-        composed_config(self.teacher.config, self.layer, make(config.mapper), body)
+        composed = composed_config(self.teacher.config, self.layer, make(config.mapper), body)
+        self.words = self._words(word_size(composed)) if config.mapper._target_ in TOWARDS_WORDS else None
         self.require_room(self.teacher, [self.feature])
+
+    def _words(self, width: int) -> torch.Tensor:
+        """Return the word table that the student would have, to which some mappers are fitted."""
+        own = torch.zeros(len(self.tokenizer), width)
+        return build.word_table(self.config, own, self.tokenizer, self.teacher, self.config.seed)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -88,8 +95,8 @@ class CompositionAssembly(Assembly):
             ids.append(batch["input_ids"][mask])
         target = None
         if mapper.needs_target:
-            own = torch.zeros(len(self.tokenizer), mapper.out_size)
-            target = build.word_table(self.config, own, self.tokenizer, self.teacher, self.config.seed)[torch.cat(ids)]
+            words = self._words(mapper.out_size) if self.words is None else self.words
+            target = words[torch.cat(ids)]
         mapper.fit(torch.cat(features), target)
 
     def read(self, name: str) -> EncodedSplit:

@@ -23,7 +23,7 @@ from kd.methods.joint import Joint
 from kd.models.pretrained import freeze_lowest, require_depth, upper_part
 from kd.options.methods import JointOptions
 from kd.runtime.devices import Devices
-from kd.storage.model_folder import label_settings, load_classifier
+from kd.storage.model_folder import load_classifier
 from kd.teacher.base import AnyReadyTeacher, AnyTeacher
 from kd.teacher.teacher import Teacher
 
@@ -60,20 +60,20 @@ class JointAssembly(Assembly):
         if self.outputs.teacher is None:
             return self.peers
         torch.manual_seed(self.config.seed)
-        names = label_settings(self.splits.label_names)
         # a copy, so that the stored teacher does not change
-        teacher = load_classifier(self.outputs.single.folder, new_head=True, **names)
+        teacher = load_classifier(self.outputs.single.folder, new_head=True, label_names=self.splits.label_names)
         freeze_lowest(teacher, self.options.frozen_layers)
         return {"teacher": teacher, **self.peers}
 
     @cached_property
     def method(self) -> Method:
+        student = self.student  # first: what refuses it must be found before the teacher is fine-tuned
         learners, column = self.partners, None
         if self.frozen:
             learners = learners | {"teacher": upper_part(self.partners["teacher"], self.frozen.layer)}
             column = self.frozen.column
         known = {"objective": self.objective, "partners": learners, "options": self.options, "column": column}
-        return build.method(self.config, self.student, **known)
+        return build.method(self.config, student, **known)
 
     def read(self, name: str) -> EncodedSplit:
         encoded, split = self.encoded(name), getattr(self.splits, name)

@@ -30,7 +30,7 @@ from kd.options.declared import options_of
 from kd.options.methods import METHODS, HintsOptions, MethodOptions
 from kd.options.sections import Data
 from kd.runtime.devices import global_batch
-from kd.storage.model_folder import label_settings, require_length
+from kd.storage.model_folder import require_length, set_labels
 from kd.teacher.base import AnyTeacher
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ def student_config(
     """Make the configuration of a student for the vocabulary and the labels of this run."""
     found = make(node, vocab_size=vocab_size, num_labels=len(label_names), pad_token_id=pad_token_id)
     require_length(found.model_type, found, config.data.max_length, "data.max_length")
-    found.update(label_settings(label_names))
+    set_labels(found, label_names)
     return found
 
 

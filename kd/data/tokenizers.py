@@ -10,7 +10,7 @@ import copy
 import json
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -87,8 +87,9 @@ class TeacherTokenizer(StudentTokenizer):
                 f"tokenizer=restricted: expected a teacher with a WordPiece vocabulary, found one of type "
                 f"{backend['model']['type']}; use tokenizer=words or tokenizer=teacher"
             )
+        special = list(_tokens_of(backend["post_processor"]))
         counts = _count(Tokenizer.from_str(json.dumps(backend)), texts)
-        restricted = Tokenizer.from_str(json.dumps(_renumbered(backend, self._kept(backend, counts))))
+        restricted = Tokenizer.from_str(json.dumps(_renumbered(backend, self._kept(backend, special, counts))))
         return PreTrainedTokenizerFast(
             tokenizer_object=restricted,
             model_max_length=teacher.model_max_length,
@@ -97,12 +98,14 @@ class TeacherTokenizer(StudentTokenizer):
             **teacher.special_tokens_map,
         )
 
-    def _kept(self, backend: dict[str, Any], counts: Counter[int]) -> list[str]:
+    def _kept(self, backend: dict[str, Any], special: list[str], counts: Counter[int]) -> list[str]:
         """Return the tokens to keep: the special ones first, then the others in the teacher's order."""
         vocabulary: dict[str, int] = backend["model"]["vocab"]
         prefix = backend["model"]["continuing_subword_prefix"]
         added = {token["content"]: token["id"] for token in backend["added_tokens"]}
-        added[backend["model"]["unk_token"]] = vocabulary[backend["model"]["unk_token"]]
+        added |= {
+            token: vocabulary[token] for token in (backend["model"]["unk_token"], *special) if token in vocabulary
+        }
         pieces = [piece for piece in vocabulary if piece not in added]
         characters = {piece for piece in pieces if len(piece.removeprefix(prefix)) == 1}
         found = [piece for piece in pieces if piece not in characters]
@@ -220,18 +223,42 @@ def _renumbered(backend: dict[str, Any], kept: list[str]) -> dict[str, Any]:
     backend["model"]["vocab"] = ids
     for token in backend["added_tokens"]:
         token["id"] = ids[token["content"]]
-    processor = backend["post_processor"] or {"type": None}
-    match processor["type"]:
+    _renumber(backend["post_processor"], ids)
+    return backend
+
+
+def _tokens_of(processor: Any) -> Iterator[str]:
+    """Yield the tokens that a post-processor puts around a text.
+
+    Raises:
+        KDError: `_renumber` does not know its type.
+    """
+    match processor and processor["type"]:
         case "TemplateProcessing":
             for special in processor["special_tokens"].values():
-                special["ids"] = [ids[token] for token in special["tokens"]]
-        case "BertProcessing":
-            for end in ("sep", "cls"):
-                processor[end][1] = ids[processor[end][0]]
+                yield from special["tokens"]
+        case "BertProcessing" | "RobertaProcessing":  # MPNet has the second, with a WordPiece vocabulary
+            yield from (processor["sep"][0], processor["cls"][0])
+        case "Sequence":
+            for part in processor["processors"]:
+                yield from _tokens_of(part)
         case None:
             pass
         case other:
             raise KDError(
                 f"tokenizer=restricted cannot renumber a post-processor of type {other}; use tokenizer=teacher"
             )
-    return backend
+
+
+def _renumber(processor: Any, ids: dict[str, int]) -> None:
+    """Replace the ids in a post-processor, in place."""
+    match processor and processor["type"]:
+        case "TemplateProcessing":
+            for special in processor["special_tokens"].values():
+                special["ids"] = [ids[token] for token in special["tokens"]]
+        case "BertProcessing" | "RobertaProcessing":
+            for end in ("sep", "cls"):
+                processor[end][1] = ids[processor[end][0]]
+        case "Sequence":
+            for part in processor["processors"]:
+                _renumber(part, ids)

@@ -178,8 +178,7 @@ def composed_config(
         max_position_embeddings=min((limit for limit in limits if limit is not None), default=None),
     )
     with torch.device("meta"):  # the widths alone, without memory or random numbers
-        body = new_student(_body_config(config))
-        config.mapper = mapper(in_size=encoder.hidden_size, out_size=_word_size(body)).spec()
+        config.mapper = mapper(in_size=encoder.hidden_size, out_size=word_size(config)).spec()
     return config
 
 
@@ -202,6 +201,12 @@ def compose(
     body.name_or_path = student_config.name_or_path
     student: Any = ComposedStudent(config, _cut(teacher, config), new_student(body))
     return student.to(teacher.device)
+
+
+def word_size(config: ComposedStudentConfig) -> int:
+    """Return the width of the vectors that the body reads, without its weights."""
+    with torch.device("meta"):
+        return _word_size(new_student(_body_config(config)))
 
 
 def teacher_share(model: ComposedStudent) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from itertools import chain
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -15,7 +16,8 @@ from kd.errors import KDError
 from kd.measure.inference import evaluating
 from kd.options.declared import Count, CountOrNone, checked
 from kd.storage.assets import resolve
-from kd.storage.model_folder import load_config, local_model
+from kd.storage.model_check import rows_of
+from kd.storage.model_folder import load_classifier, load_config, local_model
 
 
 @checked
@@ -39,9 +41,10 @@ def pretrained_config(
     except KDError as error:
         raise KDError(_unreadable(name_or_path, error)) from error
     config = load_config(folder)
-    if vocab_size > config.vocab_size:
+    rows = rows_of(config)
+    if rows is not None and vocab_size > rows:
         raise KDError(
-            f"student '{name_or_path}' has a vocabulary of {config.vocab_size} tokens, found a tokenizer with "
+            f"student '{name_or_path}' has a vocabulary of {rows} tokens, found a tokenizer with "
             f"{vocab_size}; use the student's own: tokenizer=pretrained"
         )
     if config.num_labels != num_labels:
@@ -61,17 +64,12 @@ def new_student(config: PreTrainedConfig) -> PreTrainedModel:
     """
     try:
         if config.name_or_path:
-            student = AutoModelForSequenceClassification.from_pretrained(
-                config.name_or_path,
-                config=config,
-                dtype=torch.float32,
-                ignore_mismatched_sizes=True,  # another number of labels needs a new head
-                trust_remote_code=False,
-            )
+            # another number of labels needs a new head
+            student = load_classifier(Path(config.name_or_path), new_head=True, config=config)
         else:
             student = AutoModelForSequenceClassification.from_config(config)
-    except OSError as error:
-        raise KDError(_unreadable(config.name_or_path, error)) from error
+    except KDError:
+        raise
     except ValueError as error:
         raise KDError(f"student '{config.model_type}': {error}; change the sizes under student.") from error
     student.get_input_embeddings().weight.requires_grad_(not getattr(config, "freeze_embeddings", False))

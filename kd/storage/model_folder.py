@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,19 @@ from transformers import (
 from kd.errors import KDError
 from kd.storage import hub
 from kd.storage.checksum import file_sha256
+from kd.storage.model_check import (
+    check_labels,
+    check_settings,
+    check_tokenizer,
+    check_weights,
+    refusing,
+    settings_in,
+    within_its_files,
+)
 
 FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
+OTHER_TASKS = ("multi_label_classification", "regression")
+"""Values of ``problem_type`` for which transformers computes no softmax."""
 
 
 def local_model(name_or_path: str, kind: str = "teacher") -> Path:
@@ -63,14 +75,11 @@ def refuse_code(folder: Path) -> None:
     """Refuse a model that needs its own code; without that code, its weights may mean something else.
 
     Raises:
-        KDError: the configuration names code of the model, or an attention kernel of the hub, which is code too.
+        KDError: the configuration names code of the model, or an attention kernel of the hub, which is code too; or
+            a file cannot be read.
     """
     for name in ("config.json", "tokenizer_config.json"):
-        try:
-            content = json.loads((folder / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue  # a damaged file is reported by the function that loads it
-        if asked := next(code_in(content), None):
+        if asked := next(code_in(settings_in(folder, name)), None):
             raise KDError(
                 f"'{folder}' needs code of its own ({name}: {asked}), and kd never runs code that comes with a model "
                 "(trust_remote_code is off); choose a model whose architecture is part of transformers"
@@ -100,47 +109,88 @@ def load_config(folder: Path) -> PretrainedConfig:
     """Load a model's configuration, without running any code of the model.
 
     Raises:
-        KDError: the files cannot be read.
+        KDError: the files cannot be read, or a number in them is impossible.
     """
-    return _read(AutoConfig, folder)
+    check_settings(folder, settings_in(folder, "config.json"))
+    config = _read(AutoConfig, folder)
+    # What a model returns is kd's choice, whatever the folder asks for.
+    config.return_dict, config.output_hidden_states, config.output_attentions = True, False, False
+    return config
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Load a model's tokenizer, set to truncate and pad on the right. Raises `KDError` as `load_config` does."""
+    """Load a model's tokenizer, set to truncate and pad on the right.
+
+    Raises:
+        KDError: the files cannot be read, there is no vocabulary or no padding token, or the tokenizer does not belong
+            to the model in the folder.
+    """
+    config = load_config(folder) if (folder / "config.json").is_file() else None
     tokenizer = _read(AutoTokenizer, folder)
     tokenizer.truncation_side = tokenizer.padding_side = "right"
     tokenizer.chat_template = None  # a classifier needs none, and saving would use its names as file names
+    check_tokenizer(folder, tokenizer, config)
+    if math.isfinite(tokenizer.model_max_length):
+        tokenizer.model_max_length = int(tokenizer.model_max_length)
     return tokenizer
 
 
-def load_classifier(folder: Path, new_head: bool = False, **config: Any) -> PreTrainedModel:
+def load_classifier(
+    folder: Path,
+    new_head: bool = False,
+    config: PretrainedConfig | None = None,
+    label_names: Sequence[str] | None = None,
+) -> PreTrainedModel:
     """Load a classifier in float32 and evaluation mode.
 
     Args:
         folder: contains weights and configuration.
         new_head: if the classification head is missing or has another size, initialise it randomly.
-        config: values to change in the configuration, such as ``id2label``.
+        config: replaces the one in the folder.
+        label_names: replace the labels in the configuration.
 
     Raises:
-        KDError: the files cannot be read, or ``new_head`` is false and there is no trained head.
+        KDError: the files cannot be read or contradict each other, a weight is not finite, or ``new_head`` is false and
+            there is no trained head.
     """
+    content = settings_in(folder, "config.json")
+    check_settings(folder, content)
+    if not new_head:
+        check_labels(folder, content)
+    given, config = config, config or load_config(folder)
+    if label_names is not None:
+        set_labels(config, label_names)
     options = {"dtype": torch.float32, "ignore_mismatched_sizes": new_head, "output_loading_info": True}
-    model, info = _read(AutoModelForSequenceClassification, folder, **options, **config)
-    missing = sorted(info["missing_keys"])
-    if missing and not new_head:
-        raise KDError(
-            f"expected a trained classifier in '{folder}', found no weights for {', '.join(missing[:3])}; "
-            "fine-tune it first (teacher.fine_tune=true)"
-        )
+    with within_its_files(folder):
+        model, info = _read(AutoModelForSequenceClassification, folder, config=config, **options)
+    check_weights(folder, model, info, new_head)
+    if given is None and hasattr(model, "score"):  # a decoder: it classifies the last token that is no padding
+        model.config.pad_token_id = load_tokenizer(folder).pad_token_id
     return model.eval()
+
+
+def require_one_label(name: str, config: PretrainedConfig) -> None:
+    """Refuse a classifier whose logits are not meant for one label a text, which kd computes by a softmax.
+
+    Raises:
+        KDError: the classifier is for several labels a text, or for a number.
+    """
+    if config.problem_type in OTHER_TASKS or config.num_labels == 1:
+        kind = config.problem_type or "num_labels=1"
+        raise KDError(
+            f"expected a classifier of one label a text, found '{name}' with {kind}, whose outputs are no "
+            "probabilities of a softmax; choose another, or fine-tune it on your labels (teacher.fine_tune=true)"
+        )
 
 
 def longest_text(config: PretrainedConfig) -> int | None:
     """Return the largest number of tokens that a model has positions for; None if there is no limit."""
     positions = getattr(config, "max_position_embeddings", None)
+    if positions is None or positions < 0:  # XLNet has -1
+        return None
     # RoBERTa and similar models number positions from padding_idx + 1.
     offset = (config.pad_token_id or 0) + 1 if "roberta" in config.model_type else 0
-    return None if positions is None else positions - offset
+    return positions - offset
 
 
 def require_length(name: str, config: PretrainedConfig, max_length: int, option: str) -> None:
@@ -158,16 +208,16 @@ def require_length(name: str, config: PretrainedConfig, max_length: int, option:
 
 def _read(kind: Any, folder: Path, **options: Any) -> Any:
     refuse_code(folder)
-    try:
+    with refusing(folder):
         return kind.from_pretrained(folder, trust_remote_code=False, **options)
-    except Exception as error:  # a damaged folder raises any of a dozen classes, from JSON to safetensors
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise KDError(f"cannot read the model in '{folder}' ({reason}); download or save it again") from error
 
 
-def label_settings(label_names: Sequence[str]) -> dict[str, Any]:
-    """Return the entries of a Hugging Face configuration that name the labels."""
-    return {
-        "id2label": dict(enumerate(label_names)),
-        "label2id": {name: number for number, name in enumerate(label_names)},
-    }
+def set_labels(config: PretrainedConfig, label_names: Sequence[str]) -> None:
+    """Name the labels of a classifier of one label a text.
+
+    A model that had another task would keep its ``problem_type``, and transformers would compute no softmax.
+    """
+    config.id2label = dict(enumerate(label_names))
+    config.label2id = {name: number for number, name in enumerate(label_names)}
+    if config.problem_type in OTHER_TASKS:
+        config.problem_type = None

@@ -22,7 +22,7 @@ from kd.methods.schedules import Constant
 from kd.models.pretrained import new_student
 from kd.options.declared import Positive, Share
 from kd.runtime.devices import ONE_CPU, Devices
-from kd.storage.model_folder import label_settings, require_length
+from kd.storage.model_folder import require_length, set_labels
 from kd.teacher.base import AnyReadyTeacher, AnyTeacher
 from kd.teacher.fine_tuning import RECIPE, SingleTeacher, Trainee, stored, train_teacher
 from kd.teacher.label_order import check_members
@@ -82,13 +82,18 @@ class Assistant(SingleTeacher):
     def tokens(self, texts: Sequence[str]) -> Ragged:
         return self.teacher.tokens(texts)
 
+    def require(self, splits: Splits) -> None:
+        """Refuse an assistant or its teacher, before either is trained; see `kd.teacher.base.AnyTeacher.require`."""
+        self._require_model(len(splits.label_names))
+        self.teacher.require(splits)
+
     def ready(self, splits: Splits, outputs: Path, on: Devices = ONE_CPU) -> ReadyTeacher:
         """Return the trained assistant; see `kd.teacher.base.AnyTeacher.ready`.
 
         Raises:
             KDError: the model is impossible, or it has too few positions for the texts; or as for its teacher.
         """
-        self._require_model(len(splits.label_names))  # before the teacher trains
+        self.require(splits)
         above = self.teacher.ready(splits, outputs, on)
         check_members(above, TeacherOutputs(above, Path(outputs), cache=True), splits)
         train = partial(self._train, above, splits, outputs, on)
@@ -118,7 +123,7 @@ class Assistant(SingleTeacher):
 
     def _trainee(self, above: AnyReadyTeacher, splits: Splits, outputs: Path, batch_size: int) -> Trainee:
         config = self._config(len(splits.label_names))
-        config.update(label_settings(splits.label_names))
+        set_labels(config, splits.label_names)
         teacher = TeacherOutputs(above, outputs, cache=True)
         train = teacher.attached_to(self._encoded(splits.train), splits.train, "train")
         objective = Objective({"soft_target": SoftTarget(self.temperature)}, Constant(self.alpha))

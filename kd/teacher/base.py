@@ -54,6 +54,13 @@ class AnyTeacher(Protocol):
             KDError: there is no such member.
         """
 
+    def require(self, splits: Splits) -> None:
+        """Refuse a teacher that does not fit the data, before anything is trained.
+
+        Raises:
+            KDError: says what does not fit.
+        """
+
     def ready(self, splits: Splits, outputs: Path, on: Devices = ONE_CPU) -> AnyReadyTeacher:
         """Return the trained teacher; train it first if no run has done so.
 

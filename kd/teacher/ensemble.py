@@ -149,8 +149,14 @@ class Ensemble(CheckedFields, WithoutCaches):
             raise KDError(f"method.features_from: expected all or one of {', '.join(self.members)}, got '{name}'")
         return {name: self.members[name]}
 
+    def require(self, splits: Splits) -> None:
+        """Refuse what a member refuses, before any of them is trained."""
+        for member in self.members.values():
+            member.require(splits)
+
     def ready(self, splits: Splits, outputs: Path, on: Devices = ONE_CPU) -> ReadyEnsemble:
         """Return all members, each trained first if no run has done so."""
+        self.require(splits)
         ready = {name: member.ready(splits, outputs, on) for name, member in self.members.items()}
         return ReadyEnsemble(ready, self.combine)
 

@@ -26,6 +26,7 @@ from kd.features.feature import Feature, bytes_a_row
 from kd.measure.cost import parameter_counts
 from kd.measure.inference import all_logits, outputs_by_row
 from kd.methods.distillation import FrozenTeacher
+from kd.storage.model_check import check_pair
 from kd.storage.model_folder import folder_checksum, load_classifier, load_config, load_tokenizer
 from kd.storage.pieces import share
 from kd.teacher import cache as teacher_cache
@@ -89,8 +90,13 @@ class ReadyTeacher(WithoutCaches):
 
     @cached_property
     def model(self) -> PreTrainedModel:
-        """Return the live model, in evaluation mode."""
+        """Return the live model, in evaluation mode.
+
+        Raises:
+            KDError: it cannot be read, or it does not work with its tokenizer.
+        """
         model: Any = load_classifier(self.folder, new_head=not self.has_head)  # whose wrapped `to` has no usable type
+        check_pair(self.folder, model, self.tokenizer, self.max_length)
         return model.to(self.device, PRECISIONS[self.precision])
 
     @cached_property

@@ -21,14 +21,15 @@ from kd.methods.supervised import Supervised
 from kd.options.declared import TextLength
 from kd.runtime.devices import ONE_CPU, Devices
 from kd.storage.assets import resolve
+from kd.storage.model_check import check_pair
 from kd.storage.model_folder import (
     folder_checksum,
-    label_settings,
     load_classifier,
     load_config,
     load_tokenizer,
     local_model,
     require_length,
+    require_one_label,
 )
 from kd.teacher.fine_tuning import RECIPE, SingleTeacher, Trainee, on_cuda, stored, train_teacher
 from kd.teacher.ready import ReadyTeacher
@@ -86,23 +87,39 @@ class Teacher(SingleTeacher):
         """Return the backbone as it is, with no head or with the head of another task."""
         return replace(self._ready(self.backbone, {}, on), has_head=False)
 
-    def ready(self, splits: Splits, outputs: Path, on: Devices = ONE_CPU) -> ReadyTeacher:
-        """Return the trained teacher; see `kd.teacher.base.AnyTeacher.ready`.
+    def require(self, splits: Splits) -> None:
+        """Refuse a teacher that does not fit the data, before anything is trained.
 
         Raises:
-            KDError: the number of labels differs from the data's, or the teacher has too few positions for the texts.
+            KDError: as for `ready`.
         """
-        config = load_config(self.backbone)
-        require_length(self.name_or_path, config, self.max_length, "teacher.max_length")
+        require_length(self.name_or_path, self.config, self.max_length, "teacher.max_length")
+        if self.max_length <= (special := self.tokenizer.num_special_tokens_to_add()):
+            raise KDError(
+                f"teacher.max_length: expected more than the {special} special tokens of '{self.name_or_path}', found "
+                f"{self.max_length}; raise it"
+            )
         if self.fine_tune:
-            train = partial(self._train, splits, on)
-            return self._ready(*stored(Path(outputs) / "teachers", self.key(splits), train), on)
-        found, expected = config.num_labels, len(splits.label_names)
+            return
+        require_one_label(self.name_or_path, self.config)
+        found, expected = self.config.num_labels, len(splits.label_names)
         if found != expected:
             raise KDError(
                 f"teacher '{self.name_or_path}' has {found} labels, the data has {expected} "
                 f"({', '.join(splits.label_names)}); choose a teacher for this task or teacher.fine_tune=true"
             )
+
+    def ready(self, splits: Splits, outputs: Path, on: Devices = ONE_CPU) -> ReadyTeacher:
+        """Return the trained teacher; see `kd.teacher.base.AnyTeacher.ready`.
+
+        Raises:
+            KDError: the number of labels differs from the data's, the teacher is not for one label a text, or it has
+                too few positions for the texts.
+        """
+        self.require(splits)
+        if self.fine_tune:
+            train = partial(self._train, splits, on)
+            return self._ready(*stored(Path(outputs) / "teachers", self.key(splits), train), on)
         return self._ready(self.backbone, {}, on)
 
     def _ready(self, folder: Path, facts: dict[str, Any], on: Devices) -> ReadyTeacher:
@@ -119,7 +136,8 @@ class Teacher(SingleTeacher):
         train_teacher(partial(self._trainee, splits), folder, self, on)
 
     def _trainee(self, splits: Splits, batch_size: int) -> Trainee:
-        model = load_classifier(self.backbone, new_head=True, **label_settings(splits.label_names))
+        model = load_classifier(self.backbone, new_head=True, label_names=splits.label_names)
+        check_pair(self.backbone, model, self.tokenizer, self.max_length)
         train = self._encoded(labelled_rows(splits.train))
         return self._trainee_of(partial(Supervised, model), train, splits.validation, batch_size, self.name_or_path)
 

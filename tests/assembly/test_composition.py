@@ -30,10 +30,11 @@ def test_a_closed_form_mapper_is_fitted_before_training(assembled, cache):
     ("override", "message"),
     [
         ("teacher.max_length=12", "found data.max_length=24 and teacher.max_length=12; set both to one length"),
+        ("mapper=procrustes embeddings=pca student.embedding_size=64", "at most the teacher's width 32, found .* 64"),
         ("method.layer=99", "impossible layer number 99"),
         ("cache.max_gb=0.00001", r"\(hidden_states-1-tokens\) .* is the limit; raise"),
     ],
 )
 def test_what_cannot_be_composed_is_refused(assembled, override, message):
     with pytest.raises(KDError, match=message):
-        assembled(*COMPOSITION, override)
+        assembled(*COMPOSITION, *override.split())

@@ -34,6 +34,13 @@ def test_peers_have_other_weights_and_no_teacher(assembled):
     assert assembly.models_to_keep() == {"copy_1": (assembly.partners["copy_1"], assembly.tokenizer)}
 
 
+def test_what_refuses_the_student_is_found_before_the_teacher_is_made_ready(assembled, monkeypatch):
+    assembly = assembled("method=joint", "embeddings=pca", "student.embedding_size=64")
+    monkeypatch.setattr(type(assembly.teacher), "ready", lambda *_: pytest.fail("the teacher was made ready"))
+    with pytest.raises(KDError, match=r"embeddings=pca gives at most the teacher's width 32, found .* of width 64"):
+        _ = assembly.method
+
+
 def test_more_frozen_layers_than_the_teacher_has_are_refused(assembled):
     with pytest.raises(KDError, match="the teacher has 2 layers, got 3; give 0 to 2"):
         assembled("method=joint", "method.frozen_layers=3")

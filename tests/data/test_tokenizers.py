@@ -1,10 +1,12 @@
 """The student's tokenizers."""
 
+import json
+
 import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
-from tokenizers.processors import BertProcessing
-from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
+from tokenizers.processors import BertProcessing, ByteLevel, Sequence
+from transformers import AutoTokenizer, BertTokenizer, MPNetTokenizer, PreTrainedTokenizerFast
 
 from kd.data.tokenizers import PretrainedTokenizer, TeacherTokenizer, WordTokenizer, tokenizer_fingerprint
 from kd.errors import KDError
@@ -46,6 +48,14 @@ def word_piece_tokenizer() -> BertTokenizer:
         *(f"##{letter}" for letter in LETTERS if f"##{letter}" not in PIECES),
     ]
     return BertTokenizer(vocab={token: number for number, token in enumerate(tokens)}, model_max_length=64)
+
+
+def with_plain(tokenizer, without: str) -> PreTrainedTokenizerFast:
+    """Return the tokenizer without the mark that a token is special."""
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    backend["added_tokens"] = [token for token in backend["added_tokens"] if token["content"] != without]
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]"}
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(backend)), **names)
 
 
 def pieces(tokenizer, texts):
@@ -102,6 +112,33 @@ def test_other_post_processors_are_renumbered_too():
     restricted = TeacherTokenizer(restrict=True)(TEXTS, teacher)
     assert pieces(restricted, TEXTS) == pieces(teacher, TEXTS)
     teacher.backend_tokenizer.post_processor = None
+
+
+@pytest.mark.parametrize("sequence", [False, True])
+def test_the_vocabulary_of_an_mpnet_can_be_restricted(sequence):
+    """It has word pieces as BERT, and the special tokens of RoBERTa."""
+    tokens = ["<s>", "<pad>", "</s>", "[UNK]", *LETTERS, *PIECES, *(f"##{letter}" for letter in LETTERS), "<mask>"]
+    teacher = MPNetTokenizer(vocab={token: number for number, token in enumerate(dict.fromkeys(tokens))})
+    if sequence:
+        teacher.backend_tokenizer.post_processor = Sequence([teacher.backend_tokenizer.post_processor])
+    texts = TEXTS[:2]
+    restricted = TeacherTokenizer(restrict=True)(texts, teacher)
+    assert pieces(restricted, texts) == pieces(teacher, texts)
+    assert len(restricted) < len(teacher) and restricted.pad_token == "<pad>"
+    assert pieces(restricted, ["film"]) == [["<s>", "film", "</s>"]]
+
+
+def test_a_special_token_that_is_no_added_token_is_kept():
+    teacher = with_plain(word_piece_tokenizer(), without="[SEP]")
+    restricted = TeacherTokenizer(restrict=True)(TEXTS, teacher)
+    assert pieces(restricted, TEXTS) == pieces(teacher, TEXTS)
+
+
+def test_an_unknown_post_processor_is_refused_before_the_texts_are_read():
+    teacher = word_piece_tokenizer()
+    teacher.backend_tokenizer.post_processor = ByteLevel()
+    with pytest.raises(KDError, match="cannot renumber a post-processor of type ByteLevel; use tokenizer=teacher"):
+        TeacherTokenizer(restrict=True)(iter(lambda: pytest.fail("a text was read"), None), teacher)
 
 
 def test_restricting_needs_a_teacher_with_word_pieces():

@@ -1,11 +1,16 @@
 """Any checkpoint as a student, and transformers with frozen or removed lower layers."""
 
+import json
+
 import pytest
 import torch
-from transformers import BertConfig
+from transformers import BertConfig, pipeline
 
 from kd.errors import KDError
 from kd.models.pretrained import freeze_lowest, new_student, pretrained_config, require_depth, upper_part
+from kd.predictor import Predictor
+from kd.storage.model_folder import set_labels
+from tests.conftest import make_teacher
 from tests.models.conftest import IDS, MASK, TRANSFORMER, make
 
 
@@ -22,6 +27,36 @@ def test_any_checkpoint_can_be_a_student(tmp_path):
     assert torch.equal(kept.classifier.weight, original.classifier.weight.float())
     with pytest.raises(KDError, match="a vocabulary of 30 tokens, found a tokenizer with 31"):
         pretrained_config(str(tmp_path), vocab_size=31, num_labels=2, pad_token_id=0)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"problem_type": "multi_label_classification"},
+        {"problem_type": "regression", "num_labels": 1},
+        {"num_labels": 1},
+        {"function_to_apply": "sigmoid", "problem_type": "multi_label_classification"},
+        {"task_specific_params": {"text-classification": {"function_to_apply": "none"}}},
+        {"return_dict": False, "output_hidden_states": True, "output_attentions": True},
+    ],
+    ids=lambda task: "-".join(map(str, task.values())),
+)
+def test_a_student_from_a_checkpoint_of_another_task_gives_the_probabilities_of_a_softmax(task, tmp_path):
+    make_teacher(tmp_path, num_labels=task.get("num_labels", 2))
+    content = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(content | task))
+    config = pretrained_config(str(tmp_path), vocab_size=80, num_labels=2, pad_token_id=0)
+    set_labels(config, ["bad", "good"])
+    new_student(config).save_pretrained(tmp_path)
+    predictor = Predictor.load(tmp_path)
+    with torch.no_grad():
+        predictor.model.classifier.weight *= 500
+    found = pipeline("text-classification", model=predictor.model, tokenizer=predictor.tokenizer, top_k=None)("a film")[
+        0
+    ]
+    expected = dict(zip(["bad", "good"], predictor.probabilities(["a film"])[0], strict=True))
+    assert {each["label"]: pytest.approx(each["score"], abs=1e-6) for each in found} == expected
+    assert max(expected.values()) > 0.55
 
 
 def test_a_missing_checkpoint_and_impossible_sizes_are_refused(tmp_path):

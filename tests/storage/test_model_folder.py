@@ -40,8 +40,8 @@ def test_what_is_loaded_evaluates_and_truncates_on_the_right(folder):
 
 def test_a_head_is_initialised_only_if_asked_for(folder):
     with pytest.raises(KDError, match="cannot read the model"):
-        load_classifier(folder, num_labels=3)
-    assert load_classifier(folder, new_head=True, num_labels=3).classifier.weight.shape[0] == 3
+        load_classifier(folder, label_names="abc")
+    assert load_classifier(folder, new_head=True, label_names="abc").classifier.weight.shape[0] == 3
 
 
 def test_damaged_files_are_one_clear_error(folder):

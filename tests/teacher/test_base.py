@@ -10,7 +10,7 @@ from transformers import BertConfig
 from kd.config.folder import configuration_folder
 from kd.errors import KDError, OptionError
 from kd.options.declared import options_of
-from kd.storage.model_folder import label_settings
+from kd.storage.model_folder import set_labels
 from kd.teacher.assistant import Assistant
 from kd.teacher.base import AnyReadyTeacher, AnyTeacher
 from kd.teacher.ensemble import Ensemble, ReadyEnsemble
@@ -86,4 +86,6 @@ def test_one_teacher_has_no_member_to_choose(teacher):
 
 
 def test_labels_are_named_in_both_directions():
-    assert label_settings(["no", "yes"]) == {"id2label": {0: "no", 1: "yes"}, "label2id": {"no": 0, "yes": 1}}
+    config = BertConfig(num_labels=3)
+    set_labels(config, ["no", "yes"])
+    assert (config.id2label, config.label2id) == ({0: "no", 1: "yes"}, {"no": 0, "yes": 1}) and config.num_labels == 2

@@ -53,6 +53,13 @@ def by_hand(combine: str, logits: np.ndarray, labels: np.ndarray | None) -> np.n
     return np.array(found)
 
 
+def test_a_member_that_does_not_fit_is_refused_before_any_is_trained(teacher, splits, tmp_path):
+    long = replace(teacher, max_length=65)
+    with pytest.raises(KDError, match="reads at most 64 tokens, got 65"):
+        Ensemble({"first": teacher, "second": long}).ready(splits, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("known", ["labels", "some", "none"])
 @pytest.mark.parametrize("members", [1, 2, 3])
 @pytest.mark.parametrize("combine", COMBINATIONS)
