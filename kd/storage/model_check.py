@@ -32,6 +32,8 @@ SPARE_TENSORS, SPARE_NUMBERS = 1_000, 50_000_000
 """What a model may have beyond the weights in its files, such as a new head."""
 SAMPLES = ["A film, it's 1 of 10: naïve/ÜBER «cool» 数据 👍🏽\tEnd." + " words" * 8 + "a" * 40, "a"]
 """Texts that every tokenizer must be able to encode: letters, digits, marks, spaces, and characters beyond ASCII."""
+PAIR = ["A film.", "a"]
+"""Two texts that every model must be able to classify. They are short, because this takes time at each loading."""
 
 
 class UnusableModel(KDError):
@@ -298,11 +300,11 @@ def check_pair(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokeni
             folder, f"expected room for more than {special} special tokens, found {max_length} positions"
         )
     with refusing(folder), unchanged(tokenizer):
-        batch = tokenizer(SAMPLES, truncation=True, max_length=max_length, padding=True, return_tensors="pt")
+        batch = tokenizer(PAIR, truncation=True, max_length=max_length, padding=True, return_tensors="pt")
         inputs = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
         logits = model(**inputs).logits
-    if logits.shape != (len(SAMPLES), model.config.num_labels) or not logits.isfinite().all():
-        expected = f"{len(SAMPLES)} x {model.config.num_labels} finite logits for {len(SAMPLES)} texts"
+    if logits.shape != (len(PAIR), model.config.num_labels) or not logits.isfinite().all():
+        expected = f"{len(PAIR)} x {model.config.num_labels} finite logits for {len(PAIR)} texts"
         raise UnusableModel(folder, f"expected {expected}, found {_shown(logits.tolist())}")
 
 
