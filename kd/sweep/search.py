@@ -7,7 +7,7 @@ sweep, and the jobs that report their accuracies (`kd.training.pruning`). Optuna
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -235,7 +235,7 @@ def open_storage(file: Path) -> Any:
     """Open a file as a storage of studies; several processes may open it.
 
     Raises:
-        KDError: Optuna is not installed.
+        KDError: Optuna is not installed, or the file is damaged.
     """
     try:
         from optuna.storages import JournalStorage
@@ -243,9 +243,28 @@ def open_storage(file: Path) -> Any:
     except ImportError as error:
         raise KDError("a search needs Optuna; pip install 'kd[optuna]'") from error
     try:
-        return JournalStorage(JournalFileBackend(str(file)))
+        storage = JournalStorage(JournalFileBackend(str(file)))
+        for study in storage.get_all_studies():
+            _require_plain(study.user_attrs.values())
+            for trial in storage.get_all_trials(study._study_id):
+                _require_plain(trial.params.values())
+                _require_plain([trial.user_attrs.get(AGAIN)])
+                _require_numbers([*(trial.values or ()), *trial.intermediate_values.values()])
+        return storage
     except Exception as error:  # a damaged line raises any of a dozen classes
         raise KDError(
             f"'{file}' is damaged ({type(error).__name__}: {error}); move it away, and the "
             "search starts anew: runs that are done are found again"
         ) from error
+
+
+def _require_plain(values: Iterable[Any]) -> None:
+    for value in values:
+        if not (value is None or isinstance(value, bool | float | str | list) or abs(value) < 1e18):
+            raise TypeError(f"expected a plain value, found {value!r}")
+
+
+def _require_numbers(values: Iterable[Any]) -> None:
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e18:
+            raise TypeError(f"expected a number, found {value!r}")

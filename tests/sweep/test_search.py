@@ -1,9 +1,15 @@
 """A search space in Hydra's grammar, and the trials of a study; no run is trained."""
 
+import contextlib
+import copy
+import json
+import random
 from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 optuna = pytest.importorskip("optuna", reason="pip install 'kd[optuna]'")
 
@@ -73,6 +79,45 @@ def test_a_killed_search_resumes_and_repeats_failed_trials(tmp_path):
     search(tmp_path).run(lambda *_: pytest.fail("the study has its trials"))
     found = yaml.safe_load((tmp_path / "optimization_results.yaml").read_text())
     assert found["best_value"] == pytest.approx(max(0.5, *seen[2], *seen[3]))
+
+
+ODD = (None, True, "x", "", -1, 10**6, 10**400, 0.5, float("nan"), [], {}, [None], {"a": 1}, ["x"])
+
+
+@pytest.fixture(scope="module")
+def journal(tmp_path_factory) -> list[dict]:
+    """The lines of a study of four trials, of which one failed."""
+    folder = tmp_path_factory.mktemp("study")
+    results = iter([0.5, KDError("no memory"), 0.25, 0.75, 0.125, 1.0])
+    search(folder).run(lambda batch, _: [next(results) for _ in batch])
+    return [json.loads(line) for line in (folder / "study.journal").read_text().splitlines()]
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 2**32))
+def test_any_change_of_the_journal_is_answered(journal, tmp_path_factory, seed):
+    draw, lines = random.Random(seed), copy.deepcopy(journal)
+    line = draw.choice(lines)
+    key = draw.choice(list(line))
+    draw.choice((lambda: line.update({key: draw.choice(ODD)}), lambda: line.pop(key), lambda: lines.remove(line)))()
+    folder = tmp_path_factory.mktemp("changed")
+    (folder / "study.journal").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    batches = []
+
+    def works(batch, first):
+        batches.append(batch)
+        assert len(batches) <= 8, "the search ends"
+        return [0.5] * len(batch)
+
+    with contextlib.suppress(KDError):
+        search(folder).run(works)
+
+
+@pytest.mark.parametrize("text", ["{", "[]\n", "x\n", "\xff\n", '{"op_code": 99}\n{}\n', "[" * 100_000 + "\n"])
+def test_a_journal_that_is_none_is_damaged(tmp_path, text):
+    (tmp_path / "study.journal").write_text(text + '{"op_code": 0}\n')
+    with pytest.raises(KDError, match=r"study\.journal' is damaged"):
+        search(tmp_path)
 
 
 def test_a_study_of_other_runs_is_refused(tmp_path):
