@@ -7,6 +7,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 LINES_KEPT = 20
+ADVICE = {
+    "filtered": "check data.where",
+    "malformed": "check data.delimiter, data.quoting and data.text",
+    "repeated_header": "check data.header",
+    "nul": "the texts hold NUL characters: check data.encoding, which may be utf-16",
+    "empty": "check data.text",
+    "conflicting_duplicates": "check data.text and data.label",
+    "unlabelled_held_out": "check data.label",
+}
+"""What to do if most rows are left out for a reason."""
+DOUBTFUL = {
+    "malformed": "are malformed",
+    "conflicting_duplicates": "have the text of another row, but another label",
+}
+WORTH_A_WARNING = 0.05
+"""Share of such rows from which a warning is logged."""
 
 
 @dataclass

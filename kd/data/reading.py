@@ -29,15 +29,13 @@ class FileReader:
     """Reads files. The arguments are those of `kd.data.sources.from_files`.
 
     Attributes:
-        taken: how each file was read, by its name, in words.
-        notes: of these, what its suffix does not say; and files that are not used.
+        notes: what the names of the files do not say, for the log.
     """
 
     text: str
     label: str
     where: Mapping[str, Any]
     reading: Reading
-    taken: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -64,8 +62,6 @@ class FileReader:
                 layout.unused += (f"{place.name} (data.{role} replaces it)" for place in places.get(role, ()))
                 places[role] = list(map(Place, files_of(files)))
         layout.places = places
-        if layout.unused:
-            log.warning("data: not used: %s", "; ".join(layout.unused[:20]))
         return layout
 
     def _has_labels(self, place: Place) -> bool:
@@ -90,7 +86,8 @@ class FileReader:
         """Read all files and return the splits."""
         self._add_splits(builder, layout)
         self._add_unlabelled(builder, files_of(unlabelled) if unlabelled else [], stream)
-        splits = finished(builder)
+        more = f"; and {len(layout.unused) - 20:,} more" if len(layout.unused) > 20 else ""
+        splits = finished(builder, [f"not used: {'; '.join(layout.unused[:20])}{more}"] if layout.unused else [])
         splits.notes += self.notes
         return splits
 
@@ -141,7 +138,6 @@ class FileReader:
 
     def _opened(self, place: Place) -> Rows:
         rows = read_rows(place, self.reading)
-        self.taken[place.name] = rows.taken
         if rows.unusual:
             self.notes.append(f"{place.name} is read as {rows.taken}")
         return rows
@@ -156,10 +152,11 @@ class FileReader:
         rows.count_in(builder.counts)
 
 
-def finished(builder: SplitBuilder) -> Splits:
-    """Return the splits, and log what may be a mistake in the data."""
+def finished(builder: SplitBuilder, warnings: Sequence[str] = ()) -> Splits:
+    """Return the splits with these warnings, and log all warnings: what may be a mistake in the data."""
     splits = builder.finish()
-    splits.notes.append(f"labels: {builder.labels.rule}")
+    splits.warnings[:0] = warnings
+    splits.notes.append(f"labels are read as {builder.labels.rule}")
     for warning in splits.warnings:
         log.warning("data: %s", warning)
     return splits

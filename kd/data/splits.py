@@ -15,7 +15,7 @@ import pyarrow as pa
 from datasets import Dataset
 
 from kd.contract import IGNORED_LABEL
-from kd.data.counts import Counts
+from kd.data.counts import ADVICE, DOUBTFUL, WORTH_A_WARNING, Counts
 from kd.data.labels import LabelReader
 from kd.data.store import Store, dataset_of, rows_of
 from kd.errors import KDError
@@ -31,17 +31,6 @@ FATES = (
     *("unlabelled_held_out", "removed_from_validation", "removed_from_train", "limited"),
 )
 """The reasons why a row is not used. `Splits.counts` has the number of rows for each."""
-ADVICE = {
-    "filtered": "check data.where",
-    "malformed": "check data.delimiter, data.quoting and data.text",
-    "repeated_header": "check data.header",
-    "nul": "the texts hold NUL characters: check data.encoding, which may be utf-16",
-    "empty": "check data.text",
-    "unlabelled_held_out": "check data.label",
-}
-"""What to do if most rows are left out for a reason."""
-WORTH_A_WARNING = 0.05
-"""Share of malformed rows from which a warning is logged."""
 
 
 def normalise(text: str) -> str:
@@ -249,7 +238,7 @@ class SplitBuilder:
             }
         _check(counts)
         self.labels.warn_of_untrained({role: split["labels"] for role, split in counts["splits"].items()})
-        warnings = [*self.labels.warnings, *self._malformed()]
+        warnings = [*self.labels.warnings, *self._doubtful()]
         return Splits(**datasets, label_names=names, counts=counts, warnings=warnings)
 
     def _nothing_usable(self) -> KDError:
@@ -272,11 +261,12 @@ class SplitBuilder:
         place, fault = self.counts.lines[fate][:1], self.counts.faults.get(fate)
         return f"first {', '.join([*place, *([fault] if fault else [])])}" if place else "see data.where"
 
-    def _malformed(self) -> Iterator[str]:
-        count = self.counts.fates.get("malformed", 0)
-        if count >= WORTH_A_WARNING * self.counts.read and count:
-            first, advice = self._first("malformed"), ADVICE["malformed"]
-            yield f"{count:,} of {self.counts.read:,} rows are malformed ({first}); {advice}"
+    def _doubtful(self) -> Iterator[str]:
+        """Yield a warning for each fate with many rows that may be a mistake of reading."""
+        for fate, words in DOUBTFUL.items():
+            count = self.counts.fates.get(fate, 0)
+            if count and count >= WORTH_A_WARNING * self.counts.read:
+                yield f"{count:,} of {self.counts.read:,} rows {words} ({self._first(fate)}); {ADVICE[fate]}"
 
     def _within_limit(self, table: pa.Table) -> pa.Table:
         """Return the rows with the smallest hashes. These are other bytes than those that choose the split."""
