@@ -60,7 +60,9 @@ class Rows:
     """
 
     def __init__(self, place: Path | Place, reading: Reading):
-        self.place = place if isinstance(place, Place) else Place(place)
+        if isinstance(place, Path):
+            place = Place(place, label="" if place.is_dir() else None)
+        self.place = place
         self.path, self.reading = self.place.path, reading
         self.left_out = {"malformed": Tally(), "empty": Tally(), "repeated_header": Tally()}
         self.names: dict[str, list[str]] = {}
@@ -163,7 +165,10 @@ class Rows:
         """Return which of the columns may be meant, in words."""
         folded = {name.strip().casefold(): name for name in self.columns}
         close = difflib.get_close_matches(column.casefold(), folded, 1)
-        return f"; set {option}={folded[close[0]]}" if close else f"; set {option} to one of them"
+        if not close:
+            return f"; set {option} to one of them"
+        name = folded[close[0]]
+        return f"; set {option}={name if name.isidentifier() else repr(name)}"
 
 
 def read_rows(place: str | Path | Place, encoding: str | Reading = "utf-8") -> Rows:
@@ -173,7 +178,7 @@ def read_rows(place: str | Path | Place, encoding: str | Reading = "utf-8") -> R
         place: .csv (fields may be quoted), .tsv (as in GLUE, quotes are normal characters, unless they are written as
             in CSV), .jsonl (one object in each line), .json (the same, or a list of objects, which is in memory),
             .txt (fastText, tab-separated, or a text in each line), each also compressed (`COMPRESSIONS`); .parquet;
-            .arrow (a file or a stream of record batches).
+            .arrow (a file or a stream of record batches); or a folder with a text in each .txt file.
         encoding: of the text formats; or all that is known of them.
 
     Raises:

@@ -68,6 +68,22 @@ def files_of(places: str | Sequence[str]) -> list[Path]:
     return found
 
 
+def texts_in(places: str | Sequence[str]) -> list[Path]:
+    """Return the files of texts that `files_of` names. A folder stands for its files; if they are .txt, each is a text.
+
+    Raises:
+        KDError: as `files_of` does, or a folder holds no texts.
+    """
+    found: list[Path] = []
+    for path in files_of(places):
+        files = [entry for entry in sorted(path.iterdir()) if is_data(entry)] if path.is_dir() else []
+        tables = [file for file in files if file.suffix.lower() != ".txt"]
+        if path.is_dir() and not files:
+            raise KDError(f"expected files with texts in the folder {path}, found none; give another place")
+        found += tables or [path]
+    return found
+
+
 def layout_of(places: str | Sequence[str], wanted: Sequence[str], reading: Reading) -> Layout:
     """Return the places of each split in a folder; files are the train split.
 
@@ -99,6 +115,11 @@ def _folder(path: Path, wanted: Sequence[str], reading: Reading) -> Layout:
         layout.kind, layout.places = "a folder for each class", {"train": classes}
     elif not layout.places and (path / "data").is_dir():
         return _folder(path / "data", wanted, reading)
+    elif (
+        not layout.places
+        and len({match[1] if (match := SHARD.fullmatch(_stem(file))) else file for file in files}) == 1
+    ):
+        layout.places = {"train": [Place(file) for file in files]}
     _add_by_part_of_name(layout, files, wanted, reading)
     if "train" not in layout.places:
         present = ", ".join(entry.name for entry in candidates[:10]) or "nothing"
@@ -242,6 +263,12 @@ def is_data(path: Path) -> bool:
         return not told and path.is_file() and bool(file_format(path))
     except KDError:
         return False
+
+
+def _series(file: Path) -> str:
+    """Return the name of a file without what numbers it, such as the one of ``part-00001.csv``."""
+    match = SHARD.fullmatch(_stem(file))
+    return match[1] if match else _stem(file)
 
 
 def _stem(file: Path, suffixes: Sequence[str] = SUFFIXES) -> str:

@@ -119,11 +119,16 @@ class LabelReader:
         by_name = {name: number for number, name in enumerate(names)}
         ids = {text: int(text) for text in self.values if _is_id(text, len(names))}
         others = [text for text in self.values if text not in by_name]
+        ordered = [str(number) for number in range(len(names))] == list(names)
         if not self._are_ids and not others:
             self.rule = "names"
+            if len(ids) == len(self.values) and ids and not ordered:
+                self._warn("read as names; they could be ids as well", list(self.values))
             return {text: by_name[text] for text in self.values}
         if len(ids) == len(self.values):
             self.rule = "ids"
+            if not self._are_ids and any(map(_is_number, names)) and not ordered:
+                self._warn(f"read as ids, as not all of them are label names: 0 means {names[0]!r}", list(self.values))
             return ids
         if len(names) == 2 and all(text.casefold() in TRUTH for text in self.values):
             self.rule = "false and true as ids"

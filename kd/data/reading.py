@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from kd.data.counts import Counts
 from kd.data.dialect import Reading
 from kd.data.files import Place, Rows, read_rows
-from kd.data.folders import Layout, files_of, layout_of
+from kd.data.folders import Layout, files_of, layout_of, texts_in
 from kd.data.labels import NO_LABEL, LabelReader, require_label_names
 from kd.data.splits import SplitBuilder, Splits
 from kd.errors import KDError
@@ -85,7 +85,7 @@ class FileReader:
     def read(self, builder: SplitBuilder, layout: Layout, unlabelled: Any, stream: bool) -> Splits:
         """Read all files and return the splits."""
         self._add_splits(builder, layout)
-        self._add_unlabelled(builder, files_of(unlabelled) if unlabelled else [], stream)
+        self._add_unlabelled(builder, texts_in(unlabelled) if unlabelled else [], stream)
         more = f"; and {len(layout.unused) - 20:,} more" if len(layout.unused) > 20 else ""
         splits = finished(builder, [f"not used: {'; '.join(layout.unused[:20])}{more}"] if layout.unused else [])
         splits.notes += self.notes
@@ -126,7 +126,7 @@ class FileReader:
     def _add_unlabelled(self, builder: SplitBuilder, files: Sequence[Path], stream: bool) -> None:
         """Add files of texts, or only check their column if they are streamed."""
         for file in files:
-            rows = self._opened(Place(file))
+            rows = self._opened(file)
             if not stream:
                 self._add(builder, "unlabelled", rows, None, {})
             elif rows.in_memory:
@@ -136,10 +136,10 @@ class FileReader:
             else:
                 rows.require(self.text, "data.text")
 
-    def _opened(self, place: Place) -> Rows:
+    def _opened(self, place: Place | Path) -> Rows:
         rows = read_rows(place, self.reading)
         if rows.unusual:
-            self.notes.append(f"{place.name} is read as {rows.taken}")
+            self.notes.append(f"{rows.place.name} is read as {rows.taken}")
         return rows
 
     def _add(self, builder: SplitBuilder, role: str, rows: Rows, label: str | None, where: Mapping[str, Any]) -> None:
@@ -186,5 +186,12 @@ def without_hidden_labels(found: Mapping[str, Split], test_has_labels: bool) -> 
 
 
 def any_label(values: Iterable[Any]) -> bool:
-    """Return whether one of the values is a label, and not what benchmarks write in its place."""
-    return any(value is not None and str(value).strip() not in ("", NO_LABEL) for value in values)
+    """Return whether one of the values is a label, and not what benchmarks write in its place.
+
+    >>> any_label([None, "", -1.0, " -1 ", float("nan")]), any_label([-1, 0])
+    (False, True)
+    """
+    return any(
+        value is not None and value == value and str(value).strip().removesuffix(".0") not in ("", NO_LABEL)
+        for value in values
+    )

@@ -109,7 +109,8 @@ def from_hub(
     for role in ORDER:
         if role in roles:
             builder.add(role, f"{name}/{roles[role]}", _hub_rows(name, loaded[roles[role]], text, label))
-    return finished(builder)
+    unused = [split for split in loaded if split not in roles.values()]
+    return finished(builder, [f"not used: {', '.join(unused)} of {name}"] if unused else [])
 
 
 @checked

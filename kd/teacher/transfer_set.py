@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from kd.contract import IGNORED_LABEL
 from kd.data.batching import EncodedSplit, Ragged, StoredTexts, in_slices, tokenize
 from kd.data.dialect import Reading
-from kd.data.folders import files_of
+from kd.data.folders import texts_in
 from kd.data.shards import TextShards
 from kd.data.slices import Source
 from kd.data.sources import Splits
@@ -107,7 +107,7 @@ class Transfer:
         """
         data = config.data
         given: Any = OmegaConf.to_container(data)
-        files = files_of(given["unlabelled"])
+        files = texts_in(given["unlabelled"])
         sides = {text_keys(text)[1] for split in (splits.validation, splits.test) for text in in_slices(split["text"])}
         known = {text_keys(text)[0] for text in in_slices(splits.train["text"])}
         source = Source(

@@ -3,6 +3,8 @@
 import datasets
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pyarrow import parquet
 
 from kd.data.columnar import binary_columns, class_names
@@ -40,6 +42,26 @@ def test_strings_that_are_not_utf_8_get_one_sentence(tmp_path, name):
     with pytest.raises(KDError, match="a string in it is not UTF-8") as caught:
         list(read_rows(path, WANTED))
     assert "\n" not in str(caught.value)
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    name=st.sampled_from(["a.parquet", "a.arrow"]),
+    kind=st.sampled_from([pa.string(), pa.large_string(), pa.binary(), pa.dictionary(pa.int32(), pa.string())]),
+    flips=st.lists(st.tuples(st.floats(0, 0.999), st.integers(1, 255)), max_size=3),
+    cut=st.just(1.0) | st.floats(0, 1),
+)
+def test_a_damaged_file_is_read_or_gets_one_sentence(tmp_path_factory, name, kind, flips, cut):
+    texts = pa.array([f"text {number} é" for number in range(50)]).cast(kind)
+    path = written(tmp_path_factory.mktemp("damaged") / name, pa.table({"text": texts, "label": range(50)}))
+    content = bytearray(path.read_bytes())
+    for place, bits in flips:
+        content[int(place * len(content))] ^= bits
+    path.write_bytes(content[: int(cut * len(content))])
+    try:
+        list(read_rows(path, WANTED))
+    except KDError as error:
+        assert "\n" not in str(error)
 
 
 def test_the_class_names_of_hugging_face_are_found(tmp_path):

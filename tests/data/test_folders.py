@@ -166,6 +166,29 @@ def test_a_folder_below_called_data_is_looked_into(tmp_path):
     assert names(layout(tmp_path)) == {"train": ["train.csv"]}
 
 
+@pytest.mark.parametrize("names_", [["reviews.csv"], ["part-00000.csv", "part-00001.csv", "part-00002.csv"]])
+def test_the_only_files_of_a_folder_are_its_train_split(tmp_path, names_):
+    for number, name in enumerate(names_):
+        write(tmp_path / name, reviews(3, first=3 * number))
+    assert names(layout(tmp_path)) == {"train": names_}
+    write(tmp_path / "more.csv", reviews(3))
+    with pytest.raises(KDError, match=r"has no train file: .* found more.csv, "):
+        layout(tmp_path)
+
+
+def test_a_folder_of_unlabelled_texts(tmp_path):
+    path = write(tmp_path / "a.csv", reviews(60))
+    for name in ("unsup", "parts", "empty"):
+        (tmp_path / name).mkdir()
+    for number in range(3):
+        raw(tmp_path / "unsup" / f"{number}.txt", f"one text {number}\nof two lines")
+        write(tmp_path / "parts" / f"part-{number}.jsonl", [{"text": f"part {number}"}])
+    splits = from_files(str(path), unlabelled=[str(tmp_path / "unsup"), str(tmp_path / "parts")])
+    assert splits.counts["unlabelled"] == 6 and "one text 0\nof two lines" in splits.train["text"][:]
+    with pytest.raises(KDError, match=r"expected files with texts in the folder .*empty, found none"):
+        from_files(str(path), unlabelled=str(tmp_path / "empty"))
+
+
 def test_what_is_data(tmp_path):
     for name in ("a.csv", "a.csv.zst", "a.txt", ".a.csv", "README.txt", "a.png"):
         raw(tmp_path / name, "x")

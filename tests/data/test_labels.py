@@ -134,6 +134,16 @@ def test_every_column_is_read_by_one_rule_or_refused(names, values):
     assert again == found[::-1]  # the order of the rows has no effect
 
 
+def test_what_could_be_read_in_two_ways_is_said():
+    assert (
+        "'0' (1 rows), '1' (1 rows) are read as ids, as not all of them are label names: 0 means '1'"
+        in (ids_of([0, 1], ["1", "2"])[2].warnings[0])
+    )
+    assert "are read as names; they could be ids as well" in ids_of([1, 1], ["1", "2"])[2].warnings[0]
+    for values, names in (([1, 2], ["1", "2"]), ([0, 1], ["0", "1"]), ([0, 1], NAMES)):
+        assert ids_of(values, names)[2].warnings == []
+
+
 def test_class_labels_of_a_file_are_ids_even_if_the_names_are_numbers():
     assert ids_of([1, 2, 1], ["1", "2", "3"], are_ids=True)[1] == [1, 2, 1]
     with pytest.raises(KDError, match="expected ids in the whole column"):
