@@ -19,18 +19,18 @@ Wanted = Callable[[], list[str] | None]
 
 
 def parquet_rows(path: Path, wanted: Wanted) -> Iterator[Any]:
-    """Yield the schema of a Parquet file, then ``(number, row)``."""
+    """Yield the names of the columns and the schema of a Parquet file, then ``(number, row)``."""
     from pyarrow import parquet
 
     # Without reading whole row groups ahead, memory does not depend on their size.
     with columnar(path), parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
-        yield file.schema_arrow
+        yield file.schema_arrow.names, file.schema_arrow
         # No threads: a sweep's fork server reads files as well, and a process with threads must not fork.
         yield from _numbered(file.iter_batches(batch_size=1000, columns=wanted(), use_threads=False))
 
 
 def arrow_rows(path: Path, wanted: Wanted) -> Iterator[Any]:
-    """Yield the schema of an Arrow file or stream, then ``(number, row)``."""
+    """Yield the names of the columns and the schema of an Arrow file or stream, then ``(number, row)``."""
     from pyarrow import ipc
 
     with columnar(path), pyarrow.OSFile(str(path)) as source:
@@ -41,13 +41,14 @@ def arrow_rows(path: Path, wanted: Wanted) -> Iterator[Any]:
             batches = (file.get_batch(number) for number in range(file.num_record_batches))
         else:
             file = batches = ipc.open_stream(source)
-        yield file.schema
+        yield file.schema.names, file.schema
         yield from _numbered(batch.select(wanted() or file.schema.names) for batch in batches)
 
 
 def _numbered(batches: Iterable[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
     line = 0
     for batch in batches:
+        batch.validate(full=True)  # a damaged offset would end the process, and a string may not be UTF-8
         for start in range(0, len(batch), 1000):
             for row in batch.slice(start, 1000).to_pylist():
                 line += 1
@@ -106,12 +107,15 @@ def columnar(path: Path) -> Iterator[None]:
     name = NAMES[path.suffix.lower()]
     try:
         yield
-    except UnicodeError as error:
-        raise KDError(
-            f"{path}: a string in it is not UTF-8, which a {name} file must have; write it again from the texts"
-        ) from error
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        if isinstance(error, KDError):
+            raise
+        if isinstance(error, OSError) and error.errno is not None:  # Arrow raises an OSError without a number, too
+            raise KDError(unreadable(path, error)) from error
         reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if "UTF8" in reason:
+            raise KDError(
+                f"{path}: a string in it is not UTF-8, which those of a {name} file must be ({reason}); write it again "
+                "from the texts"
+            ) from error
         raise KDError(f"{path} is not a {name} file, or is damaged ({reason}); convert or download it again") from error
-    except OSError as error:
-        raise KDError(unreadable(path, error)) from error

@@ -102,12 +102,12 @@ class Rows:
 
     def _opened_columnar(self) -> tuple[list[str], Iterator[NumberedRow]]:
         rows = COLUMNAR[self.format](self.path, lambda: self.wanted)
-        schema = next(rows)
+        columns, schema = next(rows)
         self.names = columnar.class_names(schema)
         if binary := columnar.binary_columns(schema, self.reading.wanted):
             rows = columnar.decoded(self.path, rows, binary, self.reading.encoding)
             self.taken += f", {' and '.join(map(repr, binary))} as bytes"
-        return list(schema.names), rows
+        return columns, rows
 
     def _opened_delimited(self, default: str) -> tuple[list[str], Iterator[NumberedRow]]:
         self._file = file = DelimitedFile(self.path, self.reading, default)

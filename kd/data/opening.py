@@ -87,7 +87,7 @@ def unreadable(path: Path, error: OSError) -> str:
     """Return the sentence for a file that the operating system does not give."""
     if isinstance(error, FileNotFoundError):
         return f"there is no file {path}; check the path (it is relative to {Path.cwd()})"
-    return f"cannot read {path}: {error.strerror or error}"
+    return f"cannot read {path}: {error.strerror or ' '.join(str(error).split())}"
 
 
 def binary(path: Path) -> IO[bytes]:
