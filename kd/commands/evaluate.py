@@ -16,6 +16,7 @@ from kd.config import build, targets
 from kd.config.check import check_data
 from kd.contract import IGNORED_LABEL
 from kd.data.batching import labels_of
+from kd.data.dialect import Reading
 from kd.data.files import read_rows
 from kd.data.labels import LabelReader
 from kd.errors import KDError
@@ -82,16 +83,16 @@ def labelled_file(
     Raises:
         KDError: a column is missing, a label is not one of the names, or no row has both.
     """
-    rows = read_rows(path, encoding)
+    rows = read_rows(path, Reading(encoding, wanted=(text, label)))
     rows.require(text, "--text")
     rows.require(label, "--label")
     reader = LabelReader(label_names)
-    texts, labels, unusable = [], [], []
+    texts, codes, unusable = [], [], []
     for line, row in rows:
         number, content = reader.read(row.get(label), path.name, line), row.get(text)
         if isinstance(content, str) and content.strip("\0 \t\r\n") and "\0" not in content and number != IGNORED_LABEL:
             texts.append(content)
-            labels.append(number)
+            codes.append(number)
         else:
             unusable.append(line)
     left_out = rows.malformed.lines + unusable
@@ -103,4 +104,7 @@ def labelled_file(
         )
     if not texts:
         raise KDError(f"expected rows with a text and a label in {path}, found none; check --text and --label")
-    return texts, np.array(labels)
+    _, ids = reader.finish()
+    for warning in reader.warnings:
+        print(f"kd evaluate: {warning}", file=sys.stderr)
+    return texts, ids[codes]

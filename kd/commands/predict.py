@@ -118,7 +118,7 @@ def writer(path: Path | None, columns: list[str]) -> Iterator[Write]:
         sys.stdout.flush()
         return
     kind = file_format(path)
-    if path.suffix == ".gz" or kind == ".arrow":
+    if path.suffix.lower() != kind or kind not in (".csv", ".tsv", ".jsonl", ".parquet"):
         raise KDError(f"--out {path}: expected .csv, .tsv, .jsonl or .parquet without .gz")
     temporary = path.with_name(f".{path.name}.{mark()}")
     try:

@@ -1,8 +1,13 @@
-"""Turn the values of a label column into label ids."""
+"""Turn the values of a label column into label ids, by one rule for the whole column."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ast
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +17,16 @@ from kd.errors import KDError
 
 MOST_INFERRED = 1000
 """Label names found in the data; a column with more values does not hold labels."""
+FEW_NUMBERS = 20
+"""Different numbers with a fraction, such as half stars, that may still be classes."""
+ROWS_EACH = 5
+"""Rows of each such number, on average, from which they may be classes."""
+MISSING = frozenset({"nan", "none", "null", "na", "n/a", "<na>", "-1"})
+"""Names that programs write for no value, in small letters."""
+TRUTH = {"false": 0, "true": 1}
+SEPARATORS = re.compile(r"[,;|]")
+NO_LABEL = "-1"
+"""The value that benchmarks such as GLUE write in place of a hidden test label."""
 
 
 def require_label_names(names: Sequence[Any] | None) -> list[str] | None:
@@ -28,78 +43,283 @@ def require_label_names(names: Sequence[Any] | None) -> list[str] | None:
     return texts
 
 
+@dataclass
+class Value:
+    """A value of the label column.
+
+    Args:
+        code: number of the value, in the order of the first rows.
+        place: "file, line 3" of its first row.
+        rows: number of its rows.
+    """
+
+    code: int
+    place: str
+    rows: int = 0
+
+
 class LabelReader:
-    """Reads labels that are names or ids. Without given names, it collects the values of the column.
+    """Reads labels that are names or ids. What they are is decided when all of them are known: see `finish`.
 
     Args:
         names: name of each id; None for the values found, sorted (as numbers if all are numbers).
         unlabelled: values that mean "no label", in addition to an empty cell and -100.
+        are_ids: whether the column holds ids alone, because the file itself gives the names.
     """
 
-    def __init__(self, names: Sequence[str] | None = None, unlabelled: Sequence[str] = ()):
+    def __init__(self, names: Sequence[str] | None = None, unlabelled: Sequence[str] = (), are_ids: bool = False):
         self._names = list(names) if names is not None else None
-        self._codes = {name: number for number, name in enumerate(self._names or ())}
+        self._are_ids = are_ids
         self._unlabelled = {"", str(IGNORED_LABEL), *unlabelled}
+        self.values: dict[str, Value] = {}
+        self.warnings: list[str] = []
+        self.rule = ""
+        """How the values are read, in words; known after `finish`."""
 
     def read(self, value: Any, file: str, line: int) -> int:
         """Return the code of a value, or -100 if it means "no label". `finish` gives the id of each code.
 
         Raises:
-            KDError: the value is neither a label name nor a label id.
+            KDError: the value is a list or an object, or there are too many different values.
         """
-        text = _text(value)
+        text = _text(value, file, line)
         if text in self._unlabelled:
             return IGNORED_LABEL
-        code = self._codes.get(text)
-        if code is not None:
-            return code
-        if self._names is None:
-            if len(self._codes) == MOST_INFERRED:
+        known = self.values.get(text)
+        if known is None:
+            if len(self.values) == MOST_INFERRED:
+                what = "numbers" if all(map(_is_number, self.values)) else "values"
                 raise KDError(
                     f"{file}, line {line}: the label column holds more than {MOST_INFERRED:,} different "
-                    f"values, for example {_short(text)}; set data.label to the column of the labels, or "
+                    f"{what}, for example {_short(text)}; set data.label to the column of the labels, or "
                     "data.label_names to their names"
                 )
-            return self._codes.setdefault(text, len(self._codes))
-        if text.isdecimal() and len(text) < 10 and int(text) < len(self._names):
-            return int(text)
-        raise KDError(
-            f"{file}, line {line}: label {_short(text)} is neither one of the label names "
-            f"({', '.join(map(repr, self._names))}) nor an id from 0 to {len(self._names) - 1}; correct the "
-            "row, or set data.label_names to all the names"
-        )
+            known = self.values[text] = Value(len(self.values), f"{file}, line {line}")
+        known.rows += 1
+        return known.code
 
     def finish(self) -> tuple[list[str], np.ndarray]:
-        """Return the label names, and the id of each code.
+        """Return the label names, and the id of each code, by one rule for all values.
+
+        Given names are matched first. If a value is no name, all of them must be ids. Names and ids stand side by side
+        only where no name is a number, so that each value has one meaning.
 
         Raises:
-            KDError: no names were given, and fewer than two different labels were read.
+            KDError: a value fits neither; or no names were given, and the values are no classes.
         """
-        if self._names is not None:
-            return self._names, np.arange(len(self._names))
-        if len(self._codes) < 2:
-            found = ", ".join(map(_short, self._codes)) or "none"
+        if self._names is None:
+            names, ids = self._inferred(), None
+        else:
+            names, ids = self._names, self._matched(self._names)
+        found = ids if ids is not None else {text: names.index(text) for text in self.values}
+        return names, np.array([found[text] for text in self.values] or [0], dtype=np.int64)
+
+    def _matched(self, names: Sequence[str]) -> dict[str, int]:
+        """Return the id of each value, by the names or as the id that it is."""
+        by_name = {name: number for number, name in enumerate(names)}
+        ids = {text: int(text) for text in self.values if _is_id(text, len(names))}
+        others = [text for text in self.values if text not in by_name]
+        ordered = [str(number) for number in range(len(names))] == list(names)
+        if not self._are_ids and not others:
+            self.rule = "names"
+            if len(ids) == len(self.values) and ids and not ordered:
+                self._warn("read as names; they could be ids as well", list(self.values))
+            return {text: by_name[text] for text in self.values}
+        if len(ids) == len(self.values):
+            self.rule = "ids"
+            if not self._are_ids and any(map(_is_number, names)) and not ordered:
+                self._warn(f"read as ids, as not all of them are label names: 0 means {names[0]!r}", list(self.values))
+            return ids
+        if len(names) == 2 and all(text.casefold() in TRUTH for text in self.values):
+            self.rule = "false and true as ids"
+            return {text: TRUTH[text.casefold()] for text in self.values}
+        if not self._are_ids and not any(map(_is_number, names)):
+            unclear = [text for text in others if text not in ids]
+            folded = _by_form(names)
+            if all(len(folded.get(_form(text), ())) == 1 for text in unclear):
+                return self._mixed(by_name | ids, {text: by_name[folded[_form(text)][0]] for text in unclear})
+        raise self._refusal(names, by_name, ids)
+
+    def _mixed(self, known: Mapping[str, int], close: Mapping[str, int]) -> dict[str, int]:
+        """Return the ids where names, ids and names in other letters stand side by side, and warn of it."""
+        if close:
+            self._warn("written in another form than data.label_names", close)
+        if truths := {text for text in self.values if text in known and _is_number(text)}:
+            self._warn("written as ids, and the others as names", truths)
+        self.rule = "names and ids"
+        return {text: known[text] if text in known else close[text] for text in self.values}
+
+    def _refusal(self, names: Sequence[str], by_name: Mapping[str, int], ids: Mapping[str, int]) -> KDError:
+        neither = {text: value for text, value in self.values.items() if text not in by_name and text not in ids}
+        kinds = f"({', '.join(map(repr, names[:20]))}) nor an id from 0 to {len(names) - 1}"
+        if neither and not self._are_ids:
+            text, value = next(iter(neither.items()))
+            more = f" ({len(neither):,} such values, {self._rows(neither):,} rows)" if len(neither) > 1 else ""
+            return KDError(
+                f"{value.place}: label {_short(text)} is neither one of the label names {kinds}{more}; correct the "
+                "row, or set data.label_names to all the names"
+            )
+        expected = "ids in the whole column" if self._are_ids else "either names or ids in the whole column"
+        odd = neither or {text: value for text, value in self.values.items() if text not in by_name}
+        text, value = next(iter(odd.items()))
+        return KDError(
+            f"the labels are {self._listed(self.values)}: expected {expected}, as the label names are "
+            f"{', '.join(map(repr, names[:20]))}; {_short(text)} ({value.place}) does not fit; correct "
+            "data.label_names or the labels"
+        )
+
+    def _inferred(self) -> list[str]:
+        """Return the values as names, sorted.
+
+        Raises:
+            KDError: they look like something else than classes.
+        """
+        values = self.values
+        if len(values) < 2:
+            found = self._listed(values) or "none"
             raise KDError(
                 f"fewer than two classes: expected at least two different labels, found {found}; check "
                 "data.label and data.where, or name the classes with data.label_names"
             )
-        values = list(self._codes)
-        names = sorted(values, key=int if all(map(_is_integer, values)) else str)
-        return names, np.array([names.index(value) for value in values], dtype=np.int64)
+        self._refuse_no_classes()
+        self._warn_of_oddities()
+        whole = all(map(_is_integer, values))
+        self.rule = "the values found, sorted as numbers" if whole else "the values found, sorted"
+        return sorted(values, key=int if whole else str)
+
+    def _refuse_no_classes(self) -> None:
+        values, rows = self.values, self._rows(self.values)
+        example = next((text for text in values if _is_number(text) and not _is_integer(text)), None)
+        found = f"{len(values):,} different values in {rows:,} rows"
+        few = len(values) <= FEW_NUMBERS and rows >= ROWS_EACH * len(values)
+        if example is not None and all(map(_is_number, values)):
+            message = f"the labels are numbers with a fraction, such as {_short(example)} ({found})"
+            if not few:
+                raise KDError(
+                    f"{message}, which is regression: expected classes; set data.label to another column, or write "
+                    "classes in place of the numbers"
+                )
+            self.warnings.append(f"{message}: each number becomes a class, and their order has no effect")
+        alone = [text for text, value in values.items() if value.rows == 1]
+        if len(values) > 2 and (len(alone) == len(values) or (len(values) > FEW_NUMBERS and rows < 2 * len(values))):
+            raise KDError(
+                f"the labels are nearly all different ({found}, such as {_short(alone[0])}): expected several rows of "
+                "each class; set data.label to the column of the labels, or data.label_names to their names"
+            )
+
+    def _warn_of_oddities(self) -> None:
+        values = self.values
+        for texts in _by_form(values).values():
+            if len(texts) > 1:
+                self._warn("the same but for letters and spaces: each is a class of its own", texts)
+        if alone := [text for text, value in values.items() if value.rows == 1]:
+            self._warn("classes with a single row", alone)
+        numbers = [text for text in values if _is_number(text)]
+        if 0 < len(numbers) < len(values):
+            self._warn("numbers, and the others are names", numbers)
+        if absent := [text for text in values if text.casefold() in MISSING - {NO_LABEL}]:
+            self._warn("classes; if they mean 'no label', leave those cells empty", absent)
+        parts = {text: {part.strip() for part in SEPARATORS.split(text)} for text in values if SEPARATORS.search(text)}
+        parts = {text: found for text, found in parts.items() if len(found) > 1 and found & set(values)}
+        if parts:
+            self._warn("several labels in one cell (multi-label): each combination becomes a class", parts)
+
+    def warn_of_untrained(self, counts: Mapping[str, Mapping[str, int]]) -> None:
+        """Warn of classes that have rows for evaluation but none to train on.
+
+        Args:
+            counts: number of rows by label, for each split.
+        """
+        train = counts.get("train", {})
+        if not any(train.values()):  # a train split without any label
+            return
+        for name in [name for name, rows in train.items() if not rows]:
+            rows = sum(split.get(name, 0) for split in counts.values())
+            if rows:
+                hint = "; if it means 'no label', leave those cells empty" if name.casefold() in MISSING else ""
+                self.warnings.append(f"label {_short(name)} has no row in train, and {rows:,} in the others{hint}")
+
+    def _warn(self, what: str, texts: Iterable[str]) -> None:
+        chosen = {text: self.values[text] for text in texts}
+        self.warnings.append(f"labels {self._listed(chosen)} are {what}")
+
+    def _listed(self, chosen: Mapping[str, Value]) -> str:
+        """Return values with the numbers of their rows, in words."""
+        listed = [f"{_short(text)} ({value.rows:,} rows)" for text, value in list(chosen.items())[:5]]
+        more = len(chosen) - len(listed)
+        return ", ".join(listed) + (f" and {more:,} more ({self._rows(chosen):,} rows in all)" if more > 0 else "")
+
+    @staticmethod
+    def _rows(chosen: Mapping[str, Value]) -> int:
+        return sum(value.rows for value in chosen.values())
 
 
-def _text(value: Any) -> str:
-    """Return a label as text, and a whole number without its fraction (1.0 -> 1)."""
+def _text(value: Any, file: str, line: int) -> str:
+    """Return a label as text, and a whole number without its fraction (1.0 -> 1).
+
+    Raises:
+        KDError: it is a list, an object or bytes, or such a thing as Python writes it.
+    """
     if value is None or value != value:
         return ""
     if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
         return str(int(value))
+    kind = type(value).__name__ if isinstance(value, list | tuple | set | dict | bytes) else None
     text = str(value).strip()
-    return text[:-2] if text.endswith(".0") and _is_integer(text[:-2]) else text
+    kind = kind or _written_as(text)
+    if kind:
+        raise KDError(
+            f"{file}, line {line}: label {_short(text)} is a {kind}"
+            + (" (multi-label)" if kind not in ("dict", "bytes") else "")
+            + "; expected one name or number in each row; write one label, or set data.label to another column"
+        )
+    if text[-1:] == "0" and (whole := re.fullmatch(r"(-?\d+)\.0+", text)):
+        return whole[1]
+    return text
+
+
+def _written_as(text: str) -> str | None:
+    """Return the type of a list, an object or bytes that is written as Python or JSON writes it.
+
+    >>> _written_as("['pos']"), _written_as("b'neg'"), _written_as("(good)"), _written_as("[1 0]")
+    ('list', 'bytes', None, 'list')
+    """
+    if text[:1] not in ("[", "(", "{", "b", "B") or text[-1:] not in ("]", ")", "}", "'", '"'):
+        return None
+    try:
+        found = ast.literal_eval(re.sub(r"\b(true|false|null)\b", "None", text))
+    except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+        return "list" if re.fullmatch(r"\[[-\d.,\s]*\]", text) else None
+    return type(found).__name__ if isinstance(found, list | tuple | set | dict | bytes) else None
+
+
+def _form(text: str) -> str:
+    """Return a name without the difference between large and small letters, and between kinds of spaces."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def _by_form(names: Iterable[str]) -> dict[str, list[str]]:
+    found = defaultdict(list)
+    for name in names:
+        found[_form(name)].append(name)
+    return found
+
+
+def _is_id(text: str, count: int) -> bool:
+    return text.isdecimal() and len(text) < 10 and int(text) < count
 
 
 def _is_integer(text: str) -> bool:
     return text.removeprefix("-").isdecimal() and len(text) < 20
+
+
+def _is_number(text: str) -> bool:
+    """Return whether a text is a finite number, also with a decimal comma or an exponent.
+
+    >>> _is_number("-1"), _is_number("0,5"), _is_number("1e-3"), _is_number("nan"), _is_number("1_0")
+    (True, True, True, False, False)
+    """
+    return re.fullmatch(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?", text) is not None
 
 
 def _short(text: str) -> str:

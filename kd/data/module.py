@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping, Sequence
+
 import lightning
 import torch
 from torch.utils.data import DataLoader, Sampler
+from transformers import PreTrainedTokenizerBase
 
 from kd.data.batching import EncodedSplit
 from kd.data.streaming import StreamedSplit
+from kd.data.unknown import unknown_pieces
 from kd.errors import KDError
+
+log = logging.getLogger(__name__)
 
 
 class TextDataModule(lightning.LightningDataModule):
@@ -21,6 +28,8 @@ class TextDataModule(lightning.LightningDataModule):
         batch_size: rows in a training batch of one rank.
         seed: of the order of the batches.
         evaluation_batch_size: rows in a validation batch of one rank.
+        texts: the training texts. A warning is logged if much of them is unknown to one of the tokenizers.
+        tokenizers: by whose they are, such as "the student's".
     """
 
     def __init__(
@@ -30,11 +39,21 @@ class TextDataModule(lightning.LightningDataModule):
         batch_size: int,
         seed: int = 0,
         evaluation_batch_size: int = 256,
+        texts: Sequence[str] = (),
+        tokenizers: Mapping[str, PreTrainedTokenizerBase] | None = None,
     ):
         super().__init__()
         self.train, self.validation = train, validation
         self.batch_size, self.seed = batch_size, seed
         self.evaluation_batch_size = evaluation_batch_size
+        self.texts, self.tokenizers = texts, tokenizers or {}
+
+    def setup(self, stage: str) -> None:
+        """Log a warning for each tokenizer that does not know the training texts."""
+        if self._ranks()[0] == 0:
+            for whose, tokenizer in self.tokenizers.items():
+                if warning := unknown_pieces(tokenizer, self.texts).warning(whose):
+                    log.warning("data: %s", warning)
 
     def train_sampler(self, rank: int = 0, world_size: int = 1) -> Sampler:
         """Return the sampler of the training batches for one rank."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from kd.data.files import LINES_KEPT, Counts
+from kd.data.counts import LINES_KEPT, Counts
 from kd.data.slices import Source, read_slices, repeated, write_table
 from kd.data.splits import left_out
 from kd.errors import KDError

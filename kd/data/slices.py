@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from kd.data.files import Counts, read_rows
+from kd.data.counts import Counts
+from kd.data.dialect import Reading
+from kd.data.files import read_rows
 from kd.data.splits import text_keys, unusable
 from kd.storage.checksum import digest
 from kd.storage.files import write_bytes
@@ -37,7 +39,7 @@ class Source:
         files: in the order in which they are read.
         fingerprint: hash of their content.
         column: name of the column with the texts.
-        encoding: of text files.
+        reading: how text files are read.
         held_out: sides of the validation and test texts; see `kd.data.splits.text_keys`.
         known: keys of the texts in the training split.
         deduplicate: whether to use only the first row of each text.
@@ -47,7 +49,7 @@ class Source:
     files: Sequence[Path]
     fingerprint: str
     column: str
-    encoding: str
+    reading: Reading
     held_out: frozenset[bytes]
     known: frozenset[bytes]
     deduplicate: bool
@@ -57,7 +59,10 @@ class Source:
     def key(self) -> str:
         """The name of the transfer set: a hash of everything that affects its content."""
         sets = [hashlib.sha256(b"".join(sorted(keys))).hexdigest() for keys in (self.held_out, self.known)]
-        parts = [FORMAT, self.fingerprint, self.column, self.encoding, *sets, self.deduplicate, self.slice_rows]
+        how = self.reading
+        parts = [FORMAT, self.fingerprint, self.column, how.encoding, *sets, self.deduplicate, self.slice_rows]
+        given = {"delimiter": how.delimiter, "quoting": how.quoting, "header": how.header}
+        parts += [given] if any(value is not None for value in given.values()) else []  # others keep their name
         return digest(parts)[:20]
 
     def fate(self, key: bytes, side: bytes) -> str | None:
@@ -74,11 +79,11 @@ class Source:
 def _read(source: Source, left_out: Counts) -> Iterator[tuple[int, int, Any]]:
     """Yield ``(number of the file, line, text)`` of all files; the rows that cannot be read are counted."""
     for number, path in enumerate(source.files):
-        rows = read_rows(path, source.encoding).only(source.column)
+        rows = read_rows(path, source.reading).only(source.column)
         rows.require(source.column, "data.text")
         for line, row in rows:
             yield number, line, row.get(source.column)
-        left_out.add_unread(rows)
+        rows.count_in(left_out)
 
 
 def read_slices(folder: Path, source: Source) -> tuple[list[Path], Counts]:

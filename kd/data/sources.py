@@ -3,59 +3,53 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
 import datasets
 from annotated_types import Gt, Lt
 
-from kd.data.files import SUFFIXES, Counts, Rows, file_format, read_rows
-from kd.data.labels import LabelReader, require_label_names
+from kd.data.dialect import Header, Quoting, Reading
+from kd.data.folders import STEMS
+from kd.data.labels import NO_LABEL, LabelReader, require_label_names
+from kd.data.reading import ORDER, FileReader, any_label, finished, without_hidden_labels
 from kd.data.splits import SplitBuilder, Splits, require_shares
 from kd.errors import KDError
 from kd.options.declared import Count, checked, options_of
 from kd.storage import hub
-from kd.storage.assets import resolve
 
-__all__ = ["Splits", "from_files", "from_files_or_hub", "from_hub", "read_rows"]
-
-NO_LABEL = "-1"
-"""The value that benchmarks such as GLUE write in place of a hidden test label."""
-STEMS = {"train": ("train",), "validation": ("validation", "valid", "dev"), "test": ("test",)}
-"""Names of the splits of a folder or of a data set on the hub."""
-ORDER = ("test", "validation", "train")
-"""In which the splits are read: a text of an earlier split is left out of the later ones."""
-PROBE_ROWS = 100
+__all__ = ["Splits", "from_files", "from_files_or_hub", "from_hub"]
 
 Part = Annotated[float, Gt(0), Lt(1)]
-Place = TypeVar("Place")
+Places = str | list[str]
 
 
 @checked
 def from_files(
-    path: str | None = None,
-    train: str | None = None,
-    validation: str | None = None,
-    test: str | None = None,
-    unlabelled: str | list[str] | None = None,
+    path: Places | None = None,
+    train: Places | None = None,
+    validation: Places | None = None,
+    test: Places | None = None,
+    unlabelled: Places | None = None,
     text: str = "text",
     label: str = "label",
     label_names: list | None = None,
     where: dict[str, Any] | None = None,
     encoding: str = "utf-8",
+    delimiter: str | None = None,
+    quoting: Quoting | None = None,
+    header: Header | None = None,
     validation_share: Part = 0.1,
     test_share: Part = 0.1,
     limit: Count | None = None,
     deduplicate: bool = True,
     stream: bool = False,
 ) -> Splits:
-    """Read CSV, TSV, JSONL, Parquet or Arrow files and split their rows into train, validation and test.
+    """Read files of any format that kd knows, and split their rows into train, validation and test.
 
     Args:
-        path: a file with all rows, or a folder with train, dev (or validation) and test files.
+        path: a file with all rows, or a folder with train, dev (or validation) and test files; like all of these, also
+            a pattern such as ``train-*.parquet`` or a list of files.
         train: the file with the train rows, instead of ``path``.
         validation, test: the file of this split, also in place of a folder's. Without one, rows are taken out of train.
         unlabelled: one or more files of texts for the transfer set. Their rows are added to train without a label.
@@ -64,19 +58,20 @@ def from_files(
         label_names: name of each label id; null for the values found, sorted.
         where: the rows to use, as column -> value or list of values; does not apply to ``unlabelled``.
         encoding: of text files.
+        delimiter: the character between two fields of CSV or TSV, or its name, such as semicolon; null finds it.
+        quoting: how a quote inside a quoted field is written, or none if quotes are normal characters; null finds it.
+        header: false if no line has the names of the columns, or a list of the names; null takes the first line.
         validation_share, test_share: part of the rows that becomes this split if it has no file.
         limit: largest number of rows to use from each split's file, chosen by a hash of the text.
         deduplicate: whether to use only the first row of each text in a split.
         stream: whether ``unlabelled`` is read in shards instead (`kd.data.shards`), in constant memory.
     """
     require_shares(validation_share, test_share)
-    files = _files_by_role(path, train, validation, test, label, encoding)
-    labels = LabelReader(require_label_names(label_names))
+    reader = FileReader(text, label, where or {}, Reading(encoding, delimiter, quoting, header, (text, label)))
+    layout = reader.layout(path, train, validation, test)
+    labels = reader.labels(layout, label_names)
     builder = SplitBuilder(labels, validation_share, test_share, limit, deduplicate)
-    reader = _FileReader(builder, text, label, where or {}, encoding)
-    reader.add_splits(files)
-    reader.add_unlabelled([unlabelled] if isinstance(unlabelled, str) else unlabelled or [], stream)
-    return builder.finish()
+    return reader.read(builder, layout, unlabelled, stream)
 
 
 @checked
@@ -108,18 +103,20 @@ def from_hub(
     names = require_label_names(label_names)
     loaded = _load(name, config)
     roles = _hub_roles(name, loaded, label, splits)
-    labels = LabelReader(names or _class_names(loaded, label), [NO_LABEL])
+    known = _class_names(loaded, label)
+    labels = LabelReader(names or known, [NO_LABEL], are_ids=known is not None and names is None)
     builder = SplitBuilder(labels, validation_share, test_share, limit, deduplicate)
     for role in ORDER:
         if role in roles:
             builder.add(role, f"{name}/{roles[role]}", _hub_rows(name, loaded[roles[role]], text, label))
-    return builder.finish()
+    unused = [split for split in loaded if split not in roles.values()]
+    return finished(builder, [f"not used: {', '.join(unused)} of {name}"] if unused else [])
 
 
 @checked
 def from_files_or_hub(
-    path: str | None = None,
-    train: str | None = None,
+    path: Places | None = None,
+    train: Places | None = None,
     hub: str | None = None,
     hub_config: str | None = None,
     hub_splits: dict[str, str | None] | None = None,
@@ -143,106 +140,6 @@ def from_files_or_hub(
         keys = ", ".join(f"data.{name}" for name in unused)
         raise KDError(f"{keys} cannot be used with {hub} from the hub; set data.path=FILE_OR_FOLDER as well")
     return from_hub(hub, hub_config, splits=hub_splits, **shared)
-
-
-@dataclass(frozen=True)
-class _FileReader:
-    """Reads files into a `SplitBuilder`. The arguments are those of `from_files`."""
-
-    builder: SplitBuilder
-    text: str
-    label: str
-    where: Mapping[str, Any]
-    encoding: str
-
-    def add_splits(self, files: Mapping[str, Path]) -> None:
-        """Add the files of the splits, by role."""
-        for role in ORDER:
-            if role in files:
-                rows = read_rows(files[role], self.encoding)
-                # Distillation can learn from texts alone, but selecting and evaluating a model needs labels.
-                optional = role == "train" and {"validation", "test"} <= files.keys()
-                label = None if optional and self.label not in rows.columns else self.label
-                self._add(role, rows, label, self.where)
-
-    def add_unlabelled(self, files: Sequence[str], stream: bool) -> None:
-        """Add files of texts, or only check their column if they are streamed."""
-        for file in files:
-            rows = read_rows(resolve(file), self.encoding)
-            if stream:
-                rows.require(self.text, "data.text")
-            else:
-                self._add("unlabelled", rows, None, {})
-
-    def _add(self, role: str, rows: Rows, label: str | None, where: Mapping[str, Any]) -> None:
-        rows.require(self.text, "data.text")
-        if label is not None:
-            rows.require(label, "data.label")
-        for column in where:
-            rows.require(column, "data.where")
-        counts = self.builder.counts
-        self.builder.add(role, rows.path.name, _matching(rows, self.text, label, where, counts))
-        counts.add_unread(rows)
-
-
-def _matching(
-    rows: Rows, text: str, label: str | None, where: Mapping[str, Any], counts: Counts
-) -> Iterator[tuple[int, Any, Any]]:
-    """Yield ``(line, text, label value)`` of the rows that have the values of ``where``, and count the others."""
-    wanted = {
-        column: {str(value) for value in (values if isinstance(values, list | tuple) else [values])}
-        for column, values in where.items()
-    }
-    for line, row in rows:
-        if all(str(row.get(column)) in values for column, values in wanted.items()):
-            yield line, row.get(text), None if label is None else row.get(label)
-        else:
-            counts.read += 1
-            counts.add("filtered", 1)
-
-
-def _files_by_role(
-    path: str | None, train: str | None, validation: str | None, test: str | None, label: str, encoding: str
-) -> dict[str, Path]:
-    """Return the file of each split; a split without a file is missing."""
-    if (path is None) == (train is None):
-        raise KDError(
-            "expected either data.path (a file or folder with all the rows) or data.train (a file with "
-            f"the train rows), found {'both' if path else 'neither'}; set one of them"
-        )
-    found = _folder_roles(Path(resolve(str(train if path is None else path))), label, encoding)
-    given = {"validation": validation, "test": test}
-    return found | {role: Path(resolve(place)) for role, place in given.items() if place is not None}
-
-
-def _folder_roles(path: Path, label: str, encoding: str) -> dict[str, Path]:
-    """Return the file of each split in a folder. A path that is a file is the train split."""
-    if not path.is_dir():
-        return {"train": path}
-    found: dict[str, Path] = {}
-    for role, stems in STEMS.items():
-        files = sorted(file for file in path.iterdir() if file.name.split(".")[0] in stems and _is_data(file))
-        if len(files) > 1:
-            raise KDError(
-                f"expected one {role} file in the folder {path}, found {', '.join(file.name for file in files)}; keep "
-                "one, or set data.train, data.validation and data.test instead of data.path"
-            )
-        if files:
-            found[role] = files[0]
-    if "train" not in found:
-        present = ", ".join(sorted(file.name for file in path.iterdir())[:10]) or "nothing"
-        raise KDError(
-            f"the folder {path} has no train file: expected train{'|'.join(SUFFIXES)}, and dev or test "
-            f"beside it; found {present}; set data.path to a file, or data.train"
-        )
-    return _without_hidden_labels(found, "test" in found and _has_labels(read_rows(found["test"], encoding), label))
-
-
-def _is_data(file: Path) -> bool:
-    try:
-        return file.is_file() and bool(file_format(file))
-    except KDError:
-        return False
 
 
 def _load(name: str, config: str | None) -> datasets.DatasetDict:
@@ -282,9 +179,14 @@ def _hub_roles(
     if splits is not None:
         roles = {role: split for role, split in splits.items() if split is not None}
     else:
-        roles = {role: stem for role, stems in STEMS.items() for stem in stems if stem in loaded}
-        probe = loaded[roles["test"]].select(range(min(PROBE_ROWS, len(loaded["test"])))) if "test" in roles else ()
-        roles = _without_hidden_labels(roles, _any_label(row.get(label) for row in probe))
+        roles = {
+            role: split
+            for role, stems in STEMS.items()
+            for stem in stems
+            for split in loaded
+            if split.casefold() == stem
+        }
+        roles = without_hidden_labels(roles, "test" in roles and _has_labels(loaded[roles["test"]], label))
     unknown = [split for split in roles.values() if split not in loaded]
     unknown += [role for role in roles if role not in STEMS]
     if unknown or "train" not in roles:
@@ -296,19 +198,12 @@ def _hub_roles(
     return roles
 
 
-def _without_hidden_labels(found: Mapping[str, Place], test_has_labels: bool) -> dict[str, Place]:
-    """Replace a test split without labels, as GLUE's, by the validation split. Then validation is taken from train."""
-    if test_has_labels or "validation" not in found:
-        return {role: place for role, place in found.items() if role != "test" or test_has_labels}
-    return {"train": found["train"], "test": found["validation"]}
-
-
-def _has_labels(rows: Rows, label: str) -> bool:
-    return label in rows.columns and _any_label(row.get(label) for _, row in islice(rows, PROBE_ROWS))
-
-
-def _any_label(values: Iterable[Any]) -> bool:
-    return any(value is not None and str(value).strip() not in ("", NO_LABEL) for value in values)
+def _has_labels(split: datasets.Dataset, label: str) -> bool:
+    """Return whether a row of a data set has a label."""
+    if label not in split.column_names:
+        return False
+    column = split.select_columns([label]).with_format("arrow")
+    return any(any_label(batch[label].to_pylist()) for batch in column.iter(batch_size=1000))
 
 
 def _hub_rows(name: str, split: datasets.Dataset, text: str, label: str) -> Iterator[tuple[int, Any, Any]]:

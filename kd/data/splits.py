@@ -15,7 +15,7 @@ import pyarrow as pa
 from datasets import Dataset
 
 from kd.contract import IGNORED_LABEL
-from kd.data.files import Counts
+from kd.data.counts import ADVICE, DOUBTFUL, WORTH_A_WARNING, Counts
 from kd.data.labels import LabelReader
 from kd.data.store import Store, dataset_of, rows_of
 from kd.errors import KDError
@@ -27,7 +27,7 @@ NO_LETTER = re.compile(r"[\W_]+")
 ASCII_NO_LETTER = {code: None for code in range(128) if not chr(code).isalnum()}
 """For `str.translate`: removes the same characters from ASCII text, three times as fast."""
 FATES = (
-    *("filtered", "malformed", "nul", "empty", "duplicates", "conflicting_duplicates"),
+    *("filtered", "malformed", "repeated_header", "nul", "empty", "duplicates", "conflicting_duplicates"),
     *("unlabelled_held_out", "removed_from_validation", "removed_from_train", "limited"),
 )
 """The reasons why a row is not used. `Splits.counts` has the number of rows for each."""
@@ -98,6 +98,8 @@ class Splits:
 
     Attributes:
         label_names: name of each label id.
+        warnings: what may be a mistake in the data, one sentence for each.
+        notes: what was found out about the files, for the log.
         counts: ``read``, ``used``, ``unlabelled`` (rows of train without a label), each of `FATES` (``read`` is
             ``used`` plus all of them), ``lines`` (one of `FATES` -> "file:line" of its first 20 rows) and ``splits``
             (name -> ``rows``, ``labels`` by name, ``unlabelled``, ``sha256``).
@@ -108,6 +110,8 @@ class Splits:
     test: Dataset
     label_names: list[str]
     counts: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def report(self) -> str:
         """Return how many rows were read, used and left out, for the log."""
@@ -117,6 +121,7 @@ class Splits:
             balance = [f"{label} {rows:,}" for label, rows in split["labels"].items()]
             balance += [f"unlabelled {split['unlabelled']:,}"] * bool(split["unlabelled"])
             lines.append(f"  {name}: {split['rows']:,} ({', '.join(balance)})")
+        lines += (f"  {note}" for note in self.notes)
         return "\n".join([*lines, *left_out(counts, counts["lines"])])
 
 
@@ -142,7 +147,7 @@ class SplitBuilder:
         limit: int | None = None,
         deduplicate: bool = True,
     ):
-        self._labels = labels
+        self.labels = labels
         self._shares = {"test": test_share, "validation": validation_share}
         self._limit = limit
         self._deduplicate = deduplicate
@@ -165,7 +170,8 @@ class SplitBuilder:
         for line, text, value in rows:
             self.counts.read += 1
             if fate := self._place(role, number, line, text, value):
-                self.counts.add(fate, 1, [f"{file}:{line}"])
+                fault = f"its text is of the type {type(text).__name__}" if fate == "malformed" else ""
+                self.counts.add(fate, 1, [f"{file}:{line}"], fault)
 
     def _place(self, role: str, file: int, line: int, text: Any, value: Any) -> str | None:
         """Store a row and return None, or return why it is left out."""
@@ -174,7 +180,7 @@ class SplitBuilder:
         key, side = text_keys(text)
         label = IGNORED_LABEL
         if role != "unlabelled":
-            label = self._labels.read(value, self._files[file], line)
+            label = self.labels.read(value, self._files[file], line)
         if label == IGNORED_LABEL:
             if role in ("test", "validation"):
                 return "unlabelled_held_out"
@@ -197,17 +203,19 @@ class SplitBuilder:
         """Divide the rows into splits, check and count them.
 
         Raises:
-            KDError: a split has no rows, or train has only one class.
+            KDError: a split has no rows, train has only one class, or the labels are no classes.
         """
         labelled = ("test", "validation", "train")
         tables = {role: self._within_limit(self._stores[role].table()) for role in labelled}
+        if self.counts.read and not any(map(len, tables.values())):
+            raise self._nothing_usable()
         numbers = self._split_numbers(tables["train"])
         for number, role in enumerate(("test", "validation")):
             if role not in self._given:
                 tables[role] = tables["train"].filter(pa.array(numbers == number))
         unlabelled = self._within_limit(self._transferable(self._stores["unlabelled"].table()))
         tables["train"] = pa.concat_tables([tables["train"].filter(pa.array(numbers == TRAIN)), unlabelled])
-        names, ids = self._labels.finish()
+        names, ids = self.labels.finish()
         counts: dict[str, Any] = {
             "read": self.counts.read,
             "used": sum(map(len, tables.values())),
@@ -229,7 +237,36 @@ class SplitBuilder:
                 "sha256": checksum,
             }
         _check(counts)
-        return Splits(**datasets, label_names=names, counts=counts)
+        self.labels.warn_of_untrained({role: split["labels"] for role, split in counts["splits"].items()})
+        warnings = [*self.labels.warnings, *self._doubtful()]
+        return Splits(**datasets, label_names=names, counts=counts, warnings=warnings)
+
+    def _nothing_usable(self) -> KDError:
+        """Return the error for rows of which none has a text and a label."""
+        counts = self.counts
+        if not counts.fates:
+            return KDError(
+                f"the train split is empty: {counts.read:,} rows were read, and none of them has a label; set "
+                "data.label to the column of the labels, or give the files as data.unlabelled"
+            )
+        dropped = ", ".join(f"{number:,} {fate.replace('_', ' ')}" for fate, number in counts.fates.items())
+        fate = max(counts.fates, key=counts.fates.__getitem__)
+        return KDError(
+            f"the train split is empty: {counts.read:,} rows were read, and none can be used; left out: {dropped} "
+            f"({self._first(fate)}); {ADVICE.get(fate, 'give more rows')}"
+        )
+
+    def _first(self, fate: str) -> str:
+        """Return where the first row of a fate is, and what is wrong with it."""
+        place, fault = self.counts.lines[fate][:1], self.counts.faults.get(fate)
+        return f"first {', '.join([*place, *([fault] if fault else [])])}" if place else "see data.where"
+
+    def _doubtful(self) -> Iterator[str]:
+        """Yield a warning for each fate with many rows that may be a mistake of reading."""
+        for fate, words in DOUBTFUL.items():
+            count = self.counts.fates.get(fate, 0)
+            if count and count >= WORTH_A_WARNING * self.counts.read:
+                yield f"{count:,} of {self.counts.read:,} rows {words} ({self._first(fate)}); {ADVICE[fate]}"
 
     def _within_limit(self, table: pa.Table) -> pa.Table:
         """Return the rows with the smallest hashes. These are other bytes than those that choose the split."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,10 @@ COMPARE_ROWS = ("kd.losses.relation.", "kd.losses.contrastive.", "kd.losses.corr
 OVER_TOKENS = ("kd.losses.attention.TinyBertAttention", "kd.losses.attention.MiniLM")
 """Losses that are a mean over the tokens of a batch."""
 
-LATER = {"data.stream": False, "data.source.stream": False, "data.shard_rows": 32768}
+LATER = {
+    **{"data.stream": False, "data.source.stream": False, "data.shard_rows": 32768},
+    **{"data.delimiter": None, "data.quoting": None, "data.header": None},
+}
 """Options added after the first release, with the default that reproduces the old behaviour. At that default they are
 left out of the hash, so older runs keep their identity."""
 
@@ -131,8 +135,10 @@ def _content(value: Any) -> Any:
     """Return a checksum of the file or folder that a value names; any other value as it is."""
     if isinstance(value, list):
         return [_content(part) for part in value]
-    if not isinstance(value, str) or not Path(value).exists():
+    if not isinstance(value, str):
         return value
+    if not Path(value).exists():  # it may be a pattern, such as train-*.csv
+        return [_content(found) for found in sorted(glob(value, recursive=True))] or value
     path = Path(value).resolve()
     files = [path] if path.is_file() else sorted(part for part in path.rglob("*") if part.is_file())
     names = ("" if path.is_file() else file.relative_to(path).as_posix() for file in files)

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from transformers import PreTrainedTokenizerBase
 
 from kd.contract import IGNORED_LABEL
 from kd.data.batching import EncodedSplit, Ragged, StoredTexts, in_slices, tokenize
+from kd.data.dialect import Reading
+from kd.data.folders import texts_in
 from kd.data.shards import TextShards
 from kd.data.slices import Source
 from kd.data.sources import Splits
@@ -27,7 +29,6 @@ from kd.data.splits import text_keys
 from kd.data.streaming import StreamedSplit
 from kd.data.tokenizers import tokenizer_fingerprint
 from kd.run.identity import fingerprint
-from kd.storage.assets import resolve
 from kd.storage.pieces import share
 from kd.teacher import cache as teacher_cache
 from kd.teacher.cache import CacheKey
@@ -105,13 +106,20 @@ class Transfer:
             KDError: a file cannot be read, or none of its texts can be used.
         """
         data = config.data
-        places = [data.unlabelled] if isinstance(data.unlabelled, str) else data.unlabelled
-        files = [Path(resolve(place)) for place in places]
-        key = fingerprint({"unlabelled": [str(file) for file in files]})
-        measured = [text for split in (splits.validation, splits.test) for text in in_slices(split["text"])]
-        sides = frozenset(text_keys(text)[1] for text in measured)
-        known = frozenset(text_keys(text)[0] for text in in_slices(splits.train["text"]))
-        source = Source(files, key, data.text, data.encoding, sides, known, data.deduplicate, data.shard_rows)
+        given: Any = OmegaConf.to_container(data)
+        files = texts_in(given["unlabelled"])
+        sides = {text_keys(text)[1] for split in (splits.validation, splits.test) for text in in_slices(split["text"])}
+        known = {text_keys(text)[0] for text in in_slices(splits.train["text"])}
+        source = Source(
+            files,
+            fingerprint({"unlabelled": [str(file) for file in files]}),
+            data.text,
+            Reading(data.encoding, given.get("delimiter"), given.get("quoting"), given.get("header"), (data.text,)),
+            frozenset(sides),
+            frozenset(known),
+            data.deduplicate,
+            data.shard_rows,
+        )
         store = TextShards(Path(config.outputs) / "transfer", source, teacher_cache.texts_hash)
         log.info("%s", store.report())
         return cls(store, data.max_length)

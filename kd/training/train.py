@@ -127,7 +127,11 @@ def assembled(config: DictConfig, splits: Splits) -> tuple[Assembly, Method, Tex
         torch.set_num_threads(config.threads)
     assembly = assemble(config, splits, build.teacher(config))
     method = assembly.method
-    data = TextDataModule(assembly.train(), assembly.read("validation"), config.data.batch_size, config.seed)
+    train, validation = assembly.train(), assembly.read("validation")
+    tokenizers = {"the student's": assembly.tokenizer}
+    tokenizers |= {"the teacher's": assembly.teacher.tokenizer} if assembly.teacher else {}
+    texts = splits.train["text"]
+    data = TextDataModule(train, validation, config.data.batch_size, config.seed, texts=texts, tokenizers=tokenizers)
     return assembly, method, data
 
 

@@ -1,13 +1,15 @@
 """Reading rows from files: formats, line numbers, and files that cannot be read."""
 
 import tracemalloc
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from kd.data.files import file_format, read_rows
+from kd.data.dialect import Reading
+from kd.data.files import Place, file_format, read_rows
 from kd.errors import KDError
-from tests.data.writing import raw, write, write_rows
+from tests.data.writing import packed_file, plain_content, raw, write, write_rows
 
 
 def test_rows_keep_all_columns_and_stream(tmp_path):
@@ -64,10 +66,9 @@ def test_only_the_columns_asked_for_are_read(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "data", "arguments", "message"),
     [
-        ("a.csv", "text,text\nx,1\n", {}, r"more than one column 'text'"),
         ("a.csv", "", {}, r"a.csv is empty; expected a first line with the names"),
         ("a.jsonl", "\n", {}, r"a.jsonl is empty"),
-        ("a.txt", "x", {}, r"cannot tell the format .*expected .csv, .tsv, .jsonl, .parquet"),
+        ("a.dat", "x", {}, r"cannot tell the format .*expected .csv, .tsv, .jsonl, .*or set data.delimiter"),
         ("a.parquet", "no", {}, r"is not a Parquet file, or is damaged .*; convert or download it again"),
         ("a.csv.gz", "no", {}, r"cannot read .*a.csv.gz"),
         (
@@ -93,3 +94,64 @@ def test_a_file_that_cannot_be_read_gets_one_clear_sentence(tmp_path, name, data
     with pytest.raises(KDError, match=message) as caught:
         list(read_rows(raw(tmp_path / name, data), **arguments))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "packed"), [("a.csv", "gz"), ("a.tsv", "bz2"), ("a.jsonl", "xz"), ("a.json", "zst"), ("a.txt", "zip")]
+)
+def test_compressed_files_are_read(tmp_path, name, packed):
+    path = packed_file(tmp_path / f"{name}.{packed}", plain_content(name))
+    rows = read_rows(path, Reading(wanted=("text", "label")))
+    assert [(row["text"], str(row["label"])) for _, row in rows] == [("a film", "good"), ("so dull", "bad")]
+
+
+def test_the_format_of_a_zip_is_that_of_its_only_file(tmp_path):
+    path = packed_file(tmp_path / "reviews.zip", plain_content("a.csv"), "in/reviews.csv")
+    assert read_rows(path).columns == ["text", "label"]
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("more.csv", "x")
+        archive.writestr("__MACOSX/in/._reviews.csv", "x")
+    with pytest.raises(KDError, match=r"expected one file in .*zip, found in/reviews.csv, more.csv; unpack it"):
+        read_rows(path)
+
+
+def test_a_delimiter_makes_any_suffix_a_delimited_file(tmp_path):
+    path = raw(tmp_path / "SMSSpam", "ham\ta b\nspam\tc d\n")
+    rows = read_rows(path, Reading(delimiter="tab", header=["label", "text"]))
+    assert [row for _, row in rows] == [{"label": "ham", "text": "a b"}, {"label": "spam", "text": "c d"}]
+
+
+@pytest.mark.parametrize(
+    ("data", "advice"),
+    [
+        ("Text,label\nx,1\n", "set data.text=Text"),
+        ("review,label\nx,1\n", "set data.text to one of them"),
+        ("a long text of many words,1\nb,0\n", r"its first line looks like a row.* data.header=\[text,label\]"),
+        ("texts\nx y\n", "set data.text=texts|each line is one field"),
+        ("text,text\nx,1\n", "more than one column 'text'"),
+    ],
+)
+def test_a_missing_column_is_explained(tmp_path, data, advice):
+    rows = read_rows(raw(tmp_path / "a.csv", data), Reading(wanted=("text", "label")))
+    with pytest.raises(KDError, match=advice) as caught:
+        rows.require("text", "data.text")
+    assert "\n" not in str(caught.value)
+
+
+def test_columns_without_a_name_or_with_one_twice_do_no_harm_to_others(tmp_path):
+    rows = read_rows(raw(tmp_path / "a.csv", "v1,v2,,,v2\nham,x,1,2,3\n"))
+    assert rows.columns == ["v1", "v2", "", "column 4", "v2 (column 5)"]
+    rows.require("v1", "data.label")
+    assert list(rows) == [(2, dict(zip(rows.columns, ["ham", "x", "1", "2", "3"], strict=True)))]
+
+
+def test_what_is_unusual_is_said(tmp_path):
+    usual = read_rows(raw(tmp_path / "a.csv", "text,label\nx,1\n"))
+    other = read_rows(raw(tmp_path / "b.csv", "text;label\nx;1\n"), Reading(wanted=("text",)))
+    assert not usual.unusual and other.unusual
+    assert other.taken == "csv, delimiter ';' (semicolon), quotes doubled"
+
+
+def test_the_name_of_a_class_folder_has_its_split(tmp_path):
+    assert Place(tmp_path / "train" / "pos", label="pos").name == "train/pos"
+    assert Place(tmp_path / "train.csv").name == "train.csv"

@@ -1,6 +1,10 @@
 """Label names and ids, given or found in the data."""
 
+import json
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kd.data.labels import LabelReader, require_label_names
 from kd.data.sources import from_files
@@ -64,5 +68,153 @@ def test_label_names_are_texts_and_differ():
 
 
 def test_the_message_names_file_and_line_and_shortens_long_values():
+    reader = LabelReader(NAMES)
+    reader.read("positive", "a.csv", 2)
+    for line in (7, 8):
+        reader.read("x" * 99, "a.csv", line)
     with pytest.raises(KDError, match=r"a.csv, line 7: label 'x{57}\.\.\.' is neither"):
-        LabelReader(NAMES).read("x" * 99, "a.csv", 7)
+        reader.finish()
+
+
+# One rule for the whole column
+
+
+def ids_of(values: list, names: list[str] | None = None, **options) -> tuple[list[str], list[int], LabelReader]:
+    """The label names, and the id of each value."""
+    reader = LabelReader(names, **options)
+    codes = [reader.read(value, "a.csv", line) for line, value in enumerate(values, start=2)]
+    found, ids = reader.finish()
+    return found, [int(ids[code]) for code in codes], reader
+
+
+@pytest.mark.parametrize(
+    ("names", "values", "expected"),
+    [
+        (["1", "2"], [1, 2, 1], [0, 1, 0]),  # names
+        (["1", "2"], [0, 1, 0], [0, 1, 0]),  # the same rows, as ids
+        (["1", "2", "3", "4", "5"], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4]),
+        (["1", "2", "3", "4", "5"], ["5.0", "1.00", 3.0], [4, 0, 2]),
+        (["no", "yes"], ["True", "false"], [1, 0]),
+        (["negative", "positive"], ["Negative", "POSITIVE "], [0, 1]),
+    ],
+)
+def test_number_names_are_names_or_ids_for_the_whole_column(names, values, expected):
+    assert ids_of(values, names)[1] == expected
+
+
+@pytest.mark.parametrize("values", [[0, 1, 2], [0, 2], [1, 2, 3], [-1, 1]])
+def test_names_and_ids_are_never_mixed_where_names_are_numbers(values):
+    with pytest.raises(KDError, match=r"label|labels"):
+        ids_of(values, ["1", "2"])
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    names=st.lists(st.integers(-3, 6).map(str) | st.sampled_from("abAB"), min_size=2, max_size=5, unique=True),
+    values=st.lists(st.integers(-3, 6) | st.sampled_from("abAB"), min_size=1, max_size=12),
+)
+def test_every_column_is_read_by_one_rule_or_refused(names, values):
+    """Where names are numbers, all values are read as names, or all as ids."""
+    try:
+        _, found, _reader = ids_of(values, names)
+    except KDError as error:
+        assert "\n" not in str(error)
+        return
+    by_name = [names.index(str(value)) if str(value) in names else None for value in values]
+    by_id = [value if isinstance(value, int) and 0 <= value < len(names) else None for value in values]
+    if any(name.lstrip("-").isdecimal() for name in names):
+        assert found in (by_name, by_id)
+    else:
+        close = [
+            [name.casefold() for name in names].index(str(value).casefold()) if str(value).isalpha() else None
+            for value in values
+        ]
+        assert all(number in kinds for number, *kinds in zip(found, by_name, by_id, close, strict=True))
+    again = ids_of(values[::-1], names)[1]
+    assert again == found[::-1]  # the order of the rows has no effect
+
+
+def test_what_could_be_read_in_two_ways_is_said():
+    assert (
+        "'0' (1 rows), '1' (1 rows) are read as ids, as not all of them are label names: 0 means '1'"
+        in (ids_of([0, 1], ["1", "2"])[2].warnings[0])
+    )
+    assert "are read as names; they could be ids as well" in ids_of([1, 1], ["1", "2"])[2].warnings[0]
+    for values, names in (([1, 2], ["1", "2"]), ([0, 1], ["0", "1"]), ([0, 1], NAMES)):
+        assert ids_of(values, names)[2].warnings == []
+
+
+def test_class_labels_of_a_file_are_ids_even_if_the_names_are_numbers():
+    assert ids_of([1, 2, 1], ["1", "2", "3"], are_ids=True)[1] == [1, 2, 1]
+    with pytest.raises(KDError, match="expected ids in the whole column"):
+        ids_of(["one", 1], ["one", "two"], are_ids=True)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.integers(0, 3) | st.text("ab", min_size=1), max_size=3)
+    | st.dictionaries(st.text("ab"), st.integers(0, 3), max_size=2)
+    | st.binary(max_size=4)
+    | st.tuples(st.integers(0, 3), st.integers(0, 3))
+)
+def test_lists_objects_and_bytes_are_no_labels_as_such_or_written(value):
+    for written in (value, repr(value), json.dumps(value) if isinstance(value, list | dict) else repr(value)):
+        with pytest.raises(KDError, match=r"a.csv, line 2: label .* is a (list|dict|bytes|tuple)"):
+            ids_of([written, "good"])
+
+
+@pytest.mark.parametrize("value", ["(good)", "b", "[NEG]", "bad'", "it's", "{x}", "C++", "[", "b'"])
+def test_names_with_brackets_and_quotes_are_labels(value):
+    assert value in ids_of([value, "other", value, "other"])[0]
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.floats(-10, 10).map(lambda x: x + 0.001), min_size=30, max_size=60, unique=True), st.booleans())
+def test_numbers_with_a_fraction_are_regression(values, comma):
+    written = [f"{value:.6f}".replace(".", "," if comma else ".") for value in values]
+    with pytest.raises(KDError, match=r"numbers with a fraction.*different values in \d+ rows.*regression"):
+        ids_of(written)
+
+
+def test_a_few_half_stars_are_classes_with_a_warning():
+    names, _, reader = ids_of([0.5, 1, 1.5, 2] * 20)
+    assert names == ["0.5", "1", "1.5", "2"]
+    assert "such as '0.5' (4 different values in 80 rows): each number becomes a class" in reader.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "warning"),
+    [
+        (["Positive", "positive", "bad"] * 3, "'Positive' (3 rows), 'positive' (3 rows) are the same but for letters"),
+        (["good", "good", "bad", "bad", "odd"], "'odd' (1 rows) are classes with a single row"),
+        (["good", "good", "0", "0"], "'0' (2 rows) are numbers, and the others are names"),
+        (["good", "good", "nan", "nan"], "'nan' (2 rows) are classes; if they mean 'no label'"),
+        (["a", "b", "a;b", "b,c"] * 2, "'a;b' (2 rows), 'b,c' (2 rows) are several labels in one cell"),
+    ],
+)
+def test_what_may_be_a_mistake_is_said_with_counts(values, warning):
+    assert any(warning in found for found in ids_of(values)[2].warnings)
+
+
+def test_usual_columns_give_no_warning():
+    for values in (["good", "bad"] * 9, [0, 1] * 9, [1, 2, 3, 4, 5] * 9, [True, False] * 9, ["ENTY:cremat", "NUM"] * 9):
+        assert ids_of(values)[2].warnings == []
+
+
+def test_columns_of_texts_or_keys_are_no_labels():
+    with pytest.raises(KDError, match=r"nearly all different \(30 different values in 30 rows"):
+        ids_of([f"row {number}" for number in range(30)])
+    with pytest.raises(KDError, match="nearly all different"):
+        ids_of([*range(40), *range(10)])
+
+
+def test_the_text_column_cannot_be_the_label(tmp_path):
+    with pytest.raises(KDError, match=r"data.text and data.label are both 'text'"):
+        from_files(str(write(tmp_path / "a.csv", reviews(30))), label="text")
+
+
+def test_a_class_without_training_rows_is_named(tmp_path):
+    write(tmp_path / "train.csv", reviews(20))
+    write(tmp_path / "test.csv", [*reviews(9, first=50), *({"text": f"odd {i}", "label": -1} for i in range(3))])
+    splits = from_files(str(tmp_path))
+    assert any("label '-1' has no row in train, and 3 in the others" in warning for warning in splits.warnings)

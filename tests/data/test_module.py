@@ -8,6 +8,7 @@ import torch
 
 from kd.data.batching import EncodedSplit, Ragged
 from kd.data.module import TextDataModule
+from kd.data.tokenizers import WordTokenizer
 from kd.errors import KDError
 
 
@@ -41,3 +42,12 @@ def test_more_devices_than_rows_are_refused():
     data.require_rows(3)
     with pytest.raises(KDError, match="expected a validation row for each of the 4 devices, found 3 rows"):
         data.require_rows(4)
+
+
+def test_texts_that_a_tokenizer_does_not_know_give_one_warning(caplog):
+    known = WordTokenizer(min_count=1)(["a fine film"])
+    data = TextDataModule(split(9), split(9), 8, texts=["un beau film"] * 9, tokenizers={"the student's": known})
+    data.setup("fit")
+    assert caplog.text.count("67 % of the pieces of the training texts are unknown to the student's tokenizer") == 1
+    TextDataModule(split(9), split(9), 8).setup("fit")
+    assert len(caplog.records) == 1

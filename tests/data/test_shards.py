@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kd.data.dialect import Reading
 from kd.data.shards import TextShards
 from kd.data.slices import Source
 from kd.data.splits import text_keys
@@ -24,7 +25,7 @@ def texts_hash(texts) -> str:
 
 
 def shards(folder: Path, file: Path, **changes) -> TextShards:
-    source = Source([file], "x", "text", "utf-8", frozenset(), frozenset(), True, 10)
+    source = Source([file], "x", "text", Reading(), frozenset(), frozenset(), True, 10)
     return TextShards(folder, replace(source, **changes), texts_hash)
 
 
@@ -78,6 +79,7 @@ def test_files_without_a_new_text_are_refused(tmp_path):
 PEAKS = """
 import sys
 from pathlib import Path
+from kd.data.dialect import Reading
 from kd.data.shards import TextShards
 from kd.data.slices import Source
 from kd.data.sources import from_files
@@ -89,7 +91,7 @@ def print_peak(rows):
 
 folder, few, many, reviews = map(Path, sys.argv[1:])
 for path in (few, many):
-    source = Source([path], path.name, "text", "utf-8", frozenset(), frozenset(), True, 8192)
+    source = Source([path], path.name, "text", Reading(), frozenset(), frozenset(), True, 8192)
     print_peak(TextShards(folder, source, texts_hash).rows)
 print_peak(from_files(str(reviews), unlabelled=str(many), label_names=["negative", "positive"]).counts["unlabelled"])
 """

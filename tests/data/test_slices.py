@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 
 from kd.data import slices
-from kd.data.files import Counts
+from kd.data.counts import Counts
+from kd.data.dialect import Reading
 from kd.data.slices import Source, read_slices, repeated
 from kd.data.splits import text_keys
 from tests.data.writing import transfer_files
@@ -26,7 +27,7 @@ def files(reviews_file, tmp_path_factory) -> list[Path]:
 
 
 def source_of(files, **changes) -> Source:
-    return replace(Source(files, "x", "text", "utf-8", frozenset(), frozenset(), True, SHARD_ROWS), **changes)
+    return replace(Source(files, "x", "text", Reading(), frozenset(), frozenset(), True, SHARD_ROWS), **changes)
 
 
 def test_an_interrupted_reading_goes_on_where_it_was(files, tmp_path):
@@ -78,7 +79,7 @@ def test_texts_of_the_splits_are_left_out():
 
 def test_the_key_depends_on_everything_that_affects_the_texts():
     changes = [
-        *({"fingerprint": "y"}, {"column": "review"}, {"encoding": "latin-1"}, {"held_out": frozenset({b"a"})}),
+        *({"fingerprint": "y"}, {"column": "review"}, {"reading": Reading("latin-1")}, {"held_out": frozenset({b"a"})}),
         *({"known": frozenset({b"a"})}, {"deduplicate": False}, {"slice_rows": 7}),
     ]
     assert len({source_of([]).key, *(source_of([], **change).key for change in changes)}) == 1 + len(changes)

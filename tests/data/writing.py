@@ -1,9 +1,12 @@
 """Small data files for the tests, and what holds for all splits."""
 
+import bz2
 import csv
 import gzip
 import json
+import lzma
 import random
+import zipfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -40,6 +43,39 @@ def write(path: Path, rows: list[dict]) -> Path:
 
 def raw(path: Path, data: str | bytes) -> Path:
     path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    return path
+
+
+def plain_content(name: str) -> bytes:
+    """Two rows in the format of a suffix; the second label is bad."""
+    rows = [("a film", "good"), ("so dull", "bad")]
+    objects = [{"text": text, "label": label} for text, label in rows]
+    match Path(name).suffix:
+        case ".csv":
+            content = "text,label\n" + "".join(f"{text},{label}\n" for text, label in rows)
+        case ".tsv":
+            content = "text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows)
+        case ".json":
+            content = json.dumps(objects, indent=1)
+        case ".jsonl":
+            content = "".join(json.dumps(row) + "\n" for row in objects)
+        case _:
+            content = "".join(f"__label__{label} {text}\n" for text, label in rows)
+    return content.encode()
+
+
+def packed_file(path: Path, content: bytes, member: str = "") -> Path:
+    """Compress as the suffix says."""
+    match path.suffix:
+        case ".zip":
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr(member or path.stem, content)
+        case ".zst":
+            with pa.output_stream(str(path), compression="zstd") as stream:
+                stream.write(content)
+        case suffix:
+            packers = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+            path.write_bytes(packers[suffix](content))
     return path
 
 

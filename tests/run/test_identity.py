@@ -14,7 +14,7 @@ def of(*overrides: str) -> str:
 def test_a_run_of_before_keeps_its_name():
     before = {"method": {"_target_": "x"}, "data": {"path": "y", "source": {"path": "y"}}}
     now = {"method": {"_target_": "x"}, "data": {"path": "y", "source": {"path": "y", "stream": False}}}
-    now["data"] |= {"stream": False, "shard_rows": 32768}
+    now["data"] |= {"stream": False, "shard_rows": 32768, "delimiter": None, "quoting": None, "header": None}
     assert identity(before) == identity(now)
     now["data"]["stream"] = True
     assert identity(before) != identity(now)
@@ -64,6 +64,16 @@ def test_files_count_by_their_content(tmp_path):
     assert one == two
     places[1].write_text("text,label\na,1\n")
     assert of("data=files", f"data.path={places[1]}") != one
+
+
+def test_files_of_a_pattern_count_by_their_content(tmp_path):
+    for name in ("a-1.csv", "a-2.csv"):
+        (tmp_path / name).write_text("text,label\n")
+    pattern = f"data.train='{tmp_path}/a-*.csv'"
+    one = of("data=files", pattern)
+    assert one == of("data=files", f"data.train=[{tmp_path}/a-1.csv,{tmp_path}/a-2.csv]")
+    (tmp_path / "a-2.csv").write_text("text,label\na,1\n")
+    assert of("data=files", pattern) != one
 
 
 def test_whole_numbers_of_the_loss_are_floats_and_others_are_not():
