@@ -60,13 +60,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--tokenizer", help="folder or hub name of a model, to show lengths and unknown pieces")
     parser.add_argument("--png", type=Path, metavar="FILE", help="draw the classes and the lengths")
     options = parser.parse_intermixed_args(arguments)
-    logging.getLogger("kd.data").setLevel(logging.ERROR)  # the warnings are printed below
     config = configuration(options)
     if config.data.path is not None or config.data.train is not None:
         layout, files = inspection.found(OmegaConf.to_container(config.data, resolve=True))  # type: ignore[arg-type]
         say(f"read as {layout.kind}")
         show_files(files)
-    splits = build.splits(config)
+    splits = read(config)
     console = Console(width=WIDTH, highlight=False, markup=False)
     show_rows(splits)
     show_classes(console, splits)
@@ -108,6 +107,17 @@ def configuration(options: argparse.Namespace) -> DictConfig:
                 config.data[key] = value
     check_options(config)
     return config
+
+
+def read(config: DictConfig) -> Splits:
+    """Read the rows as a run does, without its warnings in the log: they are printed at the end."""
+    logger = logging.getLogger("kd.data")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        return build.splits(config)
+    finally:
+        logger.setLevel(before)
 
 
 def show_files(files: Sequence[FileFacts]) -> None:

@@ -183,12 +183,6 @@ class Metrics(Cost):
     layers: dict[str, list[list[int]]] = ABSENT
 
 
-class Transfer(Record):
-    """The rows of a transfer set."""
-
-    sha256: str | None = None
-
-
 class Rows(Record):
     """The rows of a run: the checksum of each split, and the names of the labels."""
 
@@ -196,7 +190,7 @@ class Rows(Record):
     validation: str | None = None
     test: str | None = None
     label_names: list[str] | None = None
-    transfer: Transfer | None = None
+    transfer: dict[str, Any] | None = None
 
 
 class Trained(Record):
@@ -213,12 +207,6 @@ class Git(Record):
     uncommitted_changes: bool = False
 
 
-class Machine(Record):
-    """The machine of a run."""
-
-    processor: str | None = None
-
-
 class Environment(Record):
     """``environment.json`` of a run."""
 
@@ -230,7 +218,7 @@ class Environment(Record):
     packages: dict[str, str | None] | None = None
     git: Git | None = None
     kernels: dict[str, int] | None = None
-    machine: Machine | None = None
+    machine: dict[str, Any] | None = None
 
 
 class SweepJob(Record):

@@ -6,7 +6,9 @@ sweep, and the jobs that report their accuracies (`kd.training.pruning`). Optuna
 
 from __future__ import annotations
 
+import json
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,6 +112,7 @@ class Search:
     def __post_init__(self) -> None:
         import optuna
 
+        cut_half_line(self.root / JOURNAL)
         self.states = optuna.trial.TrialState
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         up, down = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
@@ -231,6 +234,12 @@ def comparable(overrides: Sequence[str]) -> list[str]:
     return sorted(one for one in overrides if not one.lstrip("+~").split("=")[0].startswith(NO_DIFFERENCE))
 
 
+def cut_half_line(file: Path) -> None:
+    """Remove a last line that a killed process has not finished; otherwise the next line would be joined to it."""
+    if file.is_file() and (content := file.read_bytes()) and not content.endswith(b"\n"):
+        os.truncate(file, content.rfind(b"\n") + 1)
+
+
 def open_storage(file: Path) -> Any:
     """Open a file as a storage of studies; several processes may open it.
 
@@ -243,6 +252,8 @@ def open_storage(file: Path) -> Any:
     except ImportError as error:
         raise KDError("a search needs Optuna; pip install 'kd[optuna]'") from error
     try:
+        if file.is_file() and (lines := file.read_bytes().splitlines(keepends=True)) and lines[-1].endswith(b"\n"):
+            json.loads(lines[-1])  # Optuna reads it when the next line is written; half a line is still being written
         storage = JournalStorage(JournalFileBackend(str(file)))
         for study in storage.get_all_studies():
             _require_plain(study.user_attrs.values())

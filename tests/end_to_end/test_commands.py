@@ -464,8 +464,12 @@ def test_a_damaged_model_gets_one_sentence(options, capsys):
     weights = run.model / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
     assert run_kd("predict", run.path, "a film") == 2
+    assert "model/model.safetensors does not match its checksum" in capsys.readouterr().err
+    run.set_status("done")  # as if this were what the run had written
+    assert run_kd("predict", run.path, "a film") == 2
     assert "cannot read the model" in capsys.readouterr().err
     run.metrics_file.write_text("{}")
+    run.set_status("done")
     assert run_kd("report", run.path) == 2
     assert "lacks the figures" in capsys.readouterr().err
 

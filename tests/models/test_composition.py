@@ -441,7 +441,7 @@ def test_a_folder_decides_nothing_but_sizes(part, tmp_path):
 def test_other_labels_start_another_head(tmp_path):
     model = make()
     model.save_pretrained(tmp_path)
-    other = load_classifier(tmp_path, new_head=True, id2label={0: "no", 1: "yes"}, label2id={"no": 0, "yes": 1})
+    other = load_classifier(tmp_path, new_head=True, label_names=["no", "yes"])
     assert other(ids(model), MASK).logits.shape == (4, 2)
     assert torch.equal(other.body.layers[0].weight, model.body.layers[0].weight)
     assert torch.equal(other.encoder.get_input_embeddings().weight, model.get_input_embeddings().weight)

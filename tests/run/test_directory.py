@@ -61,8 +61,12 @@ def test_a_run_is_done_as_long_as_its_products_are_there(run):
 
 
 def test_a_search_compares_figures_by_name(run):
-    figures = {"validation": {"accuracy": 0.8, "macro_f1": 0.7}, "latency": {"p50_ms": 2}, "model_bytes": 9}
-    run.metrics_file.write_text(json.dumps(figures | {"parameters": {"total": 5}}))
+    figures = {
+        "validation": {"accuracy": 0.8, "macro_f1": 0.7},
+        "latency": {"p50_ms": 2, "threads": 1},
+        "model_bytes": 9,
+    }
+    run.metrics_file.write_text(json.dumps(figures | {"parameters": {"total": 5, "without_embeddings": 4}}))
     assert run.objective("accuracy") == 0.8
     assert run.objective(list(OBJECTIVES)) == [0.8, 0.7, 2, 5, 9]
 

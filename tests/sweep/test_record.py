@@ -30,7 +30,7 @@ def test_the_entry_of_a_job(tmp_path):
 
 
 def test_a_file_of_another_format_is_not_read(tmp_path):
-    for content in ('{"format": 0, "jobs": []}', "{", "[]"):
+    for content in ('{"format": 99, "jobs": []}', '{"jobs": []}', "{", "[]"):
         (tmp_path / FILE).write_text(content)
         assert read(tmp_path) == {}
 

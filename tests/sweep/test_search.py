@@ -120,6 +120,15 @@ def test_a_journal_that_is_none_is_damaged(tmp_path, text):
         search(tmp_path)
 
 
+def test_a_line_that_a_killed_process_has_half_written_is_cut(journal, tmp_path):
+    whole = "".join(json.dumps(line) + "\n" for line in journal)
+    (tmp_path / "study.journal").write_text(whole + '{"op_code": 5, "wor')
+    again = search(tmp_path)
+    assert len(again.study.trials) == sum(line["op_code"] == 4 for line in journal)
+    again.study.set_user_attr("still", "whole")
+    assert search(tmp_path).study.user_attrs["still"] == "whole"
+
+
 def test_a_study_of_other_runs_is_refused(tmp_path):
     search(tmp_path).run(lambda batch, first: [0.5] * len(batch))
     with pytest.raises(KDError, match="expected the study's fixed"):

@@ -14,6 +14,7 @@ from transformers import BertConfig
 from kd.data.sources import Splits
 from kd.errors import KDError
 from kd.features.feature import Feature
+from kd.storage import records
 from kd.teacher.assistant import Assistant
 from kd.teacher.ensemble import Ensemble
 from kd.teacher.teacher import Teacher
@@ -77,7 +78,7 @@ def test_it_is_distilled_once_and_found_again(assistant, splits, outputs, caplog
     name = assistant.teacher.name_or_path
     assert "distilling" not in caplog.text and f"teacher: found assistant of {name} in" in caplog.text
     assert ready.folder.parents[1] == outputs / "teachers" and ready.members == [ready]
-    facts = json.loads((ready.folder.parent / "teacher.json").read_text())
+    facts = records.read(ready.folder.parent / "teacher.json", records.TrainedTeacher)
     assert ready.facts == facts and facts["alpha"] == 0.9 and facts["rows"] == 80 and facts["training_seconds"] > 0
     cached = [json.loads(meta.read_text()) for meta in outputs.glob("teacher_cache/*/meta.json")]
     assert {meta["split"] for meta in cached if meta["teacher"] == name} == {"train", "validation"}
