@@ -81,8 +81,8 @@ def sentence(error: Exception) -> str:
     """Return the sentence that is printed for an error."""
     if full_disk(error):
         return f"the disk is full ({error}); free some space and repeat the command: complete files are kept"
-    if isinstance(error, KDError):
-        return str(error)
+    if isinstance(error, KDError):  # it may quote a stranger's file
+        return "".join(mark if mark.isprintable() or mark == "\n" else repr(mark)[1:-1] for mark in str(error))
     name, reason = getattr(error, "filename", None), getattr(error, "strerror", None) or error  # those of an OSError
     place = f" '{name}'" if name else ""
     return f"cannot use the path{place}: {reason}; check that it exists and is writable"

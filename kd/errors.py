@@ -27,5 +27,9 @@ class OptionError(KDError):
         return OptionError(f"{place}.{name}" if place else name, expected, found)
 
 
+class NewerError(KDError):
+    """A file was written by a newer kd."""
+
+
 class Pruned(Exception):
     """A run that a search stopped because other trials were better; it is neither done nor failed."""

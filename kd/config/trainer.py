@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from kd.config.make import make
 from kd.errors import KDError
-from kd.storage.paths import inside
 
 
 def make_trainer(config: DictConfig, run: Path) -> lightning.Trainer:
@@ -21,11 +21,12 @@ def make_trainer(config: DictConfig, run: Path) -> lightning.Trainer:
     Raises:
         KDError: the accelerator is a GPU and there is none; an option is wrong; or a path leads out of the directory.
     """
-    for group in ("callbacks", "logger", "trainer"):
-        _require_inside(config[group], run, group)
-    places = [{"dirpath": str(run / node.dirpath)} if "dirpath" in node else {} for node in config.callbacks.values()]
-    callbacks = [make(node, **place) for node, place in zip(config.callbacks.values(), places, strict=True)]
-    node, wanted = config.trainer, str(config.trainer.get("accelerator"))
+    groups = {
+        group: OmegaConf.create({group: placed(OmegaConf.to_container(config[group], resolve=True), run, group)})[group]
+        for group in ("callbacks", "logger", "trainer")
+    }
+    callbacks = [make(node) for node in groups["callbacks"].values()]
+    node, wanted = groups["trainer"], str(groups["trainer"].get("accelerator"))
     if wanted in ("gpu", "cuda") and not (torch.cuda.is_available() or (wanted == "gpu" and torch.mps.is_available())):
         raise KDError(
             f"trainer.accelerator={wanted}: expected a GPU that torch {torch.__version__} can use, found none; "
@@ -38,26 +39,37 @@ def make_trainer(config: DictConfig, run: Path) -> lightning.Trainer:
     return make(
         node,
         **known,
-        logger=[make(node, save_dir=str(run)) for node in config.logger.values()] or False,
+        logger=[make(node, save_dir=str(run)) for node in groups["logger"].values()] or False,
         callbacks=[*callbacks, Timer()],
         enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
         default_root_dir=str(run),
     )
 
 
-def _require_inside(node: Any, run: Path, place: str) -> None:
-    """Refuse a text that, taken as a path, leads out of the run directory.
+LEADS_OUT = re.compile(r"(^|[/\\\\])\.\.([/\\\\]|$)|^[/\\\\~]|^file:|::|(?<!^http)(?<!^https)://")
+"""A text that leads out of a folder if it is taken as a path: a way up, a place from the root, or another file system.
+The address of a tracking server is none."""
 
-    Any text may be a path for one of Lightning's many callbacks, loggers, profilers and plugins. Other texts, such as
-    ``val/loss``, stay inside and are let through.
+PLACES = re.compile(r"(^|_)(path|dir)$|dirpath$")
+"""Keys whose values are paths."""
+
+
+def placed(node: Any, run: Path, place: str) -> Any:
+    """Return a node in which every path lies in the run directory.
+
+    Any text may be a path for one of Lightning's many callbacks, loggers, profilers and plugins, so a text that would
+    lead out is refused whatever its key is. Other texts, such as ``val/loss``, are let through.
 
     Raises:
         KDError: naming the option.
     """
-    if OmegaConf.is_dict(node) or OmegaConf.is_list(node):
-        for key in node if OmegaConf.is_dict(node) else range(len(node)):
-            _require_inside(node[key], run, f"{place}.{key}")
-    elif isinstance(node, str):
-        inside(run, node.removeprefix("file:"), place)
-        if node.startswith("~"):
-            raise KDError(f"{place}: expected a place in the run directory, got '{node}'; give a name alone")
+    if isinstance(node, dict):
+        return {
+            key: str(run / value) if PLACES.search(str(key)) and isinstance(value, str) and value else value
+            for key, value in ((key, placed(value, run, f"{place}.{key}")) for key, value in node.items())
+        }
+    if isinstance(node, list):
+        return [placed(value, run, f"{place}.{number}") for number, value in enumerate(node)]
+    if isinstance(node, str) and LEADS_OUT.search(node):
+        raise KDError(f"{place}: expected a place in the run directory, got '{node}', which leads out of it")
+    return node

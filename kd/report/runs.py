@@ -155,8 +155,8 @@ def find_runs(folders: Sequence[Path]) -> Found:
                 unverified += not directory.require_whole(READ)
                 found.runs.append(Run.read(directory, shared))
                 continue
-        except KDError as error:
-            found.leave_out(directory, str(error))
+        except Exception as error:  # one run must not end the report
+            found.leave_out(directory, str(error) if isinstance(error, KDError) else f"'{directory.path}': {error!r}")
             continue
         states["stopped early by a search" if state.get("state") == "pruned" else "not finished"] += 1
         found.left_out.append((directory.path, unfinished_reason(state)))

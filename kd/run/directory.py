@@ -22,7 +22,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from kd.errors import KDError
 from kd.run import renames
 from kd.storage import records
 from kd.storage.checksum import file_sha256
+from kd.storage.products import products, require_whole
 
 PRODUCTS = (
     *("config.yaml", "environment.json", "metrics.csv", "metrics.json", "predictions.parquet"),
@@ -42,6 +43,8 @@ KNOWN_AT_DONE = tuple(name for name in PRODUCTS if name != "checkpoints")
 
 TEST_READS = "test_reads.jsonl"
 log = logging.getLogger(__name__)
+_WARNED: set[Path] = set()
+"""Runs without checksums that this process has warned of."""
 
 OBJECTIVES = {
     "accuracy": ("validation", "accuracy"),
@@ -92,7 +95,8 @@ class RunDirectory:
             )
         if state != "done":
             raise KDError(f"the run in '{path}' is {state} ({reason}); repeat kd train first")
-        if not run.require_whole(reads):
+        if not run.require_whole(reads) and run.path not in _WARNED:
+            _WARNED.add(run.path)
             log.warning(
                 "the run in %s has no checksums, because an early kd made it: damage to its files cannot be noticed",
                 path,
@@ -123,32 +127,9 @@ class RunDirectory:
             KDError: a product is missing, was changed, or is not of this run.
         """
         expected = self.status().get("products")
-        if expected is None:
-            return False
-        found = set(self.products(names))
-        wanted = {name for name in expected if name.partition("/")[0] in names}
-        for name in sorted(wanted | {name for name in found if name.startswith(("model/", "partners/"))}):
-            if name not in found:
-                raise self.damaged(name, "is missing")
-            if name not in expected:
-                raise self.damaged(name, "was not there when the run was done")
-            if file_sha256(self.path / name) != expected[name]:
-                raise self.damaged(name, "does not match its checksum")
-        return True
-
-    def damaged(self, name: str, what: str) -> KDError:
-        """Return the error for a product that is not as the run left it."""
-        return KDError(
-            f"the run in '{self.path}' is damaged: {name} {what}; copy the run again, or train it again with rerun=true"
-        )
-
-    def products(self, names: Sequence[str] = PRODUCTS) -> Iterator[str]:
-        """Yield the files of some products, relative to the directory, but no README, which may be edited."""
-        for name in names:
-            place = self.path / name
-            for file in [place] if place.is_file() else sorted(place.rglob("*")):
-                if file.is_file() and file.name != "README.md" and not file.name.startswith("."):
-                    yield file.relative_to(self.path).as_posix()
+        if expected is not None:
+            require_whole(self.path, expected, names)
+        return expected is not None
 
     def config(self) -> dict[str, Any]:
         """Read the resolved configuration, with the names of today.
@@ -194,7 +175,7 @@ class RunDirectory:
     def set_status(self, state: str, **facts: Any) -> None:
         """Write the state: running, done, pruned or failed; with done, also the checksum of each product."""
         if state == "done":
-            facts["products"] = {name: file_sha256(self.path / name) for name in self.products()}
+            facts["products"] = {name: file_sha256(self.path / name) for name in products(self.path, PRODUCTS)}
         records.write(self.status_file, {"format": records.FORMAT, "state": state, "time": _now(), **facts})
 
     def record_test_read(self, **facts: Any) -> None:
@@ -206,7 +187,9 @@ class RunDirectory:
         place = self.path / TEST_READS
         line = json.dumps({"time": _now(), **facts}) + "\n"
         try:
-            opened = os.open(place, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+            # No link is followed, and a named pipe without a reader is an error instead of a wait.
+            no_link, no_wait = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)
+            opened = os.open(place, os.O_WRONLY | os.O_APPEND | os.O_CREAT | no_link | no_wait, 0o666)
             with os.fdopen(opened, "a") as record:
                 record.write(line)
         except OSError as error:

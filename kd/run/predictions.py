@@ -16,6 +16,9 @@ import pyarrow.parquet
 from kd.errors import KDError
 from kd.run.directory import RunDirectory
 
+BATCH = 4096
+"""Rows that are read at a time."""
+
 MOST_ROWS, MOST_CLASSES = 10_000_000, 10_000
 """Largest numbers of predictions of a run, where an early kd did not record the true ones."""
 
@@ -62,6 +65,8 @@ def of_run(
     label_names = (environment.get("data") or {}).get("label_names") or ()
     try:
         return read(run.predictions_file, shared, rows, len(label_names) or None)
+    except KDError:
+        raise
     except (OSError, KeyError, TypeError, ValueError, AttributeError, pyarrow.ArrowException) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise KDError(f"'{run.predictions_file}' is damaged ({reason}); train the run again") from error
@@ -81,8 +86,7 @@ def read(
     Raises:
         KDError: no test rows, other numbers of rows or classes, or logits that are not finite.
     """
-    require_size(path, rows, classes)
-    table, found = pyarrow.parquet.read_table(path, use_threads=False, memory_map=False), {}
+    table, found = table_of(path, rows, classes), {}
     for name in ("validation", "test"):
         part = table.filter(pyarrow.compute.equal(table["split"], name))
         if not len(part):
@@ -100,25 +104,29 @@ def read(
     return found
 
 
-def require_size(path: Path, rows: dict[str, int | None], classes: int | None) -> None:
-    """Refuse a file that would fill more memory than the figures of its run say, before any of it is read.
+def table_of(path: Path, rows: dict[str, int | None], classes: int | None) -> pyarrow.Table:
+    """Read a file part by part, no further than its run's figures say: a few bytes may stand for millions of values.
 
-    A few compressed bytes may stand for millions of rows.
+    The sizes in the metadata of its columns are not asked for, because pyarrow ends the process where they are damaged.
 
     Raises:
-        KDError: it has more rows or logits than expected.
+        KDError: it is no ordinary file, or has more rows or logits than expected.
     """
-    with pyarrow.parquet.ParquetFile(path) as file:
-        found, content = file.metadata.num_rows, file.metadata
-        groups = [content.row_group(number) for number in range(content.num_row_groups)]
-        columns = range(content.num_columns)
-        values = max((sum(group.column(number).num_values for group in groups) for number in columns), default=0)
     most = sum(count or 0 for count in rows.values()) if None not in rows.values() else MOST_ROWS
-    if found > most or values > found * (classes or MOST_CLASSES):
-        raise KDError(
-            f"expected at most {most} rows with {classes or MOST_CLASSES} logits each in '{path}', found {found} rows "
-            f"with {values} values; train it again"
-        )
+    widest = classes or MOST_CLASSES
+    if not path.is_file():
+        raise KDError(f"expected a file at '{path}', found none; train the run again")
+    parts, found = [], 0
+    with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
+        if (found := file.metadata.num_rows) > most:
+            raise KDError(f"expected at most {most} rows in '{path}', found {found}; train the run again")
+        for part in file.iter_batches(batch_size=BATCH, use_threads=False):
+            part.validate(full=True)
+            for name in ("logits", "teacher_logits"):
+                if name in part.schema.names and len(part[name].flatten()) > len(part) * widest:
+                    raise KDError(f"expected rows of at most {widest} {name} in '{path}', found more; train it again")
+            parts.append(part)
+    return pyarrow.Table.from_batches(parts)
 
 
 def matrix(table: pyarrow.Table, name: str, path: Path) -> np.ndarray:

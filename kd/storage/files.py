@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(_text(path), parse_int=_whole_number)
+        json.dumps(content, ensure_ascii=False).encode()  # half of a surrogate pair could not be printed
     except (OSError, ValueError, RecursionError) as error:
         raise KDError(f"expected a JSON file at '{path}', found none that can be read: {error}") from error
     if not isinstance(content, dict):
@@ -43,9 +45,13 @@ def _whole_number(digits: str) -> int:
 
 
 def _text(path: Path) -> str:
-    if path.stat().st_size > LARGEST:
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # a named pipe would wait, a device may never end
+            raise ValueError("it is no ordinary file")
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
         raise ValueError(f"it has more than {LARGEST >> 20} MiB")
-    return path.read_text(encoding="utf-8")
+    return content.decode("utf-8")
 
 
 def read_yaml(path: Path) -> Any:
@@ -57,8 +63,10 @@ def read_yaml(path: Path) -> Any:
     try:
         text = _text(path)
         check_yaml(text)
-        return yaml.load(text, Loader=_Plain)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        content = yaml.load(text, Loader=_Plain)
+        json.dumps(content, ensure_ascii=False, default=str).encode()
+        return content
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise KDError(f"expected a YAML file at '{path}', found none that can be read: {reason}") from error
 

@@ -31,6 +31,7 @@ from kd.storage.model_check import (
     settings_in,
     within_its_files,
 )
+from kd.storage.products import require_whole_model
 
 FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 OTHER_TASKS = ("multi_label_classification", "regression")
@@ -153,6 +154,7 @@ def load_classifier(
         KDError: the files cannot be read or contradict each other, a weight is not finite, or ``new_head`` is false and
             there is no trained head.
     """
+    require_whole_model(folder)
     content = settings_in(folder, "config.json")
     check_settings(folder, content)
     if not new_head:

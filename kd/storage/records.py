@@ -14,11 +14,11 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Le
 from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from kd.errors import KDError
+from kd.errors import KDError, NewerError
 from kd.storage.checksum import digest
 from kd.storage.files import read_json, read_yaml, write_json
 
-FORMAT = 1
+FORMAT = 2
 """The format of the files that this kd writes. It grows when an older kd could not understand them."""
 
 SEAL = "sha256_of_the_rest"
@@ -281,12 +281,12 @@ def read(path: Path, kind: type[Record]) -> dict[str, Any]:
     """Read a JSON file of kd; a file without a checksum is of an early kd.
 
     Raises:
-        KDError: it is missing, damaged, or was written by a newer kd.
+        KDError: it is missing, damaged, or (`NewerError`) was written by a newer kd.
     """
     content = read_json(path)
     seal = content.pop(SEAL, None)
     require(content, kind, path)
-    if seal is not None and seal != digest(content):
+    if seal != digest(content) and (seal is not None or content.get("format", 0) > 1):  # format 1 had no checksum
         raise KDError(f"'{path}' is damaged: it does not match its own checksum; train it again")
     return content
 
@@ -327,7 +327,7 @@ def require(content: Mapping[str, Any], kind: type[Record], path: Path) -> None:
     """
     newest = content.get("format", 0)
     if "format" in kind.model_fields and isinstance(newest, int) and newest > FORMAT:
-        raise KDError(
+        raise NewerError(
             f"'{path}' is of a newer kd: expected format {FORMAT} or lower, found {newest}; update kd to read it"
         )
     try:

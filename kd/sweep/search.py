@@ -21,6 +21,7 @@ from kd.errors import KDError, Pruned
 from kd.run.identity import NO_DIFFERENCE
 from kd.runtime.launch import quoted
 from kd.storage.files import write_text
+from kd.storage.paths import refuse_link
 from kd.sweep.jobs import parsed
 
 TRIAL = "KD_OPTUNA_TRIAL"
@@ -112,6 +113,7 @@ class Search:
     def __post_init__(self) -> None:
         import optuna
 
+        refuse_link(self.root, self.root / JOURNAL)
         cut_half_line(self.root / JOURNAL)
         self.states = optuna.trial.TrialState
         optuna.logging.set_verbosity(optuna.logging.WARNING)

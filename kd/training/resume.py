@@ -10,7 +10,7 @@ import torch
 
 import kd.models  # noqa: F401  registers the students
 from kd.data.sources import Splits
-from kd.errors import KDError
+from kd.errors import KDError, NewerError
 from kd.run.directory import RunDirectory
 from kd.run.identity import identity
 
@@ -22,7 +22,11 @@ def same_run(run: RunDirectory, name: str, splits: Splits) -> bool:
     try:
         before, rows = run.config(), run.environment()["data"]
         known = run.status().get("identity") or identity(before)
-    except (KDError, KeyError):
+    except NewerError:
+        raise
+    except (KDError, KeyError) as error:
+        if run.status_file.is_file():
+            log.warning("the run in %s cannot be continued: %s", run.path, error)
         return False
     return known == name and all(rows.get(split) == sha256 for split, sha256 in row_checksums(splits).items())
 

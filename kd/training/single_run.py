@@ -91,7 +91,9 @@ def train_in(run: RunDirectory, config: DictConfig, resolved: dict[str, Any], sp
         log.info("already done: %s (rerun=true trains it again)", run.path)
         ranks.send_ready(train=False)
         return run.objective(config.objective)
-    checkpoint = checkpoint_of(run) if same and config.resume else None
+    # A run that was done and is damaged starts from scratch: its checkpoints may be damaged too.
+    interrupted = same and run.status()["state"] != "done"
+    checkpoint = checkpoint_of(run) if interrupted and config.resume else None
     if checkpoint is None and (place := run.set_aside_products()):
         log.info("an earlier run in this directory was moved to %s", place)
     run.set_status("running", identity=name)
