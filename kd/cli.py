@@ -6,6 +6,7 @@ import errno
 import importlib
 import os
 import sys
+import textwrap
 
 from kd import __version__
 from kd.errors import KDError
@@ -24,7 +25,11 @@ COMMANDS = {
 def usage() -> str:
     """Return the text of ``kd --help``."""
     width = max(map(len, COMMANDS))
-    lines = "\n".join(f"  {name:{width}}  {line}" for name, line in COMMANDS.items())
+    indent = " " * (width + 4)
+    lines = "\n".join(
+        textwrap.fill(f"  {name:{width}}  {line}", 80, subsequent_indent=indent, break_on_hyphens=False)
+        for name, line in COMMANDS.items()
+    )
     return (
         "usage: kd [--debug] COMMAND ...\n\nTeach small text classifiers from BERT-like teachers.\n\n"
         f"commands:\n{lines}\n\nkd COMMAND --help shows its options. --debug (or KD_DEBUG=1) shows tracebacks."

@@ -95,6 +95,8 @@ def configuration(options: argparse.Namespace) -> DictConfig:
     chosen = any(word.startswith("data=") for word in words)
     if not paths and not words:
         raise KDError("expected a file or folder to inspect, found none; kd data inspect reviews.csv, or data=imdb")
+    if paths and any(word.lstrip("+").startswith(("data.path=", "data.train=")) for word in words):
+        raise KDError(f"expected the data once, found '{paths[0]}' and {' '.join(words)}; leave one of them out")
     config = composed([*([] if chosen else ["data=files"]), *words])
     given = {
         **({"path": paths[0] if len(paths) == 1 else paths} if paths else {}),

@@ -72,7 +72,7 @@ def decoded(
                 except UnicodeError as error:
                     raise KDError(
                         f"{path}, row {line}: the bytes of the column {name!r} are not {encoding} text; write the "
-                        "column as strings, or set its encoding, for example data.encoding=latin-1"
+                        "column as strings, or set its encoding: data.encoding=cp1252, or --encoding cp1252"
                     ) from error
         yield line, row
 

@@ -204,6 +204,8 @@ def file_format(path: Path, reading: Reading | None = None) -> str:
         return suffix
     if reading is not None and reading.delimiter is not None and suffix not in COLUMNAR:
         return ".csv"
+    if not (path.suffix or path.exists()):
+        raise KDError(f"expected a file or folder at '{path}', found none; check the path")
     raise KDError(
         f"cannot tell the format of {path} from its suffix: expected {', '.join(SUFFIXES)} "
         f"(all but {', '.join(COLUMNAR)} also with {', '.join(COMPRESSIONS)}); rename or convert it, or set "

@@ -61,7 +61,7 @@ def opened(path: Path, encoding: str) -> Iterator[TextIO]:
     except UnicodeError as error:
         raise KDError(
             f"{path}{_undecodable(path, codec)} not {encoding} text; convert the file, or set its encoding, "
-            "for example data.encoding=latin-1"
+            "such as cp1252 of Excel (data.encoding=cp1252 for kd train, otherwise --encoding cp1252)"
         ) from error
 
 

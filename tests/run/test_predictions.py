@@ -1,6 +1,8 @@
 """The predictions of a finished run."""
 
+import random
 import time
+from collections import Counter
 
 import numpy as np
 import pyarrow
@@ -65,6 +67,23 @@ def test_a_small_file_of_many_rows_is_not_read(tmp_path):
     with pytest.raises(KDError, match="found 4000000"):
         read(RunDirectory(tmp_path))
     assert time.perf_counter() - started < 5, "it has not been read"
+
+
+def test_changed_bytes_are_answered(tmp_path):
+    """A damaged size in the metadata of a column would end the process."""
+    content = written(tmp_path, labels=[0, 1] * 20).predictions_file.read_bytes()
+    answers = Counter()
+    for seed in range(300):
+        draw, changed = random.Random(seed), bytearray(content)
+        for _ in range(draw.choice((1, 2, 4))):
+            changed[draw.randrange(len(changed))] = draw.choice((0, 127, 128, 255))
+        RunDirectory(tmp_path).predictions_file.write_bytes(changed)
+        try:
+            read(RunDirectory(tmp_path), rows=40)
+            answers["read"] += 1
+        except KDError:
+            answers["refused"] += 1
+    assert answers["refused"] > 100
 
 
 def test_a_file_that_is_no_parquet_is_damaged(tmp_path):
