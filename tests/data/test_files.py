@@ -50,7 +50,7 @@ def test_the_line_of_a_bad_byte_is_right_far_into_the_file(tmp_path):
 
 def test_the_suffix_says_the_format():
     assert [file_format(Path(name)) for name in ("a.csv", "b.x.TSV.gz", "c.arrow")] == [".csv", ".tsv", ".arrow"]
-    for name in ("a.parquet.gz", "csv", "a.gz"):
+    for name in ("a.parquet.gz", "a.csvx", "a.gz"):
         with pytest.raises(KDError, match="cannot tell the format"):
             file_format(Path(name))
 
