@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from kd.config.check import check_options
 from kd.config.compose import composed
+from kd.errors import KDError
 from kd.runtime import ranks
 from kd.runtime.launch import Launch
 from kd.runtime.silence import quiet
@@ -39,6 +40,7 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     config = composed(options.overrides, options.config_dir)
     check_options(config)
+    require_processes(config.trainer.devices)
     launch = Launch.found()
     names = (WORKER, *LAUNCHED) if launch and launch.size > 1 else (WORKER,)
     number = next((int(os.environ[name]) for name in names if name in os.environ), None)
@@ -56,6 +58,17 @@ def main(arguments: list[str]) -> int:
             other.terminate()
         raise
     return max((other.wait() for other in others), default=0)
+
+
+def require_processes(wanted: int) -> None:
+    """Refuse more processes than this machine can run; each of them has a teacher in memory.
+
+    Raises:
+        KDError: there are more than four for each core, and more than GPUs.
+    """
+    most = max(4 * (os.cpu_count() or 1), torch.cuda.device_count())
+    if wanted > most:
+        raise KDError(f"trainer.devices: expected at most {most} processes on this machine, got {wanted}; lower it")
 
 
 def label(config: DictConfig, number: int) -> None:

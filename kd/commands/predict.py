@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import csv
 import json
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from select import select
 from typing import Any, TextIO
 
 import numpy as np
@@ -24,6 +27,10 @@ from kd.storage.locks import mark
 
 CHUNK = 4096
 """Rows in memory at a time; within a chunk, rows of similar length are in one batch."""
+PAUSE = 0.05
+"""Seconds after which standard input is taken to wait for answers."""
+BLOCK = 1 << 16
+"""Bytes that are read from standard input at a time."""
 
 Write = Callable[[list[Row]], None]
 
@@ -55,17 +62,17 @@ def main(arguments: list[str]) -> int:
         rows = read_rows(options.file, options.encoding)
         column, columns = options.text or predictor.text_column, rows.columns
         rows.require(column, "--text")
-        lines: Iterator[Row] = (row for _, row in rows)
+        chunks = in_chunks(row for _, row in rows)
     elif options.texts:
-        lines = ({"text": text} for text in options.texts)
+        chunks = in_chunks({"text": text} for text in options.texts)
     else:
-        lines = ({"text": line.rstrip("\r\n")} for line in utf8(sys.stdin))
+        chunks = ([{"text": line} for line in lines] for lines in lines_of(sys.stdin))
     added = ["prediction", *(f"probability_{name}" for name in predictor.label_names)]
     if taken := set(added) & set(columns):
         raise KDError(f"the input has a column '{min(taken)}' already; rename it")
     empty = 0
     with writer(options.out, [*columns, *added]) as write:
-        while chunk := list(islice(lines, CHUNK)):
+        for chunk in chunks:
             empty += add_predictions(predictor, chunk, column, added, options.batch_size)
             write(chunk)
     if empty:
@@ -93,17 +100,49 @@ def is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip()) and not any("\ud800" <= mark <= "\udfff" for mark in value)
 
 
-def utf8(stream: TextIO) -> Iterator[str]:
-    """Read the lines of a stream as UTF-8, whatever the locale is. A byte order mark is left out."""
-    stream.reconfigure(encoding="utf-8-sig", errors="strict")  # type: ignore[attr-defined]
-    number = 0
+def in_chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Split rows into lists of at most `CHUNK`."""
+    rows = iter(rows)
+    while chunk := list(islice(rows, CHUNK)):
+        yield chunk
+
+
+def lines_of(stream: TextIO | None) -> Iterator[list[str]]:
+    """Read the lines of a stream as UTF-8, whatever the locale is. A byte order mark is left out.
+
+    Yields:
+        at most `CHUNK` lines, or those that have come when the stream pauses: a person who types, or a program that
+        waits for the answer, gets it for each line.
+
+    Raises:
+        KDError: the stream is closed, or is not UTF-8.
+    """
+    if stream is None:
+        raise KDError("expected texts, --file or standard input, found that standard input is closed")
+    decoder, source, number = codecs.getincrementaldecoder("utf-8-sig")(), stream.fileno(), 0
+    lines, begun, carried = list[str](), list[str](), ""
     try:
-        for number, line in enumerate(stream, start=1):  # noqa: B007  the number is for the message
-            yield line
+        while block := os.read(source, BLOCK):
+            text = carried + decoder.decode(block)
+            carried = "\r" if text.endswith("\r") else ""  # the other half of a line end may follow
+            first, *others = re.split("\r\n|\n|\r", text.removesuffix("\r"))
+            begun.append(first)
+            if others:
+                lines += ["".join(begun), *others[:-1]]
+                begun = [others[-1]]
+            while len(lines) >= CHUNK or (lines and not select([source], [], [], PAUSE)[0]):
+                yield lines[:CHUNK]
+                number, lines = number + len(lines[:CHUNK]), lines[CHUNK:]
+        begun.append(decoder.decode(b"", final=True))
     except UnicodeDecodeError as error:
+        before = number + len(lines) + error.object[: error.start].count(b"\n")
         raise KDError(
-            f"standard input is not UTF-8 after line {number}; convert it first, or use --file with --encoding"
+            f"standard input is not UTF-8 after line {before}; convert it first, or use --file with --encoding"
         ) from error
+    if carried or any(begun):
+        lines.append("".join(begun))
+    if lines:
+        yield lines
 
 
 @contextmanager
@@ -145,6 +184,7 @@ def _delimited(stream: TextIO, columns: list[str], delimiter: str) -> Write:
         if delimiter == "\t" and any(mark in str(row[name]) for row in rows for name in row for mark in "\t\r\n"):
             raise KDError("a cell holds a tab or a line end, which TSV cannot; write --out FILE.csv instead")
         table.writerows(rows)
+        stream.flush()  # whoever reads it may wait for this answer
 
     write([dict(zip(columns, columns, strict=True))])
     return write

@@ -24,12 +24,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kd import sweep
 from kd.config import targets
-from kd.config.folder import composing, configuration_folder, one_sentence, require_single_choices
+from kd.config.folder import composing, configuration_folder, one_sentence, overrides, require_single_choices, resolving
+from kd.config.own_files import checked_files
 from kd.errors import KDError, Pruned
 from kd.run import renames
 from kd.runtime import ranks
 from kd.runtime.requeue import requeue_on_signal
-from kd.storage.paths import plain_name
+from kd.storage.paths import plain_name, refuse_link
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def main(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         return show_help(arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as they are; kd.cli decides what to show
-    before, arguments = sys.argv, renames.overrides(arguments)
+    before, arguments = sys.argv, overrides(arguments)
     own, mistakes = len(sweep.OPENED), list[KDError]()
     if name := ranks.default_name():
         os.environ["KD_RUN"] = name  # conf/config.yaml
@@ -113,16 +114,28 @@ def checked_compositions(arguments: list[str]) -> Iterator[None]:
             targets.check_composed(config, multirun=options["run_mode"] == RunMode.MULTIRUN)
             if "sweep" in config:
                 plain_name(config.sweep, "sweep")
+            if options["run_mode"] == RunMode.RUN:
+                refuse_links(config)
         except KDError as error:
             refused.append(error)
             raise
         return config
 
     with contextlib.ExitStack() as stack:
+        stack.enter_context(checked_files())
         stack.enter_context(mock.patch.object(ConfigLoaderImpl, "load_configuration", load_configuration))
         if "hydra.mode=RUN" in arguments:  # a sweep's job: Hydra need not compose once more to find the mode, 0.2 s
             stack.enter_context(mock.patch.object(Hydra, "get_mode", lambda *_, **__: RunMode.RUN))
         yield
+
+
+def refuse_links(config: DictConfig) -> None:
+    """Refuse links that lead out of the run directory where Hydra itself will write: its log and its own folder."""
+    with mock.patch.object(HydraConfig.instance(), "cfg", config):  # ${hydra:...} refers to it, as it will later
+        run, names = Path(config.hydra.run.dir), [f"{config.hydra.job.name}.log", config.hydra.output_subdir]
+    for name in filter(None, names):
+        for place in [run / name, *(run / name).glob("*")]:
+            refuse_link(run, place)
 
 
 def kept_apart(mistakes: list[KDError]) -> Callable[[DictConfig], float | list[float] | None]:
@@ -148,7 +161,8 @@ def job(config: DictConfig) -> float | list[float] | None:
     from kd.training import single_run
 
     try:
-        return single_run.train(config, Path(HydraConfig.get().runtime.output_dir))
+        with resolving():
+            return single_run.train(config, Path(HydraConfig.get().runtime.output_dir))
     except Pruned as pruned:
         log.info("%s", pruned)
         return None

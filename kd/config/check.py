@@ -8,21 +8,29 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from transformers import PretrainedConfig
 
 from kd.config import build, contradictions, targets
 from kd.config.declarations import declarations, missing_sections, option_mistakes, unknown_keys
+from kd.config.folder import resolving
 from kd.config.make import make
 from kd.config.trainer import make_trainer
 from kd.errors import KDError
 from kd.methods.base import Method
 from kd.methods.distillation import check_outputs
 from kd.methods.joint import Joint
+from kd.models.pretrained import new_student
+from kd.storage.model_folder import require_length
 
 CHOICES = (
     *("student", "embeddings", "tokenizer", "optim", "optim.optimizer", "trainer", "mapper"),
     *("balance.alpha", "balance.temperature", "balance.confidence", "balance.weighting"),
 )
 """Groups that every run reads."""
+
+
+MOST_WEIGHTS = 10**10
+"""The largest student, beside its word table: 40 GB, and three times as much to train it."""
 
 
 class Mistakes(list[str]):
@@ -41,6 +49,7 @@ class Mistakes(list[str]):
             raise KDError("; ".join(dict.fromkeys(self)))
 
 
+@resolving()
 def check(config: DictConfig) -> None:
     """Refuse a configuration that cannot work; the message has every mistake found."""
     check_options(config)  # what follows makes objects of the options
@@ -53,7 +62,9 @@ def check(config: DictConfig) -> None:
         if "precision" in node and node.get("fine_tune", True):
             mistakes.attempt(make, config.trainer, precision=node.precision, logger=False, callbacks=[])
     _check_schedules(config, mistakes)
-    student = mistakes.attempt(make, config.student, vocab_size=1, num_labels=2, pad_token_id=0)
+    student = mistakes.attempt(_student, config, "student", config.student)
+    for name, node in config.peers.items():
+        mistakes.attempt(_student, config, f"peers.{name}", node)
     kind = mistakes.attempt(build.method_class, config)
     options = mistakes.attempt(build.method_options, config) if kind else None
     if kind and config.data.get("stream"):
@@ -63,6 +74,7 @@ def check(config: DictConfig) -> None:
     mistakes.refuse()
 
 
+@resolving()
 def check_options(config: DictConfig) -> None:
     """Refuse values that the declarations of their options do not allow, and code that may not be named."""
     Mistakes(missing_sections(config)).refuse()
@@ -123,6 +135,36 @@ def _check_schedules(config: DictConfig, mistakes: Mistakes) -> None:
             mistakes.append(str(error))
         except (AttributeError, TypeError, ValueError) as error:
             mistakes.append(f"optim, {place}: {error}; see conf/optim/adamw.yaml")
+
+
+def _student(config: DictConfig, place: str, node: DictConfig) -> PretrainedConfig:
+    """Make the configuration of a student, and refuse one of which no model can be made, such as 7 heads of 128 units.
+
+    No memory is taken for the weights, and no checkpoint is read.
+    """
+    student = make(node, vocab_size=1, num_labels=2, pad_token_id=0)
+    if not isinstance(student, PretrainedConfig):
+        raise KDError(f"{place}._target_: expected the configuration of a model, got {node._target_}; choose another")
+    if student.name_or_path:
+        return student
+    require_length(student.model_type, student, config.data.max_length, "data.max_length")
+    widest = max(getattr(student, "filter_sizes", [0]))
+    if widest > config.data.max_length:
+        raise KDError(
+            f"{place}.filter_sizes: expected filters of at most data.max_length={config.data.max_length} tokens, got "
+            f"{widest}; lower it, or raise data.max_length"
+        )
+    try:
+        with torch.device("meta"):
+            weights = sum(weight.numel() for weight in new_student(student).parameters())
+    except KDError:
+        raise
+    except Exception as error:  # of the many that a library raises for odd sizes
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise KDError(f"{place}: expected sizes of which a model can be made, found others ({reason})") from error
+    if weights > MOST_WEIGHTS:
+        raise KDError(f"{place}: expected at most {MOST_WEIGHTS:,} weights, got {weights:,}; lower its sizes")
+    return student
 
 
 def _check_method(config: DictConfig, kind: type[Method], options: Any, student: Any, mistakes: Mistakes) -> None:

@@ -116,6 +116,12 @@ def of_trainer(config: DictConfig) -> list[str]:
     mistakes = []
     if config.trainer.get("max_epochs") is None and config.trainer.get("max_steps", -1) < 1:
         mistakes.append("trainer.max_epochs=null needs trainer.max_steps, got neither; set one of the two")
+    every, epochs = config.trainer.get("check_val_every_n_epoch") or 1, config.trainer.get("max_epochs")
+    if epochs and every > epochs:
+        mistakes.append(
+            f"trainer.check_val_every_n_epoch={every} leaves trainer.max_epochs={epochs} without a validation, from "
+            "which the best epoch is known; lower it"
+        )
     if is_sharded(config):
         if any(kind.endswith("WeightAveraging") for kind in kinds):
             mistakes.append("trainer=fsdp has no whole model to average; leave out callbacks ema, or use trainer=ddp")

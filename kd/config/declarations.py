@@ -10,13 +10,14 @@ from difflib import get_close_matches
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from transformers import PretrainedConfig
 
 from kd.config import targets
 from kd.config.make import plain
 from kd.models.base import StudentConfig
 from kd.options.declared import Option, options_of, written
 from kd.options.methods import METHODS
-from kd.options.sections import SECTIONS
+from kd.options.sections import SECTIONS, Transformer
 
 SPECIAL = frozenset({"_target_", "_partial_", "_convert_", "_recursive_"})
 """Hydra's own keys of a node."""
@@ -51,7 +52,8 @@ class Declaration:
 
     def node(self, config: DictConfig) -> DictConfig:
         """Return the keys at this place; none if a name in it has a dot, which ``kd.config.check`` refuses."""
-        return (OmegaConf.select(config, self.place) or OmegaConf.create()) if self.place else config
+        found = OmegaConf.select(config, self.place) if self.place else config
+        return found if OmegaConf.is_dict(found) else OmegaConf.create()
 
     def key(self, name: str) -> str:
         """Return an option as it is set on the command line."""
@@ -67,7 +69,10 @@ def declarations(config: DictConfig) -> list[Declaration]:
     for key, target in targets.named(config):
         place = key.removesuffix("_target_").rstrip(".")
         declares = METHODS.get(target) or targets.find(target, key)
-        found[place] = {**options_of(declares), **found.get(place, {})}
+        own_options = dict(options_of(declares))
+        if isinstance(declares, type) and issubclass(declares, PretrainedConfig):
+            own_options |= {name: option for name, option in options_of(Transformer).items() if name in own_options}
+        found[place] = {**own_options, **found.get(place, {})}
         own, before = _keys(declares), names.get(place) or frozenset()
         names[place] = None if own is None else own | before
     return [Declaration(place, options, names[place]) for place, options in found.items()]

@@ -3,20 +3,67 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from pathlib import Path
 
-import yaml
-from hydra.errors import HydraException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from kd.errors import KDError
+from kd.run import renames
+from kd.runtime.launch import quoted
 
 LISTS = ("loss", "callbacks", "logger")
 """Groups of which a run takes several choices."""
+
+WORD = r"[^\s'\"\[\]{},$\\](?:[^\"\[\]{},$\\\n]*[^\s'\"\[\]{},$\\])?"
+"""Text that is plainly a path, a name or a sentence. It is no list and has no quotes, keys or interpolations."""
+WORDS = re.compile(rf"{WORD}(?:, *{WORD})*")
+CALL = re.compile(r"\w+\(.*\)")
+"""What looks like a sweep of Hydra, as ``range(1,4)``."""
+DEEPEST = 50
+"""Levels of the most nested value. Hydra's parser takes a minute for ten thousand, and fails."""
+
+
+def overrides(words: Iterable[str]) -> list[str]:
+    """Return the words of a command line as Hydra can read them: with today's names, and quotes where it needs them.
+
+    Hydra's grammar has no letters but ASCII, and no parentheses. So a value that it cannot read is put in quotes if it
+    is plainly a path or a name, or a list of them.
+
+    Raises:
+        KDError: a value has more than `DEEPEST` levels.
+    """
+    return [_readable(word) for word in renames.overrides(words)]
+
+
+def _readable(word: str) -> str:
+    """Return a word, or the same word with quotes if Hydra cannot read it without."""
+    key, equals, value = word.partition("=")
+    opened = itertools.accumulate((sign in "[{(") - (sign in "]})") for sign in value)
+    if max(opened, default=0) > DEEPEST:
+        raise KDError(f"{key}: expected at most {DEEPEST} levels of lists and keys, found more; write the value flat")
+    if not equals or word.startswith("-") or _is_read(word):
+        return word
+    listed = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+    if not WORDS.fullmatch(listed) or CALL.fullmatch(value):
+        return word
+    changed = ",".join(map(quoted, re.split(", *", listed)))
+    changed = f"{key}=[{changed}]" if listed != value else f"{key}={changed}"
+    return changed if _is_read(changed) else word
+
+
+def _is_read(word: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(word)
+    except HydraException:
+        return False
+    return True
 
 
 def configuration_folder() -> Path:
@@ -34,13 +81,27 @@ def composing() -> Iterator[None]:
         raise
     except (HydraException, OmegaConfBaseException) as error:
         raise KDError(one_sentence(error)) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        text = " ".join(str(error).split())
-        raise KDError(f"expected a YAML file in UTF-8, found one that cannot be read: {text}; correct it") from error
     except ValueError as error:
         if "Config group override" not in str(error):
-            raise
+            raise _refused(error) from error
         raise KDError(f"{error}; use teacher=none, loss=[] or callbacks=[] for nothing") from error
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError) as error:
+        raise _refused(error) from error
+
+
+@contextlib.contextmanager
+def resolving() -> Iterator[None]:
+    """Raise a `KDError` of one sentence for a key that is missing, and for an interpolation that has no value."""
+    try:
+        yield
+    except OmegaConfBaseException as error:
+        raise KDError(one_sentence(error)) from error
+
+
+def _refused(error: Exception) -> KDError:
+    """Return the error for files of the user's own whose content Hydra does not expect."""
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return KDError(f"expected files that Hydra can put together, found others ({reason}); correct your own files")
 
 
 def require_single_choices(config: DictConfig) -> None:
@@ -54,6 +115,14 @@ def require_single_choices(config: DictConfig) -> None:
 
 def one_sentence(error: Exception) -> str:
     """Return Hydra's message, hints included, as one sentence."""
+    if isinstance(error, OverrideParseException):
+        word = error.override if len(error.override) <= 100 else f"{error.override[:100]}..."
+        return (
+            f"expected KEY=VALUE, found {word}, which cannot be read; write a value with other signs than letters in "
+            "quotes within quotes, as in \"data.path='data/my (first) file.csv'\""
+        )
+    if isinstance(error, ConfigAttributeError | ConfigKeyError) and error.full_key and not error.__cause__:
+        return f"{error.full_key}: expected a value, found no such key; leave it in the configuration"
     text = " ".join(f"{error} {error.__cause__}".split())
     if key := re.search(r"Could not override '((?:[^']+\.)?(\w+))'.*Key '\2' is not in struct", text):
         return f"{key[1]}: there is no such option; kd train --help lists the options"

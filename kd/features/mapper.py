@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from kd.contract import precise
 from kd.errors import KDError
-from kd.options.declared import Checked, Count, Probability
+from kd.options.declared import Checked, Count, Probability, Width
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh}
 
@@ -121,7 +121,7 @@ class MLP(Mapper):
         self,
         in_size: Count,
         out_size: Count,
-        hidden_size: Count | None = None,
+        hidden_size: Width | None = None,
         activation: Literal["gelu", "relu", "tanh"] = "gelu",
         norm: Literal["layer", "none"] = "layer",
         dropout: Probability = 0.0,
@@ -154,7 +154,7 @@ class LowRank(Mapper):
 
     name = "low_rank"
 
-    def __init__(self, in_size: Count, out_size: Count, rank: Count = 16):
+    def __init__(self, in_size: Count, out_size: Count, rank: Width = 16):
         super().__init__(in_size, out_size, rank=rank)
         if rank > min(in_size, out_size):
             raise KDError(
@@ -202,7 +202,7 @@ class AttentionPooling(Mapper):
     name = "attention_pooling"
     pools = True
 
-    def __init__(self, in_size: Count, out_size: Count, heads: Count = 1):
+    def __init__(self, in_size: Count, out_size: Count, heads: Width = 1):
         super().__init__(in_size, out_size, heads=heads)
         self.queries = nn.Parameter(torch.zeros(heads, in_size))
         self.linear = nn.Linear(heads * in_size, out_size)

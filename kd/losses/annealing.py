@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, final
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from kd.contract import Answer, Batch
@@ -15,7 +15,7 @@ from kd.errors import OptionError
 from kd.losses.logits import TemperedLoss, comparable, mean_over_rows
 from kd.options.declared import Finite, NotNegative
 
-AtLeastOne = Annotated[Finite, Ge(1)]
+AtLeastOne = Annotated[Finite, Ge(1), Le(1000)]
 
 
 def annealing(

@@ -13,14 +13,14 @@ from typing import Annotated, ClassVar, final
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from torch import Tensor
 from transformers import PretrainedConfig
 
 from kd.contract import Answer, Batch, FeatureLoss, Layers, precise
 from kd.errors import KDError
 from kd.losses.hint import mean_over_pairs
-from kd.options.declared import Count, Finite, NotNegative
+from kd.options.declared import Finite, NotNegative, Width
 
 Tensors = tuple[Tensor, ...]
 
@@ -180,7 +180,7 @@ class MiniLMv2(AttentionLoss):
     reads = ("queries", "keys", "values")
     needs = frozenset(reads)
 
-    def __init__(self, relation_heads: Count = 16, layers: Layers = "top", weight: NotNegative = 1.0):
+    def __init__(self, relation_heads: Width = 16, layers: Layers = "top", weight: NotNegative = 1.0):
         super().__init__(layers, weight)
         self.relation_heads = relation_heads
 
@@ -209,7 +209,7 @@ class AttentionTransfer(AttentionLoss):
     needs = frozenset(reads)
     is_mean_over_rows = True
 
-    def __init__(self, p: Annotated[Finite, Ge(1)] = 2.0, layers: Layers = None, weight: NotNegative = 1.0):
+    def __init__(self, p: Annotated[Finite, Ge(1), Le(100)] = 2.0, layers: Layers = None, weight: NotNegative = 1.0):
         super().__init__(layers, weight)
         self.p = p
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kd.contract import IGNORED_LABEL, Answer, Batch, FeatureLoss, Layers
 from kd.losses.hint import comparable, matched_rows, mean_over_pairs, unit
-from kd.options.declared import NotNegative, Positive
+from kd.options.declared import NotNegative, Temperature
 
 SAME_TEXT = 1e-3
 """Largest distance of two teacher directions that belong to one text; copies rounded to half precision lie closer."""
@@ -64,7 +64,7 @@ class ContrastiveLoss(FeatureLoss, ABC):
         self,
         level: Literal["sentence"] = "sentence",
         layers: Layers = None,
-        contrast_temperature: Positive = 0.07,
+        contrast_temperature: Temperature = 0.07,
         exclude_same_class: bool = False,
         weight: NotNegative = 1.0,
     ):

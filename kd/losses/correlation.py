@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kd.contract import Answer, Batch
 from kd.losses.logits import TemperedLoss, log_probabilities
-from kd.options.declared import NotNegative, Positive
+from kd.options.declared import NotNegative, Temperature
 
 LEAST_SQUARED_NORM = 1e-8
 """A spread of probabilities below 1e-4 counts as none: what correlates there is rounding."""
@@ -56,7 +56,7 @@ class DIST(TemperedLoss):
 
     def __init__(
         self,
-        temperature: Positive = 1.0,
+        temperature: Temperature = 1.0,
         inter_weight: NotNegative = 1.0,
         intra_weight: NotNegative = 1.0,
         weight: NotNegative = 1.0,

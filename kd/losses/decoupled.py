@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kd.contract import IGNORED_LABEL, Answer, Batch
 from kd.losses.logits import TemperedLoss, kl, log_probabilities
-from kd.options.declared import NotNegative, Positive
+from kd.options.declared import NotNegative, Temperature
 
 
 def dkd(
@@ -103,7 +103,7 @@ class DKD(LabelledLogitLoss):
 
     def __init__(
         self,
-        temperature: Positive = 1.0,
+        temperature: Temperature = 1.0,
         target_weight: NotNegative = 1.0,
         non_target_weight: NotNegative = 8.0,
         weight: NotNegative = 1.0,
@@ -135,7 +135,7 @@ class NKD(LabelledLogitLoss):
         gamma: weight of the other classes.
     """
 
-    def __init__(self, temperature: Positive = 1.0, gamma: NotNegative = 1.5, weight: NotNegative = 1.0):
+    def __init__(self, temperature: Temperature = 1.0, gamma: NotNegative = 1.5, weight: NotNegative = 1.0):
         super().__init__(temperature, weight)
         self.gamma = gamma
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from kd.contract import Answer, Batch, Loss, precise
 from kd.errors import KDError
-from kd.options.declared import NotNegative, Positive
+from kd.options.declared import NotNegative, Temperature
 
 Reduction = Literal["mean", "sum"]
 REDUCTIONS = {"mean": torch.mean, "sum": torch.sum}
@@ -144,7 +144,7 @@ class TemperedLoss(LogitLoss, ABC):
 
     tempered = True
 
-    def __init__(self, temperature: Positive = 1.0, weight: NotNegative = 1.0):
+    def __init__(self, temperature: Temperature = 1.0, weight: NotNegative = 1.0):
         super().__init__(weight)
         self.temperature = temperature
 
@@ -165,7 +165,9 @@ class SoftCrossEntropy(TemperedLoss):
         normalisation: batch sums over the classes, labels takes their mean.
     """
 
-    def __init__(self, temperature: Positive = 1.0, normalisation: Normalisation = "batch", weight: NotNegative = 1.0):
+    def __init__(
+        self, temperature: Temperature = 1.0, normalisation: Normalisation = "batch", weight: NotNegative = 1.0
+    ):
         super().__init__(temperature, weight)
         self.normalisation = normalisation
 
@@ -206,7 +208,7 @@ class ProbabilityMSE(TemperedLoss):
     """
 
     def __init__(
-        self, temperature: Positive = 1.0, reduction_over_labels: Reduction = "mean", weight: NotNegative = 1.0
+        self, temperature: Temperature = 1.0, reduction_over_labels: Reduction = "mean", weight: NotNegative = 1.0
     ):
         super().__init__(temperature, weight)
         self.reduction_over_labels = reduction_over_labels

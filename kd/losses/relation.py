@@ -12,7 +12,7 @@ from abc import ABC
 from typing import Annotated, Literal, final
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from torch import Tensor
 from torch.nn.functional import huber_loss
 
@@ -125,7 +125,7 @@ class RKD(RelationLoss):
         layers: Layers = None,
         distance_weight: NotNegative = 25.0,
         angle_weight: NotNegative = 50.0,
-        angle_rows: Annotated[int, Ge(3)] = 32,
+        angle_rows: Annotated[int, Ge(3), Le(2**16)] = 32,
         weight: NotNegative = 1.0,
     ):
         super().__init__(level, layers, weight)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kd.contract import Answer, Batch
 from kd.losses.logits import TemperedLoss, kl, log_probabilities, mean_over_rows
-from kd.options.declared import NotNegative, Positive, Share
+from kd.options.declared import NotNegative, Share, Temperature
 
 
 def reverse_kl(
@@ -106,7 +106,7 @@ class SymmetricCrossEntropy(TemperedLoss):
 
     def __init__(
         self,
-        temperature: Positive = 1.0,
+        temperature: Temperature = 1.0,
         alpha_sym: Share = 0.5,
         temperature_form: Literal["softmax", "divide"] = "softmax",
         weight: NotNegative = 1.0,
@@ -129,7 +129,7 @@ class JensenShannon(TemperedLoss):
     """
 
     def __init__(
-        self, temperature: Positive = 1.0, beta: Annotated[float, Gt(0), Lt(1)] = 0.5, weight: NotNegative = 1.0
+        self, temperature: Temperature = 1.0, beta: Annotated[float, Gt(0), Lt(1)] = 0.5, weight: NotNegative = 1.0
     ):
         super().__init__(temperature, weight)
         self.beta = beta

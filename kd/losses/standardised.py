@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kd.contract import Answer, Batch
 from kd.losses.logits import TemperedLoss, comparable, soft_target
-from kd.options.declared import NotNegative, Positive
+from kd.options.declared import NotNegative, Temperature
 
 LEAST_DEVIATION = 1e-7
 
@@ -54,7 +54,7 @@ class Standardised(TemperedLoss):
     """
 
     def __init__(
-        self, temperature: Positive = 2.0, over: Literal["labels", "batch"] = "labels", weight: NotNegative = 1.0
+        self, temperature: Temperature = 2.0, over: Literal["labels", "batch"] = "labels", weight: NotNegative = 1.0
     ):
         super().__init__(temperature, weight)
         self.over = over

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -55,6 +56,9 @@ class Method(lightning.LightningModule, ABC):
 
     reads_teacher: ClassVar[bool]
     """Whether training needs a second model."""
+
+    takes_steps: ClassVar[bool] = True
+    """Whether an optimizer trains the student. A method that fits it in another way, at once, says False."""
 
     unsaved: tuple[str, ...] = ()
     """Prefixes of the names of weights that never change and are left out of checkpoints."""
@@ -262,6 +266,40 @@ def decay_groups(*modules: nn.Module, **options: float | None) -> list[dict]:
 def trained(module: nn.Module) -> list[nn.Parameter]:
     """Return the parameters that are not frozen."""
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
+LEAST_CHANGE = 1e-7
+"""The least change of the weights by a training, as a part of their length. Rounding to 32 bits is as large."""
+
+
+def copies(method: Method) -> list[Tensor]:
+    """Return a copy of the student's weights that will be trained; none if no optimizer trains them."""
+    return [weight.detach().cpu().clone() for weight in trained(method.student)] if method.takes_steps else []
+
+
+def require_trained(method: Method, before: list[Tensor], steps: int) -> None:
+    """Refuse a training that has changed nothing: its accuracy would be that of the initial weights.
+
+    Args:
+        method: after the training.
+        before: the `copies` from before it.
+        steps: of the optimizer.
+
+    Raises:
+        KDError: the optimizer has made no step, or has left the weights as they were.
+    """
+    if not method.takes_steps:
+        return
+    if not steps:
+        raise KDError("expected a training, found no optimizer step; raise trainer.max_epochs, or give more rows")
+    pairs = zip(before, trained(method.student), strict=True)
+    change = math.hypot(*(float((after.detach().cpu() - start).double().norm()) for start, after in pairs))
+    length = math.hypot(*(float(start.double().norm()) for start in before))
+    if not change > LEAST_CHANGE * length:
+        raise KDError(
+            f"expected a training that changes the student, found weights as before it after {steps} steps (their "
+            f"change is {change:.1g} of a length of {length:.3g}); raise optim.optimizer.lr, or choose another optim"
+        )
 
 
 def inputs_of(batch: Batch, prefix: str = "") -> Batch:

@@ -10,12 +10,12 @@ from abc import ABC, abstractmethod
 from typing import Annotated, final
 
 import torch
-from annotated_types import Gt, Le
+from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
 from kd.contract import precise
 from kd.errors import OptionError
-from kd.options.declared import Checked, Count, Finite, NotNegative, Positive, Share
+from kd.options.declared import Checked, Finite, NotNegative, Share, Temperature
 
 PartOfTraining = Annotated[float, Gt(0), Le(1)]
 
@@ -115,7 +115,7 @@ class TemperatureWarmUp(Ramp):
         until: progress at which the value is reached.
     """
 
-    def __init__(self, value: Positive, until: PartOfTraining = 0.1):
+    def __init__(self, value: Temperature, until: PartOfTraining = 0.1):
         super().__init__(1.0, value, until)
 
 
@@ -135,7 +135,7 @@ class AnnealedTemperature(Schedule):
     [3, 3, 2, 1, 1, 1, 1, 1, 1]
     """
 
-    def __init__(self, max_temperature: Count = 8, until: PartOfTraining = 0.5):
+    def __init__(self, max_temperature: Annotated[int, Ge(1), Le(1000)] = 8, until: PartOfTraining = 0.5):
         self.max_temperature, self.until = max_temperature, until
 
     def at(self, progress: float) -> float:
@@ -180,9 +180,9 @@ class LearnedTemperature(nn.Module, Checked):
 
     def __init__(
         self,
-        start: Positive = 4.0,
-        lowest: Positive = 1.0,
-        highest: Positive = 21.0,
+        start: Temperature = 4.0,
+        lowest: Temperature = 1.0,
+        highest: Temperature = 21.0,
         reversal: NotNegative = 1.0,
         until: PartOfTraining = 0.5,
     ):

@@ -17,7 +17,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from kd.errors import KDError, OptionError
 from kd.losses.label import label_loss
-from kd.options.declared import Count, CountOrNone, Positive, Probability, options_of
+from kd.options.declared import Count, CountOrNone, Probability, Spread, Width, options_of
 
 
 class StudentConfig(PreTrainedConfig):
@@ -38,11 +38,11 @@ class StudentConfig(PreTrainedConfig):
     supported_outputs: ClassVar[frozenset[str]] = frozenset({"logits", "hidden_states"})
 
     vocab_size: Count = 30522
-    embedding_size: Count = 128
+    embedding_size: Width = 128
     pad_token_id: CountOrNone = 0
     dropout: Probability = 0.3
     freeze_embeddings: bool = False
-    initializer_range: Positive = 0.02
+    initializer_range: Spread = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from kd.models.base import Student, StudentConfig, masked_max, masked_mean
-from kd.options.declared import Count
+from kd.options.declared import Depth, Width
 
 
 class BiLSTMConfig(StudentConfig):
@@ -23,8 +23,8 @@ class BiLSTMConfig(StudentConfig):
 
     model_type = "kd-bilstm"
 
-    hidden_size: Count = 128
-    num_layers: Count = 1
+    hidden_size: Width = 128
+    num_layers: Depth = 1
 
 
 class BiLSTM(Student):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kd.models.base import Student, StudentConfig, masked_mean
-from kd.options.declared import Count, CountOrNone, Probability
+from kd.options.declared import DepthOrNone, Probability, Width
 
 
 class MLPConfig(StudentConfig):
@@ -21,8 +21,8 @@ class MLPConfig(StudentConfig):
 
     model_type = "kd-mlp"
 
-    hidden_size: Count = 128
-    num_layers: CountOrNone = 1
+    hidden_size: Width = 128
+    num_layers: DepthOrNone = 1
 
 
 class DANConfig(MLPConfig):
@@ -34,7 +34,7 @@ class DANConfig(MLPConfig):
 
     model_type = "kd-dan"
 
-    num_layers: CountOrNone = 2
+    num_layers: DepthOrNone = 2
     word_dropout: Probability = 0.3
 
 

@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 from transformers import PreTrainedTokenizerBase
 
 from kd.errors import KDError
-from kd.options.declared import Checked, Positive
+from kd.options.declared import Checked, Spread
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class RandomEmbeddings(Embeddings):
         std: standard deviation.
     """
 
-    def __init__(self, std: Positive = 0.02):
+    def __init__(self, std: Spread = 0.02):
         self.std = std
 
     def known(self, width: int, tokenizer: PreTrainedTokenizerBase, teacher: TeacherTable | None) -> KnownRows:
@@ -128,7 +128,7 @@ class TeacherEmbeddings(Embeddings):
 
     reads_teacher = True
 
-    def __init__(self, std: Positive | None = 0.1):
+    def __init__(self, std: Spread | None = 0.1):
         self.std = std
 
     def known(self, width: int, tokenizer: PreTrainedTokenizerBase, teacher: TeacherTable | None) -> KnownRows:
@@ -160,7 +160,7 @@ class VectorFile(Embeddings):
         std: standard deviation of the whole table; None keeps the file's scale.
     """
 
-    def __init__(self, path: str, std: Positive | None = 0.1):
+    def __init__(self, path: str, std: Spread | None = 0.1):
         self.path, self.std = path, std
 
     def known(self, width: int, tokenizer: PreTrainedTokenizerBase, teacher: TeacherTable | None) -> KnownRows:

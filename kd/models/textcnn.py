@@ -9,7 +9,7 @@ from annotated_types import MinLen
 from torch import Tensor, nn
 
 from kd.models.base import Student, StudentConfig, masked_max
-from kd.options.declared import Count
+from kd.options.declared import Width
 
 
 class TextCNNConfig(StudentConfig):
@@ -22,8 +22,8 @@ class TextCNNConfig(StudentConfig):
 
     model_type = "kd-textcnn"
 
-    filter_sizes: Annotated[tuple[Count, ...], MinLen(1)] = (3, 4, 5)
-    num_filters: Count = 100
+    filter_sizes: Annotated[tuple[Width, ...], MinLen(1)] = (3, 4, 5)
+    num_filters: Width = 100
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)

@@ -34,19 +34,29 @@ from pydantic.errors import PydanticUserError
 from kd.errors import OptionError
 
 Finite = Annotated[float, AllowInfNan(False)]
-NotNegative = Annotated[float, AllowInfNan(False), Ge(0)]
-Positive = Annotated[float, AllowInfNan(False), Gt(0)]
+NotNegative = Annotated[float, AllowInfNan(False), Ge(0), Le(10**6)]
+"""A weight, or a rate that may be 0."""
+Positive = Annotated[float, AllowInfNan(False), Gt(0), Le(10**6)]
+Temperature = Annotated[float, AllowInfNan(False), Ge(0.01), Le(1000)]
+"""A temperature. A higher one leaves nothing of the logits, a lower one nothing but the largest."""
+Spread = Annotated[float, AllowInfNan(False), Ge(1e-6), Le(100)]
+"""A standard deviation of random weights. Outside of these bounds they are all alike, or overflow."""
 Share = Annotated[float, AllowInfNan(False), Ge(0), Le(1)]
 """A part of a whole, for example of the rows."""
-Probability = Annotated[float, AllowInfNan(False), Ge(0), Lt(1)]
-"""The probability of dropping something. It is below 1, because at 1 nothing would be left."""
+Probability = Annotated[float, AllowInfNan(False), Ge(0), Le(0.95)]
+"""The probability of dropping something. Near 1, next to nothing would be left."""
 LARGEST = 2**31 - 1
 SIZES = Le(LARGEST)
 """The limit of sizes and counts: larger ones overflow in the libraries that take them."""
 Count = Annotated[int, Ge(1), SIZES]
 CountOrNone = Annotated[int, Ge(0), SIZES]
 """A number of things, which may be 0."""
-TextLength = Annotated[int, Ge(3), SIZES]
+Width = Annotated[int, Ge(1), Le(2**16)]
+"""A number of units of a model; no machine has memory for more."""
+Depth = Annotated[int, Ge(1), Le(1000)]
+"""A number of layers."""
+DepthOrNone = Annotated[int, Ge(0), Le(1000)]
+TextLength = Annotated[int, Ge(3), Le(2**20)]
 """A number of tokens, two special tokens included."""
 Seed = Annotated[int, Ge(0), Lt(2**32)]
 

@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from kd.options.declared import CheckedFields, CountOrNone, NotNegative
+from annotated_types import Ge, Le
+
+from kd.options.declared import CheckedFields, CountOrNone, DepthOrNone, NotNegative
 
 TRANSFER = ("alpha", "temperature", "loss", "balance", "mapper", "peers")
 """Parts of the configuration that only a method with a second model reads."""
@@ -76,7 +78,7 @@ class CompositionOptions(MethodOptions):
     """
 
     mapper_learning_rate: NotNegative | None = None
-    layer: CountOrNone | None = None
+    layer: DepthOrNone | None = None
 
     unread = ("peers", "tokenizer", "embeddings")
 
@@ -104,7 +106,7 @@ class JointOptions(MethodOptions):
 
     partner_schedule: Any = None
     teacher_start: Literal["warm", "cold"] = "warm"
-    frozen_layers: CountOrNone = 0
+    frozen_layers: DepthOrNone = 0
     partner_learning_rate: NotNegative | None = None
     partner_weight_decay: NotNegative = 0.01
     student_weight: NotNegative | None = None
@@ -112,7 +114,7 @@ class JointOptions(MethodOptions):
     partner_alpha: NotNegative | None = None
     flow: bool = False
     clean_targets: bool = True
-    copies: CountOrNone = 0
+    copies: Annotated[int, Ge(0), Le(100)] = 0
     keep_partners: bool = False
 
     unread = ("mapper",)

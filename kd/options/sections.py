@@ -9,9 +9,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Gt, Le
 
-from kd.options.declared import Count, NotNegative, Positive, Probability, Seed, Share, TextLength
+from kd.options.declared import (
+    SIZES,
+    Count,
+    Depth,
+    NotNegative,
+    Positive,
+    Probability,
+    Seed,
+    Share,
+    Spread,
+    Temperature,
+    TextLength,
+    Width,
+)
 
 Figure = Literal["accuracy", "macro_f1", "latency", "parameters", "bytes"]
 
@@ -42,7 +55,7 @@ class Run:
 
     seed: Seed
     alpha: Share
-    temperature: Positive
+    temperature: Temperature
     label_smoothing: Probability
     resume: bool
     rerun: bool
@@ -140,6 +153,9 @@ class Trainer:
         gradient_clip_val: largest norm of the gradient; null allows any.
         log_every_n_steps: steps between two points of a curve.
         limit_train_batches: batches in an epoch, as a number (1 or more) or as a share (below 1); null takes all.
+        limit_val_batches: validation batches, in the same way.
+        use_distributed_sampler: not available, as kd has its own sampler.
+        barebones: not available, as kd keeps the curves of each run.
         fast_dev_run: not available, as kd keeps a model of each run; use trainer=debug.
         overfit_batches: not available, as kd has its own sampler; use data.limit.
         check_val_every_n_epoch: epochs between two validations.
@@ -147,16 +163,51 @@ class Trainer:
 
     accelerator: str
     devices: Annotated[int, Ge(1), Le(1024)]
-    num_nodes: Count
+    num_nodes: Annotated[int, Ge(1), Le(1024)]
     max_epochs: Count | None
     max_steps: Literal[-1] | Count
     accumulate_grad_batches: Count
     gradient_clip_val: NotNegative | None
     log_every_n_steps: Count
-    limit_train_batches: Positive | None
+    limit_train_batches: Annotated[float, Gt(0), SIZES] | None
+    limit_val_batches: Annotated[float, Gt(0), SIZES] | None
+    use_distributed_sampler: Literal[False]
+    barebones: Literal[False]
     fast_dev_run: Literal[False]
     overfit_batches: Literal[0]
     check_val_every_n_epoch: Count | None
+
+
+@dataclass
+class Transformer:
+    """The sizes of a model of transformers, whose own configuration allows any number.
+
+    Args:
+        hidden_size, intermediate_size: width of the states and within the layers.
+        dim, hidden_dim: the same under the names of DistilBERT.
+        embedding_size: width of the word table.
+        num_hidden_layers, n_layers: number of layers.
+        num_attention_heads, n_heads: number of attention heads of a layer.
+        max_position_embeddings: largest number of tokens in a text.
+        hidden_dropout_prob, attention_probs_dropout_prob, dropout, attention_dropout: probability of dropping a number.
+        initializer_range: standard deviation of the random weights.
+    """
+
+    hidden_size: Width
+    intermediate_size: Width
+    dim: Width
+    hidden_dim: Width
+    embedding_size: Width
+    num_hidden_layers: Depth
+    n_layers: Depth
+    num_attention_heads: Width
+    n_heads: Width
+    max_position_embeddings: TextLength
+    hidden_dropout_prob: Probability
+    attention_probs_dropout_prob: Probability
+    dropout: Probability
+    attention_dropout: Probability
+    initializer_range: Spread
 
 
 SECTIONS: dict[str, type] = {

@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 import signal
+import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from unittest import mock
 
 from kd.errors import KDError
 from kd.runtime.launch import Launch, Rendezvous, quoted
@@ -200,8 +204,12 @@ def outlive_parent() -> None:
 
 def write_failure(run: Path, rank: int, reason: str) -> None:
     """Write down why a rank failed, for the other ranks and for the sweep."""
-    temporary = run / f".rank-{rank}"
-    temporary.write_text(reason)
+    _write(run, rank, f"rank {rank}: {reason}")
+
+
+def _write(run: Path, rank: int, sentence: str) -> None:
+    temporary = run / f".rank-{rank}.{os.getpid()}"
+    temporary.write_text(sentence)
     os.replace(temporary, run / f"rank-{rank}.failed")
 
 
@@ -210,10 +218,70 @@ def read_failure(run: Path, wait: float = 0.0) -> str | None:
     deadline = time.monotonic() + wait
     while True:
         for place in sorted(run.glob("rank-*.failed")):
-            return f"rank {place.stem.split('-')[1]}: {place.read_text()}"
+            return place.read_text()
         if time.monotonic() >= deadline:
             return None
         time.sleep(0.05)
+
+
+GRACE = 20.0
+"""Seconds in which rank 0 can end by itself after another rank has failed."""
+WAIT = 2.0
+"""Seconds for which a rank that has failed waits for the reason of another."""
+
+
+@contextlib.contextmanager
+def observed() -> Iterator[None]:
+    """Write down which of the ranks that Lightning starts was killed, and by what signal.
+
+    Lightning's own observer kills rank 0 within five seconds, so that nobody learns the reason.
+    """
+    from lightning.pytorch.strategies.launchers import subprocess_script
+
+    ended = threading.Event()
+
+    def observe(started: list[subprocess.Popen]) -> None:
+        Observer(started, Path(os.environ[STARTED_BY_KD]), ended).start()
+
+    with mock.patch.object(subprocess_script, "_launch_process_observer", observe):
+        try:
+            yield
+        finally:
+            ended.set()
+
+
+class Observer(threading.Thread):
+    """Wait for ranks that rank 0 has started, until all have ended well or one has failed.
+
+    Args:
+        started: the processes of the ranks 1, 2, ...
+        directory: of the run.
+        ended: set when rank 0 no longer trains, for whatever reason.
+    """
+
+    def __init__(self, started: Sequence[subprocess.Popen], directory: Path, ended: threading.Event) -> None:
+        super().__init__(daemon=True, name="observer of ranks")
+        self.started, self.directory, self.ended = started, directory, ended
+
+    def run(self) -> None:
+        deadline, failed = math.inf, dict[int, int]()
+        while not failed and time.monotonic() < deadline:
+            codes = [process.poll() for process in self.started]
+            failed = {number: code for number, code in enumerate(codes, start=1) if code}
+            if self.ended.is_set():  # perhaps because a rank was killed, which the kernel may report a little later
+                deadline = min(deadline, time.monotonic() + WAIT)
+            time.sleep(0.1)
+        for number, code in failed.items():
+            if code < 0:
+                _write(self.directory, number, f"rank {number} was killed (signal {-code})")
+        if not failed or self.ended.wait(GRACE):
+            return
+        for process in self.started:
+            process.kill()
+        # A rank that waits for the failed one for ever is killed, as Lightning would do.
+        reason = read_failure(self.directory) or f"rank {min(failed)} ended with code {failed[min(failed)]}"
+        print(f"kd train: {reason}; repeat the command to resume", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def begin(run: Path) -> None:

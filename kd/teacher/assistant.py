@@ -20,7 +20,7 @@ from kd.methods.distillation import Distillation
 from kd.methods.objective import Objective
 from kd.methods.schedules import Constant
 from kd.models.pretrained import new_student
-from kd.options.declared import Positive, Share
+from kd.options.declared import Share, Temperature
 from kd.runtime.devices import ONE_CPU, Devices
 from kd.storage.model_folder import require_length, set_labels
 from kd.teacher.base import AnyReadyTeacher, AnyTeacher
@@ -50,7 +50,7 @@ class Assistant(SingleTeacher):
     teacher: SkipValidation[AnyTeacher]
     model: Callable[..., PretrainedConfig]
     alpha: Share
-    temperature: Positive
+    temperature: Temperature
 
     recipe_names = ("alpha", "temperature", *RECIPE)
 

@@ -27,7 +27,7 @@ from kd.data.batching import EncodedSplit, Ragged, in_slices, labels_of
 from kd.data.module import TextDataModule
 from kd.errors import KDError
 from kd.losses.label import LabelLoss
-from kd.methods.base import Method, Recipe, run_fit
+from kd.methods.base import Method, Recipe, copies, require_trained, run_fit
 from kd.methods.learning_rate import warm_up_and_decay
 from kd.methods.sharding import FullySharded, whole_state
 from kd.options.declared import CheckedFields, Count, NotNegative, Positive, Probability, Seed
@@ -232,9 +232,11 @@ def _train(make: Callable[[int], Trainee], folder: Path, recipe: SingleTeacher, 
         callbacks=[ProgressBar()],
     )
     trainee.data.require_rows(on.count)
-    start = time.perf_counter()
+    start, before = time.perf_counter(), copies(trainee.method)
     run_fit(trainer, trainee.method, trainee.data)
     seconds = time.perf_counter() - start
+    if not sharded:  # otherwise each rank has only pieces of the weights
+        require_trained(trainee.method, before, trainer.global_step)
     student = trainee.method.student
     weights = whole_state(student) if sharded else student.to("cpu").state_dict()
     if not trainer.is_global_zero:

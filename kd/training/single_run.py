@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from kd.runtime import fork_memory, ranks
 from kd.runtime.silence import quiet
 from kd.storage.files import write_text
 from kd.storage.locks import lock_or_refuse
+from kd.storage.paths import refuse_link
 from kd.training.resume import checkpoint_of, same_run
 from kd.training.train import train_rank, train_student
 
@@ -91,11 +93,14 @@ def train_in(run: RunDirectory, config: DictConfig, resolved: dict[str, Any], sp
         log.info("already done: %s (rerun=true trains it again)", run.path)
         ranks.send_ready(train=False)
         return run.objective(config.objective)
+    refuse_link(run.path, run.path / "previous")
     # A run that was done and is damaged starts from scratch: its checkpoints may be damaged too.
     interrupted = same and run.status()["state"] != "done"
     checkpoint = checkpoint_of(run) if interrupted and config.resume else None
     if checkpoint is None and (place := run.set_aside_products()):
         log.info("an earlier run in this directory was moved to %s", place)
+    for place in [*run.path.iterdir(), *run.checkpoints.glob("*")]:  # what a run that is resumed goes on writing
+        refuse_link(run.path, place)
     run.set_status("running", identity=name)
     ranks.begin(run.path)
     write_text(run.config_file, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
@@ -107,14 +112,22 @@ def train_in(run: RunDirectory, config: DictConfig, resolved: dict[str, Any], sp
     except BaseException as error:
         alone = config.trainer.devices * config.trainer.num_nodes == 1
         # If another rank failed first, this error may only be its consequence.
-        reason = None if alone else ranks.read_failure(run.path, wait=2.0)
-        run.set_status("failed", identity=name, reason=reason or f"{type(error).__name__}: {error}")
+        reason, lost = None if alone else ranks.read_failure(run.path, wait=ranks.WAIT), lost_connection(error)
+        run.set_status("failed", identity=name, reason=reason or lost or f"{type(error).__name__}: {error}")
+        if lost:
+            raise KDError(f"{reason or lost}; repeat the command to resume") from error
         raise
     finally:
         ranks.forget_ranks()
     run.set_status("done", identity=name)
     log.info("test accuracy %.3f on %d rows; the run is in %s", test["accuracy"], test["rows"], run.path)
     return run.objective(config.objective)
+
+
+def lost_connection(error: BaseException) -> str | None:
+    """Return a sentence for what torch says if another rank is gone; None for another error."""
+    gone = isinstance(error, RuntimeError) and re.search("gloo|NCCL|closed by peer|Connection reset", str(error))
+    return "another rank is gone; see its output" if gone else None
 
 
 def help_to_train(run: RunDirectory, config: DictConfig, rank: int) -> None:
@@ -127,6 +140,8 @@ def help_to_train(run: RunDirectory, config: DictConfig, rank: int) -> None:
         last = run.checkpoints / "last.ckpt"  # rank 0 has moved it away if the run starts from scratch
         train_rank(config, run, splits, last if last.is_file() else None)
     except BaseException as error:
+        if lost := lost_connection(error):  # the other rank has the reason
+            raise KDError(f"rank {rank}: {lost}") from error
         ranks.write_failure(run.path, rank, f"{type(error).__name__}: {error}")
         raise
 

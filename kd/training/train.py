@@ -23,7 +23,7 @@ from kd.data.sources import Splits
 from kd.errors import Pruned
 from kd.measure.cost import Reader, latency, parameter_counts, speedup, times_in_turns
 from kd.measure.energy import EnergyMeter
-from kd.methods.base import Method, run_fit
+from kd.methods.base import Method, copies, require_trained, run_fit
 from kd.methods.distillation import TaughtMethod
 from kd.methods.joint import Joint
 from kd.methods.optimizer import is_fused
@@ -114,7 +114,8 @@ def learn(
     learner = copy.deepcopy(method) if compiled or isinstance(trainer.strategy, FullySharded) else method
     if compiled:
         learner.student.compile(dynamic=True)  # in place, which keeps the names of the weights
-    run_fit(trainer, learner, data, ckpt_path=checkpoint, weights_only=True)
+    with ranks.observed():
+        run_fit(trainer, learner, data, ckpt_path=checkpoint, weights_only=True)
     if learner is not method:
         method.load_state_dict(whole_state(learner))
     if torch.distributed.is_initialized():  # from here on rank 0 works alone
@@ -147,6 +148,7 @@ def fit(
 
     Raises:
         Pruned: a search has stopped the run.
+        KDError: the training has changed nothing.
     """
     curves = run.path / "metrics.csv"
     if checkpoint and curves.exists():
@@ -160,12 +162,14 @@ def fit(
         )
     ranks.send_ready()
     meter = EnergyMeter.of_this_machine(gpus=isinstance(trainer.accelerator, CUDAAccelerator))
+    before = copies(method)
     learn(trainer, method, data, checkpoint, config.compile)
     energy = meter.stop()
     callbacks: list[lightning.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     for callback in callbacks:
         if isinstance(callback, Pruning) and callback.reason:
             raise Pruned(callback.reason)
+    require_trained(method, before, trainer.global_step)
     join_curves(curves, sorted(run.path.glob("metrics.before-*.csv")))
     best = run.checkpoints / "best.ckpt"
     if best.is_file():

@@ -3,13 +3,15 @@
 import csv
 import io
 import json
+import os
+from contextlib import contextmanager
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
 
-from kd.commands.predict import add_predictions, is_text, main, utf8, writer
+from kd.commands.predict import CHUNK, add_predictions, is_text, lines_of, main, writer
 from kd.data.files import read_rows
 from kd.errors import KDError
 
@@ -96,11 +98,48 @@ def test_rows_without_a_text_have_no_prediction():
     assert is_text("x") and not is_text(3)
 
 
-def test_standard_input_is_utf8():
-    stream = io.TextIOWrapper(io.BytesIO("\ufeffgrün\n".encode()), encoding="ascii")
-    assert list(utf8(stream)) == ["grün\n"]
-    with pytest.raises(KDError, match="standard input is not UTF-8 after line 0"):
-        list(utf8(io.TextIOWrapper(io.BytesIO(b"\xff\n"))))
+@contextmanager
+def pipe():
+    """A pipe: its end to read as standard input, and its end to write."""
+    source, sink = os.pipe()
+    with os.fdopen(source) as stream, os.fdopen(sink, "wb", buffering=0) as into:
+        yield stream, into
+
+
+def test_standard_input_is_answered_when_it_pauses():
+    with pipe() as (stream, into):
+        found = lines_of(stream)
+        for sent, expected in [
+            ("\ufeffgrün\n", ["grün"]),
+            ("one\r\ntwo\rthr", ["one", "two"]),
+            ("ee\n\n", ["three", ""]),
+        ]:
+            into.write(sent.encode())
+            assert next(found) == expected
+        into.write("ü".encode()[:1])
+        into.write("ü".encode()[1:] + b"\r")
+        into.close()
+        assert list(found) == [["ü"]]
+
+
+def test_a_full_pipe_is_read_in_chunks(tmp_path):
+    """Whatever the size of the blocks in which it comes, and without a line end at the end."""
+    texts = [f"{number} " + "é" * (number % 50) for number in range(2 * CHUNK + 10)]
+    (tmp_path / "texts").write_text("\n".join(texts))
+    with (tmp_path / "texts").open() as stream:
+        found = list(lines_of(stream))
+    assert [len(lines) for lines in found] == [CHUNK, CHUNK, 10]
+    assert [line for lines in found for line in lines] == texts
+
+
+def test_standard_input_that_is_no_text_is_refused():
+    for sent in (b"\xff\n", "ü".encode()[:1]):
+        with pipe() as (stream, into), pytest.raises(KDError, match="standard input is not UTF-8 after line 1"):
+            into.write(b"good\n" + sent)
+            into.close()
+            list(lines_of(stream))
+    with pytest.raises(KDError, match="found that standard input is closed"):
+        next(lines_of(None))
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def test_a_student_under_a_million_parameters_is_configuration_only():
 
 def test_the_options_of_a_method_are_checked():
     assert build.method_options(composed(["method=joint", "method.copies=2"])).copies == 2
-    with pytest.raises(KDError, match=r"^method\.copies must be a whole number of at least 0, found -1"):
+    with pytest.raises(KDError, match=r"^method\.copies must be a whole number in \[0, 100\], found -1"):
         build.method_options(composed(["method=joint", "method.copies=-1"]))
 
 

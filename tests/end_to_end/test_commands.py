@@ -1,7 +1,6 @@
 """The commands from end to end, in this process, on a tiny teacher and a handful of reviews."""
 
 import csv
-import io
 import json
 import re
 import signal
@@ -480,7 +479,8 @@ def test_standard_input_and_a_labelled_file(options, tmp_path, capsys, monkeypat
     run = only_run()
     texts = ["the plot is awful", "a funny story"]
     capsys.readouterr()
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(("\ufeff" + "\n".join(texts)).encode())))
+    (tmp_path / "piped").write_text("\ufeff" + "\n".join(texts))
+    monkeypatch.setattr("sys.stdin", (tmp_path / "piped").open())
     assert run_kd("predict", run.path) == 0
     piped = list(csv.DictReader(capsys.readouterr().out.splitlines()))
     assert run_kd("predict", run.path, *texts) == 0

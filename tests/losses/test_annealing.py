@@ -29,8 +29,8 @@ def test_no_schedule_may_go_beyond_the_highest_temperature():
     ("term", "options", "words"),
     [
         (Annealing, {"temperature": 9}, ["temperature", "from 1 to max_temperature=8.0", "found 9"]),
-        (Annealing, {"temperature": 0.5}, ["temperature", "of at least 1", "found 0.5"]),
-        (Annealing, {"max_temperature": 0.5}, ["max_temperature", "of at least 1", "0.5"]),
+        (Annealing, {"temperature": 0.5}, ["temperature", "in [1, 1000]", "found 0.5"]),
+        (Annealing, {"max_temperature": 0.5}, ["max_temperature", "in [1, 100"]),
     ],
 )
 def test_wrong_options_are_refused(term, options, words):

@@ -52,7 +52,7 @@ def test_layers_of_codir_do_not_make_up_for_each_other():
     ("term", "options", "words"),
     [
         (CRD, {"level": "token"}, ["level must be sentence", "'token'"]),
-        (CRD, {"contrast_temperature": 0}, ["contrast_temperature", "a number above 0", "found 0"]),
+        (CRD, {"contrast_temperature": 0}, ["contrast_temperature", "a number in [0.01, 1000]", "found 0"]),
         (CoDIR, {"contrast_temperature": "cold"}, ["contrast_temperature", "'cold'"]),
         (CRD, {"exclude_same_class": "yes"}, ["exclude_same_class", "true or false", "'yes'"]),
     ],

@@ -14,7 +14,7 @@ from kd.data.module import TextDataModule
 from kd.errors import KDError
 from kd.losses.label import LabelLoss
 from kd.losses.logits import SoftTarget
-from kd.methods.base import Recipe, decay_groups
+from kd.methods.base import Recipe, copies, decay_groups, require_trained, trained
 from kd.methods.distillation import Distillation, cached_teacher
 from kd.methods.learning_rate import warm_up_and_decay
 from kd.methods.objective import Objective
@@ -172,3 +172,21 @@ def test_biases_and_norms_do_not_decay():
     assert all(p.ndim > 1 for p in decayed["params"]) and all(p.ndim <= 1 for p in kept["params"])
     assert kept["weight_decay"] == 0 and "weight_decay" not in decayed
     assert len(decayed["params"]) + len(kept["params"]) == len(list(model.parameters()))
+
+
+def test_a_training_that_changes_nothing_is_refused():
+    method = Supervised(make_student(), RECIPE)
+    before = copies(method)
+    with pytest.raises(KDError, match="found no optimizer step"):
+        require_trained(method, before, 0)
+    with pytest.raises(KDError, match=r"found weights as before it after 3 steps .*raise optim\.optimizer\.lr"):
+        require_trained(method, before, 3)
+    with torch.no_grad():
+        trained(method.student)[-1].add_(1e-30)
+    with pytest.raises(KDError, match="found weights as before"):
+        require_trained(method, before, 3)
+    with torch.no_grad():
+        trained(method.student)[-1].add_(1e-3)
+    require_trained(method, before, 3)
+    method.takes_steps = False  # a model that is fitted at once
+    require_trained(method, copies(method), 0)

@@ -7,7 +7,21 @@ import pytest
 from annotated_types import Ge, Gt, Le, Lt
 
 from kd.errors import OptionError
-from kd.options.declared import Checked, Count, Finite, NotNegative, Probability, Seed, Share, checked, in_words
+from kd.options.declared import (
+    Checked,
+    Count,
+    Finite,
+    NotNegative,
+    Probability,
+    Seed,
+    Share,
+    Spread,
+    Temperature,
+    TextLength,
+    Width,
+    checked,
+    in_words,
+)
 from kd.options.declared import options_of as options
 
 NAN, INF = float("nan"), float("inf")
@@ -21,9 +35,13 @@ NAN, INF = float("nan"), float("inf")
         (float, [1, 1.5], [True, "1", None]),
         (str, ["", "a"], [1, None, ["a"]]),
         (Finite, [0, -1.5], [NAN, INF, -INF, None]),
-        (NotNegative, [0, 2.5], [-1e-9, INF, NAN]),
+        (NotNegative, [0, 2.5], [-1e-9, INF, NAN, 1e30]),
         (Share, [0, 1, 0.5], [-0.1, 1.1, True, NAN]),
-        (Probability, [0, 0.99], [1, -0.1]),
+        (Probability, [0, 0.95], [0.96, 1, -0.1]),
+        (Temperature, [0.01, 1, 1000], [0, 0.001, 1e30, NAN]),
+        (Spread, [0.02, 1], [0, 1e-9, 1e9]),
+        (Width, [1, 768], [0, 10**6]),
+        (TextLength, [3, 512], [0, 2, 10**9]),
         (Count, [1, 10**9], [0, -1, 1.0, True]),
         (Seed, [0, 2**32 - 1], [-1, 2**32]),
         (Literal["mean", "cls"], ["mean"], ["max", None, 1]),

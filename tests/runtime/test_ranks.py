@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -72,6 +73,27 @@ def test_the_reason_of_a_failed_rank_is_read_until_the_next_start(monkeypatch, t
     assert ranks.read_failure(tmp_path, wait=5.0) == "rank 3: RuntimeError: broken"
     ranks.begin(tmp_path)
     assert ranks.read_failure(tmp_path) is None and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", "rank 2 was killed (signal 9)"),
+        ("import sys; sys.exit(1)", None),  # it has written its own reason
+        ("", None),
+    ],
+)
+def test_the_observer_names_the_rank_that_was_killed(code, reason, tmp_path):
+    started = [subprocess.Popen([sys.executable, "-c", each]) for each in ("import time; time.sleep(60)", code)]
+    ended = threading.Event()
+    observer = ranks.Observer(started, tmp_path, ended)
+    observer.start()
+    started[1].wait()
+    ended.set()
+    observer.join(timeout=30)
+    assert not observer.is_alive() and ranks.read_failure(tmp_path) == reason
+    started[0].kill()
+    started[0].wait()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux does it")
