@@ -32,7 +32,8 @@ class BagConfig(FittedConfig):
     Args:
         ngrams: number of words in the longest n-gram.
         weighting: naive_bayes counts an n-gram once in a row and scales it by the log ratio of its shares in a class
-            and outside; tfidf counts each occurrence, scales by the rarity of the n-gram, and divides by the row's norm.
+            and outside; tfidf counts each occurrence, scales it by the rarity of the n-gram, and divides by the row's
+            norm.
         min_count: an n-gram must occur in this many training rows to be in the table.
         smoothing: number of rows that are added to the count of each n-gram, with naive_bayes.
         inverse_penalty: weight of the rows against the L2 penalty; null takes the best on the validation rows.
@@ -117,12 +118,14 @@ class Bag(FittedStudent):
         from kd.models import ngrams  # with scikit-learn, which only a fit needs
 
         config, base = self.config, self.config.vocab_size + 1
-        found, held_out = (ngrams.occurrences(each.tokens, special, config.ngrams, base) for each in (train, validation))
+        found, held_out = (
+            ngrams.occurrences(each.tokens, special, config.ngrams, base) for each in (train, validation)
+        )
         keys = ngrams.frequent(found, config.min_count)
         if len(keys) == 0:
             raise KDError(
-                f"student.min_count={config.min_count} leaves no n-gram of the {len(train.tokens)} training rows; lower "
-                "it, or use student=majority"
+                f"student.min_count={config.min_count} leaves no n-gram of {len(train.tokens)} training rows; lower it "
+                "or use student=majority"
             )
         counts, theirs = ngrams.counts(found, keys, len(train.tokens)), None
         weights: ngrams.Weights

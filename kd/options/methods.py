@@ -120,7 +120,8 @@ class JointOptions(MethodOptions):
     """Options that have no effect with ``teacher=none``."""
 
 
-CLOSED_FORM = ("kd.models.bag.BagConfig", "kd.models.fitted.MajorityConfig")
+BAG = "kd.models.bag.BagConfig"
+CLOSED_FORM = (BAG, "kd.models.fitted.MajorityConfig")
 """The ``_target_`` of the students that are fitted without an optimizer step."""
 
 UNREAD_IN_CLOSED_FORM = (

@@ -12,6 +12,7 @@ from rich.text import Text
 from kd.report.arms import TITLES, Arm, deviation, usual_seeds
 from kd.report.runs import Run
 from kd.report.study import Study
+from kd.report.summary import NO_BAG, against_bag
 from kd.report.words import capital, millions, plain, short
 
 UNKNOWN = "method=supervised with the same student, data and budget (these runs have no record of their command)"
@@ -24,6 +25,11 @@ def show(study: Study, console: Console) -> None:
     console.print(table(study))
     for note in notes(study):
         say(note)
+    for line in against_bag(study):
+        say(line)
+    if study.bag_command:
+        say(NO_BAG)
+        console.print(f"  {plain(study.bag_command)}", markup=False, highlight=False, soft_wrap=True)
     if study.comparisons:
         say("")
         console.print(findings(study))

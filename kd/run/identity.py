@@ -119,7 +119,7 @@ def unread(config: Mapping[str, Any]) -> tuple[str, ...]:
     found = options.unread if options else ()
     if "embeddings" in found and config["mapper"]["_target_"] in TOWARDS_WORDS:
         found = tuple(group for group in found if group != "embeddings")
-    if config["student"].get("_target_") in CLOSED_FORM:
+    if (config.get("student") or {}).get("_target_") in CLOSED_FORM:
         found = (*found, *UNREAD_IN_CLOSED_FORM)
     return found + tuple(f"choices.{group}" for group in found)
 

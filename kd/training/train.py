@@ -144,8 +144,9 @@ def fit(
 
     Returns:
         ``training_seconds`` from the first to the last step, with validation and over all resumptions; whether the
-        ``weights`` are the best on validation, those of the last step or fitted in closed form; and the ``energy`` of the device since the
-        last start, None if the hardware does not measure it. Second, the versions of the `kernels` that were used.
+        ``weights`` are the best on validation, those of the last step or fitted in closed form; and the ``energy`` of
+        the device since the last start, None if the hardware does not measure it. Second, the versions of the
+        `kernels` that were used.
 
     Raises:
         Pruned: a search has stopped the run.
