@@ -119,7 +119,7 @@ def notes(study: Study) -> list[str]:
         lines.append("One seed: the intervals are over the test rows, and do not include the variation between seeds.")
     else:
         lines.append("±: standard deviation over seeds (n - 1). The intervals are over seeds and rows.")
-        usual = usual_seeds([arm.seeds for arm in study.arms])
+        usual = usual_seeds([arm.seeds for arm in study.arms if not arm.is_fitted] or [study.arms[0].seeds])
         lines.append(f"Seeds: {', '.join(map(str, usual))}, unless the name has others.")
     return lines
 

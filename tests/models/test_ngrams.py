@@ -1,5 +1,7 @@
 """N-grams and their weights against scikit-learn's CountVectorizer and the formulas."""
 
+from itertools import chain
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,7 +20,9 @@ texts = st.lists(st.lists(st.integers(0, WORDS - 1), max_size=9), min_size=1, ma
 
 
 def ragged(rows: list[list[int]]) -> Ragged:
-    return Ragged.joined([np.array(sum(rows, []), dtype=np.int32)], [np.array([len(row) for row in rows])])
+    return Ragged.joined(
+        [np.fromiter(chain.from_iterable(rows), dtype=np.int32)], [np.array([len(row) for row in rows])]
+    )
 
 
 def grams(longest: int):
