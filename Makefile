@@ -22,6 +22,8 @@ demo: install
 		hydra.run.dir=outputs/quickstart/composition
 	$(BIN)/kd train experiment=quickstart method=joint method.frozen_layers=5 cache.use=true \
 		method.clean_targets=false hydra.run.dir=outputs/quickstart/joint
+	$(BIN)/kd train experiment=quickstart student=bag method=supervised \
+		hydra.run.dir=outputs/quickstart/bag
 	$(BIN)/kd report outputs/quickstart
 
 quick: .venv/installed

@@ -25,6 +25,7 @@ from kd.methods.base import Method, Recipe
 from kd.methods.learning_rate import rate_factor
 from kd.methods.objective import Objective
 from kd.models.embeddings import KnownRows, TeacherTable
+from kd.models.fitted import FittedStudent
 from kd.models.pretrained import new_student
 from kd.options.declared import options_of
 from kd.options.methods import METHODS, HintsOptions, MethodOptions
@@ -117,6 +118,8 @@ def student(
     model_config = student_config(node, config, len(tokenizer), tokenizer.pad_token_id, label_names)
     torch.manual_seed(seed)
     model = new_student(model_config)
+    if isinstance(model, FittedStudent):  # it has no word table to start from
+        return model
     weight = model.get_input_embeddings().get_parameter("weight")
     initial = word_table(config, weight.detach(), tokenizer, teacher, seed)
     with torch.no_grad():

@@ -19,6 +19,7 @@ from kd.errors import KDError
 from kd.methods.base import Method
 from kd.methods.distillation import check_outputs
 from kd.methods.joint import Joint
+from kd.models.fitted import FittedConfig
 from kd.models.pretrained import new_student
 from kd.storage.model_folder import require_length
 
@@ -69,6 +70,9 @@ def check(config: DictConfig) -> None:
     options = mistakes.attempt(build.method_options, config) if kind else None
     if kind and config.data.get("stream"):
         mistakes += contradictions.of_streaming(config, kind)
+    if kind and isinstance(student, FittedConfig):
+        mistakes += contradictions.of_closed_form(config, kind)
+        mistakes.refuse()  # what follows would say it again, in terms of layers and losses
     if kind and kind.reads_teacher:
         _check_method(config, kind, options, student, mistakes)
     mistakes.refuse()

@@ -14,7 +14,7 @@ from transformers import PretrainedConfig
 
 from kd.config import targets
 from kd.config.make import plain
-from kd.models.base import StudentConfig
+from kd.models.base import OwnConfig
 from kd.options.declared import Option, options_of, written
 from kd.options.methods import METHODS
 from kd.options.sections import SECTIONS, Transformer
@@ -80,7 +80,7 @@ def declarations(config: DictConfig) -> list[Declaration]:
 
 def _keys(declares: Any) -> frozenset[str] | None:
     """Return the keys that a node of this class or function may have; None if it takes any."""
-    if isinstance(declares, type) and issubclass(declares, StudentConfig):  # its constructor accepts any key
+    if isinstance(declares, type) and issubclass(declares, OwnConfig):  # its constructor accepts any key
         return frozenset(field.name for field in fields(declares)) | SPECIAL
     parameters = inspect.signature(declares).parameters.values()
     if any(each.kind is each.VAR_KEYWORD for each in parameters):

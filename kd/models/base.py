@@ -20,13 +20,35 @@ from kd.losses.label import label_loss
 from kd.options.declared import Count, CountOrNone, Probability, Spread, Width, options_of
 
 
-class StudentConfig(PreTrainedConfig):
-    """The options of every small student; ``num_labels`` and ``id2label`` come from Hugging Face's own class.
+class OwnConfig(PreTrainedConfig):
+    """The options of all of kd's students; ``num_labels`` and ``id2label`` come from Hugging Face's own class.
+
+    Args:
+        vocab_size: number of tokens that the student's tokenizer knows.
+        pad_token_id: id of the padding token, which a student does not read.
+
+    Raises:
+        OptionError: an option is outside its range.
+    """
+
+    vocab_size: Count = 30522
+    pad_token_id: CountOrNone = 0
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        for name, option in options_of(type(self)).items():
+            option.require(getattr(self, name))
+        if self.pad_token_id >= self.vocab_size:
+            raise OptionError("pad_token_id", f"below vocab_size={self.vocab_size}", self.pad_token_id)
+
+
+class StudentConfig(OwnConfig):
+    """The options of every small student with a word table.
 
     Args:
         vocab_size: rows of the word table.
-        embedding_size: width of the word table.
         pad_token_id: id of the padding token, whose row of the table is zero and stays zero.
+        embedding_size: width of the word table.
         dropout: probability of setting a number to zero, at the input of every linear, convolution and LSTM map.
         freeze_embeddings: keep the word table as it is in training.
         initializer_range: standard deviation of a random word table.
@@ -37,19 +59,10 @@ class StudentConfig(PreTrainedConfig):
 
     supported_outputs: ClassVar[frozenset[str]] = frozenset({"logits", "hidden_states"})
 
-    vocab_size: Count = 30522
     embedding_size: Width = 128
-    pad_token_id: CountOrNone = 0
     dropout: Probability = 0.3
     freeze_embeddings: bool = False
     initializer_range: Spread = 0.02
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        super().__post_init__(**kwargs)
-        for name, option in options_of(type(self)).items():
-            option.require(getattr(self, name))
-        if self.pad_token_id >= self.vocab_size:
-            raise OptionError("pad_token_id", f"below vocab_size={self.vocab_size}", self.pad_token_id)
 
 
 class Student(PreTrainedModel, ABC):

@@ -14,6 +14,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedConfig, P
 from kd.contract import Batch
 from kd.errors import KDError
 from kd.measure.inference import evaluating
+from kd.models.fitted import FittedStudent
 from kd.options.declared import Count, CountOrNone, checked
 from kd.storage.assets import resolve
 from kd.storage.model_check import rows_of
@@ -72,7 +73,8 @@ def new_student(config: PreTrainedConfig) -> PreTrainedModel:
         raise
     except ValueError as error:
         raise KDError(f"student '{config.model_type}': {error}; change the sizes under student.") from error
-    student.get_input_embeddings().weight.requires_grad_(not getattr(config, "freeze_embeddings", False))
+    if not isinstance(student, FittedStudent):
+        student.get_input_embeddings().weight.requires_grad_(not getattr(config, "freeze_embeddings", False))
     return student
 
 

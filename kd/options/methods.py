@@ -122,6 +122,16 @@ class JointOptions(MethodOptions):
     """Options that have no effect with ``teacher=none``."""
 
 
+BAG = "kd.models.bag.BagConfig"
+CLOSED_FORM = (BAG, "kd.models.fitted.MajorityConfig")
+"""The ``_target_`` of the students that are fitted without an optimizer step."""
+
+UNREAD_IN_CLOSED_FORM = (
+    *("optim", "trainer", "callbacks", "embeddings", "loss", "balance", "label_smoothing", "compile"),
+    "data.batch_size",
+)
+"""Parts of the configuration that have no effect on these students."""
+
 METHODS: dict[str, type[MethodOptions]] = {
     "kd.methods.supervised.Supervised": SupervisedOptions,
     "kd.methods.distillation.Distillation": DistillationOptions,

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from kd.options.methods import BAG, CLOSED_FORM
 from kd.report.runs import Run, figure
-from kd.report.settings import OF_TRANSFER, of_own_vocabulary, root_of, whole
+from kd.report.settings import OF_TRANSFER, of_own_vocabulary, root_of, target_of_student, whole
 
 TITLES = {
     "gain": "gain of the teacher over supervised training",
+    "bag": "difference from the bag of n-grams",
     "methods": "gain of another method over distillation",
     "embeddings": "gain of the teacher's embeddings over random ones",
     "peers": "gain of the peers over supervised training",
@@ -45,6 +47,11 @@ class Arm:
     @property
     def method(self) -> str:
         return self.first.method
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether its student is fitted in closed form, so that the seed has no effect."""
+        return target_of_student(self.first.settings) in CLOSED_FORM
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -86,7 +93,7 @@ class Arm:
         return mean(figure(run.metrics, *keys) for run in self.runs)
 
     def run_of(self, seed: int) -> Run:
-        return self.runs[self.seeds.index(seed)]
+        return self.runs[self.seeds.index(seed) if seed in self.seeds or not self.is_fitted else 0]
 
 
 def mean(values: Iterable[float | None]) -> float | None:
@@ -116,14 +123,28 @@ def key_of(run: Run, read: Callable[[str], bool] = lambda key: True) -> frozense
 
 
 def labels(groups: list[tuple[Run, ...]]) -> list[str]:
-    """Name each arm by its method and the settings in which the arms differ; no two names are the same."""
+    """Name each arm; no two names are the same.
+
+    Students that are fitted in closed form are named apart. They have other options and another tokenizer, which would
+    make the names of all other arms longer.
+    """
+    fitted = [target_of_student(members[0].settings) in CLOSED_FORM for members in groups]
+    parts = {kind: [group for group, own in zip(groups, fitted, strict=True) if own is kind] for kind in set(fitted)}
+    names = {kind: iter(names_within(part, with_student=kind)) for kind, part in parts.items()}
+    return [next(names[kind]) for kind in fitted]
+
+
+def names_within(groups: list[tuple[Run, ...]], with_student: bool) -> list[str]:
+    """Name each arm by its method and the settings in which these arms differ."""
     firsts = [members[0] for members in groups]
     values: dict[str, set[str]] = defaultdict(set)
     for run in firsts:
         for key, value in run.settings.items():
             values[key].add(repr(value))
     chosen = {key.split(".")[1] for key in values if key.startswith("choices.") and len(values[key]) > 1}
+    chosen |= {"student"} if with_student and len(values["choices.student"]) > 1 else set()
     differing = sorted(key for key in values if len(values[key]) > 1 and root_of(key) not in chosen)
+    differing = [key for key in differing if not (with_student and key == "choices.student")]
     of_method: dict[tuple[str, str], set[str]] = defaultdict(set)
     for run in firsts:
         for key in differing:
@@ -132,6 +153,7 @@ def labels(groups: list[tuple[Run, ...]]) -> list[str]:
     names = []
     for members in groups:
         run, words = members[0], [members[0].method]
+        words += [str(run.settings["choices.student"])] if with_student else []
         for key in differing:
             if key in run.settings and not implied_by_method(run, key, of_method[run.method, key]):
                 value = run.settings[key]
@@ -182,7 +204,7 @@ class Pair:
 
     Args:
         family: one of `TITLES`: the meaning of their difference.
-        seeds: those that both have; runs are compared seed by seed.
+        seeds: those that both have; runs are compared seed by seed. An arm without an effect of the seed has each.
     """
 
     family: str
@@ -191,6 +213,8 @@ class Pair:
 
     @property
     def seeds(self) -> tuple[int, ...]:
+        if self.other.is_fitted or self.arm.is_fitted:
+            return self.arm.seeds if self.other.is_fitted else self.other.seeds
         return tuple(seed for seed in self.arm.seeds if seed in self.other.seeds)
 
 
@@ -234,13 +258,27 @@ def baselines(arms: list[Arm]) -> Callable[[Arm], list[Arm]]:
     return matches([arm for arm in arms if arm.method == "supervised"], budget)
 
 
+def bags(arms: list[Arm]) -> list[Arm]:
+    """Return the supervised bags of n-grams, the best by validation first."""
+    found = [arm for arm in arms if arm.method == "supervised" and target_of_student(arm.first.settings) == BAG]
+    return sorted(found, key=lambda arm: -(arm.validation or 0.0))
+
+
+def bag_of(arm: Arm, bags: list[Arm]) -> list[Arm]:
+    """Return the bag that an arm is compared with, one on the same rows if there is one; none for a fitted student."""
+    rows = arm.first.settings.get("data.rows")
+    same = [bag for bag in bags if bag.first.settings.get("data.rows") == rows]
+    return [] if arm.is_fitted else (same or bags)[:1]
+
+
 def pairs(arms: list[Arm]) -> list[Pair]:
-    """Pair each arm with its matches: a baseline, distillation, or the same student with random embeddings."""
+    """Pair each arm with its matches: a baseline, a bag, distillation, or the same student with random embeddings."""
+    of_words = bags(arms)
     supervised, distilled = baselines(arms), matches([arm for arm in arms if arm.method == "distillation"], tempered)
     random_start = matches([arm for arm in arms if arm.first.metrics["embeddings"] == "random"], but_for_embeddings)
     found = []
     for arm in arms:
-        others: dict[str, list[Arm]] = {}
+        others: dict[str, list[Arm]] = {"bag": bag_of(arm, of_words)}
         if arm.method != "supervised":
             others["gain" if arm.first.environment["teacher"] else "peers"] = supervised(arm)
             if arm.method != "distillation":

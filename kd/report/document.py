@@ -21,6 +21,7 @@ UNEQUAL = "Should be equal and are not"
 BLOCKS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("", ("results",), ()),
     ("", ("gain", "peers"), ("gain",)),
+    ("", ("bag",), ()),
     ("", ("methods",), ()),
     ("", ("embeddings",), ()),
     ("Choice by validation", ("best",), ("heat-map", "curves")),

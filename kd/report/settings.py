@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
-from kd.options.methods import TRANSFER
+from kd.options.methods import CLOSED_FORM, TRANSFER, UNREAD_IN_CLOSED_FORM
 from kd.report.words import short
 from kd.run import identity
 
@@ -16,6 +16,8 @@ NO_DIFFERENCE = tuple(f"{key}." for key in (*identity.NO_DIFFERENCE, "choices", 
 """Keys in which the runs of one arm may differ, with all below them."""
 OF_TRANSFER = (*TRANSFER, "method", "cache")
 """Parts that a supervised run does not read, and that two methods with a teacher may differ in."""
+UNREAD_WHEN_FITTED = (*UNREAD_IN_CLOSED_FORM, "choices.embeddings", "global_batch")
+"""Settings that a student which is fitted in closed form does not read."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,15 @@ def settings(config: dict[str, Any]) -> dict[str, Any]:
     if method == "composition":
         reads_embeddings = config["mapper"]["_target_"] in identity.TOWARDS_WORDS
         found = {key: value for key, value in found.items() if not of_own_vocabulary(key, reads_embeddings)}
+    if target_of_student(found) in CLOSED_FORM:
+        found = {key: value for key, value in found.items() if not {key, root_of(key)} & set(UNREAD_WHEN_FITTED)}
     return found
+
+
+def target_of_student(settings: dict[str, Any]) -> str | None:
+    """Return the ``_target_`` of the student; None where the settings have none."""
+    named = settings.get("student")
+    return named.value if isinstance(named, Named) else None
 
 
 def counts(key: str, flat: dict[str, Any]) -> bool:

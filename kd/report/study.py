@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import shlex
 from collections import defaultdict
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from kd.report.arms import OVER_BASELINE, TITLES, Arm, Pair, arms, baselines, budget, pairs
+from kd.options.methods import UNREAD_IN_CLOSED_FORM
+from kd.report.arms import OVER_BASELINE, TITLES, Arm, Pair, arms, bags, baselines, budget, pairs
 from kd.report.origin import overrides
 from kd.report.runs import Run, figure
 from kd.report.settings import OF_TRANSFER
@@ -20,6 +21,8 @@ from kd.report.words import short
 
 NOT_OF_A_BASELINE = (*OF_TRANSFER, "hydra", "seed", "resume", "rerun", "objective")
 """Overrides that the command for a baseline leaves out."""
+NOT_OF_A_BAG = ("student", "tokenizer", *UNREAD_IN_CLOSED_FORM)
+"""Overrides that the command for a bag of n-grams leaves out too."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,12 @@ class Study:
             found.append(MissingBaseline(tuple(arm.name for arm, _ in group), seeds, command))
         return found
 
+    @property
+    def bag_command(self) -> str:
+        """The command that trains a bag of n-grams for these rows; empty where there is a bag or nothing to compare."""
+        others = [arm for arm in self.arms if not arm.is_fitted]
+        return "" if bags(self.arms) or not others else bag_command(others[0].first)
+
 
 def studies(runs: list[Run]) -> list[Study]:
     """Group the runs by test set, the largest group first."""
@@ -166,7 +175,18 @@ def baseline_command(run: Run, seeds: tuple[int, ...]) -> str:
     return shlex.join(["kd", "train", "-m", *words])
 
 
-def of_transfer(override: str) -> bool:
+def bag_command(run: Run) -> str:
+    """Return the command that trains a bag of n-grams on the rows of a run, in a folder beside it."""
+    given = overrides(run.directory, run.environment)
+    if given is None:
+        return "kd train student=bag method=supervised (add the options of the data: these runs have no record of them)"
+    kept = [word for word in given if not (of_transfer(word) or of_transfer(word, NOT_OF_A_BAG))]
+    place = run.directory.path.parent / "bag"
+    words = ["student=bag", "method=supervised", *kept, f"seed={run.seed}", f"hydra.run.dir={place}"]
+    return shlex.join(["kd", "train", *words])
+
+
+def of_transfer(override: str, parts: Sequence[str] = NOT_OF_A_BASELINE) -> bool:
     """Return whether the command for a baseline leaves out this override; ``@`` or ``/`` may follow a group's name.
 
     >>> [of_transfer(word) for word in ("balance/alpha=linear", "+student@peers.other=dan", "objective=latency")]
@@ -176,4 +196,4 @@ def of_transfer(override: str) -> bool:
     """
     key = override.lstrip("+~").partition("=")[0]
     group, _, package = key.partition("@")
-    return any(part.replace("/", ".").split(".")[0] in NOT_OF_A_BASELINE for part in (group, package))
+    return any(name.replace("/", ".").split(".")[0] in parts for name in (group, package)) or group in parts

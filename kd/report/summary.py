@@ -19,9 +19,37 @@ DECIDED = {
     "not decided": "This is not decided by this test set: a difference of this size may be chance.",
 }
 
+NO_BAG = "There is no bag of n-grams to compare with, the baseline that a student has to beat. This command trains one:"
+MOST_NAMED = 4
+
 
 def sentences(study: Study) -> list[str]:
     """Return the summary of one test set."""
+    command = study.bag_command
+    return [*of_transfer(study), *against_bag(study), *([f"{NO_BAG} {command}"] if command else [])]
+
+
+def against_bag(study: Study) -> list[str]:
+    """Say how many students beat the bag of n-grams, and name those that do not."""
+    family = study.comparisons.get("bag", [])
+    if not family:
+        return []
+    bag, behind = family[0].pair.other, [one for one in family if one.verdict != "better"]
+    beaten = len(family) - len(behind)
+    lines = [
+        f"The bag of n-grams has {100 * bag.accuracy:.1f} % without any network; {beaten} of {len(family)} beat it."
+    ]
+    for one in sorted(behind, key=lambda one: -one.difference)[:MOST_NAMED]:
+        word = "is worse than it" if one.decided else "does not beat it: this is not decided"
+        shown = f"{100 * one.pair.arm.accuracy:.1f} %, {points(one.difference).text} points"
+        lines.append(f"{capital(one.pair.arm.name)} {word} ({shown}).")
+    if len(behind) > MOST_NAMED:
+        lines.append(f"{len(behind) - MOST_NAMED} more do not beat it: see the table.")
+    return lines
+
+
+def of_transfer(study: Study) -> list[str]:
+    """Say what the best student with a teacher or peers gained."""
     taught = study.best_taught or next((arm for arm in study.arms if arm.method != "supervised"), None)
     if taught is None:
         return ["No run here learnt from a teacher or from peers: there is no gain of distillation to report."]

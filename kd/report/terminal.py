@@ -12,6 +12,7 @@ from rich.text import Text
 from kd.report.arms import TITLES, Arm, deviation, usual_seeds
 from kd.report.runs import Run
 from kd.report.study import Study
+from kd.report.summary import NO_BAG, against_bag
 from kd.report.words import capital, millions, plain, short
 
 UNKNOWN = "method=supervised with the same student, data and budget (these runs have no record of their command)"
@@ -24,6 +25,11 @@ def show(study: Study, console: Console) -> None:
     console.print(table(study))
     for note in notes(study):
         say(note)
+    for line in against_bag(study):
+        say(line)
+    if study.bag_command:
+        say(NO_BAG)
+        console.print(f"  {plain(study.bag_command)}", markup=False, highlight=False, soft_wrap=True)
     if study.comparisons:
         say("")
         console.print(findings(study))
@@ -113,7 +119,7 @@ def notes(study: Study) -> list[str]:
         lines.append("One seed: the intervals are over the test rows, and do not include the variation between seeds.")
     else:
         lines.append("±: standard deviation over seeds (n - 1). The intervals are over seeds and rows.")
-        usual = usual_seeds([arm.seeds for arm in study.arms])
+        usual = usual_seeds([arm.seeds for arm in study.arms if not arm.is_fitted] or [study.arms[0].seeds])
         lines.append(f"Seeds: {', '.join(map(str, usual))}, unless the name has others.")
     return lines
 

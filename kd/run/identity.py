@@ -13,7 +13,7 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
-from kd.options.methods import METHODS
+from kd.options.methods import CLOSED_FORM, METHODS, UNREAD_IN_CLOSED_FORM
 from kd.run import renames
 from kd.storage.checksum import digest, file_sha256
 
@@ -114,11 +114,13 @@ def is_mean_over_rows(term: Mapping[str, Any]) -> bool:
 
 
 def unread(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the groups of keys that the run's method does not read, and the keys of their choices."""
+    """Return the groups of keys that the run's method and student do not read, and the keys of their choices."""
     options = METHODS.get(config["method"]["_target_"])
     found = options.unread if options else ()
     if "embeddings" in found and config["mapper"]["_target_"] in TOWARDS_WORDS:
         found = tuple(group for group in found if group != "embeddings")
+    if (config.get("student") or {}).get("_target_") in CLOSED_FORM:
+        found = (*found, *UNREAD_IN_CLOSED_FORM)
     return found + tuple(f"choices.{group}" for group in found)
 
 

@@ -19,6 +19,7 @@ from kd.losses.logits import SoftTarget
 from kd.methods.distillation import Distillation
 from kd.methods.objective import Objective
 from kd.methods.schedules import Constant
+from kd.models.fitted import FittedConfig
 from kd.models.pretrained import new_student
 from kd.options.declared import Share, Temperature
 from kd.runtime.devices import ONE_CPU, Devices
@@ -108,6 +109,11 @@ class Assistant(SingleTeacher):
 
     def _require_model(self, num_labels: int) -> None:
         config = self._config(num_labels)
+        if isinstance(config, FittedConfig):
+            raise KDError(
+                f"teacher.model: '{config.model_type}' is fitted in closed form, and an assistant is trained in steps; "
+                "choose a model with layers"
+            )
         require_length(self.name_or_path, config, self.max_length, "data.max_length")
         try:
             with torch.device("meta"):  # which allocates no weights

@@ -29,6 +29,7 @@ from kd.methods.joint import Joint
 from kd.methods.optimizer import is_fused
 from kd.methods.sharding import FullySharded, whole_state
 from kd.models.bilstm import BiLSTM
+from kd.models.fitted import FittedStudent
 from kd.run.curves import join_curves
 from kd.run.directory import RunDirectory
 from kd.run.environment import KERNELS, environment
@@ -37,6 +38,7 @@ from kd.runtime import ranks
 from kd.runtime.devices import global_batch
 from kd.storage import hub
 from kd.storage.files import write_json
+from kd.training.closed_form import fit_closed_form
 from kd.training.evaluation import evaluate
 from kd.training.model_card import model_card
 from kd.training.pruning import Pruning
@@ -143,13 +145,16 @@ def fit(
 
     Returns:
         ``training_seconds`` from the first to the last step, with validation and over all resumptions; whether the
-        ``weights`` are the best on validation or those of the last step; and the ``energy`` of the device since the
-        last start, None if the hardware does not measure it. Second, the versions of the `kernels` that were used.
+        ``weights`` are the best on validation, those of the last step or fitted in closed form; and the ``energy`` of
+        the device since the last start, None if the hardware does not measure it. Second, the versions of the
+        `kernels` that were used.
 
     Raises:
         Pruned: a search has stopped the run.
         KDError: the training has changed nothing.
     """
+    if isinstance(method.student, FittedStudent):
+        return fit_closed_form(config, run, method, data), {}
     curves = run.path / "metrics.csv"
     if checkpoint and curves.exists():
         curves.rename(run.path / f"metrics.before-{time.time_ns()}.csv")  # otherwise the logger deletes it

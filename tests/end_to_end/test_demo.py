@@ -12,7 +12,7 @@ from kd.cli import main
 from kd.storage.assets import home
 
 MAKEFILE = Path(__file__).parents[2] / "Makefile"
-FURTHER = ("hints pca", "composition", "joint pca")
+FURTHER = ("hints pca", "composition", "joint pca", "supervised bag")
 
 
 @pytest.mark.demo
@@ -22,7 +22,7 @@ def test_the_demo_on_a_tiny_slice(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     slice_of_it = ["data.limit=160", "trainer.max_epochs=1", "callbacks=[checkpoint]", "threads=2"]
     commands = re.findall(r"\$\(BIN\)/kd (train .*)", MAKEFILE.read_text().replace("\\\n", " "))
-    assert len(commands) == 4
+    assert len(commands) == 5
     for command in commands:
         assert main([*shlex.split(command), *slice_of_it]) == 0, command
     capsys.readouterr()

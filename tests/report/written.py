@@ -159,4 +159,6 @@ def one_arm(name: str, correct: np.ndarray):
     """Make what `Judge` reads of an arm."""
     runs = [SimpleNamespace(seed=seed, test=SimpleNamespace(correct=row)) for seed, row in enumerate(correct)]
     seeds = tuple(range(len(runs)))
-    return SimpleNamespace(name=name, runs=runs, seeds=seeds, run_of=lambda seed: runs[seed], correct=correct)
+    return SimpleNamespace(
+        is_fitted=False, name=name, runs=runs, seeds=seeds, run_of=lambda seed: runs[seed], correct=correct
+    )

@@ -50,6 +50,15 @@ def test_what_affects_the_result_counts(override):
     assert of(override) != of()
 
 
+def test_a_student_in_closed_form_reads_no_optimizer():
+    bag = of("student=bag")
+    unread = ["optim=adadelta", "trainer.max_epochs=3", "trainer.precision=bf16-mixed", "callbacks=[ema]"]
+    for override in [*unread, "embeddings=random", "data.batch_size=8", "label_smoothing=0.1"]:
+        assert of("student=bag", override) == bag != of(override), override
+    for override in ("alpha=0.9", "student.ngrams=3", "tokenizer.min_count=2", "data.limit=9", "method=supervised"):
+        assert of("student=bag", override) != bag, override
+
+
 def test_a_term_that_compares_rows_counts_every_factor_of_the_batch():
     halves = "data.batch_size=32", "trainer.accumulate_grad_batches=2"
     assert of("loss=[rkd]", *halves) != of("loss=[rkd]")
