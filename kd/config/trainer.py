@@ -23,7 +23,8 @@ def make_trainer(config: DictConfig, run: Path) -> lightning.Trainer:
     """
     for group in ("callbacks", "logger", "trainer"):
         _require_inside(config[group], run, group)
-    places = [{"dirpath": str(run / node.dirpath)} if "dirpath" in node else {} for node in config.callbacks.values()]
+    nodes = config.callbacks.values()
+    places = [{"dirpath": str(run / (node.dirpath or "checkpoints"))} if "dirpath" in node else {} for node in nodes]
     callbacks = [make(node, **place) for node, place in zip(config.callbacks.values(), places, strict=True)]
     node, wanted = config.trainer, str(config.trainer.get("accelerator"))
     if wanted in ("gpu", "cuda") and not (torch.cuda.is_available() or (wanted == "gpu" and torch.mps.is_available())):
