@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import lightning
 import torch
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
+from torch.optim import Optimizer
 from transformers import PretrainedConfig
 
 from kd.config import build, contradictions, targets
@@ -15,19 +19,34 @@ from kd.config.declarations import declarations, missing_sections, option_mistak
 from kd.config.folder import resolving
 from kd.config.make import make
 from kd.config.trainer import make_trainer
+from kd.contract import Loss
+from kd.data.tokenizers import StudentTokenizer
 from kd.errors import KDError
+from kd.features.mapper import Mapper
 from kd.methods.base import Method
+from kd.methods.confidence import Confidence
 from kd.methods.distillation import check_outputs
 from kd.methods.joint import Joint
+from kd.methods.schedules import LearnedTemperature, Schedule
+from kd.methods.weighting import Weighting
+from kd.models.embeddings import Embeddings
 from kd.models.fitted import FittedConfig
 from kd.models.pretrained import new_student
 from kd.storage.model_folder import require_length
+from kd.teacher.ensemble import Ensemble
+from kd.teacher.fine_tuning import SingleTeacher
 
-CHOICES = (
-    *("student", "embeddings", "tokenizer", "optim", "optim.optimizer", "trainer", "mapper"),
-    *("balance.alpha", "balance.temperature", "balance.confidence", "balance.weighting"),
-)
-"""Groups that every run reads."""
+CHOICES: dict[str, type | tuple[type, ...]] = {
+    **{"student": PretrainedConfig, "embeddings": Embeddings, "tokenizer": StudentTokenizer, "mapper": Mapper},
+    **{"balance.alpha": Schedule, "balance.temperature": (Schedule, LearnedTemperature)},
+    **{"balance.confidence": Confidence, "balance.weighting": Weighting},
+    **{"optim.optimizer": Optimizer, "trainer": lightning.Trainer, "method": Method, "data": object},
+}
+"""Groups that every run reads, and what a class that one names must extend."""
+ENTRIES: dict[str, type] = {
+    **{"loss": Loss, "callbacks": lightning.Callback, "logger": Logger, "peers": PretrainedConfig},
+}
+"""Groups of several nodes, and what a class that one names must extend."""
 
 
 MOST_WEIGHTS = 10**10
@@ -101,13 +120,36 @@ def check_data(config: DictConfig) -> None:
 
 def _missing_choices(config: DictConfig) -> Iterator[str]:
     """Find groups without a choice, and teachers that are not nodes with a ``_target_``."""
-    for key in CHOICES:
+    for key, kind in CHOICES.items():
         found = OmegaConf.select(config, key)
-        if not OmegaConf.is_dict(found):
-            yield f"{key}: expected a choice, got {found or 'null'}; kd train --help lists the choices"
+        if not (OmegaConf.is_dict(found) and "_target_" in found):
+            got = "null" if found is None else found
+            yield f"{key}: expected a choice, got {got}; kd train --help lists the choices"
+        else:
+            yield from _of_another_kind(key, found, kind)
+    for group, kind in ENTRIES.items():
+        for name, node in config[group].items() if OmegaConf.is_dict(config[group]) else ():
+            if OmegaConf.is_dict(node) and "_target_" in node:
+                yield from _of_another_kind(f"{group}.{name}", node, kind)
     for place, node in _teachers(config).items():
         if not (OmegaConf.is_dict(node) and "_target_" in node):
             yield f"{place}: expected a teacher, got {node}; teacher@{place}=hf makes it one, ~{place} takes one out"
+            continue
+        yield from _of_another_kind(place, node, (SingleTeacher, Ensemble))
+        if "members" in node and not (OmegaConf.is_dict(node.members) and node.members):
+            adds = f"+teacher@{place}.members.NAME=hf adds one"
+            yield f"{place}.members: expected teachers by name, got {node.members}; {adds}"
+        parameters = inspect.signature(targets.find(node._target_)).parameters.values()
+        for missing in [each.name for each in parameters if each.default is each.empty and each.name not in node]:
+            yield f"{place}.{missing}: expected a value, found no such key; leave it in the configuration"
+
+
+def _of_another_kind(place: str, node: DictConfig, kind: type | tuple[type, ...]) -> Iterator[str]:
+    """Find a node that names a class of another group. What a function returns is known only when it is called."""
+    found = targets.find(node._target_, f"{place}._target_")
+    if isinstance(found, type) and not issubclass(found, kind):
+        wanted = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
+        yield f"{place}._target_: expected a kind of {wanted}, got {node._target_}; kd train --help lists the choices"
 
 
 def _teachers(config: DictConfig) -> dict[str, Any]:
@@ -119,7 +161,8 @@ def _teachers(config: DictConfig) -> dict[str, Any]:
         found[place] = node = todo.pop(place)
         if OmegaConf.is_dict(node):
             todo |= {f"{place}.teacher": node.teacher} if "teacher" in node else {}
-            todo |= {f"{place}.members.{name}": member for name, member in (node.get("members") or {}).items()}
+            members = node.get("members") if OmegaConf.is_dict(node.get("members")) else {}
+            todo |= {f"{place}.members.{name}": member for name, member in members.items()}
     return found
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from omegaconf import DictConfig, OmegaConf
 
 from kd.config.make import plain
+from kd.errors import KDError
+from kd.features.matching import layer_pairs
 from kd.methods.base import Method
 from kd.methods.composition import Composition
 from kd.methods.distillation import Distillation
@@ -44,7 +46,14 @@ def _needs_teacher(config: DictConfig) -> list[str]:
 
 
 def _of_hints(config: DictConfig) -> list[str]:
-    mistakes = _needs_teacher(config)
+    mistakes, layers = _needs_teacher(config), config.method.layers
+    if not layers:
+        mistakes.append("method.layers: expected at least one pair of layers, got none; use method.layers=top")
+    elif isinstance(layers, str):
+        try:
+            layer_pairs(layers, [1], 1000)  # a depth of which the teacher has less, but no rule needs more
+        except KDError as error:
+            mistakes.append(f"method.{error}")
     if 0 < (config.trainer.max_epochs or math.inf) <= config.method.feature_epochs:
         mistakes.append(
             f"method.feature_epochs={config.method.feature_epochs} leaves none of trainer.max_epochs="

@@ -9,7 +9,9 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any
 
+import lightning
 from omegaconf import DictConfig, OmegaConf
+from torch.optim import Optimizer
 from transformers import PretrainedConfig
 
 from kd.config import targets
@@ -17,7 +19,7 @@ from kd.config.make import plain
 from kd.models.base import OwnConfig
 from kd.options.declared import Option, options_of, written
 from kd.options.methods import METHODS
-from kd.options.sections import SECTIONS, Transformer
+from kd.options.sections import SECTIONS, Callback, Rates, Transformer
 
 SPECIAL = frozenset({"_target_", "_partial_", "_convert_", "_recursive_"})
 """Hydra's own keys of a node."""
@@ -34,6 +36,10 @@ ENTRIES = {
     **{"logger": "logger=csv", "peers": "+student@peers.NAME=dan"},
 }
 """Groups of several nodes, and how one is added."""
+
+
+FOREIGN = {PretrainedConfig: Transformer, Optimizer: Rates, lightning.Callback: Callback}
+"""For classes of other libraries: declarations that allow fewer values than their own."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +76,10 @@ def declarations(config: DictConfig) -> list[Declaration]:
         place = key.removesuffix("_target_").rstrip(".")
         declares = METHODS.get(target) or targets.find(target, key)
         own_options = dict(options_of(declares))
-        if isinstance(declares, type) and issubclass(declares, PretrainedConfig):
-            own_options |= {name: option for name, option in options_of(Transformer).items() if name in own_options}
+        for kind, narrower in FOREIGN.items():
+            ours = isinstance(declares, type) and declares.__module__.startswith("kd.")
+            if isinstance(declares, type) and issubclass(declares, kind) and not ours:
+                own_options |= {name: option for name, option in options_of(narrower).items() if name in own_options}
         found[place] = {**own_options, **found.get(place, {})}
         own, before = _keys(declares), names.get(place) or frozenset()
         names[place] = None if own is None else own | before

@@ -84,7 +84,10 @@ def composing() -> Iterator[None]:
     except ValueError as error:
         if "Config group override" not in str(error):
             raise _refused(error) from error
-        raise KDError(f"{error}; use teacher=none, loss=[] or callbacks=[] for nothing") from error
+        raise KDError(
+            "expected the name of a choice for each group, found null; leave the group out, or use teacher=none, "
+            "loss=[] or callbacks=[] for nothing"
+        ) from error
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError) as error:
         raise _refused(error) from error
 
@@ -121,6 +124,8 @@ def one_sentence(error: Exception) -> str:
             f"expected KEY=VALUE, found {word}, which cannot be read; write a value with other signs than letters in "
             "quotes within quotes, as in \"data.path='data/my (first) file.csv'\""
         )
+    if missing := re.match(r"Interpolation key '(.+)' not found", str(error)):
+        return f"{missing[1]}: expected a value, found no such key; leave it in the configuration"
     if isinstance(error, ConfigAttributeError | ConfigKeyError) and error.full_key and not error.__cause__:
         return f"{error.full_key}: expected a value, found no such key; leave it in the configuration"
     text = " ".join(f"{error} {error.__cause__}".split())

@@ -25,6 +25,9 @@ def make_trainer(config: DictConfig, run: Path) -> lightning.Trainer:
         group: OmegaConf.create({group: placed(OmegaConf.to_container(config[group], resolve=True), run, group)})[group]
         for group in ("callbacks", "logger", "trainer")
     }
+    for node in groups["callbacks"].values():
+        if "dirpath" in node and not node.dirpath:
+            node.dirpath = str(run / "checkpoints")
     callbacks = [make(node) for node in groups["callbacks"].values()]
     node, wanted = groups["trainer"], str(groups["trainer"].get("accelerator"))
     if wanted in ("gpu", "cuda") and not (torch.cuda.is_available() or (wanted == "gpu" and torch.mps.is_available())):

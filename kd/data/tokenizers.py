@@ -25,7 +25,7 @@ from tokenizers.trainers import WordLevelTrainer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from kd.errors import KDError
-from kd.options.declared import Checked, Count
+from kd.options.declared import SIZES, Checked, Count
 from kd.storage.assets import resolve
 from kd.storage.checksum import digest
 from kd.storage.model_folder import load_tokenizer, local_model
@@ -34,7 +34,7 @@ READ = ["input_ids", "attention_mask"]
 TEXTS_AT_ONCE = 1024
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[MASK]"]
 
-VocabularySize = Annotated[int, Ge(len(SPECIAL_TOKENS) + 1)]
+VocabularySize = Annotated[int, Ge(len(SPECIAL_TOKENS) + 1), SIZES]
 """At least one token that is a word."""
 
 

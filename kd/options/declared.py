@@ -33,10 +33,17 @@ from pydantic.errors import PydanticUserError
 
 from kd.errors import OptionError
 
+SIZES = Le(2**31 - 1)
+"""The limit of sizes and counts: larger ones overflow in the libraries that take them."""
+NUMBERS, WIDTHS, DEPTHS = Le(10**6), Le(2**16), Le(1000)
+"""Limits of weights and rates, of the units of a model, and of its layers. No sensible value comes near."""
+UNSAID = (SIZES, NUMBERS, WIDTHS, DEPTHS)
+"""Limits that are named only where a value exceeds them."""
+
 Finite = Annotated[float, AllowInfNan(False)]
-NotNegative = Annotated[float, AllowInfNan(False), Ge(0), Le(10**6)]
+NotNegative = Annotated[float, AllowInfNan(False), Ge(0), NUMBERS]
 """A weight, or a rate that may be 0."""
-Positive = Annotated[float, AllowInfNan(False), Gt(0), Le(10**6)]
+Positive = Annotated[float, AllowInfNan(False), Gt(0), NUMBERS]
 Temperature = Annotated[float, AllowInfNan(False), Ge(0.01), Le(1000)]
 """A temperature. A higher one leaves nothing of the logits, a lower one nothing but the largest."""
 Spread = Annotated[float, AllowInfNan(False), Ge(1e-6), Le(100)]
@@ -45,18 +52,15 @@ Share = Annotated[float, AllowInfNan(False), Ge(0), Le(1)]
 """A part of a whole, for example of the rows."""
 Probability = Annotated[float, AllowInfNan(False), Ge(0), Le(0.95)]
 """The probability of dropping something. Near 1, next to nothing would be left."""
-LARGEST = 2**31 - 1
-SIZES = Le(LARGEST)
-"""The limit of sizes and counts: larger ones overflow in the libraries that take them."""
 Count = Annotated[int, Ge(1), SIZES]
 CountOrNone = Annotated[int, Ge(0), SIZES]
 """A number of things, which may be 0."""
-Width = Annotated[int, Ge(1), Le(2**16)]
+Width = Annotated[int, Ge(1), WIDTHS]
 """A number of units of a model; no machine has memory for more."""
-Depth = Annotated[int, Ge(1), Le(1000)]
+Depth = Annotated[int, Ge(1), DEPTHS]
 """A number of layers."""
-DepthOrNone = Annotated[int, Ge(0), Le(1000)]
-TextLength = Annotated[int, Ge(3), Le(2**20)]
+DepthOrNone = Annotated[int, Ge(0), DEPTHS]
+TextLength = Annotated[int, Ge(3), NUMBERS]
 """A number of tokens, two special tokens included."""
 Seed = Annotated[int, Ge(0), Lt(2**32)]
 
@@ -76,12 +80,14 @@ class Option:
         expected: its type and range in words.
         meaning: what it does, from the docstring; empty if the docstring does not say it.
         fits: tells whether the option may have a value.
+        most: its limit, if the words for its range leave it out.
     """
 
     name: str
     expected: str
     meaning: str
     fits: Callable[[Any], bool] = field(repr=False, compare=False)
+    most: float | None = field(default=None, repr=False)
 
     def require(self, value: Any) -> None:
         """Raise an `OptionError` for a value of another type, or outside the range."""
@@ -89,9 +95,9 @@ class Option:
             raise OptionError(self.name, self.expected_for(value), value)
 
     def expected_for(self, value: Any) -> str:
-        """Return what is expected in place of a value. The limit of sizes is named only where a value exceeds it."""
-        too_large = isinstance(value, int) and value > LARGEST and "of at least" in self.expected
-        return f"{self.expected} and at most {LARGEST}" if too_large else self.expected
+        """Return what is expected in place of a value. A limit of `UNSAID` is named only where the value exceeds it."""
+        too_large = self.most is not None and isinstance(value, int | float) and value > self.most
+        return f"{self.expected} and at most {self.most}" if too_large else self.expected
 
 
 def _options_of(function: Callable[..., Any]) -> Mapping[str, Option]:
@@ -100,7 +106,10 @@ def _options_of(function: Callable[..., Any]) -> Mapping[str, Option]:
     meanings = _meanings(function)
     parameters = inspect.signature(function).parameters.values()
     names = [each.name for each in parameters if each.name in hints and each.kind not in VARIABLE]
-    return {name: Option(name, in_words(hints[name]), meanings.get(name, ""), _test(hints[name])) for name in names}
+    return {
+        name: Option(name, in_words(hint), meanings.get(name, ""), _test(hint), _most(hint))
+        for name, hint in ((name, hints[name]) for name in names)
+    }
 
 
 # with its type, because mypy does not take every class for a Hashable
@@ -187,9 +196,17 @@ def written(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=repr)
 
 
+def _most(annotation: Any) -> float | None:
+    """Return the limit of `UNSAID` in an annotation or in a part of it."""
+    parts = get_args(annotation)
+    own = [part.le for part in parts if any(part is limit for limit in UNSAID)]
+    return next(iter(own), None) or next(filter(None, map(_most, parts)), None)
+
+
 def _range_in_words(bounds: tuple[Any, ...]) -> str:
     signs = {Ge: ("[", "of at least"), Gt: ("(", "above"), Le: ("]", "of at most"), Lt: (")", "below")}
-    found = [(*signs[type(bound)], *astuple(bound)) for bound in bounds if type(bound) in signs and bound != SIZES]
+    said = [bound for bound in bounds if type(bound) in signs and not any(bound is limit for limit in UNSAID)]
+    found = [(*signs[type(bound)], *astuple(bound)) for bound in said]
     if len(found) == 2:
         (left, _, least), (right, _, most) = found  # a declaration gives the lower bound first
         return f" in {left}{least}, {most}{right}"

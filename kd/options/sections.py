@@ -9,11 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+from pydantic import AllowInfNan
 
 from kd.options.declared import (
     SIZES,
     Count,
+    CountOrNone,
     Depth,
     NotNegative,
     Positive,
@@ -64,7 +66,7 @@ class Run:
     outputs: str
     sweep: str
     modules: list[str]
-    objective: Figure | list[Figure]
+    objective: Figure | Annotated[list[Figure], MinLen(1)]
     peers: dict[str, Any]
     loss: dict[str, Any]
     callbacks: dict[str, Any]
@@ -208,6 +210,37 @@ class Transformer:
     dropout: Probability
     attention_dropout: Probability
     initializer_range: Spread
+
+
+@dataclass
+class Rates:
+    """The options of optimizers of torch, which allow any number.
+
+    Args:
+        eps: added to a denominator.
+        rho, momentum: part of the running mean that is kept.
+    """
+
+    eps: Annotated[float, AllowInfNan(False), Ge(0), Le(1)]
+    rho: Annotated[float, AllowInfNan(False), Ge(0), Lt(1)]
+    momentum: Annotated[float, AllowInfNan(False), Ge(0), Lt(1)]
+
+
+@dataclass
+class Callback:
+    """The options of callbacks of Lightning, which allow any number.
+
+    Args:
+        patience: validations without a better one after which training ends.
+        decay: part of the averaged weights that is kept at each update.
+        update_every_n_steps: steps between two updates of the average.
+        save_top_k: number of checkpoints; -1 keeps all.
+    """
+
+    patience: CountOrNone
+    decay: Annotated[float, AllowInfNan(False), Ge(0), Lt(1)]
+    update_every_n_steps: Count
+    save_top_k: Annotated[int, Ge(-1), SIZES]
 
 
 SECTIONS: dict[str, type] = {

@@ -1,11 +1,13 @@
 """`kd cache` on two small caches."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kd.commands.cache import choose, main
+from kd.commands.cache_build import require_processes
 from kd.errors import KDError
 from kd.teacher import cache
 
@@ -72,3 +74,9 @@ def test_a_key_may_be_short_but_must_fit_one(places):
         choose(folder, [""])
     with pytest.raises(KDError, match="found 0 for 'zzz'"):
         choose(folder, ["zzz"])
+
+
+def test_a_machine_is_not_filled_with_processes():
+    require_processes(os.cpu_count())
+    with pytest.raises(KDError, match=r"trainer\.devices: expected at most .* processes on this machine, got 900"):
+        require_processes(900)

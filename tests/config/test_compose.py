@@ -33,3 +33,10 @@ def test_what_hydra_refuses_is_one_sentence(override):
     with pytest.raises(KDError) as error:
         composed([override, "seed=[1"] if override == "seed=" else [override])
     assert "\n" not in str(error.value)
+
+
+def test_how_a_value_is_quoted_is_said():
+    with pytest.raises(KDError, match=r"found data\.where=\{评论: 1\}, which cannot be read; .*\"data\.path='data/my"):
+        composed(["data.where={评论: 1}"])
+    with pytest.raises(KDError, match="expected the name of a choice for each group, found null; leave the group out"):
+        composed(["experiment=null"])

@@ -166,7 +166,7 @@ def test_copies_and_exports(spec):
         (lambda: Linear(4, 4, bias="no"), "bias must be true or false, found 'no'"),
         (lambda: MLP(4, 4, activation="elu"), "activation must be gelu, relu or tanh"),
         (lambda: MLP(4, 4, norm=None), "norm must be layer or none, found None"),
-        (lambda: MLP(4, 4, dropout=1), r"dropout must be a number in \[0, 1\), found 1"),
+        (lambda: MLP(4, 4, dropout=1), r"dropout must be a number in \[0, 0.95\], found 1"),
         (lambda: MLP(4, 4, hidden_size=0), "hidden_size must be a whole number of at least 1"),
         (lambda: AttentionPooling(4, 4, heads=0), "heads must be a whole number of at least 1, found 0"),
     ],

@@ -81,7 +81,7 @@ def test_a_saved_hugging_face_model_holds_its_mapper(spec, tmp_path):
         ({"name": ["pca"]}, r"mapper.name must be one of linear, mlp, .*, found \['pca'\]"),
         ({"name": "pca", "rank": 2}, "mapper 'pca' .*'rank'; see conf/mapper/pca.yaml"),
         ({"name": "pca", "in_size": 2}, "mapper 'pca' .*'in_size'"),
-        ({"name": "mlp", "dropout": 1}, r"dropout must be a number in \[0, 1\), found 1"),
+        ({"name": "mlp", "dropout": 1}, r"dropout must be a number in \[0, 0.95\], found 1"),
     ],
 )
 def test_impossible_specs_are_refused(spec, message):

@@ -30,7 +30,7 @@ def test_no_schedule_may_go_beyond_the_highest_temperature():
     [
         (Annealing, {"temperature": 9}, ["temperature", "from 1 to max_temperature=8.0", "found 9"]),
         (Annealing, {"temperature": 0.5}, ["temperature", "in [1, 1000]", "found 0.5"]),
-        (Annealing, {"max_temperature": 0.5}, ["max_temperature", "in [1, 100"]),
+        (Annealing, {"max_temperature": 0.5}, ["max_temperature", "in [1, 1000]", "0.5"]),
     ],
 )
 def test_wrong_options_are_refused(term, options, words):

@@ -46,7 +46,7 @@ def test_other_number_of_variances_is_refused():
     ("term", "options", "words"),
     [
         (Hint, {"level": "word"}, ["level", "sentence or token", "'word'"]),
-        (Cosine, {"weight": -1}, ["weight", "in [0, 1000000]", "-1"]),
+        (Cosine, {"weight": -1}, ["weight", "of at least 0", "-1"]),
         (PKD, {"reduction_over_width": "max"}, ["reduction_over_width", "sum or mean", "'max'"]),
     ],
 )

@@ -61,5 +61,5 @@ def test_label_loss_is_float32_in_half_precision(dtype, autocast):
 def test_wrong_smoothing_is_refused(label_smoothing):
     with pytest.raises(KDError) as error:
         LabelLoss(label_smoothing=label_smoothing)
-    for word in ("label_smoothing", "[0, 1)", repr(label_smoothing)):
+    for word in ("label_smoothing", "[0, 0.95]", repr(label_smoothing)):
         assert word in str(error.value)

@@ -58,9 +58,9 @@ def test_rkd_angles_see_the_first_rows_only():
     [
         (SimilarityPreserving, {"level": "token"}, ["level must be sentence", "'token'"]),
         (CKA, {"level": "token"}, ["level must be sentence", "'token'"]),
-        (RKD, {"distance_weight": -1}, ["distance_weight", "in [0, 1000000]", "-1"]),
+        (RKD, {"distance_weight": -1}, ["distance_weight", "of at least 0", "-1"]),
         (RKD, {"angle_weight": math.nan}, ["angle_weight", "nan"]),
-        (RKD, {"angle_rows": 2}, ["angle_rows", "a whole number of at least 3", "found 2"]),
+        (RKD, {"angle_rows": 2}, ["angle_rows", "a whole number in [3, 65536]", "found 2"]),
         (RKD, {"angle_rows": 8.0}, ["angle_rows", "a whole number", "8.0"]),
         (RKD, {"angle_rows": None}, ["angle_rows", "None"]),
     ],

@@ -47,7 +47,7 @@ def test_jensen_shannon_at_one_half_is_symmetric(temperature):
 @pytest.mark.parametrize(
     ("term", "options", "words"),
     [
-        (ReverseKL, {"temperature": -1.0}, ["temperature", "a number above 0", "-1.0"]),
+        (ReverseKL, {"temperature": -1.0}, ["temperature", "a number in [0.01, 1000]", "-1.0"]),
         (JensenShannon, {"temperature": math.inf}, ["temperature", "inf"]),
         (SymmetricCrossEntropy, {"alpha_sym": 1.1}, ["alpha_sym", "[0, 1]", "1.1"]),
         (SymmetricCrossEntropy, {"temperature_form": "plain"}, ["temperature_form", "softmax or divide"]),

@@ -129,9 +129,9 @@ def test_pca_refuses_what_it_cannot_do(words, teacher):
     few = WordTokenizer(min_count=1)(["film"])
     with pytest.raises(KDError, match="needs at least 6 tokens"):
         initial(TeacherEmbeddings(), torch.zeros(len(few), 6), few, teacher)
-    with pytest.raises(KDError, match=r"std must be a number above 0, found 0\.0"):
+    with pytest.raises(KDError, match=r"std must be a number in \[1e-06, 100\], found 0\.0"):
         RandomEmbeddings(std=0.0)
-    with pytest.raises(KDError, match=r"std must be a number above 0 or null, found -1"):
+    with pytest.raises(KDError, match=r"std must be a number in \[1e-06, 100\] or null, found -1"):
         VectorFile("vectors.txt", std=-1)
 
 

@@ -59,13 +59,13 @@ def test_options_have_a_meaning_and_the_default_of_conf(kind):
         ("learning_rate", 0.0, "a number above 0"),
         ("learning_rate", float("nan"), "a number above 0"),
         ("weight_decay", -0.1, "a number of at least 0"),
-        ("warm_up", 1.0, "a number in [0, 1)"),
+        ("warm_up", 1.0, "a number in [0, 0.95]"),
         ("gradient_clip", None, "a number of at least 0"),
         ("precision", "16-true", "32-true, bf16-mixed, 16-mixed or bf16-true"),
         ("answer_precision", "fp8", "32-true or bf16-true"),
         ("answer_device", "cuda", "cpu or null"),
         ("alpha", 1.1, "a number in [0, 1]"),
-        ("temperature", 0, "a number above 0"),
+        ("temperature", 0, "a number in [0.01, 1000]"),
     ],
 )
 def test_values_outside_an_options_range_are_refused(teacher, name, value, expected):
