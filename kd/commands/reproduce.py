@@ -48,10 +48,11 @@ def main(arguments: list[str]) -> int:
     targets.trust(options.modules)  # not the modules that the run lists, because a stranger may have made it
     original = RunDirectory.finished(options.run)
     environment, config = original.environment(), original.config()
-    of_run(original)  # refused now, not after the training
     config["outputs"] = str(options.outputs or own_outputs(options.run, config["outputs"]))
     place = options.into or Path(config["outputs"]) / "reproduced" / options.run.resolve().name
     require_apart(options.run, place)
+    if original.metrics_file.is_file():
+        of_run(original)  # refused now, not after the training
     if not (options.into or options.outputs):  # then the run, which a stranger may have made, decides where it is
         for folder in ("teachers", "teacher_cache", "teacher_cost", place.relative_to(config["outputs"])):
             refuse_link(Path(config["outputs"]), Path(config["outputs"]) / folder)

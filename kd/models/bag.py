@@ -154,5 +154,5 @@ class Bag(FittedStudent):
             table = table * rarity[:, None]
             self.rarity = torch.from_numpy(np.append(rarity, 0.0)).float()
         rows = torch.from_numpy(np.vstack([table, np.zeros((1, table.shape[1]))])).float()
-        self.table = nn.Embedding.from_pretrained(rows, freeze=False, padding_idx=len(keys))
+        self.table = nn.Embedding(rows.shape[0], rows.shape[1], padding_idx=len(keys), _weight=rows)
         self.bias.data = torch.from_numpy(bias).float()

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import yaml
 
+from kd.run.directory import RunDirectory
 from kd.run.environment import KERNELS
 from tests.end_to_end.test_methods import data_options, run_kd, teachers
 
@@ -55,6 +56,7 @@ def test_another_run_is_told_from_it(run, tmp_path, capsys):
     environment["data"]["train"] = "0" * 64
     del environment["machine"]
     (other / "environment.json").write_text(json.dumps(environment))
+    RunDirectory(other).set_status("done")  # as if this were what the run had written
     code, out, _ = reproduce(capsys, other, "--into", tmp_path / "again")
     assert code == 1 and "other weights" in out and "not reproduced to the last bit" in out
     assert "changed since: package torch: 1.0 -> 2." in out and "labels changed" in out
@@ -68,6 +70,6 @@ def test_bad_input(run, tmp_path, capsys):
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "status.json").write_text("{}")
     code, _, err = reproduce(capsys, tmp_path / "foreign")
-    assert code == 2 and "is in no known state" in err
+    assert code == 2 and "is damaged: state: field required" in err
     code, _, err = reproduce(capsys, tmp_path)
     assert code == 2 and "expected the directory of a kd run" in err

@@ -11,7 +11,7 @@ from tests.conftest import run_kd
         (["seed=range(3,1)"], "seed: expected at least one value, found none in 'seed=range(3,1)'"),
         (["student=glob(nothing*)", "hydra.sweeper.max_batch_size=1"], "student: expected at least one value"),
         (["experiment=mine", "--config-dir", "own"], "alpha: expected at least one value"),
-        (["seed=choice()"], "empty choice is not legal"),
+        (["seed=choice()"], "expected KEY=VALUE, found seed=choice(), which cannot be read"),
     ],
 )
 def test_a_sweep_over_no_value_is_refused(tmp_path, monkeypatch, capsys, overrides, named):
