@@ -134,7 +134,9 @@ def labelling(kit: Kit, device: str, **matrices: int) -> Table:
     tokens = len(kit.teacher_rows.tokens.values)
     sampler = LengthBucketSampler(kit.teacher_rows.tokens.lengths, LABELLING_BATCH)
     for name, dtype in PRECISIONS.items():
-        model = load_classifier(kit.teacher.backbone, new_head=True, num_labels=2).to(device, dtype)
+        model = load_classifier(kit.teacher.backbone, new_head=True, label_names=["negative", "positive"]).to(
+            device, dtype
+        )
         weights = parameter_counts(model)["without_embeddings"]
         lengths = kit.teacher_rows.tokens.lengths.astype(np.int64)
         attention = 4 * model.config.num_hidden_layers * model.config.hidden_size * int((lengths**2).sum())

@@ -91,7 +91,9 @@ class Kit:
         config = configuration("soft_target")
         splits = build.splits(config)
         self.train, self.teacher = splits.train.select(range(rows)), build.teacher(config)
-        load_classifier(self.teacher.backbone, new_head=True, num_labels=2).save_pretrained(folder / "teacher")
+        load_classifier(self.teacher.backbone, new_head=True, label_names=["negative", "positive"]).save_pretrained(
+            folder / "teacher"
+        )
         self.teacher.tokenizer.save_pretrained(folder / "teacher")
         ready = ReadyTeacher("minilm", folder / "teacher", config.data.max_length, 128, {})
         self.answers = TeacherOutputs(ready, folder, cache=True)

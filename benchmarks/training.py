@@ -66,7 +66,7 @@ def main() -> None:
     )
     teacher = build.teacher(config)
     folder = Path(tempfile.mkdtemp())
-    load_classifier(teacher.backbone, new_head=True, num_labels=2).save_pretrained(folder)
+    load_classifier(teacher.backbone, new_head=True, label_names=["negative", "positive"]).save_pretrained(folder)
     teacher.tokenizer.save_pretrained(folder)
     ready = ReadyTeacher(teacher.name_or_path, folder, teacher.max_length, teacher.labelling_batch_size, {})
     start = time.perf_counter()

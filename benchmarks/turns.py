@@ -51,7 +51,7 @@ def measure(table: Table, name: str, busy: int, repeats: int) -> None:
     splits, teacher = build.splits(config), build.teacher(config)
     tokenizer = build.tokenizer(config, splits.train["text"], teacher)
     student = build.student(config, tokenizer, splits.label_names, teacher).eval()
-    model = load_classifier(teacher.backbone, new_head=True, num_labels=2)
+    model = load_classifier(teacher.backbone, new_head=True, label_names=["negative", "positive"])
     sides = [
         [Reader(student, tokenizer, config.data.max_length)],
         [Reader(model, teacher.tokenizer, teacher.max_length)],
