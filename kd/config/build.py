@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from kd.config import targets
-from kd.config.make import make, once, plain
+from kd.config.make import make, once
+from kd.config.targets import plain
 from kd.contract import FeatureLoss, Loss
 from kd.data.batching import EncodedSplit, labels_of, tokenize
 from kd.data.sources import Splits

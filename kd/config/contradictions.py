@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from omegaconf import DictConfig, OmegaConf
 
-from kd.config.make import plain
+from kd.config.targets import plain
 from kd.errors import KDError
 from kd.features.matching import layer_pairs
 from kd.methods.base import Method

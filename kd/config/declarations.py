@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from transformers import PretrainedConfig
 
 from kd.config import targets
-from kd.config.make import plain
+from kd.config.targets import plain
 from kd.models.base import OwnConfig
 from kd.options.declared import Option, options_of, written
 from kd.options.methods import METHODS

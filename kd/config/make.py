@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from kd.config import targets
+from kd.config.targets import plain
 from kd.errors import KDError, OptionError
 from kd.run.identity import fingerprint
 from kd.runtime import fork_memory
@@ -73,11 +74,6 @@ def once(
         return fingerprint({place: plain(part) for place, part in found.items()} | facts())
 
     return fork_memory.get_or_make(kind, key, make)
-
-
-def plain(part: Any) -> Any:
-    """Return a part of a configuration as plain containers; anything else as it is."""
-    return OmegaConf.to_container(part, resolve=True) if OmegaConf.is_config(part) else part
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:

@@ -83,6 +83,15 @@ def check(config: Any, place: str = "") -> None:
     config = plain(config)
     for key, target in named(config, place):
         require_name(target, key)
+    require_names_of_arguments(config, place)
+
+
+def require_names_of_arguments(config: Any, place: str) -> None:
+    """Refuse arguments that are given by their order, because checks that look at names would miss them.
+
+    Raises:
+        KDError: with the place of the first such list.
+    """
     for key, _ in values_of(config, place, ("_args_",)):
         raise KDError(f"{key}: expected arguments by name, found a list of arguments; write each as NAME: VALUE")
 
@@ -195,8 +204,7 @@ def check_composed(config: DictConfig, multirun: bool) -> None:
 def _check_hydra(settings: DictConfig, multirun: bool) -> None:
     """Refuse what Hydra would make of its own keys if no configuration may name it."""
     for group in ("callbacks", "launcher", "sweeper") if multirun else ("callbacks",):
-        for key, _ in values_of(settings[group], f"hydra.{group}", ("_args_",)):
-            raise KDError(f"{key}: expected arguments by name, found a list of arguments; write each as NAME: VALUE")
+        require_names_of_arguments(settings[group], f"hydra.{group}")
         for key, target in list(values_of(settings[group], f"hydra.{group}", ("_target_",))):
             if key not in ("hydra.launcher._target_", "hydra.sweeper._target_"):
                 find(target, key)

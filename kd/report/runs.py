@@ -57,20 +57,14 @@ class Run:
         Raises:
             KDError: a file that is missing or damaged.
         """
-        try:
-            metrics, environment = directory.metrics(), directory.environment()
-            require_figures(directory.path, metrics, environment)
-            config = directory.config()
-            splits = predictions.of_run(directory, metrics, environment, shared)
-            decisive = settings(config) | of_files(config, environment, metrics)
-            deterministic = bool((config.get("trainer") or {}).get("deterministic"))
-            outputs = splits["test"], splits.get("validation")
-            return cls(directory, config["choices"]["method"], metrics, environment, decisive, *outputs, deterministic)
-        except KDError:
-            raise
-        except Exception as error:  # one run must not end the report, whatever a stranger has put into its files
-            reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-            raise KDError(f"the run in '{directory.path}' is damaged ({reason}); train it again") from error
+        metrics, environment = directory.metrics(), directory.environment()
+        require_figures(directory.path, metrics, environment)
+        config = directory.config()
+        splits = predictions.of_run(directory, metrics, environment, shared)
+        decisive = settings(config) | of_files(config, environment, metrics)
+        deterministic = bool((config.get("trainer") or {}).get("deterministic"))
+        outputs = splits["test"], splits.get("validation")
+        return cls(directory, config["choices"]["method"], metrics, environment, decisive, *outputs, deterministic)
 
     @property
     def seed(self) -> int:
@@ -155,8 +149,12 @@ def find_runs(folders: Sequence[Path]) -> Found:
                 unverified += not directory.require_whole(READ)
                 found.runs.append(Run.read(directory, shared))
                 continue
-        except Exception as error:  # one run must not end the report
-            found.leave_out(directory, str(error) if isinstance(error, KDError) else f"'{directory.path}': {error!r}")
+        except KDError as error:
+            found.leave_out(directory, str(error))
+            continue
+        except Exception as error:  # one run must not end the report, whatever a stranger has put into its files
+            reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            found.leave_out(directory, f"the run in '{directory.path}' is damaged ({reason}); train it again")
             continue
         states["stopped early by a search" if state.get("state") == "pruned" else "not finished"] += 1
         found.left_out.append((directory.path, unfinished_reason(state)))

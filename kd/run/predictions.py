@@ -116,7 +116,7 @@ def table_of(path: Path, rows: dict[str, int | None], classes: int | None) -> py
     widest = classes or MOST_CLASSES
     if not path.is_file():
         raise KDError(f"expected a file at '{path}', found none; train the run again")
-    parts, found = [], 0
+    parts = []
     with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
         if (found := file.metadata.num_rows) > most:
             raise KDError(f"expected at most {most} rows in '{path}', found {found}; train the run again")
