@@ -68,15 +68,17 @@ def test_a_bag_learns_from_the_teacher_and_from_rows_without_a_label(of_bag, tmp
 
 
 def test_a_report_compares_each_student_with_the_bag(of_bag, capsys):
-    sweep = ["hydra.sweep.dir=outputs/sweep", "embeddings=random", "method=supervised"]
-    assert run_kd("train", "-m", *of_bag, *sweep, "student=dan", "seed=0,1") == 0
+    alone = [*of_bag, "embeddings=random", "method=supervised"]
+    for seed in (0, 1):
+        more = ["student=dan", f"seed={seed}", f"hydra.run.dir=outputs/sweep/dan-{seed}"]
+        assert run_kd("train", *alone, *more) == 0
     capsys.readouterr()
     assert run_kd("report", "outputs/sweep") == 0
     printed = " ".join(capsys.readouterr().out.split())
     (command,) = re.findall(r"This command trains one: (kd train student=bag .*? hydra.run.dir=\S+)", printed)
     assert "embeddings" not in command and "data.max_length=24" in command
     assert run_kd(*shlex.split(command)[1:]) == 0
-    assert run_kd("train", "-m", *of_bag, *sweep, "student=majority") == 0
+    assert run_kd("train", *alone, "student=majority", "hydra.run.dir=outputs/sweep/majority") == 0
     capsys.readouterr()
     assert run_kd("report", "outputs/sweep") == 0
     printed = capsys.readouterr().out
