@@ -34,6 +34,7 @@ from kd.options.sections import Data
 from kd.runtime.devices import global_batch
 from kd.storage.model_folder import require_length, set_labels
 from kd.teacher.base import AnyTeacher
+from kd.teacher.ensemble import of_seeds
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ def splits(config: DictConfig) -> Splits:
 
 def teacher(config: DictConfig) -> AnyTeacher | None:
     """Make the teacher, None for ``teacher=none``."""
-    return once("teacher", config, ("teacher",), lambda: make(config.teacher)) if config.teacher else None
+    return once("teacher", config, ("teacher",), lambda: of_seeds(make(config.teacher))) if config.teacher else None
 
 
 def method_class(config: DictConfig) -> type[Method]:

@@ -43,6 +43,9 @@ LATER = {
 """Options added after the first release, with the default that reproduces the old behaviour. At that default they are
 left out of the hash, so older runs keep their identity."""
 
+LATER_OF_TEACHERS = {"average": 0.0, "layer_decay": 1.0, "search": False, "seeds": 1}
+"""The same for the options of every teacher below ``teacher``."""
+
 SPEED = ("labelling_batch_size", "answer_device")
 """Options of a teacher that its outputs do not depend on."""
 
@@ -77,6 +80,7 @@ def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
         if not any(key == prefix or key.startswith(f"{prefix}.") for prefix in absent)
         and not key.endswith(SPEED)
         and not (key in LATER and value == LATER[key])
+        and not (key.startswith("teacher.") and (key.split(".")[-1], value) in LATER_OF_TEACHERS.items())
     }
     batch, terms = global_batch(found), [] if "loss" in unread(config) else list((config.get("loss") or {}).values())
     in_one_piece = batch == found.get("data.batch_size")

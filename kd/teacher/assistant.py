@@ -86,6 +86,11 @@ class Assistant(SingleTeacher):
     def require(self, splits: Splits) -> None:
         """Refuse an assistant or its teacher, before either is trained; see `kd.teacher.base.AnyTeacher.require`."""
         self._require_model(len(splits.label_names))
+        if (seeds := getattr(self.teacher, "seeds", 1)) > 1:
+            raise KDError(
+                f"teacher.teacher.seeds: expected 1, found {seeds}; for several teachers of an assistant say "
+                "teacher@teacher.teacher=ensemble"
+            )
         self.teacher.require(splits)
 
     def ready(self, splits: Splits, outputs: Path, on: Devices = ONE_CPU) -> ReadyTeacher:

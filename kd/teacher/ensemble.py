@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,8 +26,11 @@ from kd.methods.distillation import Source
 from kd.options.declared import CheckedFields
 from kd.runtime.devices import ONE_CPU, Devices
 from kd.teacher.assistant import Assistant
+from kd.teacher.base import AnyTeacher
 from kd.teacher.ready import Columns, ReadyTeacher, WithoutCaches
 from kd.teacher.teacher import Teacher
+
+log = logging.getLogger(__name__)
 
 Combination = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 """(logits of K members ``[K, N, C]``, gold labels ``[N]`` or None) -> the combined logits ``[N, C]``.
@@ -107,9 +111,9 @@ class Ensemble(CheckedFields, WithoutCaches):
                 "teacher=ensemble needs members, got none; add one as in +teacher@teacher.members.NAME=minilm"
             )
         for name, member in self.members.items():
-            if isinstance(member, Ensemble):
+            if isinstance(member, Ensemble) or (isinstance(member, Teacher) and member.seeds > 1):
                 raise KDError(
-                    f"teacher.members.{name}: expected one model, found an ensemble; list its members instead"
+                    f"teacher.members.{name}: expected one model, found several; list them as members instead"
                 )
         super().__post_init__()
 
@@ -158,7 +162,21 @@ class Ensemble(CheckedFields, WithoutCaches):
         """Return all members, each trained first if no run has done so."""
         self.require(splits)
         ready = {name: member.ready(splits, outputs, on) for name, member in self.members.items()}
+        found = [member.facts["validation_accuracy"] for member in ready.values() if member.facts]
+        if len(found) > 1:
+            log.info(
+                "teacher: validation accuracy of %d members %.3f to %.3f, mean %.3f",
+                *(len(found), min(found), max(found), float(np.mean(found))),
+            )
         return ReadyEnsemble(ready, self.combine)
+
+
+def of_seeds(teacher: AnyTeacher) -> AnyTeacher:
+    """Return an ensemble of a teacher's ``seeds``, whose logits are averaged; any other teacher as it is."""
+    if not isinstance(teacher, Teacher) or teacher.seeds == 1:
+        return teacher
+    seeds = range(teacher.seed, teacher.seed + teacher.seeds)
+    return Ensemble({f"seed{seed}": replace(teacher, seed=seed, seeds=1) for seed in seeds}, "mean_logits")
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from lightning.fabric.plugins.environments.lightning import find_free_network_po
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, start_processes
+from torch.optim import AdamW, Optimizer
 from transformers import PreTrainedTokenizerBase
 
 from kd.data.batching import EncodedSplit, Ragged, in_slices, labels_of
@@ -42,11 +43,16 @@ from kd.storage.locks import lock
 from kd.storage.model_folder import folder_checksum
 from kd.teacher.cache import texts_hash
 from kd.teacher.ready import WithoutCaches
+from kd.teacher.recipe import LastWeights
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
 """Part of the hash of every trained teacher: a new number makes all of them train again."""
+
+
+LATER = {"average": 0.0, "layer_decay": 1.0}
+"""Options that were added later, with the value that changes nothing: at it they are left out of the hash."""
 
 
 class Trainee(NamedTuple):
@@ -62,7 +68,8 @@ class Trainee(NamedTuple):
 class SingleTeacher(CheckedFields, WithoutCaches, ABC):
     """A teacher of one model, which is trained once and stored under a hash of everything that affects its weights.
 
-    It is trained by AdamW, with a linear warm-up and a linear decay to 0.
+    It is trained by AdamW, with a linear warm-up and a linear decay to 0. The weights of the last step are kept, or the
+    average of several steps.
 
     Args:
         epochs: passes over the training rows.
@@ -74,6 +81,7 @@ class SingleTeacher(CheckedFields, WithoutCaches, ABC):
         precision: of the training, as ``lightning.Trainer`` names it; 16-mixed needs a GPU.
         seed: of the training; it is not the run's seed, so that runs with different seeds share a teacher.
         labelling_batch_size: rows of a batch when the trained model only gives outputs.
+        average: share of the last optimizer steps whose weights are averaged; 0 keeps those of the last step.
     """
 
     epochs: Count
@@ -85,6 +93,7 @@ class SingleTeacher(CheckedFields, WithoutCaches, ABC):
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true"]
     seed: Seed
     labelling_batch_size: Count
+    average: Probability = 0.0
 
     recipe_names: ClassVar[tuple[str, ...]]
     """The options that affect the weights."""
@@ -104,7 +113,9 @@ class SingleTeacher(CheckedFields, WithoutCaches, ABC):
         return {"": self}
 
     def _recipe(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.recipe_names}
+        """Return the options that affect the weights; a later one only if it is used, so that names stay."""
+        found = {name: getattr(self, name) for name in self.recipe_names}
+        return {name: value for name, value in found.items() if name not in LATER or value != LATER[name]}
 
     def _hash(self, train: Dataset, label_names: Sequence[str], **facts: Any) -> str:
         """Return the name of the trained model: a hash of the recipe, the training rows and further facts."""
@@ -116,11 +127,17 @@ class SingleTeacher(CheckedFields, WithoutCaches, ABC):
         return EncodedSplit(self.tokens(split["text"]), labels_of(split), self.tokenizer.pad_token_id)
 
     def _trainee_of(
-        self, method: Callable[..., Method], train: EncodedSplit, validation: Dataset, batch_size: int, name: str
+        self,
+        method: Callable[..., Method],
+        train: EncodedSplit,
+        validation: Dataset,
+        batch_size: int,
+        name: str,
+        optimizer: Callable[..., Optimizer] = AdamW,
     ) -> Trainee:
         """Return a method, which has a model already, with its optimizer and rows."""
         data = TextDataModule(train, self._encoded(validation), batch_size, self.seed)
-        optimizer = partial(torch.optim.AdamW, lr=self.learning_rate, weight_decay=self.weight_decay)
+        optimizer = partial(optimizer, lr=self.learning_rate, weight_decay=self.weight_decay)
         schedule = partial(warm_up_and_decay, decay="linear", warm_up=self.warm_up)
         facts = {"name": name, "rows": len(train), **self._recipe()}
         return Trainee(method(Recipe(LabelLoss(), optimizer, schedule, self.seed)), data, self.tokenizer, facts)
@@ -145,6 +162,10 @@ def train_teacher(make: Callable[[int], Trainee], folder: Path, recipe: SingleTe
     Raises:
         KDError: training failed in one of the processes.
     """
+    if recipe.average and on.sharded and on.count > 1:
+        raise KDError(
+            f"teacher.average={recipe.average:g} reads whole weights, and trainer=fsdp divides them; set it to 0"
+        )
     count = sharers(recipe.batch_size, on.count, torch.cuda.device_count() if on_cuda(on) else on.count)
     if on.count > 1:
         log.info("teacher: trained by %d of %d devices, %d rows each", count, on.count, recipe.batch_size // count)
@@ -229,7 +250,7 @@ def _train(make: Callable[[int], Trainee], folder: Path, recipe: SingleTeacher, 
         num_sanity_val_steps=0,
         log_every_n_steps=10,
         inference_mode=not sharded,
-        callbacks=[ProgressBar()],
+        callbacks=[ProgressBar(), *([LastWeights(recipe.average)] if recipe.average else [])],
     )
     trainee.data.require_rows(on.count)
     start, before = time.perf_counter(), copies(trainee.method)

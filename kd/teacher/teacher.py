@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch
+from annotated_types import Ge, Gt, Le
 from datasets import Dataset
+from torch.optim import AdamW
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from kd.data.batching import Ragged, labels_of, tokenize
@@ -33,8 +35,12 @@ from kd.storage.model_folder import (
 )
 from kd.teacher.fine_tuning import RECIPE, SingleTeacher, Trainee, on_cuda, stored, train_teacher
 from kd.teacher.ready import ReadyTeacher
+from kd.teacher.recipe import layer_scales, layerwise_adamw
 
 log = logging.getLogger(__name__)
+
+OF_TRAINING = {"average": 0.0, "layer_decay": 1.0, "search": False, "seeds": 1}
+"""Options of the fine-tuning, with the value that changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,10 @@ class Teacher(SingleTeacher):
     The fine-tuned model is stored in ``<outputs>/teachers/<key>/``. The key is a hash of the backbone, the labelled
     rows, the recipe and the seed. The first run that needs this model trains it, all others find it.
 
+    A search trains teachers of several recipes with seed 0 and takes the one with the highest accuracy on validation:
+    first half, once and twice the learning rate, then twice the epochs at the best of these. Each is stored, so that
+    the search costs nothing the second time, and teachers of other seeds share it.
+
     Args:
         name_or_path: a name on the hub, a local folder, or ``asset:NAME``.
         fine_tune: true trains it on the labelled rows; false takes the model as it is.
@@ -51,6 +61,9 @@ class Teacher(SingleTeacher):
         answer_precision: of the trained teacher when it only gives outputs; the student has a precision of its own.
         answer_device: where a single process labels with the teacher and measures it; null means where the student
             trains.
+        layer_decay: the learning rate of each layer, as a share of that of the layer above; 1 trains all alike.
+        search: choose learning rate and epochs on validation; those given are where the search starts.
+        seeds: number of teachers with seeds from ``seed`` on, whose logits are averaged.
     """
 
     name_or_path: str
@@ -58,8 +71,20 @@ class Teacher(SingleTeacher):
     max_length: TextLength
     answer_precision: Literal["32-true", "bf16-true"] = "32-true"
     answer_device: Literal["cpu"] | None = None
+    layer_decay: Annotated[float, Gt(0), Le(1)] = 1.0
+    search: bool = False
+    seeds: Annotated[int, Ge(1), Le(100)] = 1
 
-    recipe_names = ("max_length", *RECIPE)
+    recipe_names = ("max_length", *RECIPE, "layer_decay")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        used = [name for name, value in OF_TRAINING.items() if getattr(self, name) != value]
+        if used and not self.fine_tune:
+            raise KDError(
+                f"teacher.{used[0]} is about the fine-tuning of the teacher, and teacher.fine_tune=false trains none; "
+                "leave it out"
+            )
 
     @cached_property
     def backbone(self) -> Path:
@@ -117,10 +142,30 @@ class Teacher(SingleTeacher):
                 too few positions for the texts.
         """
         self.require(splits)
-        if self.fine_tune:
-            train = partial(self._train, splits, on)
-            return self._ready(*stored(Path(outputs) / "teachers", self.key(splits), train), on)
-        return self._ready(self.backbone, {}, on)
+        if not self.fine_tune:
+            return self._ready(self.backbone, {}, on)
+        chosen = self._searched(splits, outputs, on) if self.search else self
+        return self._ready(*chosen._stored(splits, outputs, on), on)
+
+    def _stored(self, splits: Splits, outputs: Path, on: Devices) -> tuple[Path, dict[str, Any]]:
+        return stored(Path(outputs) / "teachers", self.key(splits), partial(self._train, splits, on))
+
+    def _searched(self, splits: Splits, outputs: Path, on: Devices) -> Self:
+        """Return the recipe with the highest accuracy on validation; among equals the first."""
+
+        def accuracy(recipe: Self) -> float:
+            try:
+                _, facts = recipe._stored(splits, outputs, on)
+            except KDError as error:  # such as a loss that is not finite
+                log.warning("teacher: learning rate %g is left out: %s", recipe.learning_rate, error)
+                return -1.0
+            return facts["validation_accuracy"]
+
+        start = replace(self, search=False, seed=0, seeds=1)
+        best = max((replace(start, learning_rate=self.learning_rate * part) for part in (1, 0.5, 2)), key=accuracy)
+        best = max((best, replace(best, epochs=2 * best.epochs)), key=accuracy)
+        log.info("teacher: the search chose learning rate %g and %d epochs", best.learning_rate, best.epochs)
+        return replace(best, seed=self.seed)
 
     def _ready(self, folder: Path, facts: dict[str, Any], on: Devices) -> ReadyTeacher:
         device = self.answer_device or ("cuda" if on_cuda(on) else "cpu")
@@ -139,7 +184,11 @@ class Teacher(SingleTeacher):
         model = load_classifier(self.backbone, new_head=True, label_names=splits.label_names)
         check_pair(self.backbone, model, self.tokenizer, self.max_length)
         train = self._encoded(labelled_rows(splits.train))
-        return self._trainee_of(partial(Supervised, model), train, splits.validation, batch_size, self.name_or_path)
+        scales = layer_scales(model, self.layer_decay) if self.layer_decay < 1 else None
+        optimizer = partial(layerwise_adamw, scales=scales) if scales else AdamW
+        return self._trainee_of(
+            partial(Supervised, model), train, splits.validation, batch_size, self.name_or_path, optimizer
+        )
 
 
 def labelled_rows(split: Dataset) -> Dataset:
