@@ -1,8 +1,8 @@
 """A teacher's logits by text, on disk: no text is labelled twice, whatever set of texts it comes in.
 
 ``<folder>/<digest>.texts/`` belongs to one teacher, tokenizer and length, which are named in ``store.json``. Every
-other file is a shard of rows ``(hash of the text, seconds, logits)``. The name of a shard is the SHA-256 of its content:
-a damaged one is noticed and removed, and its texts are labelled again. Shards are only added, under a lock, each in one
+other file is a shard of rows ``(hash of the text, seconds, logits)``. A shard's name is the SHA-256 of its content: a
+damaged one is noticed and removed, and its texts are labelled again. Shards are only added, under a lock, each in one
 step; many small ones are merged. The first value of a text stays, so that all runs read the same one.
 """
 
@@ -132,9 +132,8 @@ class TextStore:
         """Write a shard in one step. The lock is held, so that any temporary file is of a killed process."""
         for leftover in self.place.glob(".*"):
             leftover.unlink()
-        if not (self.place / "store.json").is_file():
-            key = asdict(replace(self.key, texts=EVERY))
-            records.write(self.place / "store.json", {"format": FORMAT, "key": key, "teacher": self.teacher})
+        key = asdict(replace(self.key, texts=EVERY))
+        records.write(self.place / "store.json", {"format": FORMAT, "key": key, "teacher": self.teacher})
         stream = io.BytesIO()
         np.save(stream, rows)
         content = stream.getvalue()

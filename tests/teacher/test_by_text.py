@@ -143,12 +143,20 @@ def test_a_damaged_shard_is_dropped_and_its_texts_alone_are_labelled_again(teach
     assert all(by_text.damage(place) is None for place in by_text.stores(tmp_path / "teacher_cache"))
 
 
+def test_a_damaged_description_is_written_again(store):
+    add(store, ["a"])
+    (store.place / "store.json").write_text("{")
+    assert "store.json cannot be read" in by_text.damage(store.place) and found(store, ["a"]) == [1.0]
+    add(store, ["b"])
+    assert by_text.damage(store.place) is None
+
+
 def test_a_full_disk_keeps_what_was_labelled_before(teacher, tmp_path, labelled, monkeypatch):
     monkeypatch.setattr(ready, "KEEP_EVERY", 0.0)
     write, written = Path.write_bytes, []
 
     def full(self, content):
-        if self.name.startswith(".") and self.parent.suffix == ".texts":
+        if self.parent.suffix == ".texts" and "json" not in self.name:
             written.append(self)
             if len(written) > 2:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
