@@ -11,6 +11,7 @@ from rich.table import Table
 
 from kd.errors import KDError
 from kd.storage import records
+from kd.teacher import by_text
 from kd.teacher import cache as teacher_cache
 
 
@@ -45,7 +46,7 @@ def choose(folder: Path, keys: list[str]) -> list[Path]:
     Raises:
         KDError: no key or several keys begin so.
     """
-    found = teacher_cache.entries(folder)
+    found = teacher_cache.entries(folder) + by_text.stores(folder)
     if not keys:
         return found
     chosen = []
@@ -59,19 +60,28 @@ def choose(folder: Path, keys: list[str]) -> list[Path]:
     return chosen
 
 
+def damage(place: Path) -> str | None:
+    """Return what is wrong with a cache, as a phrase; None if every checksum is right."""
+    return by_text.damage(place) if by_text.is_store(place) else teacher_cache.damage(place)
+
+
 def ls(places: list[Path]) -> int:
     """Print a table for each teacher. Damaged caches are named below, so that the tables fit 80 columns."""
     console, damaged = Console(), []
     tables: dict[str, Table] = {}
     for place in places:
-        if problem := teacher_cache.damage(place):
+        if problem := damage(place):
             damaged.append(f"{place.name} damaged: {problem}")
             continue
-        meta = records.read(place / "meta.json", records.CachedColumn)
+        if by_text.is_store(place):
+            rows, seconds = by_text.size(place)
+            meta = by_text.about(place) | {"rows": rows, "seconds": seconds, "split": by_text.EVERY}
+        else:
+            meta = records.read(place / "meta.json", records.CachedColumn)
         size = sum(path.stat().st_size for path in place.iterdir())
         table = tables.setdefault(str(meta.get("teacher", "")), _table())
         figures = str(meta["rows"]), f"{size / 1e6:.2f}", f"{meta['seconds']:.1f}"
-        table.add_row(place.name, str(meta.get("split", "")), meta["key"]["column"], *figures)
+        table.add_row(place.stem, str(meta.get("split", "")), meta["key"]["column"], *figures)
     for teacher, table in tables.items():
         console.print(f"teacher {teacher}", markup=False, highlight=False, soft_wrap=True)
         console.print(table)
@@ -91,7 +101,7 @@ def _table() -> Table:
 
 def verify(places: list[Path]) -> int:
     """Compare every checksum; return 1 if a cache is damaged."""
-    problems = [teacher_cache.damage(place) for place in places]
+    problems = [damage(place) for place in places]
     for place, problem in zip(places, problems, strict=True):
         print(f"{place.name}  {problem or 'whole'}")
     return int(any(problems))

@@ -101,6 +101,7 @@ class AnyReadyTeacher(Protocol):
         features: Collection[Feature] = (),
         max_gb: float = ...,
         labels: np.ndarray | None = None,
+        shared: Path | None = None,
     ) -> tuple[Columns, float]:
         """Return logits ``[N, C]`` and features from the cache; compute them first if they are missing.
 
@@ -111,6 +112,7 @@ class AnyReadyTeacher(Protocol):
             features: stored in half precision.
             max_gb: refuse to store more than this, in 10^9 bytes.
             labels: gold labels ``[N]`` of training rows; only an ensemble reads them.
+            shared: the folder of outputs whose logits by text are read and added to; None: ``outputs``.
 
         Returns:
             the columns by name, and the seconds that the logits took when they were computed.

@@ -216,13 +216,14 @@ class ReadyEnsemble(WithoutCaches):
         features: Collection[Feature] = (),
         max_gb: float = math.inf,
         labels: np.ndarray | None = None,
+        shared: Path | None = None,
     ) -> tuple[Columns, float]:
         """Combine the members' logits; add the features of the member that each feature names."""
         logits, seconds = [], 0.0
         columns: Columns = {}
         for name, member in self.by_name.items():
             own = {replace(feature, member=""): feature for feature in features if feature.member == name}
-            found, took = member.cached(texts, split, outputs, own, max_gb)
+            found, took = member.cached(texts, split, outputs, own, max_gb, shared=shared)
             logits.append(cast(np.ndarray, found["logits"]))
             columns |= {feature.column: found[plain.column] for plain, feature in own.items()}
             seconds += took

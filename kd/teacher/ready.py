@@ -6,11 +6,12 @@ import functools
 import logging
 import math
 import shutil
+import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from kd.storage.model_check import check_pair
 from kd.storage.model_folder import folder_checksum, load_classifier, load_config, load_tokenizer
 from kd.storage.pieces import share
 from kd.teacher import cache as teacher_cache
+from kd.teacher.by_text import TextStore, hashes
 from kd.teacher.cache import CacheKey
 
 log = logging.getLogger(__name__)
@@ -37,6 +39,8 @@ log = logging.getLogger(__name__)
 PRECISIONS = {"32-true": torch.float32, "bf16-true": torch.bfloat16}
 """The precisions in which a teacher can give outputs, by the names that Lightning uses."""
 CACHE = "teacher_cache"
+KEEP_EVERY = 60.0
+"""Seconds of labelling after which what was labelled is stored; a killed process loses less than that."""
 
 Columns = dict[str, np.ndarray | Ragged]
 """Outputs for N rows by name: ``[N, ...]``, or `Ragged` for one vector a token."""
@@ -132,6 +136,7 @@ class ReadyTeacher(WithoutCaches):
         max_gb: float = math.inf,
         labels: np.ndarray | None = None,
         with_logits: bool = True,
+        shared: Path | None = None,
     ) -> tuple[Columns, float]:
         """Return logits and features; see `kd.teacher.base.AnyReadyTeacher.cached`. The logits can be left out."""
         folder = Path(outputs) / CACHE
@@ -143,26 +148,79 @@ class ReadyTeacher(WithoutCaches):
             needed = require_room(self.config, absent, len(texts), len(tokens().values), split, max_gb)
             log.info("teacher: storing features of %d %s rows takes %.3g GB", len(texts), split, needed)
         if len(texts) > teacher_cache.PIECE_ROWS and (lacking := teacher_cache.absent(folder, keys)):
-            self._in_pieces([key for key in keys if key.column in lacking], texts, split, folder, by_column)
+            parts = [key for key in keys if key.column in lacking]
+            self._in_pieces(parts, texts, split, folder, by_column, shared or outputs)
+        note: dict[str, Any] = {"teacher": self.name, "split": split}
+        store = TextStore(Path(shared or outputs) / CACHE, base, cast(int, self.config.num_labels), self.name)
 
         def compute(missing: list[str]) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-            log.info("teacher: labelling %d %s rows (once): %s", len(texts), split, ", ".join(missing))
             wanted = [by_column[name] for name in missing if name in by_column]
-            prepare(self.model, wanted)
-            batches = self._batches(tokens(), f"labelling {split}")
-            for index, logits, found in outputs_by_row(self.model, batches, wanted):
+            by_text = hashes(in_slices(texts)) if "logits" in missing else None
+            rows = np.arange(len(texts)) if wanted or by_text is None else new_rows(store, by_text)
+            if len(rows):
+                some = f"{len(rows)} of " * (len(rows) < len(texts))
+                log.info("teacher: labelling %s%d %s rows (once): %s", some, len(texts), split, ", ".join(missing))
+                prepare(self.model, wanted)
+            for index, found in self._labelled(rows, tokens().take(rows), split, wanted, store, by_text):
                 with np.errstate(over="ignore"):  # the cache refuses values that are not finite
-                    halves = {feature.column: value.astype(np.float16) for feature, value in found.items()}
-                values = {"logits": logits, **halves}
-                yield index, {name: values[name] for name in missing}
+                    yield index, {feature.column: value.astype(np.float16) for feature, value in found.items()}
+            if by_text is not None:
+                logits, seconds = store.find(by_text)
+                if not wanted:  # replaces the time of this call, which took most logits from disk
+                    note["seconds"] = round(float(seconds.sum()), 3)
+                yield np.arange(len(texts)), {"logits": logits}
 
-        note = {"teacher": self.name, "split": split}
         columns = teacher_cache.obtain(folder, keys, lambda: tokens().lengths, compute, note)
         whole = {name: Ragged(*value) if isinstance(value, tuple) else value for name, value in columns.items()}
         return whole, teacher_cache.seconds(folder, keys[0])
 
+    def _labelled(
+        self,
+        rows: np.ndarray,
+        tokens: Ragged,
+        split: str,
+        features: Collection[Feature],
+        store: TextStore,
+        by_text: np.ndarray | None,
+    ) -> Iterator[tuple[np.ndarray, dict[Feature, np.ndarray]]]:
+        """Run the teacher over rows, store their logits by text, and yield row numbers and features.
+
+        What was labelled is stored every minute, and also where an error or the user ends the work.
+        """
+        if not len(rows):
+            return
+        done: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        start = stored = time.perf_counter()
+
+        def keep() -> None:
+            if done and by_text is not None:
+                index, logits, seconds = map(np.concatenate, zip(*done, strict=True))
+                done.clear()
+                _, first = np.unique(by_text[index], return_index=True)
+                store.add(by_text[index][first], logits[first], seconds[first])
+
+        try:
+            batches = self._batches(tokens, f"labelling {split}")
+            for index, logits, found in outputs_by_row(self.model, batches, features):
+                now = time.perf_counter()
+                done.append((rows[index], logits, np.full(len(index), (now - start) / len(index))))
+                if now - stored > KEEP_EVERY:
+                    keep()
+                    stored = time.perf_counter()
+                if features:
+                    yield rows[index], found
+                start = time.perf_counter()
+        finally:
+            keep()
+
     def _in_pieces(
-        self, keys: Sequence[CacheKey], texts: Sequence[str], split: str, folder: Path, by_column: dict[str, Feature]
+        self,
+        keys: Sequence[CacheKey],
+        texts: Sequence[str],
+        split: str,
+        folder: Path,
+        by_column: dict[str, Feature],
+        shared: Path,
     ) -> None:
         """Fill the cache with columns of many texts, in pieces that several processes can divide among them."""
         size, whole = teacher_cache.PIECE_ROWS, replace(keys[0], column="pieces").digest
@@ -180,7 +238,8 @@ class ReadyTeacher(WithoutCaches):
             start = starts[piece]
             features = [by_column[key.column] for key in keys if key.column in by_column]
             name, with_logits = f"{split} {start}-{min(start + size, len(texts))}", len(features) < len(keys)
-            self.cached(texts[start : start + size], name, outputs, features, with_logits=with_logits)
+            part = texts[start : start + size]
+            self.cached(part, name, outputs, features, with_logits=with_logits, shared=shared)
 
         pieces.mkdir(parents=True, exist_ok=True)
         share(outputs, len(parts), done, build)
@@ -210,6 +269,12 @@ class ReadyTeacher(WithoutCaches):
         sampler = LengthBucketSampler(tokens.lengths, self.batch_size)
         for rows in track(sampler, description=title, total=len(sampler)):
             yield split[rows]
+
+
+def new_rows(store: TextStore, by_text: np.ndarray) -> np.ndarray:
+    """Return the first row of each text that is not stored yet, in the order of the rows."""
+    first = np.sort(np.unique(by_text, return_index=True)[1])
+    return first[np.isnan(store.find(by_text[first])[0]).any(axis=1)]
 
 
 def require_room(

@@ -142,7 +142,7 @@ class Transfer:
         def build(number: int) -> None:
             texts = ShardTexts(self.store, number)
             texts.tokens(tokenizer, self.max_length)
-            ready.cached(texts, f"transfer {number + 1} of {len(self.store)}", place)
+            ready.cached(texts, f"transfer {number + 1} of {len(self.store)}", place, shared=teacher.outputs)
 
         share(folder, len(self.store), done, build)
         times = [ready.labelled_in(ShardTexts(self.store, number), place) for number in range(len(self.store))]
@@ -156,7 +156,7 @@ class Transfer:
         def load(number: int) -> EncodedSplit:
             texts = ShardTexts(self.store, number)
             tokens = texts.tokens(tokenizer, self.max_length)
-            found, _ = teacher.ready.cached(texts, f"transfer {number + 1}", self.store.place)
+            found, _ = teacher.ready.cached(texts, f"transfer {number + 1}", self.store.place, shared=teacher.outputs)
             labels = np.full(len(texts), IGNORED_LABEL)
             return EncodedSplit(tokens, labels, resident.padding, columns={"teacher_logits": found["logits"]})
 

@@ -9,7 +9,8 @@ import pytest
 from kd.commands.cache import choose, main
 from kd.commands.cache_build import require_processes
 from kd.errors import KDError
-from kd.teacher import cache
+from kd.teacher import by_text, cache
+from tests.data.writing import flip
 
 
 @pytest.fixture
@@ -80,3 +81,19 @@ def test_a_machine_is_not_filled_with_processes():
     require_processes(os.cpu_count())
     with pytest.raises(KDError, match=r"trainer\.devices: expected at most .* processes on this machine, got 900"):
         require_processes(900)
+
+
+def test_logits_by_text_are_listed_verified_and_removed_too(places, capsys):
+    folder = places[0].parent
+    key = cache.CacheKey("teacher", "tokenizer", 8, "logits", "")
+    store = by_text.TextStore(folder, key, 2, "tiny")
+    store.add(by_text.hashes(["a", "b", "c"]), np.ones((3, 2), np.float32), np.full(3, 0.5))
+    assert main(["ls"]) == 0
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if "every text" in line]
+    assert row.split()[0] == store.place.stem and row.split()[-3:] == ["3", "0.00", "1.5"]
+    assert main(["verify", store.place.stem]) == 0
+    (shard,) = by_text.shards(store.place)
+    flip(shard)
+    assert main(["verify"]) == 1 and f"{shard.name} does not match its checksum" in capsys.readouterr().out
+    assert main(["rm", store.place.stem]) == 0
+    assert not store.place.exists() and places[0].exists()

@@ -139,11 +139,11 @@ def test_killed_labelling_goes_on_and_several_processes_divide_it(files, reviews
         before = set(labelled(transfer))
         cached = ReadyTeacher.cached
 
-        def counted(self, texts, *rest):
+        def counted(self, texts, *rest, **named):
             with log.open("a") as stream:
                 stream.write(f"{texts.number}\n")
             time.sleep(0.05)
-            return cached(self, texts, *rest)
+            return cached(self, texts, *rest, **named)
 
         ReadyTeacher.cached = counted  # in this process alone
         transfer.label(ready.tokenizer, answers)
