@@ -16,7 +16,7 @@ ROWS = [
     ["options"],
     ["storage", "runtime", "contract"],
     ["losses", "data", "features", "run"],
-    ["sweep", "measure"],
+    ["sweep", "measure", "transfer"],
     ["methods", "models"],
     ["teacher", "predictor"],
     ["config", "report"],

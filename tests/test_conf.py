@@ -32,12 +32,13 @@ def selection(path: Path) -> list[str]:
     if len(path.parts) == 1:
         return []
     group, option = path.parent.as_posix(), path.stem
-    value = f"[{option}]" if group in ("loss", "callbacks", "logger") else option
+    value = f"[{option}]" if group in ("loss", "transfer", "callbacks", "logger") else option
     missing = {
         "student/hf": ["student.name_or_path=somewhere"],
         "tokenizer/pretrained": ["tokenizer.name_or_path=somewhere"],
         "teacher/hf": ["teacher.name_or_path=somewhere"],
         "embeddings/vectors": ["embeddings.path=somewhere"],
+        "transfer/documents": ["transfer.documents.path=somewhere"],
     }
     return [f"{group}={value}", *missing.get(f"{group}/{option}", [])]
 

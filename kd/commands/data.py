@@ -117,7 +117,7 @@ def read(config: DictConfig) -> Splits:
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        return build.splits(config)
+        return build.given_rows(config)
     finally:
         logger.setLevel(before)
 

@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
         name = options.file.name
     else:
         check_data(config)
-        splits, name = build.splits(config), options.split
+        splits, name = build.given_rows(config), options.split
         if splits.counts["splits"][name]["sha256"] != run.environment()["data"][name]:
             raise KDError(
                 f"the {name} rows are no longer those of the run in '{options.run}'; give the rows with --file"

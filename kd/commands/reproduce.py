@@ -20,6 +20,7 @@ from kd.config import targets
 from kd.errors import KDError
 from kd.run import predictions
 from kd.run.directory import RunDirectory
+from kd.run.identity import LATER
 from kd.run.predictions import Split
 from kd.storage.checksum import file_sha256
 from kd.storage.paths import refuse_link
@@ -48,6 +49,7 @@ def main(arguments: list[str]) -> int:
     targets.trust(options.modules)  # not the modules that the run lists, because a stranger may have made it
     original = RunDirectory.finished(options.run)
     environment, config = original.environment(), original.config()
+    config = {key: default for key, default in LATER.items() if "." not in key} | config
     config["outputs"] = str(options.outputs or own_outputs(options.run, config["outputs"]))
     place = options.into or Path(config["outputs"]) / "reproduced" / options.run.resolve().name
     require_apart(options.run, place)

@@ -6,6 +6,7 @@ import inspect
 import logging
 from collections.abc import Iterable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,16 +32,39 @@ from kd.models.pretrained import new_student
 from kd.options.declared import options_of
 from kd.options.methods import METHODS, HintsOptions, MethodOptions
 from kd.options.sections import Data
+from kd.run.identity import content_of, has_transfer_set
+from kd.runtime import ranks
 from kd.runtime.devices import global_batch
 from kd.storage.model_folder import require_length, set_labels
 from kd.teacher.base import AnyTeacher
 from kd.teacher.ensemble import of_seeds
+from kd.transfer.recipe import Known, TransferRecipe
+from kd.transfer.transfer_set import TransferSet
 
 log = logging.getLogger(__name__)
 
 
 def splits(config: DictConfig) -> Splits:
-    """Read the rows of the run with the function ``data._target_``; it gets those keys of ``data`` that it takes."""
+    """Read the rows of the run. If there are steps of ``transfer``, their texts are made, or found on disk.
+
+    Their files are added to ``config.data.unlabelled``, where whatever reads the transfer set finds them.
+    """
+    found = given_rows(config)
+    if not has_transfer_set(config):
+        return found
+    made = transfer_set(config, found)
+    given = plain(config.data).get("unlabelled") or []
+    config.data.unlabelled = [*([given] if isinstance(given, str) else given), *map(str, made.files)]
+    found = given_rows(config)
+    found.counts["transfer_set"] = made.facts()
+    return found
+
+
+def given_rows(config: DictConfig) -> Splits:
+    """Read the rows that ``data`` names with the function ``data._target_``.
+
+    The function gets those keys of ``data`` that it takes.
+    """
     node = config.data.copy()
     parameters = inspect.signature(targets.find(node._target_, "data._target_")).parameters
     takes_others = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
@@ -49,6 +73,26 @@ def splits(config: DictConfig) -> Splits:
             if key in options_of(Data) or not takes_others:
                 del node[key]
     return once("splits", config, (), lambda: make(node), lambda: plain(node))
+
+
+def transfer_set(config: DictConfig, splits: Splits) -> TransferSet:
+    """Make the transfer set of the steps in ``transfer``, or find it on disk.
+
+    Raises:
+        KDError: the steps cannot make one, or the data set does not read ``data.unlabelled``.
+    """
+    if "unlabelled" not in config.data:
+        raise KDError(
+            "transfer: expected a data set that reads data.unlabelled, as data=files does, got "
+            f"data={config.data.name}; give its rows as files"
+        )
+    steps = {name: make(node) for name, node in config.transfer.items()}
+    options = {name: dict(content_of(plain(node))) for name, node in config.transfer.items()}
+    recipe = TransferRecipe(steps, options, config.transfer_seed, config.transfer_rows, config.data.text)
+    made = TransferSet(Path(config.outputs), recipe, Known.of(splits))
+    if not ranks.rank():
+        log.info("%s", made.report())
+    return made
 
 
 def teacher(config: DictConfig) -> AnyTeacher | None:

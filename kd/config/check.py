@@ -35,6 +35,7 @@ from kd.models.pretrained import new_student
 from kd.storage.model_folder import require_length
 from kd.teacher.ensemble import Ensemble
 from kd.teacher.fine_tuning import SingleTeacher
+from kd.transfer.base import Step
 
 CHOICES: dict[str, type | tuple[type, ...]] = {
     **{"student": PretrainedConfig, "embeddings": Embeddings, "tokenizer": StudentTokenizer, "mapper": Mapper},
@@ -44,7 +45,7 @@ CHOICES: dict[str, type | tuple[type, ...]] = {
 }
 """Groups that every run reads, and what a class that one names must extend."""
 ENTRIES: dict[str, type] = {
-    **{"loss": Loss, "callbacks": lightning.Callback, "logger": Logger, "peers": PretrainedConfig},
+    **{"loss": Loss, "transfer": Step, "callbacks": lightning.Callback, "logger": Logger, "peers": PretrainedConfig},
 }
 """Groups of several nodes, and what a class that one names must extend."""
 
@@ -77,6 +78,8 @@ def check(config: DictConfig) -> None:
     mistakes.attempt(make_trainer, config, Path(config.outputs))
     mistakes.attempt(make, config.embeddings)
     mistakes.attempt(make, config.tokenizer)
+    for node in (config.transfer or {}).values():
+        mistakes.attempt(make, node)
     mistakes += contradictions.of_trainer(config)
     for node in _teachers(config).values():
         if "precision" in node and node.get("fine_tune", True):

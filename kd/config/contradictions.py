@@ -17,7 +17,7 @@ from kd.methods.hints import Hints
 from kd.methods.joint import Joint
 from kd.methods.supervised import Supervised
 from kd.options.methods import JointOptions
-from kd.run.identity import TOWARDS_WORDS
+from kd.run.identity import TOWARDS_WORDS, has_transfer_set
 from kd.runtime.devices import _strategy, is_sharded
 from kd.storage.paths import plain_name
 
@@ -30,8 +30,11 @@ def of_streaming(config: DictConfig, kind: type[Method]) -> list[str]:
             "data.stream=true is read by method=distillation and by its baseline method=supervised, got method="
             f"{config.choices.method}; choose one of them, or set data.stream=false"
         )
-    if not config.data.get("unlabelled"):
-        mistakes.append("data.stream=true streams the files of data.unlabelled, got none; give them, or leave it out")
+    if not config.data.get("unlabelled") and not has_transfer_set(config):
+        mistakes.append(
+            "data.stream=true streams the files of data.unlabelled and the texts of transfer=[...], got none; give "
+            "them, or leave it out"
+        )
     if config.data.get("limit") is not None:
         mistakes.append("data.limit chooses rows in memory; with data.stream=true give a smaller file instead")
     if kind is Distillation and not config.cache.use:

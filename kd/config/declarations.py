@@ -32,7 +32,7 @@ GROUPS = {
 """The groups below a section."""
 
 ENTRIES = {
-    **{"loss": "loss=[soft_target]", "callbacks": "callbacks=[checkpoint]"},
+    **{"loss": "loss=[soft_target]", "transfer": "transfer=[rules]", "callbacks": "callbacks=[checkpoint]"},
     **{"logger": "logger=csv", "peers": "+student@peers.NAME=dan"},
 }
 """Groups of several nodes, and how one is added."""

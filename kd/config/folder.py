@@ -18,7 +18,7 @@ from kd.errors import KDError
 from kd.run import renames
 from kd.runtime.launch import quoted
 
-LISTS = ("loss", "callbacks", "logger")
+LISTS = ("loss", "transfer", "callbacks", "logger")
 """Groups of which a run takes several choices."""
 
 WORD = r"[^\s'\"\[\]{},$\\](?:[^\"\[\]{},$\\\n]*[^\s'\"\[\]{},$\\])?"

@@ -50,6 +50,10 @@ class Run:
         objective: figure that a search compares, or a list of figures.
         peers: further students of method=joint, by name.
         loss: the transfer terms, by name.
+        transfer: the steps that make texts for the transfer set, by name.
+        transfer_seed: seed of these steps. It is not that of the run, so all seeds of a sweep share one transfer set.
+        transfer_rows: largest number of texts that the steps add; null adds all, 0 makes none. A smaller set is a part
+            of a larger one.
         callbacks: callbacks of Lightning, by name.
         logger: loggers of Lightning, by name.
         choices: the chosen files of the groups, by group; set by kd.
@@ -69,6 +73,9 @@ class Run:
     objective: Figure | Annotated[list[Figure], MinLen(1)]
     peers: dict[str, Any]
     loss: dict[str, Any]
+    transfer: dict[str, Any]
+    transfer_seed: Seed
+    transfer_rows: CountOrNone | None
     callbacks: dict[str, Any]
     logger: dict[str, Any]
     choices: dict[str, Any]

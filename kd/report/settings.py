@@ -44,6 +44,10 @@ def settings(config: dict[str, Any]) -> dict[str, Any]:
                 key, value = key.removesuffix("._target_"), Named(value, value.rpartition(".")[2])
             whole_number = root_of(key) in identity.NUMBERS and type(value) is float and value.is_integer()
             found[key] = int(value) if whole_number else value  # 2.0 and 2 are one
+    with_set = identity.has_transfer_set(config)
+    if not with_set:
+        found = {key: value for key, value in found.items() if root_of(key) not in identity.OF_TRANSFER_SET}
+    found["transfer"] = "+".join(config["transfer"]) if with_set else "none"
     found |= batch_sizes(flat, method != "supervised" and identity.compares_rows(config))
     if method != "supervised":
         found["loss"] = "+".join(config["loss"]) or "none"

@@ -36,7 +36,8 @@ COMPARE_ROWS = ("kd.losses.relation.", "kd.losses.contrastive.", "kd.losses.corr
 OVER_TOKENS = ("kd.losses.attention.TinyBertAttention", "kd.losses.attention.MiniLM")
 """Losses that are a mean over the tokens of a batch."""
 
-LATER = {
+LATER: dict[str, Any] = {
+    **{"transfer": {}, "transfer_seed": 0, "transfer_rows": None},
     **{"data.stream": False, "data.source.stream": False, "data.shard_rows": 32768},
     **{f"data.{place}{key}": None for place in ("", "source.") for key in ("delimiter", "quoting", "header")},
 }
@@ -45,6 +46,8 @@ left out of the hash, so older runs keep their identity."""
 
 LATER_OF_TEACHERS = {"average": 0.0, "layer_decay": 1.0, "search": False, "seeds": 1}
 """The same for the options of every teacher below ``teacher``."""
+OF_TRANSFER_SET = ("transfer", "transfer_seed", "transfer_rows")
+"""Keys of the steps that make a transfer set. Without a step, or with ``transfer_rows=0``, none of them counts."""
 
 SPEED = ("labelling_batch_size", "answer_device")
 """Options of a teacher that its outputs do not depend on."""
@@ -67,8 +70,17 @@ def identity(config: Mapping[str, Any]) -> str:
 
 def fingerprint(node: Mapping[str, Any]) -> str:
     """Return a hash of a part of a configuration and of the files that it names."""
-    parts = {key: _content(value) if key.split(".")[-1] in PLACES else value for key, value in flat(node)}
-    return digest(parts, default=str)
+    return digest(content_of(node), default=str)
+
+
+def content_of(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flat keys of a part of a configuration, with checksums in place of the files that it names."""
+    return {key: _content(value) if key.split(".")[-1] in PLACES else value for key, value in flat(node)}
+
+
+def has_transfer_set(config: Mapping[str, Any]) -> bool:
+    """Return whether steps make texts for the transfer set of a run."""
+    return bool(config.get("transfer")) and config.get("transfer_rows") != 0
 
 
 def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,6 +137,8 @@ def unread(config: Mapping[str, Any]) -> tuple[str, ...]:
         found = tuple(group for group in found if group != "embeddings")
     if (config.get("student") or {}).get("_target_") in CLOSED_FORM:
         found = (*found, *UNREAD_IN_CLOSED_FORM)
+    if not has_transfer_set(config):
+        found = (*found, *OF_TRANSFER_SET)
     return found + tuple(f"choices.{group}" for group in found)
 
 

@@ -28,7 +28,9 @@ def same_run(run: RunDirectory, name: str, splits: Splits) -> bool:
         if run.status_file.is_file():
             log.warning("the run in %s cannot be continued: %s", run.path, error)
         return False
-    return known == name and all(rows.get(split) == sha256 for split, sha256 in row_checksums(splits).items())
+    made, made_before = splits.counts.get("transfer_set") or {}, (rows.get("counts") or {}).get("transfer_set") or {}
+    same_rows = all(rows.get(split) == sha256 for split, sha256 in row_checksums(splits).items())
+    return known == name and same_rows and made.get("sha256") == made_before.get("sha256")
 
 
 def row_checksums(splits: Splits) -> dict[str, str]:

@@ -152,6 +152,8 @@ def make_absolute(config: DictConfig) -> None:
     def absolute(place: Any) -> Any:
         return str(Path(place).resolve()) if isinstance(place, str) and Path(place).exists() else place
 
-    for key in ("path", "train", "validation", "test", "unlabelled"):
-        if place := config.data.get(key):
-            config.data[key] = [absolute(part) for part in place] if OmegaConf.is_list(place) else absolute(place)
+    named = [(config.data, key) for key in ("path", "train", "validation", "test", "unlabelled")]
+    steps = config.transfer.values() if OmegaConf.is_dict(config.transfer) else ()
+    for node, key in [*named, *((step, "path") for step in steps if OmegaConf.is_dict(step))]:
+        if place := node.get(key):
+            node[key] = [absolute(part) for part in place] if OmegaConf.is_list(place) else absolute(place)

@@ -40,7 +40,10 @@ def test_what_goes_together(overrides):
     ("overrides", "said"),
     [
         ([*STREAM, "method=joint"], "data.stream=true is read by method=distillation"),
-        (["data.stream=true"], "data.stream=true streams the files of data.unlabelled, got none"),
+        (
+            ["data.stream=true"],
+            "data.stream=true streams the files of data.unlabelled and the texts of transfer=[...], got none",
+        ),
         ([*STREAM, "data.limit=9"], "data.limit chooses rows in memory"),
         ([*STREAM, "cache.use=false"], "data.stream=true reads the teacher's logits from disk"),
         (["teacher=none"], "method=distillation learns from a teacher"),

@@ -20,7 +20,7 @@ def test_every_key_of_the_configuration_is_declared():
     config = composed([])
     known = {line.key for line in lines(config)} | {"choices"}
     for key in config:
-        section = OmegaConf.is_dict(config[key]) and key not in ("peers", "loss", "callbacks", "logger")
+        section = OmegaConf.is_dict(config[key]) and key not in ("peers", "loss", "transfer", "callbacks", "logger")
         assert key in known or section, f"{key}: declare it in kd/options/sections.py"
 
 

@@ -1,0 +1,1 @@
+"""Steps that make a transfer set before the teacher labels it."""
