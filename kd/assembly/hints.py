@@ -10,9 +10,11 @@ from omegaconf import DictConfig
 
 from kd.assembly.base import Assembly
 from kd.config import build
+from kd.contract import ATTENTION_OUTPUTS
 from kd.data.batching import EncodedSplit
 from kd.data.sources import Splits
 from kd.errors import KDError
+from kd.features.attention import require_recordable
 from kd.methods.base import Method
 from kd.options.methods import HintsOptions
 from kd.teacher.base import AnyTeacher
@@ -38,6 +40,9 @@ class HintsAssembly(Assembly):
         for matching, source in zip(self.matchings.values(), sources.values(), strict=True):
             if matching.by_token:
                 self._require_same_tokens(matching.by_token[0], source)
+            if matching.outputs & ATTENTION_OUTPUTS:
+                for model in (source.config, self.student.config):
+                    require_recordable(model)
             self.require_room(source, matching.features)
 
     def _require_same_tokens(self, loss: str, source: AnyTeacher) -> None:

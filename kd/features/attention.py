@@ -10,12 +10,20 @@ the window of local layers, as in ModernBERT, is not recorded.
 
 from __future__ import annotations
 
+import copy
 import math
 from contextvars import ContextVar
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoModelForSequenceClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.modeling_outputs import SequenceClassifierOutput
@@ -32,7 +40,8 @@ _record: ContextVar[list[Triple] | None] = ContextVar(IMPLEMENTATION, default=No
 def prepare(model: PreTrainedModel) -> None:
     """Make a model's attention layers ready for `recorded`; its outputs stay the same as with "sdpa".
 
-    A model is refused if its attention is causal, or does not use the interface of transformers.
+    Raises:
+        KDError: the model's attention is causal, or does not use the interface of transformers.
     """
     kind = model.config.model_type
     if any(getattr(module, "is_causal", False) for module in model.modules()):
@@ -47,6 +56,16 @@ def prepare(model: PreTrainedModel) -> None:
             f"attention losses expect attention through the interface of transformers, found another in '{kind}'; "
             "use hint or relation losses"
         )
+
+
+def require_recordable(config: PretrainedConfig) -> None:
+    """Refuse an architecture whose attention cannot be recorded, before any weight is loaded; see `prepare`.
+
+    Raises:
+        KDError: as for `prepare`.
+    """
+    with torch.device("meta"):
+        prepare(AutoModelForSequenceClassification.from_config(copy.deepcopy(config)))
 
 
 def recorded(model: PreTrainedModel, **inputs: Any) -> tuple[SequenceClassifierOutput, list[Triple]]:

