@@ -15,11 +15,13 @@ def assembled(common_options, teacher_folder, tmp_path):
         options = [option for option in common_options if not option.startswith(("teacher", "hydra."))]
         if "teacher=none" not in overrides:
             options += [f"teacher.name_or_path={teacher_folder}", "teacher.fine_tune=false"]
-        if "student=transformer" in overrides:
+        sizes = ["student.hidden_size=12"]
+        if "student=truncated" in overrides:  # which has the teacher's sizes
+            options, sizes = [option for option in options if not option.startswith("student.")], []
+        elif "student=transformer" in overrides:
             options.remove("student.embedding_size=16")
-        else:
-            options.append("student.hidden_size=12")
-        config = composed([*options, f"outputs={tmp_path}", *overrides])
+            sizes = []
+        config = composed([*options, f"outputs={tmp_path}", *sizes, *overrides])
         return assemble(config, build.splits(config), build.teacher(config))
 
     return make

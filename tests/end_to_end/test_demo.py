@@ -31,7 +31,7 @@ def test_the_demo_on_a_tiny_slice(tmp_path, monkeypatch, capsys):
     assert max(map(len, printed.splitlines())) <= 80
     for row in ("teacher", "supervised random", "supervised pca", "distillation random", "distillation pca", *FURTHER):
         assert re.search(rf"^{row} +\d+\.\d \[\d+\.\d, \d+\.\d\]", printed, re.MULTILINE), row
-    assert main(["predict", "outputs/quickstart/distillation-pca-seed0", "a charming film"]) == 0
+    assert main(["predict", "outputs/quickstart/textcnn-distillation-pca-seed0", "a charming film"]) == 0
     assert "a charming film," in capsys.readouterr().out
     assert len(list(Path("outputs/teachers").glob("*/teacher.json"))) == 1
 
