@@ -37,6 +37,7 @@ OVER_TOKENS = ("kd.losses.attention.TinyBertAttention", "kd.losses.attention.Min
 """Losses that are a mean over the tokens of a batch."""
 
 LATER = {
+    **{"metric": "accuracy", "class_weights": "none"},
     **{"data.stream": False, "data.source.stream": False, "data.shard_rows": 32768},
     **{f"data.{place}{key}": None for place in ("", "source.") for key in ("delimiter", "quoting", "header")},
 }
