@@ -67,10 +67,10 @@ class OptunaSweeper(Sweeper):
         objectives = list(found) if OmegaConf.is_list(found) else [found]
         if unknown := [name for name in objectives if name not in OBJECTIVES]:
             raise KDError(f"objective: expected some of {', '.join(OBJECTIVES)}, got {', '.join(map(str, unknown))}")
-        if OmegaConf.select(config, "callbacks.pruning") and objectives != ["accuracy"]:
+        if OmegaConf.select(config, "callbacks.pruning") and objectives != [config.metric]:
             raise KDError(
-                f"callbacks=[pruning] compares validation accuracies, but objective={objectives} is something else; "
-                "set objective=accuracy, or leave pruning out"
+                f"callbacks=[pruning] compares metric={config.metric} on validation, but objective={objectives} is "
+                f"something else; set objective={config.metric}, or leave pruning out"
             )
         space = Space.of([*(f"{key}={value}" for key, value in self.params.items()), *arguments])
         sweep = launcher.open()

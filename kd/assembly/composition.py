@@ -79,7 +79,12 @@ class CompositionAssembly(Assembly):
     def method(self) -> Method:
         self._fit_mapper()
         return build.method(
-            self.config, self.student, objective=self.objective, options=self.options, teacher=self.outputs.source()
+            self.config,
+            self.student,
+            self.splits,
+            objective=self.objective,
+            options=self.options,
+            teacher=self.outputs.source(),
         )
 
     def _fit_mapper(self) -> None:

@@ -19,7 +19,12 @@ class DistillationAssembly(Assembly):
     @cached_property
     def method(self) -> Method:
         return build.method(
-            self.config, self.student, objective=self.objective, options=self.options, teacher=self.outputs.source()
+            self.config,
+            self.student,
+            self.splits,
+            objective=self.objective,
+            options=self.options,
+            teacher=self.outputs.source(),
         )
 
     def train(self) -> EncodedSplit | StreamedSplit:

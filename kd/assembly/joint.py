@@ -77,7 +77,7 @@ class JointAssembly(Assembly):
             learners = learners | {"teacher": upper_part(self.partners["teacher"], self.frozen.layer)}
             column = self.frozen.column
         known = {"objective": self.objective, "partners": learners, "options": self.options, "column": column}
-        return build.method(self.config, student, **known)
+        return build.method(self.config, student, self.splits, **known)
 
     def read(self, name: str) -> EncodedSplit:
         encoded, split = self.encoded(name), getattr(self.splits, name)

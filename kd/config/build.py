@@ -22,7 +22,7 @@ from kd.data.batching import EncodedSplit, labels_of, tokenize
 from kd.data.sources import Splits
 from kd.errors import KDError, OptionError
 from kd.features.matching import Matching
-from kd.losses.label import LabelLoss
+from kd.losses.label import LabelLoss, balanced
 from kd.methods.base import Method, Recipe
 from kd.methods.learning_rate import rate_factor
 from kd.methods.objective import Objective
@@ -240,9 +240,25 @@ def matching(
     return Matching(features, student, teacher, options.layers, options.pooling, mapper, options.shared_mapper, member)
 
 
-def method(config: DictConfig, student: PreTrainedModel, **known: Any) -> Method:
+def label_loss(config: DictConfig, splits: Splits) -> LabelLoss:
+    """Make the label loss. Its class weights may follow from the labels of the training rows.
+
+    Raises:
+        KDError: ``class_weights`` is a list of another length than the labels.
+    """
+    chosen, names = plain(config.get("class_weights", "none")), splits.label_names
+    if isinstance(chosen, list) and len(chosen) != len(names):
+        raise KDError(
+            f"class_weights: expected {len(names)} numbers, one for each of {', '.join(names)}, got {len(chosen)}; "
+            "give one for each label, or use class_weights=balanced"
+        )
+    weights = balanced(labels_of(splits.train), len(names)) if chosen == "balanced" else chosen
+    return LabelLoss(config.label_smoothing, weights if isinstance(weights, list) else None)
+
+
+def method(config: DictConfig, student: PreTrainedModel, splits: Splits, **known: Any) -> Method:
     """Make the LightningModule; ``known`` holds the arguments that only some methods take."""
-    recipe = Recipe(LabelLoss(config.label_smoothing), optimizer(config), make(config.optim.schedule), config.seed)
+    recipe = Recipe(label_loss(config, splits), optimizer(config), make(config.optim.schedule), config.seed)
     return method_class(config)(student, recipe, **known)
 
 

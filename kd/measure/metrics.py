@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 from torchmetrics.functional.classification import (
     multiclass_accuracy,
+    multiclass_auroc,
     multiclass_calibration_error,
     multiclass_f1_score,
 )
@@ -16,8 +17,9 @@ def label_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Compare logits ``[N, C]`` with the gold labels ``[N]``.
 
     Returns:
-        ``accuracy``, ``macro_f1``, ``nll`` (mean negative log-likelihood, nats), ``ece`` (expected
-        calibration error, 15 equal-width bins).
+        ``accuracy``, ``macro_f1``, ``balanced_accuracy`` (mean over the classes of the accuracy on their rows),
+        ``auroc`` (area under the ROC curve of a class against all others, mean over the classes), ``nll`` (mean
+        negative log-likelihood, nats), ``ece`` (expected calibration error, 15 equal-width bins).
     """
     scores, gold = torch.from_numpy(np.array(logits)).float(), torch.from_numpy(np.array(labels))
     classes = scores.shape[1]
@@ -25,6 +27,8 @@ def label_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     return {
         "accuracy": multiclass_accuracy(scores, gold, classes, average="micro").item(),
         "macro_f1": multiclass_f1_score(scores, gold, classes, average="macro").item(),
+        "balanced_accuracy": multiclass_accuracy(scores, gold, classes, average="macro").item(),
+        "auroc": multiclass_auroc(probabilities, gold, classes, average="macro").item(),
         "nll": functional.cross_entropy(scores, gold).item(),
         "ece": multiclass_calibration_error(probabilities, gold, classes, n_bins=15).item(),
     }

@@ -17,8 +17,8 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics import MeanMetric, Metric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC, MulticlassF1Score
 from transformers import PreTrainedModel
 
 from kd.contract import IGNORED_LABEL, Batch
@@ -67,7 +67,14 @@ class Method(lightning.LightningModule, ABC):
         super().__init__()
         # from_pretrained returns a model in evaluation mode, and Lightning does not change the mode.
         self.student, self.label_loss, self.recipe = student.train(), recipe.label_loss, recipe
-        self.accuracy = MulticlassAccuracy(student.config.num_labels, average="micro", ignore_index=IGNORED_LABEL)
+        classes: dict[str, Any] = {"num_classes": student.config.num_labels, "ignore_index": IGNORED_LABEL}
+        self.accuracy = MulticlassAccuracy(average="micro", **classes)
+        others: dict[str, Metric | MetricCollection] = {
+            "macro_f1": MulticlassF1Score(average="macro", **classes),
+            "balanced_accuracy": MulticlassAccuracy(average="macro", **classes),
+        }
+        self.other_metrics = MetricCollection(others, prefix="val/")
+        self.auroc = MulticlassAUROC(average="macro", **classes)
         self.validation_loss = MeanMetric()
         self.curves: dict[str, Tensor | float] = {}
         # Weights of the batches of this epoch (`kd.data.batch_weights`); None where each batch is an optimizer step.
@@ -179,7 +186,11 @@ class Method(lightning.LightningModule, ABC):
         labelled = batch["labels"] != IGNORED_LABEL
         self.validation_loss.update(self.label_loss(logits, batch["labels"]).detach(), labelled.sum())
         self.accuracy.update(logits, batch["labels"])
+        self.other_metrics.update(logits, batch["labels"])
+        self.auroc.update(logits.float().softmax(dim=1), batch["labels"])
         self.log("val/accuracy", self.accuracy, prog_bar=True, batch_size=len(logits))
+        self.log_dict(self.other_metrics, batch_size=len(logits))
+        self.log("val/auroc", self.auroc, batch_size=len(logits))
         self.log("val/loss", self.validation_loss, batch_size=len(logits))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:

@@ -7,7 +7,7 @@ function that it names declares the others. An option of Lightning or torch stan
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import AllowInfNan
@@ -28,7 +28,9 @@ from kd.options.declared import (
     Width,
 )
 
-Figure = Literal["accuracy", "macro_f1", "latency", "parameters", "bytes"]
+Metric = Literal["accuracy", "macro_f1", "balanced_accuracy", "auroc"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
+Figure = Metric | Literal["latency", "parameters", "bytes"]
 
 
 @dataclass
@@ -40,6 +42,9 @@ class Run:
         alpha: share of the transfer terms, as in (1 - alpha) * label_loss + alpha * sum(weight_i * loss_i).
         temperature: divides the logits of both sides in soft-target terms, which are multiplied by its square.
         label_smoothing: part of the gold label's probability that is spread evenly over all labels.
+        metric: figure that the best epoch, early stopping, pruning, a search and the report follow.
+        class_weights: weight of a gold label in the label loss; balanced gives each class the same total weight, a
+            list has one number for each label.
         resume: continue an interrupted run of the same directory from checkpoints/last.ckpt.
         rerun: train again even if the same run is already done in this directory.
         compile: use torch.compile for the student while it trains.
@@ -63,6 +68,8 @@ class Run:
     alpha: Share
     temperature: Temperature
     label_smoothing: Probability
+    metric: Metric
+    class_weights: Literal["none", "balanced"] | Annotated[list[Positive], MinLen(2)]
     resume: bool
     rerun: bool
     compile: bool

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from kd.errors import KDError
+from kd.options.sections import METRICS
 from kd.run import renames
 from kd.storage import records
 from kd.storage.checksum import file_sha256
@@ -46,9 +47,8 @@ log = logging.getLogger(__name__)
 _WARNED: set[Path] = set()
 """Runs without checksums that this process has warned of."""
 
-OBJECTIVES = {
-    "accuracy": ("validation", "accuracy"),
-    "macro_f1": ("validation", "macro_f1"),
+OBJECTIVES: dict[str, tuple[str, ...]] = {
+    **{name: ("validation", name) for name in METRICS},
     "latency": ("latency", "p50_ms"),
     "parameters": ("parameters", "total"),
     "bytes": ("model_bytes",),

@@ -38,6 +38,7 @@ OVER_TOKENS = ("kd.losses.attention.TinyBertAttention", "kd.losses.attention.Min
 
 LATER: dict[str, Any] = {
     **{"transfer": {}, "transfer_seed": 0, "transfer_rows": None},
+    **{"metric": "accuracy", "class_weights": "none"},
     **{"data.stream": False, "data.source.stream": False, "data.shard_rows": 32768},
     **{f"data.{place}{key}": None for place in ("", "source.") for key in ("delimiter", "quoting", "header")},
 }

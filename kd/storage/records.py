@@ -84,12 +84,14 @@ class Configuration(Record):
 
 
 class Scores(Record):
-    """The figures of a model on a split. The last four may be infinite or nan after a training that diverged."""
+    """The figures of a model on a split. The last six may be infinite or nan after a training that diverged."""
 
     rows: Size | None = None
     accuracy: Part | None = None
     agreement: Part | None = None
     macro_f1: float | None = None
+    balanced_accuracy: float | None = None
+    auroc: float | None = None
     nll: float | None = None
     ece: float | None = None
     kl: float | None = None

@@ -18,6 +18,7 @@ import yaml
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from kd.errors import KDError, Pruned
+from kd.options.sections import METRICS
 from kd.run.identity import NO_DIFFERENCE
 from kd.runtime.launch import quoted
 from kd.storage.files import write_text
@@ -29,7 +30,7 @@ TRIAL = "KD_OPTUNA_TRIAL"
 
 JOURNAL = "study.journal"
 RESULTS = "optimization_results.yaml"
-UP = ("accuracy", "macro_f1")
+UP = METRICS
 """Objectives of which a larger value is better."""
 
 AGAIN = "retry_of"

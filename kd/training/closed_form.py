@@ -13,12 +13,14 @@ from omegaconf import DictConfig
 from kd.contract import IGNORED_LABEL
 from kd.data.batching import EncodedSplit, LengthBucketSampler
 from kd.data.module import TextDataModule
+from kd.losses.label import LabelLoss
 from kd.measure.energy import EnergyMeter
 from kd.measure.inference import all_logits
 from kd.measure.metrics import label_metrics
 from kd.methods.base import Method
 from kd.methods.distillation import Distillation
 from kd.models.fitted import FittedStudent, Rows
+from kd.options.sections import METRICS
 from kd.run.directory import RunDirectory
 from kd.runtime import ranks
 from kd.storage.files import write_text
@@ -41,14 +43,18 @@ def fit_closed_form(config: DictConfig, run: RunDirectory, method: Method, data:
     meter, start = EnergyMeter.of_this_machine(gpus=False), time.perf_counter()
     classes = cast(int, student.config.num_labels)
     gold = one_hot(train.labels, classes)
+    weights = cast(LabelLoss, method.label_loss).class_weights
+    if weights is not None:
+        gold *= weights.numpy()
     soft = soft_targets(method, train, gold, config) if isinstance(method, Distillation) else gold
     student.fit(rows(train, soft), rows(data.validation, one_hot(data.validation.labels, classes)), special)
     seconds, energy = time.perf_counter() - start, meter.stop()
     log.info("fitted in %.2f s to %d rows: the optimizer and the trainer are not used", seconds, len(train))
     batches = LengthBucketSampler(data.validation.tokens.lengths, BATCH)
     logits = all_logits(student, (data.validation[batch] for batch in batches), len(data.validation))
-    accuracy = label_metrics(logits, data.validation.labels)["accuracy"]
-    write_text(run.path / "metrics.csv", f"epoch,step,val/accuracy\n0,0,{accuracy}\n")
+    found = label_metrics(logits, data.validation.labels)
+    header, values = ",".join(f"val/{name}" for name in METRICS), ",".join(str(found[name]) for name in METRICS)
+    write_text(run.path / "metrics.csv", f"epoch,step,{header}\n0,0,{values}\n")
     return {"training_seconds": round(seconds, 2), "weights": "fitted", "energy": energy}
 
 
