@@ -63,7 +63,7 @@ def test_options_of_the_data_are_those_of_a_run(tmp_path, capsys):
         ([], "expected a file or folder to inspect"),
         (["none.csv"], "there is no file none.csv"),
         (["a.csv", "data.txt=3"], "data.txt"),
-        (["a.csv", "--quoting", "odd"], "data.quoting: expected doubled, backslash or none or null"),
+        (["a.csv", "--quoting", "odd"], "data.quoting: expected doubled, backslash, single or none or null"),
     ],
 )
 def test_what_cannot_be_read_is_one_sentence(tmp_path, monkeypatch, capsys, arguments, message):
