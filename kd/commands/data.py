@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
+import shlex
 import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.bar import Bar
 from rich.console import Console
@@ -20,16 +23,21 @@ from kd.config import build
 from kd.config.check import check_options
 from kd.config.compose import composed
 from kd.data import inspection
-from kd.data.inspection import SPLITS, FileFacts, Lengths
+from kd.data.batching import labels_of
+from kd.data.inspection import BINS, SPLITS, FileFacts, Lengths
+from kd.data.label_forms import short
 from kd.data.splits import FATES, Splits
 from kd.data.tokenizers import PretrainedTokenizer
 from kd.data.unknown import unknown_pieces
 from kd.errors import KDError
 from kd.report import drawing
+from kd.runtime.launch import quoted
 
 WIDTH = 80
 BAR = 28
-MOST_FILES, MOST_CLASSES, MOST_COLUMNS = 6, 30, 12
+MOST_FILES, MOST_CLASSES, MOST_COLUMNS, MOST_EXAMPLES = 6, 30, 12, 10
+PLAIN = re.compile(r"(?!\w+\()[^\W\d][^\"'\[\]{},$\\\s]*( [^\"'\[\]{},$\\\s]+)*|[./~][\w./~-]*")
+"""A value that kd train reads as a text without quotes (`kd.config.folder.overrides`), unless it is such as true."""
 LEAKS = {
     "removed_from_validation": ", as test has the text (a leak)",
     "removed_from_train": ", as validation or test has the text (a leak)",
@@ -42,8 +50,8 @@ def say(text: str = "", indent: str = "") -> None:
     print(textwrap.fill(text, WIDTH, subsequent_indent=indent + "  ", initial_indent=indent, break_on_hyphens=False))
 
 
-def main(arguments: list[str]) -> int:
-    """Read a data set as a run would, and print what was found."""
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="kd data",
         description="Show how kd train reads a file or folder: format, columns, labels, rows left out, lengths.",
@@ -59,16 +67,22 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--label-names", nargs="+", metavar="NAME", help="name of each label id")
     parser.add_argument("--tokenizer", help="folder or hub name of a model, to show lengths and unknown pieces")
     parser.add_argument("--png", type=Path, metavar="FILE", help="draw the classes and the lengths")
-    options = parser.parse_intermixed_args(arguments)
-    config = configuration(options)
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    """Read a data set as a run would, and print what was found."""
+    options = parser().parse_intermixed_args(arguments)
+    config, files = configuration(options), list[FileFacts]()
     if config.data.path is not None or config.data.train is not None:
         layout, files = inspection.found(OmegaConf.to_container(config.data, resolve=True))  # type: ignore[arg-type]
         say(f"read as {layout.kind}")
         show_files(files)
     splits = read(config)
     console = Console(width=WIDTH, highlight=False, markup=False)
-    show_rows(splits)
+    show_rows(splits, {f"{facts.name} is read as {facts.taken}" for facts in files})
     show_classes(console, splits)
+    show_examples(splits)
     lengths = inspection.lengths(splits)
     show_lengths(console, lengths, config.data.max_length)
     if options.tokenizer:
@@ -85,28 +99,55 @@ def main(arguments: list[str]) -> int:
     if options.png:
         draw(splits, lengths, options.png)
         print(f"\ndrawn: {options.png}")
+    command = ["kd train", *map(shlex.quote, words_of(options))]
+    print("\nto train on it:\n  " + (" " if len(" ".join(command)) < WIDTH - 2 else " \\\n    ").join(command))
     return 0
+
+
+def given_values(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what the command line says about the data, by the key in the section ``data``."""
+    paths = [word for word in options.words if not is_override(word)]
+    keys = ("text", "label", "validation", "test", "encoding", "delimiter", "quoting", "header", "label_names")
+    found = {"path": paths[0] if len(paths) == 1 else paths or None, **{key: getattr(options, key) for key in keys}}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def is_override(word: str) -> bool:
+    """Return whether a word sets an option of the data, so that it is no path."""
+    return "=" in word and word.lstrip("+~").split("=")[0].split(".")[0] == "data"
+
+
+def words_of(options: argparse.Namespace) -> list[str]:
+    """Return the overrides of `kd train` that read the same data."""
+    words = [word for word in options.words if is_override(word)]
+    chosen = [] if any(word.startswith("data=") for word in words) else ["data=files"]
+    return [*chosen, *(f"data.{key}={as_override(value)}" for key, value in given_values(options).items()), *words]
+
+
+def as_override(value: Any) -> str:
+    """Return a text or a list of texts as the value of an override, in quotes where Hydra needs them.
+
+    >>> as_override("a.csv"), as_override(["0", "my film"])
+    ('a.csv', "['0','my film']")
+    """
+    if isinstance(value, list):
+        return f"[{','.join(map(as_override, value))}]"
+    plain = PLAIN.fullmatch(value) and value.casefold() not in ("true", "false", "null", "nan", "inf")
+    return value if plain else quoted(value)
 
 
 def configuration(options: argparse.Namespace) -> DictConfig:
     """Return the configuration of a run with this data."""
-    words = [word for word in options.words if "=" in word and word.lstrip("+~").split("=")[0].split(".")[0] == "data"]
-    paths = [word for word in options.words if word not in words]
-    chosen = any(word.startswith("data=") for word in words)
-    if not paths and not words:
+    given, words = given_values(options), [word for word in options.words if is_override(word)]
+    if "path" not in given and not words:
         raise KDError("expected a file or folder to inspect, found none; kd data inspect reviews.csv, or data=imdb")
-    if paths and any(word.lstrip("+").startswith(("data.path=", "data.train=")) for word in words):
-        raise KDError(f"expected the data once, found '{paths[0]}' and {' '.join(words)}; leave one of them out")
+    if "path" in given and any(word.lstrip("+").startswith(("data.path=", "data.train=")) for word in words):
+        raise KDError(f"expected the data once, found '{given['path']}' and {' '.join(words)}; leave one of them out")
+    chosen = any(word.startswith("data=") for word in words)
     config = composed([*([] if chosen else ["data=files"]), *words])
-    given = {
-        **({"path": paths[0] if len(paths) == 1 else paths} if paths else {}),
-        **{key: getattr(options, key) for key in ("text", "label", "validation", "test", "encoding", "delimiter")},
-        **{key: getattr(options, key) for key in ("quoting", "header", "label_names")},
-    }
     with open_dict(config):
         for key, value in given.items():
-            if value is not None:
-                config.data[key] = value
+            config.data[key] = value
     check_options(config)
     return config
 
@@ -135,12 +176,13 @@ def show_files(files: Sequence[FileFacts]) -> None:
         say(f"and {len(files) - MOST_FILES:,} files more", "  ")
 
 
-def show_rows(splits: Splits) -> None:
-    """Print how many rows were read, used and left out, and why."""
+def show_rows(splits: Splits, printed: Collection[str] = ()) -> None:
+    """Print how many rows were read, used and left out, and why; and the notes that are not printed already."""
     counts = splits.counts
     print()
     for line in splits.notes:
-        say(line)
+        if line not in printed:
+            say(line)
     say(f"rows: {counts['read']:,} read, {counts['used']:,} used")
     for fate in FATES:
         if number := counts[fate]:
@@ -172,6 +214,19 @@ def show_classes(console: Console, splits: Splits) -> None:
         say(f"and {len(rows) - MOST_CLASSES:,} classes more")
 
 
+def show_examples(splits: Splits) -> None:
+    """Print the beginning of the first text of each class, from train if it has one there."""
+    print()
+    for number, label in enumerate(splits.label_names[:MOST_EXAMPLES]):
+        for split in (splits.train, splits.validation, splits.test):
+            rows = np.flatnonzero(labels_of(split) == number)
+            if len(rows):
+                text = " ".join(split[int(rows[0])]["text"][:WIDTH].split())
+                start = f"  {short(label)}: "
+                print(start + (text if len(text) + len(start) <= WIDTH else f"{text[: WIDTH - 3 - len(start)]}..."))
+                break
+
+
 def show_lengths(console: Console, lengths: Lengths, max_length: int) -> None:
     """Print the figures and a histogram of the lengths."""
     figures = ", ".join(f"{name} {value}" for name, value in lengths.figures().items())
@@ -181,9 +236,11 @@ def show_lengths(console: Console, lengths: Lengths, max_length: int) -> None:
         longer = (lengths.values > max_length).mean()
         say(f"longer than data.max_length={max_length}, and truncated: {100 * longer:.1f} % of the texts", "  ")
     bins = lengths.bins()
+    while not bins[-1][2]:
+        bins.pop()
     table = new_table(lengths.unit, ["texts"])
     for number, (start, end, count) in enumerate(bins):
-        name = f"{start:,} to {end:,}" if number < len(bins) - 1 else f"{start:,} or more"
+        name = f"{start:,} or more" if number == BINS - 1 else f"{start:,} to {end:,}" if end > start else f"{start:,}"
         table.add_row(name, f"{count:,}", Bar(size=max(row[2] for row in bins), begin=0, end=count, width=BAR))
     console.print(table)
 

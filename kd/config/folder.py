@@ -6,12 +6,14 @@ import contextlib
 import itertools
 import re
 from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from kd.errors import KDError
@@ -116,6 +118,34 @@ def require_single_choices(config: DictConfig) -> None:
             raise KDError(f"{group}: expected one choice, got {value}; write one name, as in {group}=NAME")
 
 
+def _meant(key: str, node: Any) -> str:
+    """Return which option a key that does not exist may mean: one with a similar name, or of that name elsewhere."""
+    place, _, name = key.rpartition(".")
+    root = node._get_root() if isinstance(node, Container) else OmegaConf.create()
+    section = OmegaConf.select(root, place) if place else root
+    close = get_close_matches(name, map(str, section) if OmegaConf.is_dict(section) else (), 1)
+    found = [f"{place}.{close[0]}".lstrip(".")] if close else _keys_named(root, name)
+    return f"did you mean {' or '.join(found[:3])}?" if found else "kd train --help lists the options"
+
+
+def _keys_named(node: Any, name: str, place: str = "") -> list[str]:
+    """Return the keys of this name at any depth, those with the shortest way first."""
+    keys = [] if not OmegaConf.is_dict(node) or OmegaConf.is_interpolation(node) else list(map(str, node))
+    found = [f"{place}{name}"] if name in keys else []
+    for key in keys:
+        if key != "hydra" and isinstance(child := node._get_node(key), Container) and not child._is_none():
+            found += _keys_named(child, name, f"{place}{key}.")
+    return sorted(found, key=lambda key: key.count("."))
+
+
+def _no_choice(group: str, name: str, choices: Iterable[str] | None) -> str:
+    """Return the sentence for a file of ``conf/`` that does not exist."""
+    listed = sorted(choices or (path.stem for path in (configuration_folder() / group).glob("*.yaml")))
+    close = get_close_matches(name, listed, 1)
+    hint = f"did you mean {close[0]}?" if close else "choose one of them"
+    return f"{group}={name}: expected a choice of {group} ({', '.join(listed) or 'there is none'}), found none; {hint}"
+
+
 def one_sentence(error: Exception) -> str:
     """Return Hydra's message, hints included, as one sentence."""
     if isinstance(error, OverrideParseException):
@@ -129,8 +159,11 @@ def one_sentence(error: Exception) -> str:
     if isinstance(error, ConfigAttributeError | ConfigKeyError) and error.full_key and not error.__cause__:
         return f"{error.full_key}: expected a value, found no such key; leave it in the configuration"
     text = " ".join(f"{error} {error.__cause__}".split())
-    if key := re.search(r"Could not override '((?:[^']+\.)?(\w+))'.*Key '\2' is not in struct", text):
-        return f"{key[1]}: there is no such option; kd train --help lists the options"
+    if key := re.search(r"Could not override '((?:[^']+\.)?([^'.]+))'.*Key '\2' is not in struct", text):
+        return f"{key[1]}: there is no such option; {_meant(key[1], getattr(error.__cause__, 'parent_node', None))}"
+    if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        return _no_choice(group, name, error.options)
     text, cause = " ".join(str(error).split()), error.__cause__
     if isinstance(cause, OmegaConfBaseException):
         text += ": " + " ".join(str(cause).split("\n")[0].split())

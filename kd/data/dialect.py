@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from kd.errors import KDError
 
-Quoting = Literal["doubled", "backslash", "none"]
+Quoting = Literal["doubled", "backslash", "single", "none"]
 Header = bool | list[str]
 
 DELIMITERS = (",", ";", "\t", "|")
@@ -36,7 +36,8 @@ class Reading:
     Args:
         encoding: of the texts. A byte order mark is removed.
         delimiter: the character between two fields, or its name, such as tab.
-        quoting: how a quote inside a quoted field is written; "none" if quotes are normal characters.
+        quoting: how a quote inside a quoted field is written; "single" if fields are in single quotes, in which a quote
+            is doubled; "none" if quotes are normal characters.
         header: whether the first line has the names of the columns, or these names, if no line has them.
         wanted: names of the columns that will be asked for, the texts first. They help to find the delimiter.
     """
@@ -84,6 +85,8 @@ class Dialect:
                 options["quoting"] = csv.QUOTE_NONE
             case "backslash":
                 options |= {"escapechar": "\\", "doublequote": False}
+            case "single":
+                options["quotechar"] = "'"
         return csv.reader(lines, delimiter=self.delimiter, **options)
 
 
@@ -103,7 +106,9 @@ def sniffed(sample: Sequence[str], lines: Iterable[str], default: str, reading: 
         return Dialect(delimiter, reading.quoting, skip)
     if delimiter == "\t":
         return Dialect(delimiter, "doubled" if writes_quotes(lines, delimiter) else "none", skip)
-    return Dialect(delimiter, "backslash" if _escapes(rows, delimiter) else "doubled", skip)
+    if _escapes(rows, delimiter):
+        return Dialect(delimiter, "backslash", skip)
+    return Dialect(delimiter, "single" if _in_single_quotes(rows, delimiter) else "doubled", skip)
 
 
 def _delimiter(rows: Sequence[str], default: str, reading: Reading) -> str:
@@ -111,7 +116,7 @@ def _delimiter(rows: Sequence[str], default: str, reading: Reading) -> str:
     found = {delimiter: fields_of(rows, delimiter) for delimiter in (default, *DELIMITERS)}
     if not isinstance(reading.header, list) and reading.header is not False:
         for delimiter, table in found.items():
-            if table and reading.wanted and reading.wanted[0] in [field.strip('"') for field in table[0]]:
+            if table and reading.wanted and reading.wanted[0] in [field.strip("\"'") for field in table[0]]:
                 return delimiter
     if _alike(found[default]) >= ALIKE:
         return default
@@ -140,6 +145,25 @@ def _escapes(rows: Sequence[str], delimiter: str) -> bool:
         return False
     doubled, escaped = (_faults(rows, Dialect(delimiter, quoting)) for quoting in ("doubled", "backslash"))
     return escaped == 0 < doubled
+
+
+def _in_single_quotes(rows: Sequence[str], delimiter: str) -> bool:
+    """Return whether fields are in single quotes: nearly every row has one, or its width is right in this way alone."""
+    single, border = Dialect(delimiter, "single"), re.escape(delimiter)
+    if not any("'" in line for line in rows) or any(f'{delimiter}"' in line for line in rows) or _faults(rows, single):
+        return False
+    widths, plain = _widths(single.reader(rows)), _widths(csv.reader(rows, delimiter=delimiter))
+    wrapped = re.compile(rf"(^|{border})'[^{border}]*'({border}|\s*$)")
+    share = mean(wrapped.search(line) is not None for line in rows[1:]) if rows[1:] else 0
+    return len(widths) == 1 < min(widths) and (len(plain) > 1 or share >= ALIKE)
+
+
+def _widths(reader: Iterable[list[str]]) -> set[int]:
+    """Return the numbers of fields of the first rows; the sample may end within a row."""
+    found = set[int]()
+    with suppress(csv.Error):
+        found |= {len(fields) for fields in islice(reader, SAMPLE_ROWS) if fields}
+    return found
 
 
 def _faults(rows: Sequence[str], dialect: Dialect) -> int:

@@ -12,7 +12,7 @@ from kd.data import columnar, plain
 from kd.data.counts import Counts, Tally
 from kd.data.delimited import DelimitedFile, named
 from kd.data.dialect import Reading
-from kd.data.opening import COMPRESSIONS, member
+from kd.data.opening import COMPRESSIONS, member, require_kind
 from kd.errors import KDError
 
 DELIMITED = {".csv": ",", ".tsv": "\t"}
@@ -72,6 +72,8 @@ class Rows:
         self._file: DelimitedFile | None = None
         self.format = "folder" if self.place.label is not None else file_format(self.path, reading)
         self.taken = self.format.lstrip(".")
+        if self.path.is_file():
+            require_kind(self.path)
         self.columns, self._rows = self._opened()
 
     def _opened(self) -> tuple[list[str], Iterator[NumberedRow]]:

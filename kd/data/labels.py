@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +11,17 @@ from typing import Any
 import numpy as np
 
 from kd.contract import IGNORED_LABEL
+from kd.data.label_forms import (
+    MISSING,
+    foreign,
+    form,
+    is_id,
+    is_integer,
+    is_measured,
+    is_number,
+    short,
+    text_of,
+)
 from kd.errors import KDError
 
 MOST_INFERRED = 1000
@@ -21,10 +30,12 @@ FEW_NUMBERS = 20
 """Different numbers with a fraction, such as half stars, that may still be classes."""
 ROWS_EACH = 5
 """Rows of each such number, on average, from which they may be classes."""
-MISSING = frozenset({"nan", "none", "null", "na", "n/a", "<na>", "-1"})
-"""Names that programs write for no value, in small letters."""
+NEARLY_ALL = 0.9
+"""Share of the values that are numbers, from which the column is one of numbers."""
+UNITS = "%‰$€£¥"
 TRUTH = {"false": 0, "true": 1}
 SEPARATORS = re.compile(r"[,;|]")
+SPACED = re.compile(r"[,;|/+&\s]+")
 NO_LABEL = "-1"
 """The value that benchmarks such as GLUE write in place of a hidden test label."""
 
@@ -82,16 +93,16 @@ class LabelReader:
         Raises:
             KDError: the value is a list or an object, or there are too many different values.
         """
-        text = _text(value, file, line)
+        text = text_of(value, file, line)
         if text in self._unlabelled:
             return IGNORED_LABEL
         known = self.values.get(text)
         if known is None:
             if len(self.values) == MOST_INFERRED:
-                what = "numbers" if all(map(_is_number, self.values)) else "values"
+                what = "numbers" if all(map(is_number, self.values)) else "values"
                 raise KDError(
                     f"{file}, line {line}: the label column holds more than {MOST_INFERRED:,} different "
-                    f"{what}, for example {_short(text)}; set data.label to the column of the labels, or "
+                    f"{what}, for example {short(text)}; set data.label to the column of the labels, or "
                     "data.label_names to their names"
                 )
             known = self.values[text] = Value(len(self.values), f"{file}, line {line}")
@@ -117,7 +128,7 @@ class LabelReader:
     def _matched(self, names: Sequence[str]) -> dict[str, int]:
         """Return the id of each value, by the names or as the id that it is."""
         by_name = {name: number for number, name in enumerate(names)}
-        ids = {text: int(text) for text in self.values if _is_id(text, len(names))}
+        ids = {text: int(text) for text in self.values if is_id(text, len(names))}
         others = [text for text in self.values if text not in by_name]
         ordered = [str(number) for number in range(len(names))] == list(names)
         if not self._are_ids and not others:
@@ -127,24 +138,24 @@ class LabelReader:
             return {text: by_name[text] for text in self.values}
         if len(ids) == len(self.values):
             self.rule = "ids"
-            if not self._are_ids and any(map(_is_number, names)) and not ordered:
+            if not self._are_ids and any(map(is_number, names)) and not ordered:
                 self._warn(f"read as ids, as not all of them are label names: 0 means {names[0]!r}", list(self.values))
             return ids
         if len(names) == 2 and all(text.casefold() in TRUTH for text in self.values):
             self.rule = "false and true as ids"
             return {text: TRUTH[text.casefold()] for text in self.values}
-        if not self._are_ids and not any(map(_is_number, names)):
+        if not self._are_ids and not any(map(is_number, names)):
             unclear = [text for text in others if text not in ids]
             folded = _by_form(names)
-            if all(len(folded.get(_form(text), ())) == 1 for text in unclear):
-                return self._mixed(by_name | ids, {text: by_name[folded[_form(text)][0]] for text in unclear})
+            if all(len(folded.get(form(text), ())) == 1 for text in unclear):
+                return self._mixed(by_name | ids, {text: by_name[folded[form(text)][0]] for text in unclear})
         raise self._refusal(names, by_name, ids)
 
     def _mixed(self, known: Mapping[str, int], close: Mapping[str, int]) -> dict[str, int]:
         """Return the ids where names, ids and names in other letters stand side by side, and warn of it."""
         if close:
             self._warn("written in another form than data.label_names", close)
-        if truths := {text for text in self.values if text in known and _is_number(text)}:
+        if truths := {text for text in self.values if text in known and is_number(text)}:
             self._warn("written as ids, and the others as names", truths)
         self.rule = "names and ids"
         return {text: known[text] if text in known else close[text] for text in self.values}
@@ -156,7 +167,7 @@ class LabelReader:
             text, value = next(iter(neither.items()))
             more = f" ({len(neither):,} such values, {self._rows(neither):,} rows)" if len(neither) > 1 else ""
             return KDError(
-                f"{value.place}: label {_short(text)} is neither one of the label names {kinds}{more}; correct the "
+                f"{value.place}: label {short(text)} is neither one of the label names {kinds}{more}; correct the "
                 "row, or set data.label_names to all the names"
             )
         expected = "ids in the whole column" if self._are_ids else "either names or ids in the whole column"
@@ -164,7 +175,7 @@ class LabelReader:
         text, value = next(iter(odd.items()))
         return KDError(
             f"the labels are {self._listed(self.values)}: expected {expected}, as the label names are "
-            f"{', '.join(map(repr, names[:20]))}; {_short(text)} ({value.place}) does not fit; correct "
+            f"{', '.join(map(repr, names[:20]))}; {short(text)} ({value.place}) does not fit; correct "
             "data.label_names or the labels"
         )
 
@@ -183,17 +194,27 @@ class LabelReader:
             )
         self._refuse_no_classes()
         self._warn_of_oddities()
-        whole = all(map(_is_integer, values))
+        whole = all(map(is_integer, values))
         self.rule = "the values found, sorted as numbers" if whole else "the values found, sorted"
         return sorted(values, key=int if whole else str)
 
     def _refuse_no_classes(self) -> None:
         values, rows = self.values, self._rows(self.values)
-        example = next((text for text in values if _is_number(text) and not _is_integer(text)), None)
+        if odd := foreign(list(values)):
+            what, advice, texts = odd
+            raise KDError(
+                f"the labels {self._listed({text: values[text] for text in texts})} are {what}: expected the name or "
+                f"number of a class; {advice}, or name the classes as they are with data.label_names"
+            )
         found = f"{len(values):,} different values in {rows:,} rows"
         few = len(values) <= FEW_NUMBERS and rows >= ROWS_EACH * len(values)
-        if example is not None and all(map(_is_number, values)):
-            message = f"the labels are numbers with a fraction, such as {_short(example)} ({found})"
+        present = [text for text in values if text.casefold() not in MISSING - {NO_LABEL}]
+        example = next(filter(is_measured, present), None)
+        numbers = sum(is_number(text) or is_measured(text) for text in present)
+        if example is not None and numbers >= NEARLY_ALL * len(present):
+            message = f"the labels are numbers with a fraction, such as {short(example)} ({found})"
+            if any(mark in example for mark in UNITS):
+                message = f"the labels are shares or amounts, such as {short(example)} ({found})"
             if not few:
                 raise KDError(
                     f"{message}, which is regression: expected classes; set data.label to another column, or write "
@@ -203,7 +224,7 @@ class LabelReader:
         alone = [text for text, value in values.items() if value.rows == 1]
         if len(values) > 2 and (len(alone) == len(values) or (len(values) > FEW_NUMBERS and rows < 2 * len(values))):
             raise KDError(
-                f"the labels are nearly all different ({found}, such as {_short(alone[0])}): expected several rows of "
+                f"the labels are nearly all different ({found}, such as {short(alone[0])}): expected several rows of "
                 "each class; set data.label to the column of the labels, or data.label_names to their names"
             )
 
@@ -211,116 +232,75 @@ class LabelReader:
         values = self.values
         for texts in _by_form(values).values():
             if len(texts) > 1:
-                self._warn("the same but for letters and spaces: each is a class of its own", texts)
+                same = "the same number" if is_number(texts[0]) else "the same but for letters and spaces"
+                self._warn(f"{same}: each is a class of its own", texts)
         if alone := [text for text, value in values.items() if value.rows == 1]:
             self._warn("classes with a single row", alone)
-        numbers = [text for text in values if _is_number(text)]
+        numbers = [text for text in values if is_number(text)]
         if 0 < len(numbers) < len(values):
             self._warn("numbers, and the others are names", numbers)
+        if len(numbers) == len(values) > FEW_NUMBERS and all(map(is_integer, values)):
+            ids = sorted(map(int, values))
+            if ids[0] not in (0, 1) or ids[-1] - ids[0] >= len(ids):
+                self._warn("whole numbers with gaps, and each becomes a class: if they are amounts, this is regression")
         if absent := [text for text in values if text.casefold() in MISSING - {NO_LABEL}]:
             self._warn("classes; if they mean 'no label', leave those cells empty", absent)
-        parts = {text: {part.strip() for part in SEPARATORS.split(text)} for text in values if SEPARATORS.search(text)}
-        parts = {text: found for text, found in parts.items() if len(found) > 1 and found & set(values)}
-        if parts:
+        if parts := list(filter(self._has_parts, values)):
             self._warn("several labels in one cell (multi-label): each combination becomes a class", parts)
 
-    def warn_of_untrained(self, counts: Mapping[str, Mapping[str, int]]) -> None:
+    def _has_parts(self, text: str) -> bool:
+        """Return whether a value joins others: one of them by a comma, or all of its parts by another mark."""
+        some, every = (set(map(str.strip, split.split(text))) for split in (SEPARATORS, SPACED))
+        return bool((len(some) > 1 and some & set(self.values)) or (len(every) > 1 and every <= set(self.values)))
+
+    def check_trained(self, counts: Mapping[str, Mapping[str, int]], given: Iterable[str]) -> None:
         """Warn of classes that have rows for evaluation but none to train on.
 
         Args:
             counts: number of rows by label, for each split.
-        """
-        train = counts.get("train", {})
-        if not any(train.values()):  # a train split without any label
-            return
-        for name in [name for name, rows in train.items() if not rows]:
-            rows = sum(split.get(name, 0) for split in counts.values())
-            if rows:
-                hint = "; if it means 'no label', leave those cells empty" if name.casefold() in MISSING else ""
-                self.warnings.append(f"label {_short(name)} has no row in train, and {rows:,} in the others{hint}")
+            given: the splits that have files of their own.
 
-    def _warn(self, what: str, texts: Iterable[str]) -> None:
-        chosen = {text: self.values[text] for text in texts}
+        Raises:
+            KDError: no label of such a split is one of train.
+        """
+        train = {name: rows for name, rows in counts.get("train", {}).items() if rows}
+        if not train:  # a train split without any label
+            return
+        for split in ("validation", "test"):
+            rows = {name: number for name, number in counts.get(split, {}).items() if number}
+            new = {name: number for name, number in rows.items() if name not in train}
+            if new and new == rows and split in given:
+                raise KDError(
+                    f"no label of {split} ({_counted(new)}) is one of train ({_counted(train)}): expected the same "
+                    f"labels in both; write them in the same way, or correct data.{split}"
+                )
+            if new:
+                absent = any(name.casefold() in MISSING for name in new)
+                hint = "; if it means 'no label', leave those cells empty" if absent else ""
+                self.warnings.append(f"labels of {split} that have no row in train: {_counted(new)}{hint}")
+
+    def _warn(self, what: str, texts: Iterable[str] | None = None) -> None:
+        chosen = {text: self.values[text] for text in (self.values if texts is None else texts)}
         self.warnings.append(f"labels {self._listed(chosen)} are {what}")
 
     def _listed(self, chosen: Mapping[str, Value]) -> str:
         """Return values with the numbers of their rows, in words."""
-        listed = [f"{_short(text)} ({value.rows:,} rows)" for text, value in list(chosen.items())[:5]]
-        more = len(chosen) - len(listed)
-        return ", ".join(listed) + (f" and {more:,} more ({self._rows(chosen):,} rows in all)" if more > 0 else "")
+        return _counted({text: value.rows for text, value in chosen.items()})
 
     @staticmethod
     def _rows(chosen: Mapping[str, Value]) -> int:
         return sum(value.rows for value in chosen.values())
 
 
-def _text(value: Any, file: str, line: int) -> str:
-    """Return a label as text, and a whole number without its fraction (1.0 -> 1).
-
-    Raises:
-        KDError: it is a list, an object or bytes, or such a thing as Python writes it.
-    """
-    if value is None or value != value:
-        return ""
-    if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
-        return str(int(value))
-    kind = type(value).__name__ if isinstance(value, list | tuple | set | dict | bytes) else None
-    text = str(value).strip()
-    kind = kind or _written_as(text)
-    if kind:
-        raise KDError(
-            f"{file}, line {line}: label {_short(text)} is a {kind}"
-            + (" (multi-label)" if kind not in ("dict", "bytes") else "")
-            + "; expected one name or number in each row; write one label, or set data.label to another column"
-        )
-    if text[-1:] == "0" and (whole := re.fullmatch(r"(-?\d+)\.0+", text)):
-        return whole[1]
-    return text
-
-
-def _written_as(text: str) -> str | None:
-    """Return the type of a list, an object or bytes that is written as Python or JSON writes it.
-
-    >>> _written_as("['pos']"), _written_as("b'neg'"), _written_as("(good)"), _written_as("[1 0]")
-    ('list', 'bytes', None, 'list')
-    """
-    if text[:1] not in ("[", "(", "{", "b", "B") or text[-1:] not in ("]", ")", "}", "'", '"'):
-        return None
-    try:
-        found = ast.literal_eval(re.sub(r"\b(true|false|null)\b", "None", text))
-    except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
-        return "list" if re.fullmatch(r"\[[-\d.,\s]*\]", text) else None
-    return type(found).__name__ if isinstance(found, list | tuple | set | dict | bytes) else None
-
-
-def _form(text: str) -> str:
-    """Return a name without the difference between large and small letters, and between kinds of spaces."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-
 def _by_form(names: Iterable[str]) -> dict[str, list[str]]:
     found = defaultdict(list)
     for name in names:
-        found[_form(name)].append(name)
+        found[form(name)].append(name)
     return found
 
 
-def _is_id(text: str, count: int) -> bool:
-    return text.isdecimal() and len(text) < 10 and int(text) < count
-
-
-def _is_integer(text: str) -> bool:
-    return text.removeprefix("-").isdecimal() and len(text) < 20
-
-
-def _is_number(text: str) -> bool:
-    """Return whether a text is a finite number, also with a decimal comma or an exponent.
-
-    >>> _is_number("-1"), _is_number("0,5"), _is_number("1e-3"), _is_number("nan"), _is_number("1_0")
-    (True, True, True, False, False)
-    """
-    return re.fullmatch(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?", text) is not None
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "...")
+def _counted(rows: Mapping[str, int]) -> str:
+    """Return the first labels with the numbers of their rows, in words."""
+    listed = [f"{short(name)} ({number:,} rows)" for name, number in list(rows.items())[:5]]
+    more = len(rows) - len(listed)
+    return ", ".join(listed) + (f" and {more:,} more ({sum(rows.values()):,} rows in all)" if more > 0 else "")

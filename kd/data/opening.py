@@ -23,6 +23,25 @@ NO_TEXT = frozenset({"idna", "punycode", "undefined", "unicode_escape", "raw_uni
 """Codecs that Python counts as text, but in which no file of texts is written."""
 MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 """Byte order marks that no UTF-8 file begins with, the longer ones first."""
+OTHER_KINDS: tuple[tuple[bytes, tuple[str, ...], str, str], ...] = (
+    (b"version https://git-lfs", (), "a pointer of Git LFS, not the data", "fetch it with git lfs pull"),
+    (b"/annex/objects/", (), "a pointer of git-annex, not the data", "fetch it with git annex get"),
+    (b"<!doctype html", (), "an HTML page, such as one that reports an error", "download the data again"),
+    (b"<html", (), "an HTML page, such as one that reports an error", "download the data again"),
+    (b"<?xml", (), "an XML page, such as one that reports an error", "download the data again"),
+    (b"%PDF-", (".pdf",), "a PDF", "save the rows as CSV"),
+    (b"\xd0\xcf\x11\xe0", (".xls",), "a workbook of Excel", "save the rows as CSV UTF-8"),
+    (b"PK\x03\x04", (".zip",), "a zip archive or a workbook of Excel", "name it .zip, or save the rows as CSV UTF-8"),
+    (b"\x1f\x8b", (".gz", ".tgz"), "a gzip file", "add .gz to its name, or unpack it"),
+    (b"BZh", (".bz2",), "a bzip2 file", "add .bz2 to its name, or unpack it"),
+    (b"\xfd7zXZ\0", (".xz",), "an xz file", "add .xz to its name, or unpack it"),
+    (b"\x28\xb5\x2f\xfd", (".zst",), "a zstd file", "add .zst to its name, or unpack it"),
+    (b"PAR1", (".parquet",), "a Parquet file", "name it .parquet"),
+    (b"ARROW1", (".arrow", ".feather"), "an Arrow file", "name it .arrow"),
+    (b"SQLite format 3\0", (".db",), "an SQLite database", "export the rows as CSV"),
+)
+"""First bytes of other files, the suffixes that such a file may have (none for text in any letters), what it is, and
+what to do."""
 BROKEN = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, pyarrow.ArrowException, RuntimeError)
 """What the libraries raise for a damaged or encrypted archive."""
 
@@ -81,6 +100,21 @@ def readable(path: Path) -> Iterator[None]:
             f"{path} is not a complete {'gzip' if kind == 'gz' else kind} file ({reason}); download or compress it "
             "again, or unpack it"
         ) from error
+
+
+def require_kind(path: Path) -> None:
+    """Refuse a file whose first bytes are those of another kind than its name says, such as a page of an error.
+
+    Raises:
+        KDError: says what the file is; or it cannot be read.
+    """
+    with readable(path), path.open("rb") as stream:
+        start = stream.read(512)
+    own = {suffix.lower() for suffix in path.suffixes[-2:]}
+    shown = start.lstrip(codecs.BOM_UTF8 + b" \t\r\n").lower()
+    for mark, suffixes, what, advice in OTHER_KINDS:
+        if (start if suffixes else shown).startswith(mark) and own.isdisjoint(suffixes):
+            raise KDError(f"expected rows in {path}, found {what}; {advice}")
 
 
 def unreadable(path: Path, error: OSError) -> str:

@@ -237,7 +237,7 @@ class SplitBuilder:
                 "sha256": checksum,
             }
         _check(counts)
-        self.labels.warn_of_untrained({role: split["labels"] for role, split in counts["splits"].items()})
+        self.labels.check_trained({role: split["labels"] for role, split in counts["splits"].items()}, self._given)
         warnings = [*self.labels.warnings, *self._doubtful()]
         return Splits(**datasets, label_names=names, counts=counts, warnings=warnings)
 

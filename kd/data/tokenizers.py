@@ -138,7 +138,11 @@ class WordTokenizer(StudentTokenizer):
         self.max_size, self.min_count, self.lowercase = max_size, min_count, lowercase
 
     def __call__(self, texts: Iterable[str], teacher: PreTrainedTokenizerBase | None = None) -> PreTrainedTokenizerBase:
-        """Return a tokenizer with the words of these texts."""
+        """Return a tokenizer with the words of these texts.
+
+        Raises:
+            KDError: no word is frequent enough.
+        """
         tokenizer = Tokenizer(WordLevel(unk_token="[UNK]"))
         tokenizer.normalizer = BertNormalizer(lowercase=self.lowercase)
         tokenizer.pre_tokenizer = BertPreTokenizer()
@@ -146,6 +150,11 @@ class WordTokenizer(StudentTokenizer):
             vocab_size=self.max_size, min_frequency=self.min_count, special_tokens=SPECIAL_TOKENS, show_progress=False
         )
         tokenizer.train_from_iterator(texts, trainer)
+        if tokenizer.get_vocab_size() <= len(SPECIAL_TOKENS):
+            raise KDError(
+                f"tokenizer.min_count={self.min_count}: expected words that occur so often in the training texts, "
+                "found none, so that every word would be unknown; lower it"
+            )
         start = ("[CLS]", tokenizer.token_to_id("[CLS]"))
         tokenizer.post_processor = TemplateProcessing(single="[CLS] $A", special_tokens=[start])
         return PreTrainedTokenizerFast(

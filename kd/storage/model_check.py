@@ -129,6 +129,12 @@ def check_labels(folder: Path, content: Mapping[str, Any]) -> None:
     if content.get("num_labels") not in (None, len(names)):
         found = f"{len(names)} with num_labels={content['num_labels']}"
         raise UnusableModel(folder, f"config.json: expected as many names in id2label as labels, found {found}")
+    numbers = content.get("label2id")
+    other = {name: str(number) for name, number in numbers.items()} if isinstance(numbers, dict) else numbers
+    defaults = {f"LABEL_{key}": key for key in names}  # what a writer of id2label alone leaves
+    if other not in (None, {}, defaults, {name: key for key, name in names.items()}):
+        reason = f"expected the names of id2label in label2id, found {_shown(numbers)} beside {_shown(names)}"
+        raise UnusableModel(folder, f"config.json: {reason}")
 
 
 @contextmanager

@@ -107,8 +107,8 @@ def learn(
     batches, devices = trainer.accumulate_grad_batches, trainer.world_size
     data.require_rows(devices)
     log.info(
-        "global batch: %d rows in an optimizer step (%d on a device x %d accumulated x %d devices)",
-        *(data.batch_size * batches * devices, data.batch_size, batches, devices),
+        "global batch: %d rows in an optimizer step (%d on a device x %d accumulated x %d device%s)",
+        *(data.batch_size * batches * devices, data.batch_size, batches, devices, "s"[: devices - 1]),
     )
     transfer = method.objective.transfer.items() if isinstance(method, (TaughtMethod, Joint)) else ()
     if apart := [name for name, loss in transfer if batches * devices > 1 and not loss.is_mean_over_rows]:

@@ -1,8 +1,16 @@
 """``kd data inspect`` prints what a run would read."""
 
-import pytest
+import shlex
 
-from kd.commands.data import main
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import QuotedString
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kd.commands.data import as_override, main, parser, words_of
+from kd.config.compose import composed
+from kd.config.folder import overrides
 from kd.data.sources import from_files
 from tests.conftest import run_kd
 from tests.data.writing import raw, reviews, write
@@ -20,7 +28,7 @@ def folder(tmp_path):
 
 def test_what_is_found_is_printed_in_80_columns(folder, capsys, teacher_folder, monkeypatch):
     monkeypatch.chdir(folder)
-    assert main(["inspect", str(folder), "--tokenizer", str(teacher_folder), "--png", "a.png"]) == 0
+    assert main(["inspect", ".", "--tokenizer", str(teacher_folder), "--png", "a.png"]) == 0
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= 80
     for words in (
@@ -36,6 +44,8 @@ def test_what_is_found_is_printed_in_80_columns(folder, capsys, teacher_folder, 
         "pieces in a text:",
         "unknown pieces:",
         "warning: not used: old.csv",
+        "  '0': review number ",
+        "to train on it:\n  kd train data=files data.path=.\n",
     ):
         assert words in printed
     assert (folder / "a.png").read_bytes().startswith(b"\x89PNG")
@@ -63,7 +73,7 @@ def test_options_of_the_data_are_those_of_a_run(tmp_path, capsys):
         ([], "expected a file or folder to inspect"),
         (["none.csv"], "there is no file none.csv"),
         (["a.csv", "data.txt=3"], "data.txt"),
-        (["a.csv", "--quoting", "odd"], "data.quoting: expected doubled, backslash or none or null"),
+        (["a.csv", "--quoting", "odd"], "data.quoting: expected doubled, backslash, single or none or null"),
     ],
 )
 def test_what_cannot_be_read_is_one_sentence(tmp_path, monkeypatch, capsys, arguments, message):
@@ -82,3 +92,36 @@ def test_many_files_and_classes_are_cut_short(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "and 3 files more" in printed and "and 10 classes more" in printed
     assert printed.count("columns:") == 1
+
+
+def test_short_texts_and_an_unusual_file_are_said_once(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = "text;stars here\n" + "".join(
+        f"word{i} of {['films', 'x' * 80][i % 2]};{['bad', 'good'][i % 2]}\n" for i in range(90)
+    )
+    path = raw(tmp_path / "my film's (1).csv", text)
+    header = ["--header", "text", "stars here"]
+    arguments = [path.name, "--label", "stars here", "data.limit=50", *header, "--test", path.name]
+    assert main(["inspect", *arguments[:3]]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("semicolon") == 1 and " to 0" not in printed and "\n3         90  " in printed
+    assert "  'bad': word" in printed and "...\n" in printed and max(map(len, printed.splitlines())) <= 80
+    words = words_of(parser().parse_intermixed_args(["inspect", *arguments]))
+    data = composed(words).data
+    assert (data.path, data.test, data.label, list(data.header)) == (
+        *2 * [path.name],
+        "stars here",
+        ["text", "stars here"],
+    )
+    assert data.limit == 50 and shlex.split(" ".join(map(shlex.quote, words))) == words
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.text(min_size=1).map(lambda text: text.replace("\0", "").strip()).filter(bool)
+    | st.sampled_from(["1", "No", "a(b)"])
+)
+def test_every_value_of_the_printed_command_is_read_as_it_is(value):
+    word = overrides([f"data.path={as_override(value)}"])[0]
+    assert str(OverridesParser.create().parse_override(word).value()) == value
+    assert isinstance(OverridesParser.create().parse_override(word).value(), str | QuotedString)

@@ -1,5 +1,7 @@
 """Compose a configuration from overrides."""
 
+import re
+
 import pytest
 
 from kd.config.compose import composed
@@ -33,6 +35,28 @@ def test_what_hydra_refuses_is_one_sentence(override):
     with pytest.raises(KDError) as error:
         composed([override, "seed=[1"] if override == "seed=" else [override])
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("student=bilstmm", "student=bilstmm: expected a choice of student (bag, bilstm, "),
+        ("student=bilstmm", "did you mean bilstm?"),
+        ("loss=[soft_targett]", "did you mean soft_target?"),
+        ("+student@peers.a=dann", "did you mean dan?"),
+        ("balance/alpha=linar", "did you mean linear?"),
+        ("tokenizer=nothing", "choose one of them"),
+        ("data.pth=x", "data.pth: there is no such option; did you mean data.path?"),
+        ("studnt=dan", "did you mean student?"),
+        ("max_epochs=2", "did you mean trainer.max_epochs?"),
+        ("batch_size=2", "did you mean teacher.batch_size or data.batch_size?"),
+        ("stu/dent=x", "stu/dent: there is no such option"),
+        ("zzz=3", "kd train --help lists the options"),
+    ],
+)
+def test_what_was_meant_is_said(override, meant):
+    with pytest.raises(KDError, match=re.escape(meant)):
+        composed([override])
 
 
 def test_how_a_value_is_quoted_is_said():

@@ -103,7 +103,7 @@ def test_whatever_a_declared_option_is_set_to_it_fits_or_is_one_sentence(data):
         ("+peers.a=3", "peers.a: expected a node"),
         ("loss.soft_target=3", "loss.soft_target: expected a node"),
         ("optim.optimizer=null", "optim.optimizer: expected a choice, got null"),
-        ("student.dropot=1", "student.dropot: there is no such option; kd train --help lists the options"),
+        ("student.dropot=1", "student.dropot: there is no such option; did you mean student.dropout"),
     ],
 )
 def test_what_no_declaration_has_is_refused(override, words):

@@ -38,6 +38,12 @@ def dialect(text: str, default: str = ",", reading: Reading = WANTED) -> Dialect
         ('text\tlabel\n"all of it"\t1\n', "\t", Dialect("\t", "none")),  # as before: a quoted sentence of GLUE
         ('text\tlabel\n"a" and "b"\t1\nshe ""said""\t1\n', "\t", Dialect("\t", "none")),
         ("", ",", Dialect(",", "doubled")),
+        ("'text','label'\n'so, it''s good','1'\n'dull','0'\n", ",", Dialect(",", "single")),
+        ("text,label\n'so, it''s good',1\ndull,0\n", ",", Dialect(",", "single")),  # quoted where it needs to be
+        ("text;label\n'good; bad';1\n'dull';0\n", ",", Dialect(";", "single")),
+        ("text,label\n'tis good,1\nit's dull,0\n", ",", Dialect(",", "doubled")),
+        ("text,label\n'so good' he said,1\nrock 'n' roll,0\n", ",", Dialect(",", "doubled")),
+        ("text,label\n\"'so', he said\",1\n'dull',0\n", ",", Dialect(",", "doubled")),
     ],
 )
 def test_what_is_found(text, default, expected):

@@ -217,4 +217,63 @@ def test_a_class_without_training_rows_is_named(tmp_path):
     write(tmp_path / "train.csv", reviews(20))
     write(tmp_path / "test.csv", [*reviews(9, first=50), *({"text": f"odd {i}", "label": -1} for i in range(3))])
     splits = from_files(str(tmp_path))
-    assert any("label '-1' has no row in train, and 3 in the others" in warning for warning in splits.warnings)
+    assert any("labels of test that have no row in train: '-1' (3 rows)" in warning for warning in splits.warnings)
+
+
+# What is no class: see also test_label_forms.py
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.sampled_from("abcd"), min_size=2, max_size=4, unique=True),
+    st.lists(st.sampled_from("abcdef"), min_size=1, max_size=4, unique=True),
+    st.sampled_from(["test", "validation"]),
+)
+def test_held_out_labels_that_train_lacks_are_named(train, held_out, split):
+    reader = ids_of([*train, *train, *held_out])[2]
+    counts = {"train": dict.fromkeys(train, 2), split: dict.fromkeys(held_out, 3)}
+    new = [name for name in held_out if name not in train]
+    try:
+        reader.check_trained(counts, {split})
+    except KDError as error:
+        assert new == held_out and f"no label of {split} (" in str(error) and "expected the same labels" in str(error)
+        assert all(f"{name!r} (3 rows)" in str(error) for name in held_out)
+        return
+    said = [warning for warning in reader.warnings if "no row in train" in warning]
+    assert new != held_out and len(said) == bool(new) and all(f"{name!r} (3 rows)" in said[0] for name in new)
+
+
+def test_other_labels_in_the_test_file_are_refused(tmp_path):
+    write(tmp_path / "train.csv", [{"text": f"row {i}", "label": ["pos", "neg"][i % 2]} for i in range(40)])
+    write(tmp_path / "test.csv", reviews(10, first=50))
+    with pytest.raises(KDError, match=r"no label of test \('0' \(5 rows\), '1' \(5 rows\)\) is one of train \('neg'"):
+        from_files(str(tmp_path))
+
+
+def test_amounts_are_no_classes():
+    with pytest.raises(
+        KDError, match=r"shares or amounts, such as '0%' \(50 different values in 50 rows\).*regression"
+    ):
+        ids_of([f"{number}%" for number in range(50)])
+    with pytest.raises(KDError, match="numbers with a fraction"):  # a few cells without a number change nothing
+        ids_of([*(number + 0.5 for number in range(50)), "n/a", "inf"])
+    assert "such as '10%' (3 different values" in ids_of(["10%", "20%", "30%"] * 9)[2].warnings[0]
+    warning = "are whole numbers with gaps, and each becomes a class: if they are amounts, this is regression"
+    assert any(warning in found for found in ids_of([*range(0, 90, 3)] * 3)[2].warnings)
+    assert ids_of([*range(77)] * 3)[2].warnings == []
+
+
+@pytest.mark.parametrize(
+    ("values", "warning"),
+    [
+        (["01", "1", "2"] * 3, "'01' (3 rows), '1' (3 rows) are the same number"),
+        (["pos", "pos\u200b", "neg"] * 3, "are the same but for letters and spaces"),
+        (
+            ["joy", "anger", "joy anger", "joy/anger"] * 3,
+            "'joy anger' (3 rows), 'joy/anger' (3 rows) are several labels",
+        ),
+        (["good", "very good", "#REF!"] * 3, "'#REF!' (3 rows) are classes; if they mean 'no label'"),
+    ],
+)
+def test_what_looks_like_one_class_in_two_forms_is_said(values, warning):
+    assert [found for found in ids_of(values)[2].warnings if warning in found]

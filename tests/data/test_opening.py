@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kd.data.files import read_rows
-from kd.data.opening import NO_TEXT, codec_of, member, opened
+from kd.data.opening import NO_TEXT, OTHER_KINDS, codec_of, member, opened
 from kd.errors import KDError
-from tests.data.writing import packed_file, plain_content, raw
+from tests.data.writing import packed_file, plain_content, raw, reviews, write
 
 CODECS = sorted(module.name for module in pkgutil.iter_modules(encodings.__path__))
 
@@ -93,3 +93,27 @@ def test_a_missing_file_is_named_whatever_its_suffix(tmp_path):
             opened(tmp_path / f"none.csv{packed}", "utf-8"),
         ):
             pass
+
+
+NAMES = ["a.csv", "a.tsv", "a.jsonl", "a.json", "a.txt", "a.parquet", "a.arrow", "a.csv.gz", "a.jsonl.zst"]
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.sampled_from(OTHER_KINDS), st.sampled_from(NAMES), st.binary(max_size=90), st.booleans())
+def test_a_file_of_another_kind_is_named(tmp_path_factory, kind, name, rest, upper):
+    mark, suffixes, what, advice = kind
+    path = tmp_path_factory.mktemp("other") / name
+    if {*suffixes} & {*path.suffixes}:
+        return
+    path.write_bytes((mark if suffixes else (b"\n " + mark.upper() if upper else mark)) + rest)
+    with pytest.raises(KDError) as error:
+        read(path)
+    assert str(error.value) == f"expected rows in {path}, found {what}; {advice}"
+
+
+def test_a_packed_file_under_another_name_is_named(tmp_path):
+    packed = packed_file(tmp_path / "a.csv.gz", b"text,label\nx,1\n").rename(tmp_path / "a.csv")
+    with pytest.raises(KDError, match=r"found a gzip file; add \.gz to its name"):
+        read(packed)
+    with pytest.raises(KDError, match=r"found a Parquet file; name it \.parquet"):
+        read(write(tmp_path / "b.parquet", reviews(3)).rename(tmp_path / "b.jsonl"))

@@ -197,3 +197,10 @@ def test_what_is_out_of_range_or_missing_is_refused(tmp_path):
         TeacherTokenizer(restrict=True, max_size=0)
     with pytest.raises(KDError, match="no tokenizer in"):
         PretrainedTokenizer(str(tmp_path / "nothing"))([])
+
+
+def test_a_vocabulary_without_a_word_is_refused():
+    with pytest.raises(
+        KDError, match=r"tokenizer.min_count=99: expected words that occur so often .* every word would"
+    ):
+        WordTokenizer(min_count=99)(TEXTS)

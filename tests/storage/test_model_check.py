@@ -81,8 +81,14 @@ def test_what_is_no_settings_file_is_refused(folder, content, said):
         ({"id2label": {"0": None, "1": "b"}}, "expected a name for each label in id2label"),
         ({"id2label": {}}, r"expected a name for each label in id2label, found {}"),
         ({"id2label": {"0": "a", "1": "b"}, "num_labels": 3}, "3"),
+        (
+            {"id2label": {"0": "a", "1": "b"}, "label2id": {"a": 1, "b": 0}},
+            "expected the names of id2label in label2id",
+        ),
+        ({"id2label": {"0": "a", "1": "b"}, "label2id": {"a": 0}}, r"in label2id, found {'a': 0} beside {'0': 'a'"),
+        ({"id2label": {"0": "a", "1": "b"}, "label2id": [0, 1]}, "expected the names of id2label in label2id"),
     ],
-    ids=["numbers", "repeated", "list", "null", "empty", "more"],
+    ids=["numbers", "repeated", "list", "null", "empty", "more", "swapped", "fewer", "no keys"],
 )
 def test_each_label_has_a_number_and_a_name_of_its_own(folder, values, said):
     change(folder, "config.json", **values)
