@@ -135,8 +135,8 @@ class ReadyTeacher(WithoutCaches):
         features: Collection[Feature] = (),
         max_gb: float = math.inf,
         labels: np.ndarray | None = None,
-        with_logits: bool = True,
         shared: Path | None = None,
+        with_logits: bool = True,
     ) -> tuple[Columns, float]:
         """Return logits and features; see `kd.teacher.base.AnyReadyTeacher.cached`. The logits can be left out."""
         folder = Path(outputs) / CACHE
