@@ -86,6 +86,7 @@ class SingleTeacher(CheckedFields, WithoutCaches, ABC):
     seed: Seed
     labelling_batch_size: Count
 
+    is_model: ClassVar[bool] = True
     recipe_names: ClassVar[tuple[str, ...]]
     """The options that affect the weights."""
 

@@ -155,3 +155,5 @@ def make_absolute(config: DictConfig) -> None:
     for key in ("path", "train", "validation", "test", "unlabelled"):
         if place := config.data.get(key):
             config.data[key] = [absolute(part) for part in place] if OmegaConf.is_list(place) else absolute(place)
+    if config.teacher and "path" in config.teacher:
+        config.teacher.path = absolute(config.teacher.path)
