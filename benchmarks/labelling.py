@@ -3,7 +3,8 @@
     python benchmarks/labelling.py [--rows 300] [--repeats 5] [--threads 1] [--long] [--compile]
 
 MiniLM with a new head labels Rotten Tomatoes sentences; ``--long`` joins neighbouring sentences into texts of 1 to 12
-of them. All sides take turns; the table has the median of the ratios to the bare forward of the same turn.
+of them. All sides take turns; the table has the median of the ratios to the bare forward of the same turn. Times are
+CPU seconds of the process, which other load on the machine hardly changes.
 
 * bare: the model alone, on the batches of labelling, which are prepared beforehand;
 * labelling: everything that ``kd`` does, from texts to stored logits;
@@ -116,11 +117,11 @@ def measure(ready: ReadyTeacher, texts: list[str], repeats: int, compiled: bool)
     taken: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(repeats):
         for name, side in sides.items():
-            start = time.perf_counter()
+            start = time.process_time()
             side()
-            taken[name].append(time.perf_counter() - start)
+            taken[name].append(time.process_time() - start)
     table = Table(box=None, pad_edge=False)
-    for column in ("side", "padding", "rows/s", "times bare"):
+    for column in ("side", "padding", "rows a CPU s", "times bare"):
         table.add_column(column, justify="left" if column == "side" else "right")
     for name, seconds in taken.items():
         ratio = statistics.median(one / bare for one, bare in zip(seconds, taken["bare"], strict=True))

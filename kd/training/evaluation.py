@@ -38,10 +38,11 @@ def evaluate(run: RunDirectory, student: PreTrainedModel, assembly: Assembly) ->
         if teacher is not None:
             answered = np.isfinite(np.asarray(teacher)).all(axis=1)  # a teacher that is a file may lack rows
             found |= compared(logits, np.asarray(teacher), encoded.labels, answered)
-            columns["teacher_logits"] = list(np.asarray(teacher)) if answered.all() else [None] * len(encoded)
+            kept = list(np.asarray(teacher)) if answered.all() else [None] * len(encoded)
+            columns["teacher_logits"] = pyarrow.array(kept, pyarrow.list_(pyarrow.float32()))
         figures[name] = found
         tables.append(pyarrow.table(columns))
-    pyarrow.parquet.write_table(pyarrow.concat_tables(tables, promote_options="default"), run.predictions_file)
+    pyarrow.parquet.write_table(pyarrow.concat_tables(tables), run.predictions_file)
     return figures
 
 
