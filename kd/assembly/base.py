@@ -124,7 +124,7 @@ class Assembly(ABC):
 
     def attached(self, name: str, features: Collection[Feature] = ()) -> EncodedSplit:
         """Return a split with the teacher's logits and these features."""
-        return self.outputs.attached_to(self.encoded(name), getattr(self.splits, name), name, features)
+        return self.outputs.attached_to(self.encoded(name), self.rows(name), name, features)
 
     def require_room(self, teacher: AnyTeacher, features: Collection[Feature]) -> None:
         """Refuse features of the training rows that are too large for the cache."""

@@ -34,6 +34,7 @@ from kd.models.fitted import FittedConfig
 from kd.models.pretrained import new_student
 from kd.models.truncated import TruncatedConfig
 from kd.storage.model_folder import require_length
+from kd.teacher.answers import Answers
 from kd.teacher.ensemble import Ensemble
 from kd.teacher.fine_tuning import SingleTeacher
 from kd.transfer.base import Step
@@ -91,6 +92,9 @@ def check(config: DictConfig) -> None:
         mistakes.attempt(_student, config, f"peers.{name}", node)
     kind = mistakes.attempt(build.method_class, config)
     options = mistakes.attempt(build.method_options, config) if kind else None
+    if kind and contradictions.is_answers(config):
+        mistakes += contradictions.of_answers(config, kind)
+        mistakes.refuse()  # what follows asks for a model
     if kind and config.data.get("stream"):
         mistakes += contradictions.of_streaming(config, kind)
     mistakes += contradictions.of_start(config, kind) if kind else []
@@ -140,7 +144,9 @@ def _missing_choices(config: DictConfig) -> Iterator[str]:
         if not (OmegaConf.is_dict(node) and "_target_" in node):
             yield f"{place}: expected a teacher, got {node}; teacher@{place}=hf makes it one, ~{place} takes one out"
             continue
-        yield from _of_another_kind(place, node, (SingleTeacher, Ensemble))
+        # The members of an ensemble and the teacher of an assistant are models.
+        files = (Answers,) if place == "teacher" else ()
+        yield from _of_another_kind(place, node, (SingleTeacher, Ensemble, *files))
         if "members" in node and not (OmegaConf.is_dict(node.members) and node.members):
             adds = f"+teacher@{place}.members.NAME=hf adds one"
             yield f"{place}.members: expected teachers by name, got {node.members}; {adds}"

@@ -45,6 +45,36 @@ def of_streaming(config: DictConfig, kind: type[Method]) -> list[str]:
     return mistakes
 
 
+def is_answers(config: DictConfig) -> bool:
+    """Return whether the teacher is a file of answers."""
+    return bool(config.teacher) and config.teacher.get("_target_") == "kd.teacher.answers.Answers"
+
+
+def of_answers(config: DictConfig, kind: type[Method]) -> list[str]:
+    """Return what a teacher that is a file cannot give, one sentence for each."""
+    mistakes = []
+    if config.tokenizer._target_ == "kd.data.tokenizers.TeacherTokenizer":
+        mistakes.append(
+            f"tokenizer={config.choices.tokenizer} is made from the teacher's, and teacher=answers is a file without "
+            "one; set tokenizer=words embeddings=random"
+        )
+    if config.embeddings._target_ == "kd.models.embeddings.TeacherEmbeddings":
+        mistakes.append(
+            f"embeddings={config.choices.embeddings} is made from the teacher's word table, and teacher=answers is a "
+            "file without one; set embeddings=random or vectors"
+        )
+    if kind not in (Distillation, Supervised):
+        mistakes.append(
+            f"method={config.choices.method} reads the teacher's layers, and teacher=answers is a file of logits; "
+            "choose method=distillation"
+        )
+    if not config.cache.use:
+        mistakes.append("teacher=answers has no model to run at every step; leave cache.use=true")
+    if config.data.get("stream"):
+        mistakes.append("teacher=answers is read into memory as a whole; set data.stream=false")
+    return mistakes
+
+
 def _needs_teacher(config: DictConfig) -> list[str]:
     if config.teacher:
         return []

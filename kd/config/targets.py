@@ -26,13 +26,8 @@ from kd.errors import KDError
 
 CLASSES = (
     *("kd.data.tokenizers.*", "kd.features.*", "kd.losses.*", "kd.methods.*", "kd.models.*"),
-    *(
-        "kd.runtime.progress_bar.*",
-        "kd.teacher.assistant.*",
-        "kd.teacher.ensemble.*",
-        "kd.teacher.teacher.*",
-        "kd.transfer.*",
-    ),
+    *("kd.runtime.progress_bar.*", "kd.teacher.answers.*", "kd.teacher.assistant.*", "kd.teacher.ensemble.*"),
+    *("kd.teacher.teacher.*", "kd.transfer.*"),
     *("lightning.pytorch.callbacks.*", "lightning.pytorch.loggers.*", "lightning.pytorch.plugins.*"),
     *("lightning.pytorch.profilers.*", "lightning.pytorch.strategies.*", "lightning.pytorch.trainer.*"),
     *("lightning.fabric.plugins.*", "torch.nn.*", "torch.optim.*", "torchmetrics.*", "transformers.models.*Config"),

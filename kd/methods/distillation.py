@@ -101,7 +101,20 @@ class LogitMethod(TaughtMethod, ABC):
     """A method whose transfer terms read only logits."""
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        logits = self.logits(batch)
+        logits, answered = self.logits(batch), batch.get("teacher_answered")
+        if answered is None:
+            return self._taught(logits, batch)
+        # A teacher that is a file lacks some rows: these have the label loss alone, the others the whole objective.
+        share, rest = answered.float().mean(), ~answered
+        gold = self.label_term(logits[rest], rows_of(batch, rest)) if rest.any() else logits.sum() * 0
+        if not answered.any():
+            self.curves = {}
+            return {"total": gold, "label": gold}
+        parts = self._taught(logits[answered], rows_of(batch, answered))
+        mixed = {name: share * parts[name] + (1 - share) * gold for name in ("total", "label")}
+        return parts | mixed
+
+    def _taught(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
         label = self.label_term(logits, batch)
         answers = {}
         if self.objective.needs_teacher(self.progress):
@@ -120,6 +133,11 @@ class Distillation(LogitMethod):
         """Refuse an objective without a transfer term, or with one that reads more than logits."""
         require_losses("distillation", objective)
         require_logits("distillation", objective, "use method=hints")
+
+
+def rows_of(batch: Batch, chosen: Tensor) -> Batch:
+    """Return some rows of a batch; ``chosen`` is ``[B]`` bool."""
+    return {name: value[chosen] for name, value in batch.items()}
 
 
 def require_losses(method: str, objective: Objective) -> None:

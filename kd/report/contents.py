@@ -193,7 +193,9 @@ def scaled(validation: Split, test: Split) -> np.ndarray:
 
 def cost_cells(arm: Arm) -> list[Cell]:
     """Show parameters, parameters without embeddings, bytes, latency, time and energy; means over seeds."""
-    parameters, size = arm.first.metrics["parameters"], arm.mean("model_bytes") or 0.0
+    parameters, size = arm.first.metrics.get("parameters"), arm.mean("model_bytes") or 0.0
+    if not parameters:  # a teacher that is a file
+        return [EMPTY] * 7
     joules = arm.mean("energy", "joules")
     return [
         *(Cell(millions(parameters[name]), parameters[name]) for name in ("total", "without_embeddings")),

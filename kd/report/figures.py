@@ -208,6 +208,7 @@ def trade_off(study: Study, name: str, label: str, cost: Callable[[dict], float]
     made = [
         (arm.name, arm.method, float(np.mean([cost(run.metrics) for run in arm.runs])), arm.accuracy)
         for arm in (*study.arms, *study.teachers)
+        if arm.first.metrics.get("parameters")  # a teacher that is a file has no cost
     ]
     front = pareto([(x, y) for _, _, x, y in made])
     rows = [(*entry, place in front) for place, entry in enumerate(made)]

@@ -81,6 +81,8 @@ class Study:
         """Return the costs of a run's teacher; its latency is the median over the runs that share the teacher."""
         runs = [one for one in self.everything if one.teacher == run.teacher and "teacher_cost" in one.metrics]
         same, cost = [one.metrics["teacher_cost"] for one in runs], run.metrics["teacher_cost"]
+        if not cost.get("latency"):  # a teacher that is a file
+            return cost | {"labelling_seconds": None}
         times = {
             name: float(np.median([one["latency"].get(name, cost["latency"][name]) for one in same]))
             for name in ("p50_ms", "p95_ms")

@@ -8,6 +8,7 @@ import numpy as np
 
 from kd.report.arms import Arm
 from kd.report.contents import recovered_gap
+from kd.report.runs import figure
 from kd.report.study import Study
 from kd.report.tables import points
 from kd.report.verdicts import Comparison
@@ -118,7 +119,7 @@ def facts(study: Study) -> list[tuple[str, str]]:
         found.append((points(gain.difference).text, f"points over the supervised student: {gain.verdict}"))
     if teacher := taught.teacher_accuracy:
         found.append((f"{100 * taught.accuracy / teacher:.1f} %", "of the teacher's accuracy"))
-    if "teacher_cost" in taught.first.metrics and taught.first.teacher:
+    if taught.first.teacher and figure(taught.first.metrics, "teacher_cost", "latency"):
         cost = study.teacher_cost(taught.first)
         smaller = cost["parameters"]["total"] / taught.first.metrics["parameters"]["total"]
         faster, remark = speedup(taught, cost)

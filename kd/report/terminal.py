@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kd.report.arms import TITLES, Arm, deviation, usual_seeds
-from kd.report.runs import Run
+from kd.report.runs import Run, figure
 from kd.report.study import Study
 from kd.report.summary import NO_BAG, against_bag
 from kd.report.words import capital, millions, plain, short
@@ -58,17 +58,37 @@ def table(study: Study) -> Table:
         agreement, seconds = arm.mean("test", "agreement"), arm.mean("training_seconds")
         spread = "" if len(arm.runs) == 1 else f" ±{100 * (deviation(arm.accuracies) or 0):.1f}"
         low, high = study.judge.interval(arm)
-        parameters = arm.first.metrics["parameters"]
+        parameters = arm.first.metrics.get("parameters")
         table.add_row(
             Text(plain(arm.name)),  # a `Text`, because rich would read markup in a string
             f"{100 * arm.accuracy:.1f}{spread} [{100 * low:.1f}, {100 * high:.1f}]",
             "" if agreement is None else f"{100 * agreement:.1f}",
-            f"{millions(parameters['total'])} ({millions(parameters['without_embeddings'])})",
-            f"{(arm.mean('model_bytes') or 0) / 1e6:.1f}",
-            f"{arm.mean('latency', 'p50_ms') or 0:.2f}",
+            *(cost_of(arm) if parameters else ["", "", ""]),  # a teacher that is a file has none
             "" if seconds is None else f"{seconds:.0f}",
         )
     return table
+
+
+def cost_of(arm: Arm) -> list[str]:
+    """Return the cells of parameters, bytes and latency."""
+    parameters = arm.first.metrics["parameters"]
+    return [
+        f"{millions(parameters['total'])} ({millions(parameters['without_embeddings'])})",
+        f"{(arm.mean('model_bytes') or 0) / 1e6:.1f}",
+        f"{arm.mean('latency', 'p50_ms') or 0:.2f}",
+    ]
+
+
+def teacher_answered(run: Run) -> str | None:
+    """Say how good a teacher is that is a file without answers for some test rows; None for any other."""
+    rows, accuracy = (figure(run.metrics, "test", "teacher", name) for name in ("rows", "accuracy"))
+    if not rows or accuracy is None:
+        return None
+    name = short(run.metrics["teacher_cost"]["name"])
+    return (
+        f"The teacher {name} answers {rows} of {run.metrics['test']['rows']} test rows, {100 * accuracy:.1f} % of them "
+        "right. agree is over these rows."
+    )
 
 
 def teacher_left(name: str, run: Run) -> str:
@@ -113,6 +133,7 @@ def notes(study: Study) -> list[str]:
     if teachers := {short(run.metrics["teacher_cost"]["name"]) for run in runs if "teacher_cost" in run.metrics}:
         named = ", ".join(sorted(teachers))
         lines.insert(1, f"agree: % of test rows with the label that the teacher ({named}) gives.")
+    lines += sorted({answered for run in runs if (answered := teacher_answered(run))})
     lines += [teacher_left(arm.name, arm.first) for arm in study.arms if "teacher_inside" in arm.first.metrics]
     lines += [teacher_moved(arm) for arm in study.arms if "teacher" in arm.first.metrics.get("partners", {})]
     if all(len(arm.runs) == 1 for arm in study.arms):

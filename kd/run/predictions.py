@@ -96,7 +96,8 @@ def read(
         labels, logits = once(part["label"].to_numpy(), shared), matrix(part, "logits", path)
         if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= logits.shape[1]:
             raise KDError(f"expected labels from 0 to {logits.shape[1] - 1} in '{path}', found others; train it again")
-        taught = "teacher_logits" in part.column_names
+        # A teacher that is a file may lack answers; then the column of the split is empty.
+        taught = "teacher_logits" in part.column_names and part["teacher_logits"].null_count < len(part)
         teacher = Split(labels, once(matrix(part, "teacher_logits", path), shared)) if taught else None
         found[name] = Split(labels, logits, teacher)
     if "test" not in found:

@@ -133,12 +133,9 @@ class Cost(Record):
 
 
 class TeacherCost(Cost):
-    """The cost of a teacher, in full."""
+    """The cost of a teacher; a teacher that is a file has a name alone."""
 
     name: str
-    parameters: Parameters
-    model_bytes: Size
-    latency: Latency
 
 
 class TeacherInside(Record):

@@ -22,6 +22,10 @@ class AnyTeacher(Protocol):
     """A teacher as the configuration describes it, before training: one model, an assistant or an ensemble."""
 
     @property
+    def is_model(self) -> bool:
+        """Return whether it has a tokenizer, a word table and layers; a file of answers has none."""
+
+    @property
     def name_or_path(self) -> str:
         """Return its name for logs and reports."""
 

@@ -108,12 +108,11 @@ class TextStore:
 
     def _find(self, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         logits, seconds = np.full((len(texts), self.classes), np.nan, np.float32), np.zeros(len(texts))
-        wanted = _arrow(texts)
         for path in shards(self.place):
             if (rows := self._read(path)) is None:
                 continue
-            found = pa.compute.index_in(wanted, _arrow(rows["text"]))
-            hit, at = np.asarray(found.is_valid()), found.fill_null(0).to_numpy()
+            at = positions(texts, rows["text"])
+            hit = at >= 0
             logits[hit], seconds[hit] = rows["logits"][at[hit]], rows["seconds"][at[hit]]
         return logits, seconds
 
@@ -147,8 +146,13 @@ class TextStore:
         return path
 
 
+def positions(wanted: np.ndarray, stored: np.ndarray) -> np.ndarray:
+    """Return where each wanted hash ``[N]`` is among the stored ones ``[M]``; -1 where it is not. In linear time."""
+    return pa.compute.index_in(_arrow(wanted), _arrow(stored)).fill_null(-1).to_numpy()
+
+
 def _arrow(texts: np.ndarray) -> pa.Array:
-    """Return hashes ``[N]`` as an Arrow array, which is searched in linear time."""
+    """Return hashes ``[N]`` as an Arrow array."""
     packed = np.ascontiguousarray(texts)
     return pa.Array.from_buffers(pa.binary(HASH_BYTES), len(packed), [None, pa.py_buffer(packed)])
 

@@ -105,6 +105,8 @@ class Ensemble(CheckedFields, WithoutCaches):
     members: SkipValidation[Mapping[str, Teacher | Assistant]]
     combine: Literal["mean_probability", "mean_logits", "confidence", "correct"] = "mean_probability"
 
+    is_model = True
+
     def __post_init__(self) -> None:
         if not self.members:
             raise KDError(

@@ -19,7 +19,7 @@ from rich.progress import track
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from kd.contract import ATTENTION_OUTPUTS
-from kd.data.batching import EncodedSplit, LengthBucketSampler, Ragged, StoredTexts, in_slices, tokenize
+from kd.data.batching import EncodedSplit, Ragged, StoredTexts, in_slices, tokenize
 from kd.data.tokenizers import tokenizer_fingerprint
 from kd.errors import KDError
 from kd.features import attention
@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 PRECISIONS = {"32-true": torch.float32, "bf16-true": torch.bfloat16}
 """The precisions in which a teacher can give outputs, by the names that Lightning uses."""
 CACHE = "teacher_cache"
+MOST_PADDING = 0.05
+"""Largest share of padding in a batch that is labelled; it is most of the cost where few texts are new."""
 KEEP_EVERY = 60.0
 """Seconds of labelling after which what was labelled is stored; a killed process loses less than that."""
 
@@ -266,9 +268,24 @@ class ReadyTeacher(WithoutCaches):
 
     def _batches(self, tokens: Ragged, title: str) -> Iterator:
         split = EncodedSplit(tokens, np.full(len(tokens), -100), self.tokenizer.pad_token_id)
-        sampler = LengthBucketSampler(tokens.lengths, self.batch_size)
-        for rows in track(sampler, description=title, total=len(sampler)):
+        for rows in track(tight_batches(tokens.lengths, self.batch_size), description=title):
             yield split[rows]
+
+
+def tight_batches(lengths: np.ndarray, most_rows: int, most_padding: float = MOST_PADDING) -> list[np.ndarray]:
+    """Return the rows of batches, longest first, so that in each batch the share of padding stays below a limit.
+
+    >>> [rows.tolist() for rows in tight_batches(np.array([20, 7, 20, 19, 7]), 128)]
+    [[0, 2, 3], [1, 4]]
+    """
+    order, found, start = np.argsort(-lengths, kind="stable"), [], 0
+    while start < len(order):
+        ahead = lengths[order[start : start + most_rows]]
+        padding = 1 - np.cumsum(ahead) / (np.arange(1, len(ahead) + 1) * max(1, ahead[0]))  # never falls
+        size = max(1, int(np.searchsorted(padding, most_padding)))
+        found.append(order[start : start + size])
+        start += size
+    return found
 
 
 def new_rows(store: TextStore, by_text: np.ndarray) -> np.ndarray:

@@ -76,10 +76,13 @@ def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
 def soft_targets(method: Distillation, train: EncodedSplit, gold: np.ndarray, config: DictConfig) -> np.ndarray:
     """Return ``alpha * softmax(teacher's logits / temperature) + (1 - alpha) * gold`` for each row, ``[N, C]``.
 
-    A row without a gold label counts alpha in all.
+    A row without a gold label counts alpha in all, and one without the teacher's answer its gold label.
     """
     found = np.zeros_like(gold)
     for batch in LengthBucketSampler(train.tokens.lengths, BATCH):
         logits, _ = method.teacher(train[batch], ())
         found[batch] = torch.softmax(logits.double().cpu() / config.temperature, dim=1).numpy()
-    return config.alpha * found + (1 - config.alpha) * gold
+    alpha = np.full((len(gold), 1), config.alpha)
+    if (answered := train.columns.get("teacher_answered")) is not None:
+        alpha[~cast(np.ndarray, answered)], found[~cast(np.ndarray, answered)] = 0, 0
+    return alpha * found + (1 - alpha) * gold

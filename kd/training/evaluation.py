@@ -36,9 +36,21 @@ def evaluate(run: RunDirectory, student: PreTrainedModel, assembly: Assembly) ->
             "logits": list(logits),
         }
         if teacher is not None:
-            found |= {**fidelity_metrics(logits, teacher), "teacher": label_metrics(teacher, encoded.labels)}
-            columns["teacher_logits"] = list(np.asarray(teacher))
+            answered = np.isfinite(np.asarray(teacher)).all(axis=1)  # a teacher that is a file may lack rows
+            found |= compared(logits, np.asarray(teacher), encoded.labels, answered)
+            kept = list(np.asarray(teacher)) if answered.all() else [None] * len(encoded)
+            columns["teacher_logits"] = pyarrow.array(kept, pyarrow.list_(pyarrow.float32()))
         figures[name] = found
         tables.append(pyarrow.table(columns))
     pyarrow.parquet.write_table(pyarrow.concat_tables(tables), run.predictions_file)
     return figures
+
+
+def compared(logits: np.ndarray, teacher: np.ndarray, labels: np.ndarray, answered: np.ndarray) -> dict[str, Any]:
+    """Return the agreement of student and teacher, and the teacher's own figures, on the rows that it answered."""
+    if not answered.any():
+        return {}
+    own: dict[str, Any] = label_metrics(teacher[answered], labels[answered])
+    if not answered.all():
+        own["rows"] = int(answered.sum())
+    return {**fidelity_metrics(logits[answered], teacher[answered]), "teacher": own}

@@ -80,8 +80,10 @@ def train_student(config: DictConfig, run: RunDirectory, splits: Splits, checkpo
     }
     if cost := assembly.teacher_cost():
         labelling = round(assembly.outputs.seconds.get("train", 0.0), 2) or None
-        figures["teacher_cost"] = cost | {"latency": latency(times[1]), "labelling_seconds": labelling}
-        figures["speedup"] = speedup(*times)
+        figures["teacher_cost"] = cost | {"labelling_seconds": labelling}
+        if theirs:  # a file of answers has no latency
+            figures["teacher_cost"]["latency"] = latency(times[1])
+            figures["speedup"] = speedup(*times)
     (run.model / "README.md").write_text(model_card(config, figures))
     write_json(run.metrics_file, figures)
     return figures
@@ -133,7 +135,9 @@ def assembled(config: DictConfig, splits: Splits) -> tuple[Assembly, Method, Tex
     assembly.start()
     train, validation = assembly.train(), assembly.read("validation")
     tokenizers = {"the student's": assembly.tokenizer}
-    tokenizers |= {"the teacher's": assembly.teacher.tokenizer} if assembly.teacher else {}
+    tokenizers |= (
+        {"the teacher's": assembly.teacher.tokenizer} if assembly.teacher and assembly.teacher.is_model else {}
+    )
     texts = splits.train["text"]
     data = TextDataModule(train, validation, config.data.batch_size, config.seed, texts=texts, tokenizers=tokenizers)
     return assembly, method, data
