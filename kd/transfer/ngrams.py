@@ -9,6 +9,7 @@ import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 START, END = "<s>", "</s>"
 DISCOUNT = 0.75
@@ -40,6 +41,7 @@ class Ngrams:
                     shorter[context[1:]][token] += 1
             self.levels.insert(0, shorter)
         self.totals = [{context: sum(found.values()) for context, found in level.items()} for level in self.levels]
+        self.sums: dict[tuple[str, ...], tuple[list[str], list[float]]] = {}  # of the contexts drawn from so far
         self.uniform = 1 / (len(self.levels[0][()]) + 1)  # one more for all tokens that were never seen
 
     def probability(self, token: str, context: Sequence[str]) -> float:
@@ -81,6 +83,9 @@ class Ngrams:
             key = tuple(text[len(text) - level :])
             following = self.levels[level].get(key)
             if following and (level == 0 or random.random() * self.totals[level][key] >= DISCOUNT * len(following)):
-                weights = [count - DISCOUNT * (level > 0) for count in following.values()]
-                return random.choices(list(following), weights)[0]
+                if key not in self.sums:
+                    discounted = (count - DISCOUNT * (level > 0) for count in following.values())
+                    self.sums[key] = list(following), list(accumulate(discounted))
+                tokens, sums = self.sums[key]
+                return random.choices(tokens, cum_weights=sums)[0]
         raise AssertionError("the shortest context has tokens")

@@ -73,17 +73,11 @@ class TransferSet:
     def __init__(self, outputs: Path, recipe: TransferRecipe, known: Known):
         self.recipe, self.known, self.root = recipe, known, Path(outputs) / FOLDER
         self.place = self.root / recipe.key(known)
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            with lock(self.place):
-                found = self._read()
-                self.is_new = found is None
-                self.manifest = found or self._make()
-        except OSError as error:
-            raise KDError(
-                f"cannot write the transfer set to {self.root}: {error.strerror or error}; finished parts stay: make "
-                "room, or set outputs=FOLDER, and repeat the command"
-            ) from error
+        self.root.mkdir(parents=True, exist_ok=True)
+        with lock(self.place):
+            found = self._read()
+            self.is_new = found is None
+            self.manifest = found or self._make()
 
     @property
     def files(self) -> list[Path]:

@@ -1,0 +1,35 @@
+"""What every step has: lengths, random numbers of its own."""
+
+from kd.options.declared import options_of
+from kd.transfer.base import LabelledTexts, Step, randomness, words
+
+
+class Reversed(Step):
+    def parts(self, train, seed):
+        yield (" ".join(reversed(text.split())) for text in train.texts)
+
+
+def test_a_step_of_ten_lines_is_enough(train):
+    made = [list(part) for part in Reversed().parts(train, 0)]
+    assert made[0][0].split() == train.texts[0].split()[::-1]
+    assert set(options_of(Reversed)) == {"most", "shortest", "longest"}
+
+
+def test_length_is_counted_in_words(train):
+    fault = Reversed(shortest=2, longest=3).fault(train)
+    assert [fault(text) for text in ("good !", "a film", "a b c", "a b c d")] == ["too short", None, None, "too long"]
+
+
+def test_words_of_scripts_without_blanks():
+    assert words("服务很好。Wi-Fi!") == ["服", "务", "很", "好", "wi-fi"]
+
+
+def test_random_numbers_depend_on_seed_and_part():
+    draws = {randomness(*part).random() for part in ((0, "a", 0), (0, "a", 1), (1, "a", 0), (0, "b", 0))}
+    assert len(draws) == 4
+    assert randomness(3, "a").random() == randomness(3, "a").random()
+
+
+def test_vocabulary(train):
+    assert "film" in train.vocabulary
+    assert LabelledTexts(["It's GOOD ."], [1]).vocabulary == {"it's", "good"}
