@@ -10,7 +10,7 @@ import copy
 import json
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +24,7 @@ from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import WordLevelTrainer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from kd.data.restriction import require_known, restricted
 from kd.errors import KDError
 from kd.options.declared import SIZES, Checked, Count
 from kd.storage.assets import resolve
@@ -58,11 +59,10 @@ class TeacherTokenizer(StudentTokenizer):
     """The teacher's tokenizer, with its whole vocabulary or with the part that the training texts need.
 
     A restricted vocabulary keeps the special tokens, all single characters (so that an unseen word still has tokens)
-    and the pieces that occur in the training texts. WordPiece takes the longest match first. It finds the same pieces
-    as long as these are kept, so the training texts are tokenised as before.
+    and the pieces that occur in the training texts, which are tokenised as before; see `kd.data.restriction`.
 
     Args:
-        restrict: whether to drop the pieces that do not occur; only for WordPiece.
+        restrict: whether to drop the pieces that do not occur.
         min_count: a piece must occur this often to be kept. Above 1, words with rare pieces become shorter pieces.
         max_size: largest number of tokens, the most frequent pieces first; null keeps all that occur.
     """
@@ -82,44 +82,16 @@ class TeacherTokenizer(StudentTokenizer):
 
     def _restricted(self, texts: Iterable[str], teacher: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
         backend = backend_json(teacher)
-        if backend["model"]["type"] != "WordPiece":
-            raise KDError(
-                f"tokenizer=restricted: expected a teacher with a WordPiece vocabulary, found one of type "
-                f"{backend['model']['type']}; use tokenizer=words or tokenizer=teacher"
-            )
-        special = list(_tokens_of(backend["post_processor"]))
+        require_known(backend)
         counts = _count(Tokenizer.from_str(json.dumps(backend)), texts)
-        restricted = Tokenizer.from_str(json.dumps(_renumbered(backend, self._kept(backend, special, counts))))
+        kept = restricted(backend, counts, self.min_count, self.max_size)
         return PreTrainedTokenizerFast(
-            tokenizer_object=restricted,
+            tokenizer_object=Tokenizer.from_str(json.dumps(kept)),
             model_max_length=teacher.model_max_length,
             model_input_names=READ,
             padding_side="right",
             **teacher.special_tokens_map,
         )
-
-    def _kept(self, backend: dict[str, Any], special: list[str], counts: Counter[int]) -> list[str]:
-        """Return the tokens to keep: the special ones first, then the others in the teacher's order."""
-        vocabulary: dict[str, int] = backend["model"]["vocab"]
-        prefix = backend["model"]["continuing_subword_prefix"]
-        added = {token["content"]: token["id"] for token in backend["added_tokens"]}
-        added |= {
-            token: vocabulary[token] for token in (backend["model"]["unk_token"], *special) if token in vocabulary
-        }
-        pieces = [piece for piece in vocabulary if piece not in added]
-        characters = {piece for piece in pieces if len(piece.removeprefix(prefix)) == 1}
-        found = [piece for piece in pieces if piece not in characters]
-        found = [piece for piece in found if counts[vocabulary[piece]] >= self.min_count]
-        if self.max_size is not None:
-            room = self.max_size - len(added) - len(characters)
-            if room < 0:
-                raise KDError(
-                    f"tokenizer.max_size must leave room for the {len(added)} special tokens and the "
-                    f"{len(characters)} characters of the vocabulary, got {self.max_size}; set "
-                    f"tokenizer.max_size={self.max_size - room} or more, or use tokenizer=words"
-                )
-            found = sorted(found, key=lambda piece: (-counts[vocabulary[piece]], vocabulary[piece]))[:room]
-        return sorted(added, key=added.__getitem__) + sorted({*characters, *found}, key=vocabulary.__getitem__)
 
 
 class WordTokenizer(StudentTokenizer):
@@ -223,51 +195,3 @@ def _count(tokenizer: Tokenizer, texts: Iterable[str]) -> Counter[int]:
         for encoding in tokenizer.encode_batch_fast(chunk, add_special_tokens=False):
             counts.update(encoding.ids)
     return counts
-
-
-def _renumbered(backend: dict[str, Any], kept: list[str]) -> dict[str, Any]:
-    """Return the tokenizer with only these tokens; their ids are their places in the list."""
-    ids = {token: number for number, token in enumerate(kept)}
-    backend = copy.deepcopy(backend)
-    backend["model"]["vocab"] = ids
-    for token in backend["added_tokens"]:
-        token["id"] = ids[token["content"]]
-    _renumber(backend["post_processor"], ids)
-    return backend
-
-
-def _tokens_of(processor: Any) -> Iterator[str]:
-    """Yield the tokens that a post-processor puts around a text.
-
-    Raises:
-        KDError: `_renumber` does not know its type.
-    """
-    match processor and processor["type"]:
-        case "TemplateProcessing":
-            for special in processor["special_tokens"].values():
-                yield from special["tokens"]
-        case "BertProcessing" | "RobertaProcessing":  # MPNet has the second, with a WordPiece vocabulary
-            yield from (processor["sep"][0], processor["cls"][0])
-        case "Sequence":
-            for part in processor["processors"]:
-                yield from _tokens_of(part)
-        case None:
-            pass
-        case other:
-            raise KDError(
-                f"tokenizer=restricted cannot renumber a post-processor of type {other}; use tokenizer=teacher"
-            )
-
-
-def _renumber(processor: Any, ids: dict[str, int]) -> None:
-    """Replace the ids in a post-processor, in place."""
-    match processor and processor["type"]:
-        case "TemplateProcessing":
-            for special in processor["special_tokens"].values():
-                special["ids"] = [ids[token] for token in special["tokens"]]
-        case "BertProcessing" | "RobertaProcessing":
-            for end in ("sep", "cls"):
-                processor[end][1] = ids[processor[end][0]]
-        case "Sequence":
-            for part in processor["processors"]:
-                _renumber(part, ids)
