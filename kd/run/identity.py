@@ -40,6 +40,7 @@ LATER: dict[str, Any] = {
     **{"transfer": {}, "transfer_seed": 0, "transfer_rows": None},
     **{"metric": "accuracy", "class_weights": "none"},
     **{"data.stream": False, "data.source.stream": False, "data.shard_rows": 32768},
+    "student.characters": 0,
     **{f"data.{place}{key}": None for place in ("", "source.") for key in ("delimiter", "quoting", "header")},
 }
 """Options added after the first release, with the default that reproduces the old behaviour. At that default they are
