@@ -28,7 +28,7 @@ from kd.options.sections import SECTIONS
 from kd.storage import hub, records
 from kd.storage.assets import ASSETS
 from kd.storage.model_folder import load_classifier, load_config, load_tokenizer, local_model
-from kd.storage.paths import inside, plain_name
+from kd.storage.paths import plain_name
 from kd.teacher import cache as teacher_cache
 from tests.conftest import make_teacher, run_kd
 from tests.report.written import Runs, page
@@ -352,14 +352,6 @@ def test_a_plain_name_is_no_path(name):
         plain_name(name, "sweep")
     assert "\n" not in str(caught.value) and "\x1b" not in str(caught.value)
     assert plain_name("Größe-2.5_a b", "sweep")
-
-
-def test_a_place_stays_inside(tmp_path):
-    assert inside(tmp_path, "checkpoints", "x") == tmp_path / "checkpoints"
-    assert inside(tmp_path, "", "x") == tmp_path
-    for part in ("..", "a/../../b", "/etc", f"../{tmp_path.name}-beside"):
-        with pytest.raises(KDError, match="leads out of it"):
-            inside(tmp_path, part, "x")
 
 
 @pytest.mark.parametrize(
