@@ -27,6 +27,7 @@ from kd.models.pretrained import pretrained_config
 from kd.options.sections import SECTIONS
 from kd.storage import hub, records
 from kd.storage.assets import ASSETS
+from kd.storage.cache_records import CachedColumn
 from kd.storage.model_folder import load_classifier, load_config, load_tokenizer, local_model
 from kd.storage.paths import plain_name
 from kd.teacher import cache as teacher_cache
@@ -133,10 +134,11 @@ def test_a_cache_is_not_unpickled(tmp_path):
     (file,) = tmp_path.glob("*/values.npy")
     np.save(file, np.array([Bomb()], dtype=object), allow_pickle=True)
     meta = file.with_name("meta.json")
-    told = records.read(meta, records.CachedColumn)
+    told = records.read(meta, CachedColumn)
     told["files"]["values.npy"] = teacher_cache.hashlib.sha256(file.read_bytes()).hexdigest()
     records.write(meta, told)
-    with pytest.raises(ValueError, match="Python objects"):
+    assert teacher_cache.damage(file.parent) == "meta.json does not describe values.npy"
+    with pytest.raises(ValueError, match="expected teacher outputs for 1 rows"):  # it is computed again
         teacher_cache.obtain(tmp_path, [key], lambda: np.ones(1, np.int64), lambda _: [])
 
 
