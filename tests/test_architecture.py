@@ -173,6 +173,7 @@ HELD_BY = {
     "commands/cache_build": "end_to_end/test_large.py",
     "commands/report": "report/test_trained.py",
     "commands/train": "end_to_end/test_commands.py",
+    "storage/cache_records": "storage/test_records.py",
     "sweep/queue": "sweep/test_sweep.py",
     "training/evaluation": "end_to_end/test_commands.py",
     "training/pruning": "end_to_end/test_optuna.py",

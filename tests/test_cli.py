@@ -1,5 +1,6 @@
 """The command line before a command is imported."""
 
+import argparse
 import re
 import subprocess
 import sys
@@ -29,6 +30,23 @@ def test_help_is_written_for_a_terminal(command, capsys):
     with pytest.raises(SystemExit):
         run_kd(command, "--help")
     assert "``" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["report", "evaluate", "reproduce", "predict", "data", "cache", "cache build"])
+def test_help_says_what_each_option_is_for(command, monkeypatch):
+    class Parsed(BaseException):
+        pass
+
+    def parse(self, *_):
+        raise Parsed(self)
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse)
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_intermixed_args", parse)
+    with pytest.raises(Parsed) as caught:
+        run_kd(*command.split())
+    parser = caught.value.args[0]
+    assert all(action.help for action in parser._actions)
+    assert parser.description[0].isupper() and parser.description.endswith(".")
 
 
 def test_unknown_command(capsys):

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from kd.errors import KDError
 from kd.storage import records
+from kd.storage.cache_records import CachedColumn
 from kd.teacher import by_text
 from kd.teacher import cache as teacher_cache
 
@@ -77,7 +78,7 @@ def ls(places: list[Path]) -> int:
             rows, seconds = by_text.size(place)
             meta = by_text.about(place) | {"rows": rows, "seconds": seconds, "split": by_text.EVERY}
         else:
-            meta = records.read(place / "meta.json", records.CachedColumn)
+            meta = records.read(place / "meta.json", CachedColumn)
         size = sum(path.stat().st_size for path in place.iterdir())
         table = tables.setdefault(str(meta.get("teacher", "")), _table())
         figures = str(meta["rows"]), f"{size / 1e6:.2f}", f"{meta['seconds']:.1f}"

@@ -26,21 +26,32 @@ from kd.predictor import Predictor
 from kd.run.directory import RunDirectory
 
 
-def main(arguments: list[str]) -> int:
-    """Evaluate a run's student and print the figures."""
-    parser = argparse.ArgumentParser(prog="kd evaluate", description=__doc__.partition(": ")[2])
-    parser.add_argument("run", type=Path, help="run directory")
-    parser.add_argument("--split", choices=["validation", "test"], default="validation", help="of the run's own rows")
-    parser.add_argument("--file", type=Path, help="labelled CSV, TSV, JSONL, Parquet or Arrow instead")
+def parsed(arguments: list[str]) -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(prog="kd evaluate", description="Measure a finished run's student again.")
+    parser.add_argument("run", type=Path, help="directory of a finished run")
+    parser.add_argument(
+        "--split",
+        choices=["validation", "test"],
+        default="validation",
+        help="which of the run's own rows (default: validation)",
+    )
+    parser.add_argument("--file", type=Path, help="labelled CSV, TSV, JSON, Parquet or Arrow to measure on instead")
     parser.add_argument("--text", help="column with the texts (default: the run's own data.text)")
     parser.add_argument("--label", help="column with the labels (default: the run's own data.label)")
-    parser.add_argument("--encoding", default="utf-8")
-    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--encoding", default="utf-8", help="of --file (default: utf-8)")
+    parser.add_argument("--batch-size", type=int, default=256, help="rows at a time (default: 256)")
     parser.add_argument("--modules", nargs="+", default=[], help="your own modules that the run's data may name")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
     if options.batch_size < 1:
         raise KDError(f"--batch-size: expected at least 1, got {options.batch_size}")
+    return options
+
+
+def main(arguments: list[str]) -> int:
+    """Evaluate a run's student and print the figures."""
+    options = parsed(arguments)
     targets.trust(options.modules)  # not the modules that the run lists, because a stranger may have made it
     run = RunDirectory.finished(options.run, ("config.yaml", "environment.json", "model"))
     config = OmegaConf.create(run.config())

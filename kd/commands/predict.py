@@ -43,12 +43,12 @@ def main(arguments: list[str]) -> int:
         epilog="Without TEXT and --file, standard input is read, one text a line.",
     )
     parser.add_argument("run", type=Path, help="run directory, or a Hugging Face folder of a classifier")
-    parser.add_argument("texts", nargs="*", metavar="TEXT")
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help="a text to classify")
     parser.add_argument("--file", type=Path, help="CSV, TSV, JSONL, Parquet or Arrow; every column is kept")
     parser.add_argument("--text", help="column with the texts (default: the run's own data.text)")
     parser.add_argument("--out", type=Path, help="CSV, TSV, JSONL or Parquet (default: CSV on standard output)")
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--encoding", default="utf-8")
+    parser.add_argument("--batch-size", type=int, default=64, help="texts at a time (default: 64)")
+    parser.add_argument("--encoding", default="utf-8", help="of --file (default: utf-8)")
     options = parser.parse_intermixed_args(arguments)
     if options.texts and options.file:
         raise KDError("expected texts or --file, got both; leave one out")

@@ -25,6 +25,7 @@ from kd.run.predictions import Split
 from kd.storage.checksum import file_sha256
 from kd.storage.paths import refuse_link
 
+DESCRIPTION = "Train a finished run again from its own directory, and compare the two bit for bit."
 SPLITS = ("validation", "test")
 SAME = "same"
 NO_ROWS = Split(np.empty(0, np.int64), np.empty((0, 2), np.float32))
@@ -37,7 +38,7 @@ Other last bits grow in the training: a BiLSTM differed by half a point after tw
 
 def main(arguments: list[str]) -> int:
     """Train the run again and print the comparison; return 1 if a result differs."""
-    parser = argparse.ArgumentParser(prog="kd reproduce", description=__doc__.partition(": ")[2].partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="kd reproduce", description=DESCRIPTION)
     parser.add_argument("run", type=Path, help="directory of a finished run")
     parser.add_argument("--into", type=Path, help="where to train; by default <outputs>/reproduced/<name of the run>")
     parser.add_argument(

@@ -17,14 +17,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kd.config.folder import configuration_folder
 from kd.errors import KDError
-from kd.storage.files import DEEPEST, LARGEST
-
-LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times as fast
+from kd.storage.files import LARGEST, check_yaml
 
 ALIASES = 1_000
-"""The largest number of aliases in a file."""
-ADDED = 20_000
-"""The largest number of values that the aliases of a file add. Aliases of aliases can mean billions of values."""
+"""The largest number of aliases in a file. A few are welcome: ``a: &rate 0.5``, ``b: *rate``."""
 
 
 @contextlib.contextmanager
@@ -62,7 +58,7 @@ def require_yaml(path: Path) -> None:
     try:
         if not path.is_file() or path.stat().st_size > LARGEST:
             raise ValueError(f"it is no file of at most {LARGEST >> 20} MiB")
-        check(path.read_text(encoding="utf-8"))
+        check_yaml(path.read_text(encoding="utf-8"), ALIASES)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise _refusal(path, error) from error
 
@@ -70,45 +66,3 @@ def require_yaml(path: Path) -> None:
 def _refusal(path: Path, error: Exception) -> KDError:
     reason = " ".join(str(error).split())
     return KDError(f"expected a YAML file in UTF-8 at '{path}', found one that cannot be read: {reason}; correct it")
-
-
-def check(text: str) -> None:
-    """Refuse YAML that is too deep, that has too many aliases, or an alias of a value within itself.
-
-    A few aliases are welcome: ``a: &rate 0.5``, ``b: *rate``.
-
-    Raises:
-        ValueError: saying what was found, with its line.
-        yaml.YAMLError: the text is no YAML.
-    """
-    known: dict[str, tuple[int, int]] = {}  # the number of values and of levels that each anchor stands for
-    nodes: list[list[Any]] = [[None, 0, 0]]  # anchor, values and levels of each node around the event
-    aliases = added = 0
-    for event in yaml.parse(text, Loader=LOADER):
-        place = f"line {event.start_mark.line + 1}"  # type: ignore[union-attr]
-        if isinstance(event, yaml.CollectionStartEvent):
-            _require(len(nodes) <= DEEPEST, f"{place} has more than {DEEPEST} levels")
-            nodes.append([event.anchor, 1, 0])
-            continue
-        if isinstance(event, yaml.CollectionEndEvent):
-            anchor, values, levels = nodes.pop()
-            levels += 1
-        elif isinstance(event, yaml.ScalarEvent):
-            anchor, values, levels = event.anchor, 1, 0
-        elif isinstance(event, yaml.AliasEvent):
-            anchor, (values, levels) = None, known.get(event.anchor or "", (0, 0))
-            _require(event.anchor in known, f"{place} has the alias *{event.anchor} within or before its value")
-            aliases, added = aliases + 1, added + values
-            _require(aliases <= ALIASES, f"{place} has more than {ALIASES} aliases; write the values out")
-            _require(added <= ADDED, f"{place}: the aliases stand for more than {ADDED} values; use fewer")
-            _require(len(nodes) - 1 + levels <= DEEPEST, f"{place} has more than {DEEPEST} levels")
-        else:  # the begin or the end of the document
-            continue
-        if anchor is not None:
-            known[anchor] = values, levels
-        nodes[-1][1:] = nodes[-1][1] + values, max(nodes[-1][2], levels)
-
-
-def _require(holds: bool, refusal: str) -> None:
-    if not holds:
-        raise ValueError(refusal)

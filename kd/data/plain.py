@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
@@ -43,23 +43,46 @@ def array_rows(path: Path, reading: Reading, blank: Tally) -> Iterator[Any]:
             if isinstance(error, UnicodeError):
                 raise
             raise KDError(f"{path} is not JSON ({error}); expected a list of objects, or one in each line") from error
+    wanted = 'a list of objects, such as [{"text": "...", "label": 1}]'
+    yield from _objects(
+        path, enumerate(rows, start=1), "entry {} is", wanted, "an empty list; expected a list of objects"
+    )
+
+
+def object_rows(path: Path, reading: Reading, blank: Tally) -> Iterator[Any]:
+    """Yield the keys of the first object, then ``(line, object)``; each line is one object."""
+    wanted = 'one object in each line, such as {"text": "...", "label": 1}'
+    yield from _objects(
+        path, _lines(path, reading, blank), "line {} holds", wanted, "empty; expected one JSON object in each line"
+    )
+
+
+def _objects(
+    path: Path, rows: Iterable[tuple[int, Any]], place: str, wanted: str, empty: str
+) -> Iterator[list[str] | tuple[int, dict[str, Any]]]:
+    """Yield the keys of the first object, then all of them with their numbers.
+
+    Args:
+        path: of the file.
+        rows: values with their numbers.
+        place: where a value stands, with braces for its number.
+        wanted: what is expected instead of another value.
+        empty: what a file without a value is.
+    """
     first = True
-    for number, row in enumerate(rows, start=1):
+    for number, row in rows:
         if not isinstance(row, dict):
-            raise KDError(
-                f"{path}, entry {number} is a JSON {type(row).__name__}; expected a list of objects, such as "
-                '[{"text": "...", "label": 1}]'
-            )
+            raise KDError(f"{path}, {place.format(number)} a JSON {type(row).__name__}; expected {wanted}")
         if first:
             yield list(row)
             first = False
         yield number, row
     if first:
-        raise KDError(f"{path} is an empty list; expected a list of objects")
+        raise KDError(f"{path} is {empty}")
 
 
-def object_rows(path: Path, reading: Reading, blank: Tally) -> Iterator[Any]:
-    """Yield the keys of the first object, then ``(line, object)``; each line is one object."""
+def _lines(path: Path, reading: Reading, blank: Tally) -> Iterator[tuple[int, Any]]:
+    """Yield the JSON value of each line with its number."""
     first = True
     with opened(path, reading.encoding) as stream:
         for line, content in enumerate(stream, start=1):
@@ -67,23 +90,14 @@ def object_rows(path: Path, reading: Reading, blank: Tally) -> Iterator[Any]:
                 blank.add(line)
                 continue
             try:
-                row = json.loads(content)
+                value = json.loads(content)
             except (ValueError, RecursionError) as error:
                 raise KDError(
                     f"{path}, line {line} is not JSON ({error}); expected one complete object in each line"
                     + (", or a list of objects" if first else "")
                 ) from error
-            if not isinstance(row, dict):
-                raise KDError(
-                    f"{path}, line {line} holds a JSON {type(row).__name__}; expected one object in each "
-                    'line, such as {"text": "...", "label": 1}'
-                )
-            if first:
-                yield list(row)
-                first = False
-            yield line, row
-    if first:
-        raise KDError(f"{path} is empty; expected one JSON object in each line")
+            yield line, value
+            first = False
 
 
 def is_fasttext(lines: Sequence[str]) -> bool:

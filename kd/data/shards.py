@@ -18,6 +18,7 @@ from kd.data.slices import Source, read_slices, repeated, write_table
 from kd.data.splits import left_out
 from kd.errors import KDError
 from kd.storage import records
+from kd.storage.cache_records import TransferSet
 from kd.storage.locks import lock
 
 log = logging.getLogger(__name__)
@@ -55,12 +56,16 @@ class TextShards:
         with lock(self.place):
             try:
                 self._read()
-            except (KDError, TypeError):
+            except (KDError, TypeError) as error:
+                if self._manifest.exists():
+                    log.warning("transfer set: %s; the files are read again", error)
                 self._build()
                 self._read()
 
     def _read(self) -> None:
-        content = records.read(self._manifest, records.TransferSet)
+        content = records.read(self._manifest, TransferSet, sealed=True)
+        if content["key"] != self.source.key:
+            raise KDError(f"'{self._manifest}' is of another transfer set")
         self.shards = [Shard(**shard) for shard in content["shards"]]
         self.counts = Counts(**content["counts"])
 
@@ -109,7 +114,8 @@ class TextShards:
             return None
         if hashlib.sha256(content).hexdigest() != shard.checksum:
             return None
-        return pa.ipc.open_file(pa.BufferReader(content)).read_all()
+        table = pa.ipc.open_file(pa.BufferReader(content)).read_all()
+        return table if len(table) == shard.rows else None
 
     def _build(self) -> None:
         files = ", ".join(str(file) for file in self.source.files)
@@ -134,7 +140,8 @@ class TextShards:
                 f"expected texts in data.unlabelled that are in no split, found none among {counts.read:,} rows of "
                 f"{files} ({', '.join(f'{count:,} {fate}' for fate, count in counts.fates.items())}); add other files"
             )
-        records.write(self._manifest, {"shards": [asdict(shard) for shard in shards], "counts": asdict(counts)})
+        facts = {"shards": [asdict(shard) for shard in shards], "counts": asdict(counts)}
+        records.write(self._manifest, {"key": self.source.key, **facts})
         shutil.rmtree(folder)
 
     def _once(self, table: pa.Table, twice: np.ndarray, counts: Counts) -> pa.Table:

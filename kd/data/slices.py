@@ -8,7 +8,6 @@ a time. Memory holds one slice, or the keys of one part, and one bit for every r
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -22,7 +21,10 @@ from kd.data.counts import Counts
 from kd.data.dialect import Reading
 from kd.data.files import read_rows
 from kd.data.splits import text_keys, unusable
-from kd.storage.checksum import digest
+from kd.errors import KDError
+from kd.storage import records
+from kd.storage.cache_records import TextSlice
+from kd.storage.checksum import digest, file_sha256
 from kd.storage.files import write_bytes
 
 FORMAT = 1
@@ -98,16 +100,31 @@ def read_slices(folder: Path, source: Source) -> tuple[list[Path], Counts]:
         place = folder / f"{number:06}"
         number += 1
         counted = place.with_suffix(".json")
-        if counted.exists():
-            found = Counts(**json.loads(counted.read_text()))
+        found = _counts_of(counted)
+        if found is not None:
             read = sum(1 for _ in islice(rows, source.slice_rows))
         else:
             found = _write_slice(place, islice(rows, source.slice_rows), source)
-            write_bytes(counted, json.dumps(asdict(found)).encode())
+            files = {file.name: file_sha256(file) for file in _files_of(place)}
+            records.write(counted, {"counts": asdict(found), "files": files})
             read = found.read
         counts.merge(found)
     counts.merge(left_out)
     return sorted(folder.glob("*.arrow")), counts
+
+
+def _files_of(place: Path) -> list[Path]:
+    return sorted(file for file in place.parent.glob(f"{place.name}.*") if file.suffix in (".npy", ".arrow"))
+
+
+def _counts_of(counted: Path) -> Counts | None:
+    """Return the counts of a slice; None if it is not complete, or one of its files was changed."""
+    try:
+        content = records.read(counted, TextSlice, sealed=True)
+        found = {file.name: file_sha256(file) for file in _files_of(counted.with_suffix(""))}
+        return Counts(**content["counts"]) if found == content["files"] else None
+    except (KDError, TypeError):
+        return None
 
 
 def _write_slice(place: Path, rows: Iterable[tuple[int, int, Any]], source: Source) -> Counts:

@@ -22,7 +22,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ class RunDirectory:
             )
         if state != "done":
             raise KDError(f"the run in '{path}' is {state} ({reason}); repeat kd train first")
-        if not run.require_whole(reads) and run.path not in _WARNED:
+        if not run.require_whole(reads, status) and run.path not in _WARNED:
             _WARNED.add(run.path)
             log.warning(
                 "the run in %s has no checksums, because an early kd made it: damage to its files cannot be noticed",
@@ -111,22 +111,27 @@ class RunDirectory:
             KDError: there is no run.
         """
         needed = (self.metrics_file, self.predictions_file, self.model / "model.safetensors")
-        if self.status()["state"] != "done" or not all(product.is_file() for product in needed):
+        status = self.status()
+        if status["state"] != "done" or not all(product.is_file() for product in needed):
             return False
         try:
-            self.require_whole(KNOWN_AT_DONE)
+            self.require_whole(KNOWN_AT_DONE, status)
         except KDError as error:
             log.warning("%s", error)
             return False
         return True
 
-    def require_whole(self, names: Sequence[str] = PRODUCTS) -> bool:
+    def require_whole(self, names: Sequence[str] = PRODUCTS, status: Mapping[str, Any] | None = None) -> bool:
         """Compare the checksums of some products; return False if the run has none.
+
+        Args:
+            names: the products.
+            status: what `status` returns, if it was read already.
 
         Raises:
             KDError: a product is missing, was changed, or is not of this run.
         """
-        expected = self.status().get("products")
+        expected = (self.status() if status is None else status).get("products")
         if expected is not None:
             require_whole(self.path, expected, names)
         return expected is not None

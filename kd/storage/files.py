@@ -20,6 +20,8 @@ LARGEST = 64 << 20
 """Bytes of the largest JSON or YAML file that is read."""
 DEEPEST = 50
 """Levels of the most nested YAML file that is read. The parser is recursive: some ten thousand levels crash it."""
+ADDED = 20_000
+"""The largest number of values that the aliases of a file add. Aliases of aliases can mean billions of values."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -71,23 +73,49 @@ def read_yaml(path: Path) -> Any:
         raise KDError(f"expected a YAML file at '{path}', found none that can be read: {reason}") from error
 
 
-def check_yaml(text: str) -> None:
-    """Refuse YAML that could crash or block the parser: aliases, and more than `DEEPEST` levels.
+def check_yaml(text: str, aliases: int = 0) -> None:
+    """Refuse YAML that could crash or block the parser.
 
-    Aliases of aliases make a few lines mean billions of values.
+    Args:
+        text: the content of a file.
+        aliases: the largest number of aliases, such as ``*rate`` in ``a: &rate 0.5``, ``b: *rate``.
 
     Raises:
-        ValueError: the text has an alias or too many levels.
+        ValueError: it is too deep, has too many aliases, or an alias of a value within itself; with the line.
         yaml.YAMLError: the text is no YAML.
     """
-    depth = 0
+    known: dict[str, tuple[int, int]] = {}  # the number of values and of levels that each anchor stands for
+    nodes: list[list[Any]] = [[None, 0, 0]]  # anchor, values and levels of each node around the event
+    used = added = 0
     for event in yaml.parse(text, Loader=_Loader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         place = f"line {event.start_mark.line + 1}"  # type: ignore[union-attr]
-        if isinstance(event, yaml.AliasEvent):
-            raise ValueError(f"{place} has the alias *{event.anchor}; write the value out")
-        if depth > DEEPEST:
-            raise ValueError(f"{place} has more than {DEEPEST} levels")
+        if isinstance(event, yaml.CollectionStartEvent):
+            _require(len(nodes) <= DEEPEST, f"{place} has more than {DEEPEST} levels")
+            nodes.append([event.anchor, 1, 0])
+            continue
+        if isinstance(event, yaml.CollectionEndEvent):
+            anchor, values, levels = nodes.pop()
+            levels += 1
+        elif isinstance(event, yaml.ScalarEvent):
+            anchor, values, levels = event.anchor, 1, 0
+        elif isinstance(event, yaml.AliasEvent):
+            _require(aliases > 0, f"{place} has the alias *{event.anchor}; write the value out")
+            anchor, (values, levels) = None, known.get(event.anchor or "", (0, 0))
+            _require(event.anchor in known, f"{place} has the alias *{event.anchor} within or before its value")
+            used, added = used + 1, added + values
+            _require(used <= aliases, f"{place} has more than {aliases} aliases; write the values out")
+            _require(added <= ADDED, f"{place}: the aliases stand for more than {ADDED} values; use fewer")
+            _require(len(nodes) - 1 + levels <= DEEPEST, f"{place} has more than {DEEPEST} levels")
+        else:  # the begin or the end of the document
+            continue
+        if anchor is not None:
+            known[anchor] = values, levels
+        nodes[-1][1:] = nodes[-1][1] + values, max(nodes[-1][2], levels)
+
+
+def _require(holds: bool, refusal: str) -> None:
+    if not holds:
+        raise ValueError(refusal)
 
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times as fast, but not always installed

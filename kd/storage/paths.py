@@ -21,19 +21,6 @@ def plain_name(name: Any, key: str) -> str:
     return text
 
 
-def inside(folder: Path, part: Any, key: str) -> Path:
-    """Return the absolute path of ``part``, which is relative to the folder. Symbolic links are not followed.
-
-    Raises:
-        KDError: the path leads out of the folder. The message names the ``key`` in the configuration.
-    """
-    base = os.path.abspath(folder)
-    place = os.path.abspath(os.path.join(base, str(part)))
-    if place != base and not place.startswith(base + os.sep):
-        raise KDError(f"{key}: expected a place in '{folder}', got '{part}', which leads out of it; give a name alone")
-    return Path(place)
-
-
 def refuse_link(folder: Path, place: Path) -> None:
     """Refuse to write to a place below a folder if a symbolic link on the way leads out of the folder.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -53,13 +54,16 @@ def require_whole(place: Path, expected: Mapping[str, str], names: Sequence[str]
 
 
 def require_whole_model(folder: Path) -> None:
-    """Compare the files of a model folder, if it is that of a finished run.
+    """Compare the files of a model folder, if it is that of a finished run or one of its partners.
 
     Raises:
         KDError: a file is missing, was changed, or was added.
     """
-    status = folder.parent / "status.json"
-    if folder.name == "model" and status.is_file():
+    folder = Path(os.path.abspath(folder))
+    name = "model" if folder.name == "model" else folder.parent.name
+    run = folder.parent if name == "model" else folder.parent.parent
+    status = run / "status.json"
+    if name in ("model", "partners") and status.is_file():
         expected = records.read(status, records.Status).get("products")
         if expected is not None:
-            require_whole(folder.parent, expected, ["model"])
+            require_whole(run, expected, [name])

@@ -254,37 +254,18 @@ class TrainedTeacher(Record):
     training_seconds: Amount | None = None
 
 
-class TransferSet(Record):
-    """``manifest.json`` of a transfer set in shards."""
-
-    shards: list[dict[str, Any]]
-    counts: dict[str, Any]
-
-
-class CachedColumn(Record):
-    """``meta.json`` of a column of the teacher cache, or of a piece of it."""
-
-    rows: Size
-    shape: list[Size]
-    dtype: str
-    seconds: Amount
-    files: dict[str, Sha256]
-
-
-class TextStore(Record):
-    """``store.json`` of a teacher's logits by text."""
-
-    key: dict[str, Any]
-    teacher: str
-
-
 def write(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file with its own checksum in one step."""
     write_json(path, {**content, SEAL: digest(json.loads(json.dumps(content)))})
 
 
-def read(path: Path, kind: type[Record]) -> dict[str, Any]:
+def read(path: Path, kind: type[Record], sealed: bool = False) -> dict[str, Any]:
     """Read a JSON file of kd; a file without a checksum is of an early kd.
+
+    Args:
+        path: of the file.
+        kind: its schema.
+        sealed: refuse a file without a checksum as well, because it can be made again.
 
     Raises:
         KDError: it is missing, damaged, or (`NewerError`) was written by a newer kd.
@@ -292,7 +273,9 @@ def read(path: Path, kind: type[Record]) -> dict[str, Any]:
     content = read_json(path)
     seal = content.pop(SEAL, None)
     require(content, kind, path)
-    if seal != digest(content) and (seal is not None or content.get("format", 0) > 1):  # format 1 had no checksum
+    if seal != digest(content) and (
+        sealed or seal is not None or content.get("format", 0) > 1
+    ):  # format 1 had no checksum
         raise KDError(f"'{path}' is damaged: it does not match its own checksum; train it again")
     return content
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +21,7 @@ from kd.errors import KDError, Pruned
 from kd.options.sections import METRICS
 from kd.run.identity import NO_DIFFERENCE
 from kd.runtime.launch import quoted
+from kd.storage.checksum import digest
 from kd.storage.files import write_text
 from kd.storage.paths import refuse_link
 from kd.sweep.jobs import parsed
@@ -33,6 +34,8 @@ RESULTS = "optimization_results.yaml"
 UP = METRICS
 """Objectives of which a larger value is better."""
 
+SEALED = "sha256"
+"""Attribute of a trial: the SHA-256 of its parameters and figures, set before they are told."""
 AGAIN = "retry_of"
 """Attribute of a trial: the number of the failed trial that it repeats."""
 
@@ -119,9 +122,10 @@ class Search:
         self.states = optuna.trial.TrialState
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         up, down = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
+        self.storage = open_storage(self.root / JOURNAL)
         self.study = optuna.create_study(
             study_name=self.name,
-            storage=open_storage(self.root / JOURNAL),
+            storage=self.storage,
             sampler=self.sampler,
             directions=[up if name in UP else down for name in self.objectives],
             load_if_exists=True,
@@ -174,6 +178,8 @@ class Search:
             self.failed_now.add(number)
             self.study.tell(number, state=self.states.FAIL)
         else:
+            trial = self.study.trials[number]
+            self.storage.set_trial_user_attr(trial._trial_id, SEALED, seal(trial.params, values))
             self.study.tell(number, values)
 
     def _count(self) -> int:
@@ -264,12 +270,20 @@ def open_storage(file: Path) -> Any:
                 _require_plain(trial.params.values())
                 _require_plain([trial.user_attrs.get(AGAIN)])
                 _require_numbers([*(trial.values or ()), *trial.intermediate_values.values()])
+                sealed = trial.user_attrs.get(SEALED)  # a study of an early kd has none
+                if trial.values and sealed not in (None, seal(trial.params, trial.values)):
+                    raise ValueError(f"the figures of trial {trial.number} do not match their checksum")
         return storage
     except Exception as error:  # a damaged line raises any of a dozen classes
         raise KDError(
             f"'{file}' is damaged ({type(error).__name__}: {error}); move it away, and the "
             "search starts anew: runs that are done are found again"
         ) from error
+
+
+def seal(params: Mapping[str, Any], values: Sequence[float]) -> str:
+    """Return the checksum of a trial's parameters and figures."""
+    return digest({"params": dict(params), "values": [float(value) for value in values]}, default=str)
 
 
 def _require_plain(values: Iterable[Any]) -> None:

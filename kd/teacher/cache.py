@@ -26,6 +26,7 @@ import numpy as np
 
 from kd.errors import KDError
 from kd.storage import records
+from kd.storage.cache_records import CachedColumn
 from kd.storage.checksum import digest as json_digest
 from kd.storage.checksum import file_sha256
 from kd.storage.files import built_beside
@@ -155,7 +156,7 @@ def _table(file: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap:
 
 
 def _join(place: Path, key: CacheKey, pieces: Sequence[Path], note: Mapping) -> None:
-    metas = [records.read(piece / "meta.json", records.CachedColumn) for piece in pieces]
+    metas = [records.read(piece / "meta.json", CachedColumn) for piece in pieces]
     shape = [sum(meta["shape"][0] for meta in metas), *metas[0]["shape"][1:]]
     table = _table(place / "values.npy", metas[0]["dtype"], tuple(shape))
     row, counts = 0, []
@@ -180,24 +181,39 @@ def absent(folder: Path, keys: Iterable[CacheKey]) -> list[str]:
 
 def seconds(folder: Path, key: CacheKey) -> float:
     """Return how long the computation of a column took."""
-    return records.read(Path(folder) / key.digest / "meta.json", records.CachedColumn)["seconds"]
+    return records.read(Path(folder) / key.digest / "meta.json", CachedColumn)["seconds"]
 
 
 def damage(place: Path) -> str | None:
     """Return what is wrong with a cache on disk, as a phrase; None if every checksum is right."""
     try:
-        files = records.read(place / "meta.json", records.CachedColumn)["files"]
+        meta = records.read(place / "meta.json", CachedColumn)
     except KDError as error:
         return f"meta.json cannot be read: {error}"
+    files = meta["files"]
     if "values.npy" not in files:
         return "meta.json contradicts itself"
+    if json_digest({"format": meta.get("format", FORMAT), **meta["key"]})[:20] != place.name:
+        return "meta.json is of another cache"
+    if added := {path.name for path in place.glob("*.npy")} - set(files):
+        return f"{min(added)} was not there when it was written"
     for name, checksum in files.items():
         path = place / name
         if not path.is_file():
             return f"{name} is missing"
         if file_sha256(path) != checksum:
             return f"{name} does not match its checksum"
-    return None
+    return None if _described(place, meta) else "meta.json does not describe values.npy"
+
+
+def _described(place: Path, meta: Mapping[str, Any]) -> bool:
+    """Return whether the sizes in ``meta.json`` are those of the files; an early kd wrote it without a checksum."""
+    try:
+        found = _open(place)
+    except ValueError:
+        return False
+    values, rows = (found[0], len(found[1]) - 1) if isinstance(found, tuple) else (found, len(found))
+    return (str(values.dtype), list(values.shape), rows) == (meta["dtype"], meta["shape"], meta["rows"])
 
 
 def entries(folder: Path) -> list[Path]:

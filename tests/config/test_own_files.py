@@ -7,8 +7,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from kd.config.compose import composed
-from kd.config.own_files import ADDED, ALIASES, check
+from kd.config.own_files import ALIASES
 from kd.errors import KDError
+from kd.storage.files import ADDED, check_yaml
 
 LAUGHS = "\n".join(["a0: &a0 [x, x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60))])
 STUDENT = "_target_: kd.models.bow.DANConfig\nhidden_size: &width 7\nembedding_size: *width\n"
@@ -28,7 +29,7 @@ def own(tmp_path, content: bytes):
     ],
 )
 def test_honest_files_are_read(text):
-    check(text)
+    check_yaml(text, ALIASES)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_honest_files_are_read(text):
 def test_files_that_could_crash_or_block_are_refused_at_once(text, said):
     start = time.monotonic()
     with pytest.raises(ValueError, match=said):
-        check(text)
+        check_yaml(text, ALIASES)
     assert time.monotonic() - start < 2
 
 

@@ -1,20 +1,24 @@
 """Shards of a transfer set: built once, checked, and built again where they are damaged."""
 
 import hashlib
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kd.data.dialect import Reading
 from kd.data.shards import TextShards
 from kd.data.slices import Source
 from kd.data.splits import text_keys
 from kd.errors import KDError
-from tests.data.writing import flip, write_rows
+from tests.data.writing import damage, flip, write_rows
 
 TEXTS = [f"scene {number}" for number in range(25)]
 ROWS = [*TEXTS[:12], "SCENE 3", "", *TEXTS[12:]]
@@ -68,6 +72,44 @@ def test_a_damaged_shard_is_built_again_from_the_same_files_only(tmp_path):
     write_rows(file, ["another", "text"])
     with pytest.raises(KDError, match="was built from, found others; start the run again"):
         store.texts(1)
+
+
+@settings(deadline=None, max_examples=40, derandomize=True)
+@given(st.sampled_from(["manifest.json", "000000.arrow", "000002.arrow"]), st.integers(0, 2**32), st.booleans())
+def test_any_damage_of_a_transfer_set_is_built_again(tmp_path_factory, name, seed, while_it_is_used):
+    folder = tmp_path_factory.mktemp("damaged")
+    file, others = write_rows(folder / "rows.jsonl", ROWS), write_rows(folder / "others.jsonl", ROWS[::-1])
+    store, other = shards(folder / "transfer", file), shards(folder / "transfer", others, fingerprint="y")
+    damage(store.place / name, seed, other.place / name)
+    if not while_it_is_used:
+        store = shards(folder / "transfer", file)
+    assert all_texts(store) == TEXTS
+    assert all_texts(shards(folder / "transfer", file)) == TEXTS
+
+
+def test_a_transfer_set_in_the_place_of_another_is_read_again(tmp_path, caplog):
+    file, others = write_rows(tmp_path / "rows.jsonl", ROWS), write_rows(tmp_path / "others.jsonl", ROWS[::-1])
+    place, other = (
+        shards(tmp_path / "transfer", file).place,
+        shards(tmp_path / "transfer", others, fingerprint="y").place,
+    )
+    shutil.rmtree(place)
+    other.rename(place)
+    assert all_texts(shards(tmp_path / "transfer", file)) == TEXTS
+    assert "is of another transfer set; the files are read again" in caplog.text
+
+
+@settings(deadline=None, max_examples=30, derandomize=True)
+@given(st.sampled_from(["json", "arrow", "keys.npy", "rows.npy"]), st.integers(0, 2), st.integers(0, 2**32))
+def test_reading_that_was_interrupted_resumes_from_whole_slices_alone(tmp_path_factory, ending, number, seed):
+    folder = tmp_path_factory.mktemp("interrupted")
+    file = write_rows(folder / "rows.jsonl", ROWS)
+    with mock.patch("kd.data.shards.repeated", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        shards(folder / "transfer", file)
+    (slices,) = (folder / "transfer").glob("*/slices")
+    damage(slices / f"{number:06}.{ending}", seed, slices / f"{(number + 1) % 3:06}.{ending}")
+    assert all_texts(store := shards(folder / "transfer", file)) == TEXTS
+    assert store.counts.fates == {"empty": 1, "duplicates": 1} and store.counts.read == 27
 
 
 def test_files_without_a_new_text_are_refused(tmp_path):

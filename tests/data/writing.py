@@ -113,6 +113,38 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+def damage(path: Path, seed: int, other: Path | None = None) -> str:
+    """Damage a file in one of many ways, which is returned; ``other`` is a valid file of the same kind."""
+    draw, content = random.Random(seed), bytearray(path.read_bytes())
+    ways = ["byte", "cut", "empty", "null", "deep", "missing"]
+    ways += ["value", "unsealed"] * (path.suffix == ".json") + ["other"] * (other is not None)
+    way = draw.choice(ways)
+    match way:
+        case "byte":
+            content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        case "cut":
+            content = content[: draw.randrange(len(content))]
+        case "empty":
+            content = bytearray()
+        case "null":
+            content = bytearray(b"null")
+        case "deep":
+            content = bytearray(b"[" * 100_000)
+        case "other":
+            content = bytearray(other.read_bytes() if other else b"")
+        case "value" | "unsealed":
+            values = json.loads(content)
+            key = draw.choice([key for key in values if key != "sha256_of_the_rest"])
+            values[key] = draw.choice([None, True, -1, "x", [], {}, [None], {"a": 1}, 0.5, 10**30])
+            if way == "unsealed":
+                del values["sha256_of_the_rest"]
+            content = bytearray(json.dumps(values).encode())
+    path.unlink()
+    if way != "missing":
+        path.write_bytes(content)
+    return way
+
+
 def contents(splits) -> dict[str, set]:
     return {
         name: set(zip(split["text"], split["label"], strict=True))

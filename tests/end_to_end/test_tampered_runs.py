@@ -142,6 +142,24 @@ def test_one_changed_byte_of_a_model_is_noticed(run, tmp_path, capsys, product):
     assert f"{product} is missing" in answers(["predict", place, "a film"], capsys)
 
 
+def test_a_changed_partner_is_noticed(run, tmp_path, capsys, monkeypatch):
+    place = Path(shutil.copytree(run, tmp_path / "run"))
+    partner = Path(shutil.copytree(run / "model", place / "partners" / "friend"))
+    RunDirectory(place).set_status("done", identity=RunDirectory(run).status()["identity"])
+    assert answers(["predict", partner, "a film"], capsys) == "works" and RunDirectory(place).is_done
+    for product in ("model.safetensors", "config.json", "tokenizer.json"):
+        content = (partner / product).read_bytes()
+        (partner / product).write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+        said = f"partners/friend/{product} does not match its checksum"
+        assert said in answers(["predict", partner, "a film"], capsys) and not RunDirectory(place).is_done
+        assert said in answers(["reproduce", place], capsys)
+        monkeypatch.chdir(partner)
+        assert said in answers(["predict", ".", "a film"], capsys)
+        (partner / product).write_bytes(content)
+    shutil.rmtree(partner)
+    assert "partners/friend/config.json is missing" in answers(["reproduce", place], capsys)
+
+
 def test_a_foreign_file_in_the_model_folder_is_noticed(run, tmp_path, capsys):
     place = Path(shutil.copytree(run, tmp_path / "run"))
     (place / "model" / "README.md").write_text("my own words")

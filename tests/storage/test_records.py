@@ -7,14 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kd.errors import KDError
-from kd.storage import records
+from kd.storage import cache_records, records
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda part: st.lists(part, max_size=3) | st.dictionaries(st.text(max_size=5), part, max_size=3),
     max_leaves=8,
 )
-KINDS = [kind for kind in vars(records).values() if isinstance(kind, type) and issubclass(kind, records.Record)]
+KINDS = [
+    kind
+    for kind in (vars(records) | vars(cache_records)).values()
+    if isinstance(kind, type) and issubclass(kind, records.Record)
+]
 
 
 def test_what_is_written_is_read(tmp_path):
@@ -29,6 +33,14 @@ def test_a_changed_value_does_not_match_the_seal(tmp_path):
     path.write_text(path.read_text().replace("abc", "abd"))
     with pytest.raises(KDError, match="is damaged: it does not match its own checksum"):
         records.read(path, records.Status)
+
+
+def test_what_can_be_made_again_needs_a_seal(tmp_path):
+    path = tmp_path / "status.json"
+    path.write_text('{"state": "done"}')
+    assert records.read(path, records.Status)
+    with pytest.raises(KDError, match="does not match its own checksum"):
+        records.read(path, records.Status, sealed=True)
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)

@@ -18,6 +18,7 @@ from optuna.trial import TrialState  # noqa: E402
 
 from kd.errors import KDError  # noqa: E402
 from kd.sweep.search import Search, Space, comparable, plain, written  # noqa: E402
+from tests.data.writing import damage  # noqa: E402
 
 
 def test_the_space_is_written_in_hydras_grammar():
@@ -111,6 +112,35 @@ def test_any_change_of_the_journal_is_answered(journal, tmp_path_factory, seed):
 
     with contextlib.suppress(KDError):
         search(folder).run(works)
+
+
+def test_a_changed_figure_or_parameter_does_not_match_its_checksum(journal, tmp_path):
+    told = [number for number, line in enumerate(journal) if line.get("values")]
+    drawn = [number for number, line in enumerate(journal) if "param_value_internal" in line]
+    assert told and drawn
+    for number in told:
+        lines = copy.deepcopy(journal)
+        lines[number]["values"] = [lines[number]["values"][0] + 0.01]
+        (tmp_path / "study.journal").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        with pytest.raises(KDError, match=r"study.journal' is damaged .*the figures of trial \d+ do not match"):
+            search(tmp_path)
+    lines = copy.deepcopy(journal)
+    lines[drawn[0]]["param_value_internal"] /= 2
+    (tmp_path / "study.journal").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(KDError, match="do not match their checksum"):
+        search(tmp_path)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 2**32))
+def test_damaged_bytes_of_the_journal_change_no_figure(journal, tmp_path_factory, seed):
+    folder = tmp_path_factory.mktemp("bytes")
+    path = folder / "study.journal"
+    path.write_text("".join(json.dumps(line) + "\n" for line in journal))
+    damage(path, seed)
+    with contextlib.suppress(KDError):
+        trials = search(folder).study.trials
+        assert {trial.value for trial in trials if trial.value is not None} <= {0.5, 0.25, 0.75, 0.125, 1.0}
 
 
 @pytest.mark.parametrize("text", ["{", "[]\n", "x\n", "\xff\n", '{"op_code": 99}\n{}\n', "[" * 100_000 + "\n"])

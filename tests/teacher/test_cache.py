@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kd.errors import KDError
 from kd.teacher import cache as teacher_cache
 from kd.teacher.cache import CacheKey
+from tests.data.writing import damage
 
 KEY = CacheKey(teacher="t", tokenizer="p", max_length=64, column="logits", texts="x")
 LENGTHS = np.array([3, 1, 4, 1, 5, 2, 2, 6, 0, 3])
@@ -85,6 +88,40 @@ def test_a_damaged_cache_is_noticed_and_rebuilt(tmp_path, harm, caplog):
     np.testing.assert_array_equal(teacher_cache.obtain(tmp_path, [KEY], lambda: LENGTHS, compute)["logits"], LOGITS)
     assert "damaged" in caplog.text
     assert teacher_cache.damage(place) is None
+
+
+def vectors(missing):
+    for row, length in enumerate(LENGTHS):
+        yield np.array([row]), {"hidden_states-1": np.full((1, length, 2), row, np.float32)}
+
+
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(st.sampled_from(["meta.json", "values.npy", "offsets.npy"]), st.integers(0, 2**32), st.booleans())
+def test_any_damage_of_a_cache_is_noticed_and_it_is_built_again(tmp_path_factory, name, seed, by_token):
+    folder = tmp_path_factory.mktemp("damaged")
+    key = dataclasses.replace(KEY, column="hidden_states-1") if by_token else KEY
+    another, make = dataclasses.replace(key, texts="y"), vectors if by_token else compute
+
+    def read(one: CacheKey, outputs) -> np.ndarray:
+        found = teacher_cache.obtain(folder, [one], lambda: LENGTHS, outputs)[one.column]
+        return np.concatenate([part.ravel() for part in found]) if isinstance(found, tuple) else np.array(found)
+
+    right, _ = read(key, make), read(another, lambda missing: list(make())[::-1] if not by_token else make(missing))
+    path = folder / key.digest / name
+    if not path.exists():  # a file that does not belong there
+        np.save(path, np.arange(11))
+    else:
+        damage(path, seed, folder / another.digest / name)
+    np.testing.assert_array_equal(read(key, make), right)
+    assert teacher_cache.damage(folder / key.digest) is None
+
+
+def test_a_cache_in_the_place_of_another_is_built_again(tmp_path, caplog):
+    another = dataclasses.replace(KEY, texts="y")
+    teacher_cache.obtain(tmp_path, [another], lambda: LENGTHS, lambda _: [(np.arange(10), {"logits": LOGITS + 1})])
+    (tmp_path / another.digest).rename(tmp_path / KEY.digest)
+    np.testing.assert_array_equal(teacher_cache.obtain(tmp_path, [KEY], lambda: LENGTHS, compute)["logits"], LOGITS)
+    assert "is damaged (meta.json is of another cache): it is built again" in caplog.text
 
 
 def test_nothing_half_built_stays(tmp_path):
