@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from kd.options.methods import UNREAD_IN_CLOSED_FORM
+from kd.options.methods import CLOSED_FORM, UNREAD_IN_CLOSED_FORM
+from kd.options.sections import Metric
 from kd.report.arms import OVER_BASELINE, TITLES, Arm, Pair, arms, bags, baselines, budget, pairs
 from kd.report.origin import overrides
 from kd.report.runs import Run, figure
-from kd.report.settings import OF_TRANSFER
+from kd.report.settings import OF_TRANSFER, target_of_student
 from kd.report.verdicts import Comparison, Judge, best_by_validation
 from kd.report.words import short
 
@@ -45,10 +46,17 @@ class MissingBaseline:
 
 
 class Study:
-    """All finished runs with outputs for the same test rows; figures are computed when they are first read."""
+    """All finished runs with outputs for the same test rows; figures are computed when they are first read.
+
+    Attributes:
+        metric: what the arms are compared by.
+        differing: the metrics of the runs, where they do not agree.
+    """
 
     def __init__(self, everything: list[Run]):
-        self.everything, self.arms = everything, arms(everything)
+        self.metric, self.differing = metric_of(everything)
+        self.everything = [run if run.metric == self.metric else replace(run, metric=self.metric) for run in everything]
+        self.arms = arms(self.everything)
         self.runs = [run for arm in self.arms for run in arm.runs]  # one for each setting and seed
         self.rows = len(self.runs[0].test.labels)
         self.baselines = baselines(self.arms)
@@ -154,6 +162,16 @@ class Study:
         """The command that trains a bag of n-grams for these rows; empty where there is a bag or nothing to compare."""
         others = [arm for arm in self.arms if not arm.is_fitted]
         return "" if bags(self.arms) or not others else bag_command(others[0].first)
+
+
+def metric_of(runs: list[Run]) -> tuple[Metric, list[str]]:
+    """Return the metric that the runs follow, and an empty list; or accuracy, and the metrics that they follow.
+
+    A student that is fitted in closed form follows none, and is measured as the others are.
+    """
+    found = sorted({run.metric for run in runs if target_of_student(run.settings) not in CLOSED_FORM})
+    found = found or sorted({run.metric for run in runs})
+    return (found[0], []) if len(found) == 1 else ("accuracy", list(found))
 
 
 def studies(runs: list[Run]) -> list[Study]:
