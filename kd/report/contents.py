@@ -135,14 +135,14 @@ def costs(study: Study) -> Table:
 
 def spent(study: Study) -> list[str]:
     """Sum the costs of all runs; a teacher is counted once for all its runs."""
-    trained = sum(run.metrics["training_seconds"] or 0 for run in study.everything)
-    lines = [f"All {plural(len(study.everything), 'training')} together took {trained:,.0f} s."]
+    trained = sum(run.metrics["training_seconds"] or 0 for run in study.trainings)
+    lines = [f"All {plural(len(study.trainings), 'training')} together took {trained:,.0f} s."]
     for teacher in study.teachers:
         tuned, labelled = (teacher.first.metrics[f"{name}_seconds"] for name in ("training", "labelling"))
         first = f"fine-tuned in {tuned:,.0f} s" if tuned is not None else "ready, not fine-tuned here"
         second = f"labelled the training rows in {labelled:,.1f} s" if labelled else "labelling time not recorded"
         lines.append(f"The {teacher.name}: {first}; {second}. Both are done once for all runs that share them.")
-    measured = [run.metrics["energy"] for run in study.everything if run.metrics.get("energy")]
+    measured = [run.metrics["energy"] for run in study.trainings if run.metrics.get("energy")]
     if not measured:
         return [*lines, "Energy: not measured, no counter of the hardware can be read."]
     sources = ", ".join(sorted({source for one in measured for source in one["sources"]}))

@@ -43,6 +43,7 @@ class Run:
         test, validation: its outputs; validation is None where an early version of kd did not keep it.
         deterministic: whether the same seed promises the same weights.
         metric: what the report compares it by.
+        parts: the runs of its folds, where it was pooled (`kd.report.folds`).
     """
 
     directory: RunDirectory
@@ -54,6 +55,7 @@ class Run:
     validation: Split | None
     deterministic: bool
     metric: Metric = "accuracy"
+    parts: tuple[Run, ...] = ()
 
     @classmethod
     def read(cls, directory: RunDirectory, shared: dict[bytes, np.ndarray]) -> Run:
@@ -72,6 +74,16 @@ class Run:
         metric = config.get("metric", "accuracy")
         method = config["choices"]["method"]
         return cls(directory, method, metrics, environment, decisive, *outputs, deterministic, metric)
+
+    @property
+    def trainings(self) -> tuple[Run, ...]:
+        """The trainings that it stands for: its folds, or itself."""
+        return self.parts or (self,)
+
+    @property
+    def fold(self) -> int | None:
+        """The fold that is its test split; None without folds, and for pooled folds."""
+        return self.settings.get("data.fold")
 
     @property
     def seed(self) -> int:

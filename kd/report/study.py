@@ -63,6 +63,11 @@ class Study:
         names = lambda key: ", ".join(sorted({run.metrics[key] for run in self.runs}))  # noqa: E731
         self.data, self.title = names("data"), f"{names('student')} on {names('data')}"
 
+    @property
+    def trainings(self) -> list[Run]:
+        """All trainings: pooled folds count one by one."""
+        return [part for run in self.everything for part in run.trainings]
+
     @cached_property
     def judge(self) -> Judge:
         return Judge(self.arms)
@@ -189,7 +194,7 @@ def baseline_command(run: Run, seeds: tuple[int, ...]) -> str:
         return ""
     kept = [word for word in given if not of_transfer(word)]
     searched = ["hydra/sweeper=basic"] if any(word.startswith("experiment=") for word in kept) else []
-    words = ["method=supervised", *kept, *searched, f"seed={','.join(map(str, seeds))}"]
+    words = ["method=supervised", *in_all_folds(run, kept), *searched, f"seed={','.join(map(str, seeds))}"]
     return shlex.join(["kd", "train", "-m", *words])
 
 
@@ -199,9 +204,20 @@ def bag_command(run: Run) -> str:
     if given is None:
         return "kd train student=bag method=supervised (add the options of the data: these runs have no record of them)"
     kept = [word for word in given if not (of_transfer(word) or of_transfer(word, NOT_OF_A_BAG))]
+    if run.parts:
+        words = ["student=bag", "method=supervised", *in_all_folds(run, kept), f"seed={run.seed}"]
+        return shlex.join(["kd", "train", "-m", *words])
     place = run.directory.path.parent / "bag"
     words = ["student=bag", "method=supervised", *kept, f"seed={run.seed}", f"hydra.run.dir={place}"]
     return shlex.join(["kd", "train", *words])
+
+
+def in_all_folds(run: Run, words: list[str]) -> list[str]:
+    """Return the overrides of a run, with all of its folds where it was pooled."""
+    if not run.parts:
+        return words
+    folds = ",".join(str(part.fold) for part in run.parts)
+    return [f"data.fold={folds}" if word.lstrip("+").startswith("data.fold=") else word for word in words]
 
 
 def of_transfer(override: str, parts: Sequence[str] = NOT_OF_A_BASELINE) -> bool:

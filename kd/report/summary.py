@@ -8,6 +8,7 @@ import numpy as np
 
 from kd.report.arms import Arm
 from kd.report.contents import recovered_gap
+from kd.report.folds import pooled_sentence
 from kd.report.study import Study
 from kd.report.tables import points
 from kd.report.verdicts import Comparison
@@ -27,7 +28,13 @@ NEEDED = ("To decide a difference of the size seen, at the same level and with a
 def sentences(study: Study) -> list[str]:
     """Return the summary of one test set."""
     command = study.bag_command
-    return [*of_transfer(study), *against_bag(study), *([f"{NO_BAG} {command}"] if command else [])]
+    pooled = pooled_sentence(study.runs[0])
+    return [
+        *([pooled] if pooled else []),
+        *of_transfer(study),
+        *against_bag(study),
+        *([f"{NO_BAG} {command}"] if command else []),
+    ]
 
 
 def against_bag(study: Study) -> list[str]:

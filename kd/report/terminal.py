@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kd.report.arms import TITLES, Arm, deviation, usual_seeds
+from kd.report.folds import pooled_sentence
 from kd.report.runs import Run
 from kd.report.study import Study
 from kd.report.summary import NO_BAG, against_bag, needed
@@ -117,6 +118,8 @@ def notes(study: Study) -> list[str]:
         f"p50: one text on the CPU, {'/'.join(map(str, threads))} thread{'s' * (threads != [1])}, no tokenizer.",
         f"Padding: at most {max(padding):.1%} of the training tokens.",
     ]
+    if pooled := pooled_sentence(study.runs[0]):
+        lines.insert(1, pooled)
     if study.metric != "accuracy":
         words = METRICS[study.metric]
         lines.insert(1, f"{capital(words)} in per cent: these runs were trained with metric={study.metric}.")
