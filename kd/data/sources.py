@@ -71,13 +71,13 @@ def from_files(
         deduplicate: whether to use only the first row of each text in a split.
         fold: the fold that becomes test, by a hash of the text; kd report pools the folds of a sweep.
         folds: number of folds.
-        stream: whether ``unlabelled`` is read in shards instead (`kd.data.shards`), in constant memory.
+        stream: whether ``unlabelled`` is read in shards (`kd.data.shards`), in constant memory.
     """
-    part = chosen_fold(fold, folds, validation_share, test_share)
-    reader = FileReader(text, label, where or {}, Reading(encoding, delimiter, quoting, header, (text, label)))
+    shares = validation_share, test_share
+    part, how = chosen_fold(fold, folds, *shares), Reading(encoding, delimiter, quoting, header, (text, label))
+    reader = FileReader(text, label, where or {}, how)
     layout = reader.layout(path, train, validation, test)
-    labels = reader.labels(layout, label_names)
-    builder = SplitBuilder(labels, validation_share, test_share, limit, deduplicate, part)
+    builder = SplitBuilder(reader.labels(layout, label_names), *shares, limit, deduplicate, part)
     return reader.read(builder, layout, unlabelled, stream)
 
 

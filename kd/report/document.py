@@ -88,10 +88,11 @@ def document(folders: Sequence[Path], found: Found, studies: Sequence[Study]) ->
         section(study, f"{number}-" if len(studies) > 1 else "", commands(study.trainings, jobs))
         for number, study in enumerate(studies, start=1)
     ]
+    runs = sum(len(run.trainings) for run in found.runs)
     titles = [study.title for study in studies]
     return Document(
         titles[0] if len(titles) == 1 else f"{plural(len(titles), 'test set')}: {listed(titles)}",
-        f"{plural(sum(len(run.trainings) for run in found.runs), 'finished run')}, read by kd {__version__} on {time.strftime('%Y-%m-%d at %H:%M')}",
+        f"{plural(runs, 'finished run')}, read by kd {__version__} on {time.strftime('%Y-%m-%d at %H:%M')}",
         warnings,
         sections,
         [*closing(studies, absent), reproducibility(agreed)],
@@ -118,8 +119,8 @@ def chosen(study: Study) -> list[str]:
     rows = f" ({count:,} rows)" if count else ""
     return [
         f"The best setting has the highest mean {METRICS[study.metric]} on the validation split{rows}; the lower "
-        f"negative log-likelihood breaks ties: {study.best.name}. Each run keeps the weights of its best epoch on validation. "
-        "No test row is used."
+        f"negative log-likelihood breaks ties: {study.best.name}. Each run keeps the weights of its best epoch on "
+        "validation. No test row is used."
     ]
 
 

@@ -1,4 +1,4 @@
-"""Pool the folds of a cross-validation: the runs of one setting and seed become one run whose test rows are all rows."""
+"""Pool the folds of a cross-validation: the runs of a setting and seed become one run that was tested on all rows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -35,12 +35,12 @@ def pool_folds(found: Found) -> Found:
     for runs in sets.values():
         groups: dict[Hashable, dict[int, Run]] = defaultdict(dict)
         for run in same_rows(runs, pooled):
-            known = groups[setting_of(run)]
-            if run.fold in known:
-                first = known[run.fold].directory.path
-                pooled.leave_out(run.directory, f"fold {run.fold} in '{run.directory.path}' is also in '{first}'")
+            known, fold = groups[setting_of(run)], cast(int, run.fold)
+            if fold in known:
+                first = known[fold].directory.path
+                pooled.leave_out(run.directory, f"fold {fold} in '{run.directory.path}' is also in '{first}'")
             else:
-                known[run.fold] = run
+                known[fold] = run
         wanted = max((sorted(folds) for folds in groups.values()), key=len)
         for folds in groups.values():
             if missing := sorted(set(wanted) - set(folds)):
@@ -128,7 +128,8 @@ def concatenated(splits: Sequence[Split]) -> Split:
     """Return the rows of all splits, one after another."""
     teachers = [split.teacher for split in splits if split.teacher]
     teacher = concatenated(teachers) if len(teachers) == len(splits) else None
-    return Split(*(np.concatenate([getattr(one, name) for one in splits]) for name in ("labels", "logits")), teacher)
+    labels, logits = (np.concatenate([getattr(one, name) for one in splits]) for name in ("labels", "logits"))
+    return Split(labels, logits, teacher)
 
 
 def averaged(found: Sequence[Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Folds are pooled: rows tested once, arms joined across folds, missing folds named. The bag is trained on real folds."""
+"""Folds are pooled: rows tested once, arms joined across folds, missing folds named; with bags on real folds."""
 
 from pathlib import Path
 
@@ -74,8 +74,8 @@ def test_seeds_and_a_teacher_are_paired_over_the_pooled_rows(tmp_path, capsys):
 
 
 def test_other_rows_under_the_same_fold_are_left_out(tmp_path):
-    for name, test in (("one", "rows"), ("two", "rows"), ("three", "others")):
-        write_run(tmp_path / name, seed=len(name), test=test, data={"fold": 0})
+    for seed, test in enumerate(("rows", "rows", "others")):
+        write_run(tmp_path / str(seed), seed=seed, test=test, data={"fold": 0})
     found = pool_folds(find_runs([tmp_path]))
     assert len(found.runs) == 2 and "other test rows" in found.left_out[0][1]
 
