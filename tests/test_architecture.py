@@ -31,7 +31,15 @@ ROW = {room: number for number, rooms in enumerate(ROWS) for room in rooms}
 ROOT_FILES = 8
 FILE_LINES, FUNCTION_LINES = 350, 50
 TORCH_FREE = [
-    *("cli.py", "errors.py", "measure/significance.py", "measure/energy.py", "commands/report.py", "commands/cache.py"),
+    *(
+        "cli.py",
+        "errors.py",
+        "measure/significance.py",
+        "measure/energy.py",
+        "measure/row_values.py",
+        "commands/report.py",
+        "commands/cache.py",
+    ),
     *("options/declared.py", "teacher/cache.py", "config/targets.py", "config/folder.py", "data/batch_weights.py"),
     *(f"storage/{name}.py" for name in ("checksum", "files", "hub", "locks", "paths", "pieces")),
     *(f"runtime/{name}.py" for name in ("devices", "fork_memory", "launch", "ranks", "requeue")),

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from kd.report.document import document
+from kd.report.folds import pool_folds
 from kd.report.page import write
 from kd.report.runs import find_runs
 from kd.report.study import studies
@@ -25,7 +26,7 @@ def main(arguments: list[str]) -> int:
     place = options.out or options.folders[0] / "report"
     if not options.out:  # a stranger may have made the folder of the runs
         refuse_link(options.folders[0], place)
-    found = find_runs(options.folders)
+    found = pool_folds(find_runs(options.folders))
     console, each = Console(soft_wrap=False), studies(found.runs)
     page = write(document(options.folders, found, each), place)  # before the tables: their reader may end early
     for number, study in enumerate(each):

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import datasets
-from annotated_types import Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 
 from kd.data.dialect import Header, Quoting, Reading
 from kd.data.folders import STEMS
+from kd.data.folds import chosen_fold
 from kd.data.labels import NO_LABEL, LabelReader, require_label_names
 from kd.data.reading import ORDER, FileReader, any_label, finished, without_hidden_labels
-from kd.data.splits import SplitBuilder, Splits, require_shares
+from kd.data.splits import SplitBuilder, Splits
 from kd.errors import KDError
 from kd.options.declared import Count, checked, options_of
 from kd.storage import hub
@@ -21,6 +22,8 @@ from kd.storage import hub
 __all__ = ["Splits", "from_files", "from_files_or_hub", "from_hub"]
 
 Part = Annotated[float, Gt(0), Lt(1)]
+FoldNumber = Annotated[int, Ge(0), Le(999)]
+Folds = Annotated[int, Ge(2), Le(1000)]
 Places = str | list[str]
 
 
@@ -43,6 +46,8 @@ def from_files(
     test_share: Part = 0.1,
     limit: Count | None = None,
     deduplicate: bool = True,
+    fold: FoldNumber | None = None,
+    folds: Folds = 10,
     stream: bool = False,
 ) -> Splits:
     """Read files of any format that kd knows, and split their rows into train, validation and test.
@@ -64,13 +69,15 @@ def from_files(
         validation_share, test_share: part of the rows that becomes this split if it has no file.
         limit: largest number of rows to use from each split's file, chosen by a hash of the text.
         deduplicate: whether to use only the first row of each text in a split.
-        stream: whether ``unlabelled`` is read in shards instead (`kd.data.shards`), in constant memory.
+        fold: the fold that becomes test, by a hash of the text; kd report pools the folds of a sweep.
+        folds: number of folds.
+        stream: whether ``unlabelled`` is read in shards (`kd.data.shards`), in constant memory.
     """
-    require_shares(validation_share, test_share)
-    reader = FileReader(text, label, where or {}, Reading(encoding, delimiter, quoting, header, (text, label)))
+    shares = validation_share, test_share
+    part, how = chosen_fold(fold, folds, *shares), Reading(encoding, delimiter, quoting, header, (text, label))
+    reader = FileReader(text, label, where or {}, how)
     layout = reader.layout(path, train, validation, test)
-    labels = reader.labels(layout, label_names)
-    builder = SplitBuilder(labels, validation_share, test_share, limit, deduplicate)
+    builder = SplitBuilder(reader.labels(layout, label_names), *shares, limit, deduplicate, part)
     return reader.read(builder, layout, unlabelled, stream)
 
 
@@ -86,6 +93,8 @@ def from_hub(
     test_share: Part = 0.1,
     limit: Count | None = None,
     deduplicate: bool = True,
+    fold: FoldNumber | None = None,
+    folds: Folds = 10,
 ) -> Splits:
     """Read a data set from the hub, without running any code of it.
 
@@ -97,15 +106,15 @@ def from_hub(
         label_names: name of each label id; null for the data set's own names.
         splits: ``train``, ``validation``, ``test`` -> the data set's split, or null. By default they are found by name;
             if the test split has no labels, the validation split takes its place.
-        validation_share, test_share, limit, deduplicate: as in `from_files`.
+        validation_share, test_share, limit, deduplicate, fold, folds: as in `from_files`.
     """
-    require_shares(validation_share, test_share)
+    part = chosen_fold(fold, folds, validation_share, test_share)
     names = require_label_names(label_names)
     loaded = _load(name, config)
     roles = _hub_roles(name, loaded, label, splits)
     known = _class_names(loaded, label)
     labels = LabelReader(names or known, [NO_LABEL], are_ids=known is not None and names is None)
-    builder = SplitBuilder(labels, validation_share, test_share, limit, deduplicate)
+    builder = SplitBuilder(labels, validation_share, test_share, limit, deduplicate, part)
     for role in ORDER:
         if role in roles:
             builder.add(role, f"{name}/{roles[role]}", _hub_rows(name, loaded[roles[role]], text, label))

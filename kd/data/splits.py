@@ -16,6 +16,7 @@ from datasets import Dataset
 
 from kd.contract import IGNORED_LABEL
 from kd.data.counts import ADVICE, DOUBTFUL, WORTH_A_WARNING, Counts
+from kd.data.folds import Fold, folds_of
 from kd.data.labels import LabelReader
 from kd.data.store import Store, dataset_of, rows_of
 from kd.errors import KDError
@@ -137,6 +138,7 @@ class SplitBuilder:
         test_share: part of the train rows that becomes test, if no test rows are added.
         limit: largest number of rows to use of each role, chosen by hash; None for all.
         deduplicate: whether to use only the first row of each text in a split.
+        fold: takes the place of ``test_share``.
     """
 
     def __init__(
@@ -146,8 +148,9 @@ class SplitBuilder:
         test_share: float = 0.1,
         limit: int | None = None,
         deduplicate: bool = True,
+        fold: Fold | None = None,
     ):
-        self.labels = labels
+        self.labels, self._fold = labels, fold
         self._shares = {"test": test_share, "validation": validation_share}
         self._limit = limit
         self._deduplicate = deduplicate
@@ -162,8 +165,13 @@ class SplitBuilder:
         """Add the ``(line, text, label value)`` of one file. The label of the role ``unlabelled`` is not read.
 
         Raises:
-            KDError: a label is not one of the label names.
+            KDError: a label is not one of the label names; or test rows are given together with a fold.
         """
+        if role == "test" and self._fold:
+            raise KDError(
+                f"data.fold={self._fold.number} takes the test rows from all rows by a hash, but '{file}' has test "
+                "rows of its own; leave data.fold out, or give all rows in one file (data.path=FILE)"
+            )
         self._given.add(role)
         self._files.append(file)
         number = len(self._files) - 1
@@ -280,7 +288,14 @@ class SplitBuilder:
     def _split_numbers(self, table: pa.Table) -> np.ndarray:
         """Return 0 for test, 1 for validation or 2 for train, by the hash of each row as a number in [0, 1)."""
         test, validation = (0.0 if role in self._given else share for role, share in self._shares.items())
-        return np.digitize(table["first"].to_numpy() / 2.0**64, (test, test + validation))
+        hashes = table["first"].to_numpy()
+        places = hashes / 2.0**64
+        if self._fold is None:
+            return np.digitize(places, (test, test + validation))
+        test = 1 / self._fold.of
+        numbers = np.digitize((places - self._fold.number * test) % 1.0, (test, test + validation))
+        numbers = np.where(numbers == 0, TRAIN, numbers)  # by rounding, two folds could share a row or miss it
+        return np.where(folds_of(hashes, self._fold.of) == self._fold.number, 0, numbers)
 
     def _transferable(self, table: pa.Table) -> pa.Table:
         """Return the rows without a label whose texts are not in any other split."""
@@ -318,17 +333,4 @@ def _check(counts: dict[str, Any]) -> None:
             f"only one class in the train split: all of its labelled rows "
             f"({train['labels'][present[0]]:,}) are {present[0]!r}, expected at least two classes; check "
             f"data.label and data.where, or give more rows ({total})"
-        )
-
-
-def require_shares(validation_share: float, test_share: float) -> None:
-    """Refuse shares that leave no rows to train on.
-
-    Raises:
-        KDError: their sum is 1 or more.
-    """
-    if validation_share + test_share >= 1:
-        raise KDError(
-            f"data.validation_share={validation_share} and data.test_share={test_share}: expected two numbers whose "
-            f"sum is below 1, found {validation_share + test_share}; lower one, so that rows are left for train"
         )

@@ -128,7 +128,7 @@ CLOSED_FORM = (BAG, "kd.models.fitted.MajorityConfig")
 
 UNREAD_IN_CLOSED_FORM = (
     *("optim", "trainer", "callbacks", "embeddings", "loss", "balance", "label_smoothing", "compile"),
-    "data.batch_size",
+    *("data.batch_size", "metric"),
 )
 """Parts of the configuration that have no effect on these students."""
 

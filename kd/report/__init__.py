@@ -3,6 +3,7 @@
 ===============================  ====================================================================
 ``runs``, ``settings``           read run directories; the settings that decide a result
 ``origin``, ``sweeps``           the commands that made them; failed jobs, repeated trainings
+``folds``                        one run for the folds of a cross-validation
 ``arms``                         runs that differ in the seed alone, and their matched baselines
 ``bootstrap``, ``verdicts``      intervals over seeds and rows; which differences are significant
 ``study``                        all runs with one test set
@@ -26,9 +27,10 @@ def write_report(folders: Sequence[Path], place: Path) -> Path:
         KDError: there is no finished run, or ``place`` holds something other than a report.
     """
     from kd.report.document import document
+    from kd.report.folds import pool_folds
     from kd.report.page import write
     from kd.report.runs import find_runs
     from kd.report.study import studies
 
-    found = find_runs(folders)
+    found = pool_folds(find_runs(folders))
     return write(document(folders, found, studies(found.runs)), place)

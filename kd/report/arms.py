@@ -58,35 +58,30 @@ class Arm:
         return tuple(run.seed for run in self.runs)
 
     @cached_property
-    def correct(self) -> np.ndarray:
-        """``[R, N]`` bool on the test rows."""
-        return np.stack([run.test.correct for run in self.runs])
-
-    @cached_property
-    def accuracies(self) -> np.ndarray:
-        """``[R]`` on the test rows."""
-        return self.correct.mean(axis=1)
+    def scores(self) -> np.ndarray:
+        """``[R]``, the metric of each run on the test rows."""
+        return np.array([run.values.mean() for run in self.runs])
 
     @property
-    def accuracy(self) -> float:
-        """The mean over seeds on the test rows."""
-        return float(self.accuracies.mean())
+    def score(self) -> float:
+        """The metric on the test rows, mean over seeds."""
+        return float(self.scores.mean())
 
     @cached_property
     def validation(self) -> float | None:
-        """The mean accuracy on the validation rows; None where a run has no such figure."""
-        found = [figure(run.metrics, "validation", "accuracy") for run in self.runs]
+        """The metric on the validation rows, mean over seeds; None where a run has no such figure."""
+        found = [run.validation_score for run in self.runs]
         return None if None in found else mean(found)
 
     @property
-    def teacher_accuracy(self) -> float | None:
-        """The mean accuracy of its runs' teacher on the test rows."""
-        return mean(run.test.teacher.correct.mean() for run in self.runs if run.test.teacher)
+    def teacher_score(self) -> float | None:
+        """The metric of its runs' teacher on the test rows."""
+        return mean(run.teacher_score for run in self.runs)
 
     @property
     def retained(self) -> float | None:
-        """Its accuracy, divided by its teacher's."""
-        return self.accuracy / self.teacher_accuracy if self.teacher_accuracy else None
+        """Its score, divided by its teacher's."""
+        return self.score / self.teacher_score if self.teacher_score else None
 
     def mean(self, *keys: str) -> float | None:
         """Return the mean over seeds of a figure in ``metrics.json``; see `kd.report.runs.figure`."""

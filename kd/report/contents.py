@@ -10,15 +10,23 @@ from kd.report.runs import Split
 from kd.report.study import Study
 from kd.report.tables import EMPTY, Cell, Table, number, percent, points, probability
 from kd.report.verdicts import Comparison
-from kd.report.words import capital, millions, plural
+from kd.report.words import METRICS, capital, listed, millions, plural
 
 HOW_TO_READ = (
-    "Points: difference in test accuracy, in percentage points, seed by seed and row by row. Rows p: McNemar's exact "
-    "test on the rows, with all seeds of a row together; the last column has it for each seed by itself. Bootstrap p: "
-    "over seeds and rows. The larger of the two decides, after Holm's correction over the comparisons of the table. "
+    "Points: difference in test {metric}, in percentage points, seed by seed and row by row. {tests}"
     "The interval is at the level at which Holm's procedure tests the comparison: it excludes 0 exactly where the "
     "verdict is better or worse. Few seeds give a poor estimate of their spread: with three seeds and many "
-    "comparisons, only large differences are decided."
+    "comparisons, only large differences are decided. To decide: the number of test rows, or of seeds, with which a "
+    "difference of the size seen is found with a probability of 80 % at the same level (Connor 1987)."
+)
+TWO_TESTS = (
+    "Rows p: McNemar's exact test on the rows, with all seeds of a row together; the last column has it for each seed "
+    "by itself. Bootstrap p: over seeds and rows. The larger of the two decides, after Holm's correction over the "
+    "comparisons of the table. "
+)
+ONE_TEST = (
+    "The bootstrap over seeds and rows decides, after Holm's correction over the comparisons of the table; the metric "
+    "is written as a mean over rows by the influence of each row. "
 )
 
 
@@ -28,51 +36,60 @@ def tables(study: Study) -> list[Table]:
     if study.against_best:
         title = "Differences from the best by validation"
         families.append(("best", title, study.against_best, ", the best by validation"))
-    compared = [comparison(*family, first=not place) for place, family in enumerate(families)]
+    words = {"metric": METRICS[study.metric], "tests": TWO_TESTS if study.metric == "accuracy" else ONE_TEST}
+    notes = [HOW_TO_READ.format(**words)]
+    compared = [comparison(*family, [] if place else notes) for place, family in enumerate(families)]
     return [results(study), *compared, costs(study), *filter(None, [fidelity(study), calibrations(study)])]
 
 
 def results(study: Study) -> Table:
-    """Tabulate accuracy over seeds, retained accuracy and closed gap."""
+    """Tabulate the metric over seeds, the other metrics, what is retained of the teacher's, and the closed gap."""
+    others = [name for name in METRICS if name != study.metric]
     rows = [
         [
             Cell(arm.name),
             Cell("–") if arm.method == "teacher" else seeds_cell(arm.seeds),
             percent(arm.validation),
-            percent(arm.accuracy),
-            percent(deviation(arm.accuracies)),
+            percent(arm.score),
+            percent(deviation(arm.scores)),
             bounds(study.judge.interval(arm)),
-            percent(arm.mean("test", "macro_f1")),
+            *(percent(arm.mean("test", name)) for name in others),
             percent(1.0 if arm.method == "teacher" else arm.retained),
             percent(recovered_gap(study, arm), 0),
         ]
         for arm in (*study.teachers, *study.arms)
     ]
     notes = [
-        f"Means over seeds, in per cent; ± is the standard deviation over seeds (n − 1). {study.rows:,} test rows. "
-        "The 95 % interval: with several seeds from the bootstrap over seeds and test rows; with one seed Wilson's, "
-        "which does not include the variation between seeds. Retained: accuracy divided by the teacher's. Gap closed: "
-        "(accuracy − supervised) / (teacher − supervised), where supervised is the matched baseline.",
+        f"Validation and test: {METRICS[study.metric]}. Means over seeds, in per cent; ± is the standard deviation "
+        f"over seeds (n − 1). {study.rows:,} test rows. "
+        "The 95 % interval: with several seeds from the bootstrap over seeds and test rows; with one seed "
+        f"{'Wilson' if study.metric == 'accuracy' else 'the bootstrap'}'s over the rows, which does not include the "
+        f"variation between seeds. Retained: {METRICS[study.metric]} divided by the teacher's. Gap closed: "
+        "(student − supervised) / (teacher − supervised), where supervised is the matched baseline.",
     ]
+    lacking = [METRICS[name] for place, name in enumerate(others) if any(row[6 + place] == EMPTY for row in rows)]
+    if lacking:
+        notes.append(f"An empty cell of {listed(lacking)}: an early kd trained the run and did not measure it.")
     marked = None
     if study.best:
         marked = len(study.teachers) + study.arms.index(study.best)
         notes.append(f"Highlighted: {study.best.name}, the best by validation.")
-    columns = ["model", "seeds", "validation", "test", "±", "95 % interval", "macro F1", "retained", "gap closed"]
+    columns = ["model", "seeds", "validation", "test", "±", "95 % interval"]
+    columns += [*(METRICS[name] for name in others), "retained", "gap closed"]
     return Table("results", "Results", columns, rows, notes, ("model", "seeds"), marked)
 
 
 def recovered_gap(study: Study, arm: Arm) -> float | None:
     """Return (accuracy - supervised) / (teacher - supervised) over common seeds; None if the teacher is no better."""
-    gain, teacher = study.gain(arm), arm.teacher_accuracy
+    gain, teacher = study.gain(arm), arm.teacher_score
     if gain is None or teacher is None:
         return None
-    supervised = float(np.mean([gain.pair.other.run_of(seed).test.correct.mean() for seed in gain.pair.seeds]))
+    supervised = float(np.mean([gain.pair.other.run_of(seed).values.mean() for seed in gain.pair.seeds]))
     return gain.difference / (teacher - supervised) if teacher > supervised else None
 
 
-def comparison(name: str, title: str, family: list[Comparison], of_other: str, first: bool) -> Table:
-    """Tabulate one family of comparisons; the first table explains how to read them all."""
+def comparison(name: str, title: str, family: list[Comparison], of_other: str, how: list[str]) -> Table:
+    """Tabulate one family of comparisons; ``how`` explains how to read it."""
     rows = [
         {
             "model": Cell(one.pair.arm.name),
@@ -83,20 +100,23 @@ def comparison(name: str, title: str, family: list[Comparison], of_other: str, f
             "interval": bounds(one.interval, sign="+"),
             "verdict": Cell(one.verdict),
             "p (Holm)": probability(one.adjusted),
-            "rows p": probability(one.rows.p_value),
+            "to decide": Cell(one.needed),
+            "rows p": probability(one.rows.p_value) if one.rows else EMPTY,
             "bootstrap p": probability(one.spread.p_value),
             "rows p by seed": Cell(", ".join(probability(test.p_value).text for test in one.seed_tests)),
         }
         for one in family
     ]
-    notes = [f"{plural(len(family), 'comparison')}, corrected together.", *([HOW_TO_READ] if first else [])]
+    notes = [f"{plural(len(family), 'comparison')}, corrected together.", *how]
     idle = {"±", "rows p by seed"} if all(len(one.pair.seeds) == 1 for one in family) else set()
+    idle |= {"to decide"} if not any(one.needed for one in family) else set()
+    idle |= {"rows p", "rows p by seed"} if not any(one.rows for one in family) else set()
     if len(others := {one.pair.other.name for one in family}) == 1:
         idle.add("against")
         notes.insert(0, f"Each is compared with {others.pop()}{of_other}.")
     columns = [column for column in rows[0] if column not in idle]
     cells = [[row[column] for column in columns] for row in rows]
-    return Table(name, title, columns, cells, notes, ("model", "against", "seeds", "verdict"))
+    return Table(name, title, columns, cells, notes, ("model", "against", "seeds", "verdict", "to decide"))
 
 
 def costs(study: Study) -> Table:
@@ -115,14 +135,14 @@ def costs(study: Study) -> Table:
 
 def spent(study: Study) -> list[str]:
     """Sum the costs of all runs; a teacher is counted once for all its runs."""
-    trained = sum(run.metrics["training_seconds"] or 0 for run in study.everything)
-    lines = [f"All {plural(len(study.everything), 'training')} together took {trained:,.0f} s."]
+    trained = sum(run.metrics["training_seconds"] or 0 for run in study.trainings)
+    lines = [f"All {plural(len(study.trainings), 'training')} together took {trained:,.0f} s."]
     for teacher in study.teachers:
         tuned, labelled = (teacher.first.metrics[f"{name}_seconds"] for name in ("training", "labelling"))
         first = f"fine-tuned in {tuned:,.0f} s" if tuned is not None else "ready, not fine-tuned here"
         second = f"labelled the training rows in {labelled:,.1f} s" if labelled else "labelling time not recorded"
         lines.append(f"The {teacher.name}: {first}; {second}. Both are done once for all runs that share them.")
-    measured = [run.metrics["energy"] for run in study.everything if run.metrics.get("energy")]
+    measured = [run.metrics["energy"] for run in study.trainings if run.metrics.get("energy")]
     if not measured:
         return [*lines, "Energy: not measured, no counter of the hardware can be read."]
     sources = ", ".join(sorted({source for one in measured for source in one["sources"]}))

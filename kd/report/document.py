@@ -15,7 +15,7 @@ from kd.report.runs import Found
 from kd.report.study import Study
 from kd.report.sweeps import Agreement, Problem, agreement, commands, find_jobs, problems
 from kd.report.tables import Cell, Table
-from kd.report.words import listed, plural
+from kd.report.words import METRICS, listed, plural
 
 UNEQUAL = "Should be equal and are not"
 BLOCKS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
@@ -85,13 +85,14 @@ def document(folders: Sequence[Path], found: Found, studies: Sequence[Study]) ->
         count = plural(lacking, "setting")
         warnings.append(f"{count} without a matched baseline: the command that trains it is given below.")
     sections = [
-        section(study, f"{number}-" if len(studies) > 1 else "", commands(study.everything, jobs))
+        section(study, f"{number}-" if len(studies) > 1 else "", commands(study.trainings, jobs))
         for number, study in enumerate(studies, start=1)
     ]
+    runs = sum(len(run.trainings) for run in found.runs)
     titles = [study.title for study in studies]
     return Document(
         titles[0] if len(titles) == 1 else f"{plural(len(titles), 'test set')}: {listed(titles)}",
-        f"{plural(len(found.runs), 'finished run')}, read by kd {__version__} on {time.strftime('%Y-%m-%d at %H:%M')}",
+        f"{plural(runs, 'finished run')}, read by kd {__version__} on {time.strftime('%Y-%m-%d at %H:%M')}",
         warnings,
         sections,
         [*closing(studies, absent), reproducibility(agreed)],
@@ -117,15 +118,15 @@ def chosen(study: Study) -> list[str]:
     count = next((len(run.validation.labels) for run in study.runs if run.validation), None)
     rows = f" ({count:,} rows)" if count else ""
     return [
-        f"The best setting has the highest mean accuracy on the validation split{rows}; the lower negative "
-        f"log-likelihood breaks ties: {study.best.name}. Each run keeps the weights of its best epoch on validation. "
-        "No test row is used."
+        f"The best setting has the highest mean {METRICS[study.metric]} on the validation split{rows}; the lower "
+        f"negative log-likelihood breaks ties: {study.best.name}. Each run keeps the weights of its best epoch on "
+        "validation. No test row is used."
     ]
 
 
 def test_reads(study: Study) -> str:
     """Say how often the test rows were read: by every training, copies of a run included, and by ``kd evaluate``."""
-    runs, reads = len(study.everything), sum(run.directory.test_reads() for run in study.everything)
+    runs, reads = len(study.trainings), sum(run.directory.test_reads() for run in study.trainings)
     more = f", and {plural(reads - runs, 'time')} more by kd evaluate or repeated trainings" if reads > runs else ""
     return (
         f"The test split of {study.data} ({study.rows:,} rows) was read {plural(reads, 'time')}: once by each of "

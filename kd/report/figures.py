@@ -19,7 +19,7 @@ from kd.report.drawing import GRID, HEIGHT, INK, LEGEND, MUTED, SERIES, Figure, 
 from kd.report.runs import Split
 from kd.report.study import Study
 from kd.report.verdicts import best_by_validation
-from kd.report.words import plural
+from kd.report.words import METRICS, capital, plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,7 +77,7 @@ def forest(study: Study) -> Figure | None:
         reach = 100 * max(0.05, 4 * max(abs(one.difference) for one in ranked))
         low, high = axes.get_xlim()
         axes.set_xlim(max(low, -reach), min(high, reach))
-        axes.set_xlabel("percentage points of test accuracy over the matched baseline")
+        axes.set_xlabel(f"percentage points of test {METRICS[study.metric]} over the matched baseline")
 
     left = f" The {len(family) - len(ranked)} lowest are left out here." if len(family) > len(ranked) else ""
     caption = (
@@ -106,9 +106,7 @@ def heat_map(number: int, cells: dict[tuple[float, float], Arm], of: int) -> Fig
     temperatures, alphas = (sorted({key[axis] for key in cells}) for axis in (0, 1))
     chosen_arm = best_by_validation(list(cells.values()))
     best = next(key for key, arm in cells.items() if arm is chosen_arm)
-    rows = [
-        (*key, arm.validation or 0.0, arm.accuracy, len(arm.runs), key == best) for key, arm in sorted(cells.items())
-    ]
+    rows = [(*key, arm.validation or 0.0, arm.score, len(arm.runs), key == best) for key, arm in sorted(cells.items())]
     lowest, highest = min(row[2] for row in rows), max(row[2] for row in rows)
     tied = {row[:2] for row in rows if np.isclose(row[2], highest, rtol=0, atol=1e-9)} - {best}
     middle, span = (lowest + highest) / 2, max(highest - lowest, SMALLEST_SPAN)
@@ -136,9 +134,9 @@ def heat_map(number: int, cells: dict[tuple[float, float], Arm], of: int) -> Fig
     have = f"{plural(len(tied), 'setting')} more (dashed) {'has' if len(tied) == 1 else 'have'} the same accuracy"
     ties = f"; {have}, and the lower negative log-likelihood on validation decides" if tied else ""
     caption = (
-        f"{name}: mean validation accuracy over seeds, in per cent. The frame marks the best, temperature "
-        f"{best[0]:g} and alpha {best[1]:g}{ties}. The colours span at least {100 * SMALLEST_SPAN:g} points. No test "
-        "row is used."
+        f"{name}: mean validation {METRICS[arm.first.metric]} over seeds, in per cent. The frame marks the best, "
+        f"temperature {best[0]:g} and alpha {best[1]:g}{ties}. The colours span at least "
+        f"{100 * SMALLEST_SPAN:g} points. No test row is used."
     )
     columns = ("temperature", "alpha", "validation_accuracy", "test_accuracy", "seeds", "best")
     title = "Temperature and alpha" + (f": {name}" if of > 1 else "")
@@ -150,6 +148,7 @@ def learning_curves(shown: list[Arm]) -> Figure | None:
     curves = {arm.name: curve for arm in shown if len(curve := over_seeds(arm)) > 1}
     if not curves:
         return None
+    words = METRICS[shown[0].first.metric]
     rows = [
         (name, int(epoch), mean, low, high, int(n)) for name, c in curves.items() for epoch, mean, low, high, n in c
     ]
@@ -160,12 +159,12 @@ def learning_curves(shown: list[Arm]) -> Figure | None:
             axes.fill_between(epoch, low, high, color=colour, alpha=0.15, linewidth=0)
             axes.plot(epoch, mean, color=colour, marker="o", markersize=2.5, label=wrapped(name, LEGEND))
         axes.locator_params(axis="x", integer=True)
-        axes.set(xlabel="epoch", ylabel="validation accuracy, %")
+        axes.set(xlabel="epoch", ylabel=f"validation {words}, %")
         legend_below(axes)
 
     caption = (
-        "Accuracy on the validation rows after each epoch: mean over seeds, and a band from the lowest to the highest "
-        "seed. Each method and student is shown with its best setting by validation."
+        f"{capital(words)} on the validation rows after each epoch: mean over seeds, and a band from the lowest to the "
+        "highest seed. Each method and student is shown with its best setting by validation."
     )
     columns = ("model", "epoch", "mean", "lowest", "highest", "seeds")
     height = HEIGHT + drawing.height_of_legend(curves)
@@ -174,7 +173,9 @@ def learning_curves(shown: list[Arm]) -> Figure | None:
 
 def over_seeds(arm: Arm) -> np.ndarray:
     """Return ``[E, 5]``: epoch, mean, lowest, highest and number of seeds, for the epochs that some seed reached."""
-    curves = [validation_curve(run.directory.path / "metrics.csv") for run in arm.runs]
+    curves = [
+        validation_curve(run.directory.path / "metrics.csv", run.metric) for one in arm.runs for run in one.trainings
+    ]
     rows = []
     for epoch in sorted({epoch for curve in curves for epoch in curve}):
         values = [curve[epoch] for curve in curves if epoch in curve]
@@ -182,11 +183,11 @@ def over_seeds(arm: Arm) -> np.ndarray:
     return np.array(rows).reshape(-1, 5)
 
 
-def validation_curve(path: Path) -> dict[int, float]:
-    """Return validation accuracy by epoch, counted from 1; empty without a file that can be read."""
+def validation_curve(path: Path, metric: str = "accuracy") -> dict[int, float]:
+    """Return a metric on validation by epoch, counted from 1; empty without a file that can be read."""
     try:
         table = pyarrow.csv.read_csv(path)
-        epochs, values = (table[name].to_pylist() for name in ("epoch", "val/accuracy"))
+        epochs, values = (table[name].to_pylist() for name in ("epoch", f"val/{metric}"))
     except (OSError, KeyError, pyarrow.ArrowException):
         return {}
     return {
@@ -206,7 +207,7 @@ AXES: tuple[tuple[str, str, Callable[[dict], float]], ...] = (
 def trade_off(study: Study, name: str, label: str, cost: Callable[[dict], float]) -> Figure | None:
     """Draw accuracy against a cost; on the Pareto front, no other model is both cheaper and more accurate."""
     made = [
-        (arm.name, arm.method, float(np.mean([cost(run.metrics) for run in arm.runs])), arm.accuracy)
+        (arm.name, arm.method, float(np.mean([cost(run.metrics) for run in arm.runs])), arm.score)
         for arm in (*study.arms, *study.teachers)
         if arm.first.metrics.get("parameters")  # a teacher that is a file has no cost
     ]
@@ -226,7 +227,7 @@ def trade_off(study: Study, name: str, label: str, cost: Callable[[dict], float]
         axes.plot(*zip(*line, strict=True), color=MUTED, linewidth=1, linestyle="--", label="Pareto front", zorder=2)
         axes.set_xscale("log")
         drawing.plain_log_ticks(axes)
-        axes.set(xlabel=label, ylabel="test accuracy, %")
+        axes.set(xlabel=label, ylabel=f"test {METRICS[study.metric]}, %")
         legend_below(axes, columns=3)
 
     on_front = [row[0] for row in sorted(rows, key=lambda row: row[2]) if row[4]]

@@ -6,12 +6,15 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kd.errors import KDError
+from kd.measure.row_values import row_values
+from kd.options.sections import Metric
 from kd.report.settings import of_files, settings
 from kd.report.words import listed, plural
 from kd.run import predictions
@@ -39,6 +42,8 @@ class Run:
         settings: flat keys of all that decides the result (`kd.report.settings`).
         test, validation: its outputs; validation is None where an early version of kd did not keep it.
         deterministic: whether the same seed promises the same weights.
+        metric: what the report compares it by.
+        parts: the runs of its folds, where it was pooled (`kd.report.folds`).
     """
 
     directory: RunDirectory
@@ -49,6 +54,8 @@ class Run:
     test: Split
     validation: Split | None
     deterministic: bool
+    metric: Metric = "accuracy"
+    parts: tuple[Run, ...] = ()
 
     @classmethod
     def read(cls, directory: RunDirectory, shared: dict[bytes, np.ndarray]) -> Run:
@@ -64,11 +71,39 @@ class Run:
         decisive = settings(config) | of_files(config, environment, metrics)
         deterministic = bool((config.get("trainer") or {}).get("deterministic"))
         outputs = splits["test"], splits.get("validation")
-        return cls(directory, config["choices"]["method"], metrics, environment, decisive, *outputs, deterministic)
+        metric = config.get("metric", "accuracy")
+        method = config["choices"]["method"]
+        return cls(directory, method, metrics, environment, decisive, *outputs, deterministic, metric)
+
+    @property
+    def trainings(self) -> tuple[Run, ...]:
+        """The trainings that it stands for: its folds, or itself."""
+        return self.parts or (self,)
+
+    @property
+    def fold(self) -> int | None:
+        """The fold that is its test split; None without folds, and for pooled folds."""
+        return self.settings.get("data.fold")
 
     @property
     def seed(self) -> int:
         return self.metrics["seed"]
+
+    @cached_property
+    def values(self) -> np.ndarray:
+        """``[N]`` for the test rows, whose mean is the metric (`kd.measure.row_values`)."""
+        return row_values(self.metric, self.test.logits, self.test.labels)
+
+    @cached_property
+    def teacher_score(self) -> float | None:
+        """The metric of its teacher on the test rows."""
+        teacher = self.test.teacher
+        return None if teacher is None else float(row_values(self.metric, teacher.logits, teacher.labels).mean())
+
+    @property
+    def validation_score(self) -> float | None:
+        """The metric on the validation rows; None where a run of an early kd has no such figure."""
+        return figure(self.metrics, "validation", self.metric)
 
     @property
     def test_rows(self) -> str:

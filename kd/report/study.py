@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from kd.options.methods import UNREAD_IN_CLOSED_FORM
+from kd.options.methods import CLOSED_FORM, UNREAD_IN_CLOSED_FORM
+from kd.options.sections import Metric
 from kd.report.arms import OVER_BASELINE, TITLES, Arm, Pair, arms, bags, baselines, budget, pairs
 from kd.report.origin import overrides
 from kd.report.runs import Run, figure
-from kd.report.settings import OF_TRANSFER
+from kd.report.settings import OF_TRANSFER, target_of_student
 from kd.report.verdicts import Comparison, Judge, best_by_validation
 from kd.report.words import short
 
@@ -45,15 +46,27 @@ class MissingBaseline:
 
 
 class Study:
-    """All finished runs with outputs for the same test rows; figures are computed when they are first read."""
+    """All finished runs with outputs for the same test rows; figures are computed when they are first read.
+
+    Attributes:
+        metric: what the arms are compared by.
+        differing: the metrics of the runs, where they do not agree.
+    """
 
     def __init__(self, everything: list[Run]):
-        self.everything, self.arms = everything, arms(everything)
+        self.metric, self.differing = metric_of(everything)
+        self.everything = [run if run.metric == self.metric else replace(run, metric=self.metric) for run in everything]
+        self.arms = arms(self.everything)
         self.runs = [run for arm in self.arms for run in arm.runs]  # one for each setting and seed
         self.rows = len(self.runs[0].test.labels)
         self.baselines = baselines(self.arms)
         names = lambda key: ", ".join(sorted({run.metrics[key] for run in self.runs}))  # noqa: E731
         self.data, self.title = names("data"), f"{names('student')} on {names('data')}"
+
+    @property
+    def trainings(self) -> list[Run]:
+        """All trainings: pooled folds count one by one."""
+        return [part for run in self.everything for part in run.trainings]
 
     @cached_property
     def judge(self) -> Judge:
@@ -158,6 +171,16 @@ class Study:
         return "" if bags(self.arms) or not others else bag_command(others[0].first)
 
 
+def metric_of(runs: list[Run]) -> tuple[Metric, list[str]]:
+    """Return the metric that the runs follow, and an empty list; or accuracy, and the metrics that they follow.
+
+    A student that is fitted in closed form follows none, and is measured as the others are.
+    """
+    found = sorted({run.metric for run in runs if target_of_student(run.settings) not in CLOSED_FORM})
+    found = found or sorted({run.metric for run in runs})
+    return (found[0], []) if len(found) == 1 else ("accuracy", list(found))
+
+
 def studies(runs: list[Run]) -> list[Study]:
     """Group the runs by test set, the largest group first."""
     by_rows: dict[str, list[Run]] = defaultdict(list)
@@ -173,7 +196,7 @@ def baseline_command(run: Run, seeds: tuple[int, ...]) -> str:
         return ""
     kept = [word for word in given if not of_transfer(word)]
     searched = ["hydra/sweeper=basic"] if any(word.startswith("experiment=") for word in kept) else []
-    words = ["method=supervised", *kept, *searched, f"seed={','.join(map(str, seeds))}"]
+    words = ["method=supervised", *in_all_folds(run, kept), *searched, f"seed={','.join(map(str, seeds))}"]
     return shlex.join(["kd", "train", "-m", *words])
 
 
@@ -183,9 +206,20 @@ def bag_command(run: Run) -> str:
     if given is None:
         return "kd train student=bag method=supervised (add the options of the data: these runs have no record of them)"
     kept = [word for word in given if not (of_transfer(word) or of_transfer(word, NOT_OF_A_BAG))]
+    if run.parts:
+        words = ["student=bag", "method=supervised", *in_all_folds(run, kept), f"seed={run.seed}"]
+        return shlex.join(["kd", "train", "-m", *words])
     place = run.directory.path.parent / "bag"
     words = ["student=bag", "method=supervised", *kept, f"seed={run.seed}", f"hydra.run.dir={place}"]
     return shlex.join(["kd", "train", *words])
+
+
+def in_all_folds(run: Run, words: list[str]) -> list[str]:
+    """Return the overrides of a run, with all of its folds where it was pooled."""
+    if not run.parts:
+        return words
+    folds = ",".join(str(part.fold) for part in run.parts)
+    return [f"data.fold={folds}" if word.lstrip("+").startswith("data.fold=") else word for word in words]
 
 
 def of_transfer(override: str, parts: Sequence[str] = NOT_OF_A_BASELINE) -> bool:

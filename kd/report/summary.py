@@ -8,11 +8,12 @@ import numpy as np
 
 from kd.report.arms import Arm
 from kd.report.contents import recovered_gap
+from kd.report.folds import pooled_sentence
 from kd.report.runs import figure
 from kd.report.study import Study
 from kd.report.tables import points
 from kd.report.verdicts import Comparison
-from kd.report.words import capital, listed, plural
+from kd.report.words import METRICS, capital, listed, plural
 
 DECIDED = {
     "better": "This is decided: other test rows and other seeds are expected to show a gain too.",
@@ -22,12 +23,19 @@ DECIDED = {
 
 NO_BAG = "There is no bag of n-grams to compare with, the baseline that a student has to beat. This command trains one:"
 MOST_NAMED = 4
+NEEDED = ("To decide a difference of the size seen, at the same level and with a probability of", "80 %, it takes:")
 
 
 def sentences(study: Study) -> list[str]:
     """Return the summary of one test set."""
     command = study.bag_command
-    return [*of_transfer(study), *against_bag(study), *([f"{NO_BAG} {command}"] if command else [])]
+    pooled = pooled_sentence(study.runs[0])
+    return [
+        *([pooled] if pooled else []),
+        *of_transfer(study),
+        *against_bag(study),
+        *([f"{NO_BAG} {command}"] if command else []),
+    ]
 
 
 def against_bag(study: Study) -> list[str]:
@@ -37,16 +45,23 @@ def against_bag(study: Study) -> list[str]:
         return []
     bag, behind = family[0].pair.other, [one for one in family if one.verdict != "better"]
     beaten = len(family) - len(behind)
-    lines = [
-        f"The bag of n-grams has {100 * bag.accuracy:.1f} % without any network; {beaten} of {len(family)} beat it."
-    ]
+    lines = [f"The bag of n-grams has {100 * bag.score:.1f} % without any network; {beaten} of {len(family)} beat it."]
     for one in sorted(behind, key=lambda one: -one.difference)[:MOST_NAMED]:
         word = "is worse than it" if one.decided else "does not beat it: this is not decided"
-        shown = f"{100 * one.pair.arm.accuracy:.1f} %, {points(one.difference).text} points"
+        shown = f"{100 * one.pair.arm.score:.1f} %, {points(one.difference).text} points"
         lines.append(f"{capital(one.pair.arm.name)} {word} ({shown}).")
     if len(behind) > MOST_NAMED:
         lines.append(f"{len(behind) - MOST_NAMED} more do not beat it: see the table.")
     return lines
+
+
+def needed(study: Study) -> list[str]:
+    """Say how many rows or seeds would decide the differences that are not decided, if they are as large as seen."""
+    family = [one for found in study.comparisons.values() for one in found if one.needed]
+    lines = [f"  {one.pair.arm.name} - {one.pair.other.name}: {one.needed}" for one in family[:MOST_NAMED]]
+    if len(family) > MOST_NAMED:
+        lines.append(f"  {len(family) - MOST_NAMED} more: see the tables of the page.")
+    return [*NEEDED, *lines] if lines else []
 
 
 def of_transfer(study: Study) -> list[str]:
@@ -58,7 +73,9 @@ def of_transfer(study: Study) -> list[str]:
     over = f" (mean of {plural(seeds, 'seed')})" if seeds > 1 else " (one seed)"
     chosen = taught is study.best_taught
     who = f"Among the students with a teacher or peers, validation chose {taught.name}" if chosen else taught.name
-    lines = [f"{capital(who)}: {100 * taught.accuracy:.1f} % of {study.rows:,} test rows are correct{over}."]
+    right = f"% of {study.rows:,} test rows are correct"
+    right = right if study.metric == "accuracy" else f"% {METRICS[study.metric]} on {study.rows:,} test rows"
+    lines = [f"{capital(who)}: {100 * taught.score:.1f} {right}{over}."]
     if not chosen:
         lines.append("The runs kept no figures of the validation split, so it could not choose.")
     lines += [*difference(gain), *teacher_and_gap(study, taught)] if gain else without_baseline(study, taught)
@@ -79,6 +96,8 @@ def difference(gain: Comparison) -> list[str]:
     if low == high:
         return ["The supervised student is correct on the same test rows: no difference can be measured."]
     verdict = DECIDED[gain.verdict]
+    if gain.needed:
+        verdict += f" To decide it takes {gain.needed}, if the difference is as large as seen."
     if not several:
         verdict = verdict.replace("other test rows and other seeds", "other test rows")
         verdict += " One seed does not show how much the result varies with the seed."
@@ -89,11 +108,11 @@ def difference(gain: Comparison) -> list[str]:
 
 
 def teacher_and_gap(study: Study, taught: Arm) -> list[str]:
-    teacher = taught.teacher_accuracy
+    teacher = taught.teacher_score
     if not teacher:
         return []
     gap = recovered_gap(study, taught)
-    kept = f"It keeps {100 * taught.accuracy / teacher:.1f} % of its teacher's {100 * teacher:.1f} %"
+    kept = f"It keeps {100 * taught.score / teacher:.1f} % of its teacher's {100 * teacher:.1f} %"
     if gap is None:
         return [f"{kept}. The supervised student is no worse than this teacher: there is no gap to close."]
     closed = f"{100 * gap:.0f} %" if gap > 0 else "none"
@@ -114,11 +133,11 @@ def facts(study: Study) -> list[tuple[str, str]]:
     taught = study.best_taught
     if taught is None:
         return []
-    found = [(f"{100 * taught.accuracy:.1f} %", f"test accuracy of {taught.name}")]
+    found = [(f"{100 * taught.score:.1f} %", f"test {METRICS[study.metric]} of {taught.name}")]
     if gain := study.gain(taught):
         found.append((points(gain.difference).text, f"points over the supervised student: {gain.verdict}"))
-    if teacher := taught.teacher_accuracy:
-        found.append((f"{100 * taught.accuracy / teacher:.1f} %", "of the teacher's accuracy"))
+    if teacher := taught.teacher_score:
+        found.append((f"{100 * taught.score / teacher:.1f} %", f"of the teacher's {METRICS[study.metric]}"))
     if taught.first.teacher and figure(taught.first.metrics, "teacher_cost", "latency"):
         cost = study.teacher_cost(taught.first)
         smaller = cost["parameters"]["total"] / taught.first.metrics["parameters"]["total"]

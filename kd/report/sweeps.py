@@ -70,7 +70,7 @@ class Problem(NamedTuple):
 def problems(found: Found, jobs: list[Job]) -> list[Problem]:
     """List every run that failed, was pruned, is unfinished, damaged or missing, once."""
     made: list[Problem] = []
-    seen = {run.directory.path.resolve() for run in found.runs}
+    seen = {part.directory.path.resolve() for run in found.runs for part in run.trainings}
     reasons = {place.resolve(): reason for place, reason in found.left_out}
     for place, folder, _, job in jobs:
         if place in seen:  # done since, or the same run as an earlier job

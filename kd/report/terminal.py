@@ -10,12 +10,17 @@ from rich.table import Table
 from rich.text import Text
 
 from kd.report.arms import TITLES, Arm, deviation, usual_seeds
+from kd.report.folds import pooled_sentence
 from kd.report.runs import Run, figure
 from kd.report.study import Study
-from kd.report.summary import NO_BAG, against_bag
-from kd.report.words import capital, millions, plain, short
+from kd.report.summary import NO_BAG, against_bag, needed
+from kd.report.words import METRICS, capital, listed, millions, plain, short
 
 UNKNOWN = "method=supervised with the same student, data and budget (these runs have no record of their command)"
+
+
+TESTED = {"accuracy": "test %", "macro_f1": "test F1 %", "balanced_accuracy": "balanced %", "auroc": "AUROC %"}
+"""The head of the column with the metric."""
 
 
 def show(study: Study, console: Console) -> None:
@@ -34,9 +39,12 @@ def show(study: Study, console: Console) -> None:
         say("")
         console.print(findings(study))
         several = any(len(one.pair.seeds) > 1 for family in study.comparisons.values() for one in family)
-        say(f"p: the larger of McNemar's exact test and the bootstrap over {'seeds and ' if several else ''}rows,")
+        mcnemar = "the larger of McNemar's exact test and " if study.metric == "accuracy" else ""
+        say(f"p: {mcnemar}the bootstrap over {'seeds and ' if several else ''}rows,")
         say("after Holm's correction in each block; the intervals are at its levels.")
         say("not decided: the difference is not significant on this test set.")
+        for line in needed(study):
+            say(line)
     for missing in study.missing:
         say(f"{capital(str(missing))}. This command trains it:")
         console.print(f"  {plain(missing.command or UNKNOWN)}", markup=False, highlight=False, soft_wrap=True)
@@ -52,16 +60,16 @@ def table_of(subject: str, figures: Sequence[str]) -> Table:
 
 
 def table(study: Study) -> Table:
-    """Tabulate each teacher and each arm; means over seeds."""
-    table = table_of("model", ("test % [95 %]", "agree", "M (no emb)", "MB", "p50 ms", "train s"))
+    """Tabulate each teacher and each arm; means over seeds, in per cent."""
+    table = table_of("model", (f"{TESTED[study.metric]} [95 %]", "agree", "M (no emb)", "MB", "p50 ms", "train s"))
     for arm in (*study.teachers, *study.arms):
         agreement, seconds = arm.mean("test", "agreement"), arm.mean("training_seconds")
-        spread = "" if len(arm.runs) == 1 else f" ±{100 * (deviation(arm.accuracies) or 0):.1f}"
+        spread = "" if len(arm.runs) == 1 else f" ±{100 * (deviation(arm.scores) or 0):.1f}"
         low, high = study.judge.interval(arm)
         parameters = arm.first.metrics.get("parameters")
         table.add_row(
             Text(plain(arm.name)),  # a `Text`, because rich would read markup in a string
-            f"{100 * arm.accuracy:.1f}{spread} [{100 * low:.1f}, {100 * high:.1f}]",
+            f"{100 * arm.score:.1f}{spread} [{100 * low:.1f}, {100 * high:.1f}]",
             "" if agreement is None else f"{100 * agreement:.1f}",
             *(cost_of(arm) if parameters else ["", "", ""]),  # a teacher that is a file has none
             "" if seconds is None else f"{seconds:.0f}",
@@ -130,6 +138,13 @@ def notes(study: Study) -> list[str]:
         f"p50: one text on the CPU, {'/'.join(map(str, threads))} thread{'s' * (threads != [1])}, no tokenizer.",
         f"Padding: at most {max(padding):.1%} of the training tokens.",
     ]
+    if pooled := pooled_sentence(study.runs[0]):
+        lines.insert(1, pooled)
+    if study.metric != "accuracy":
+        words = METRICS[study.metric]
+        lines.insert(1, f"{capital(words)} in per cent: these runs were trained with metric={study.metric}.")
+    if study.differing:
+        lines.insert(1, f"The runs follow different metrics ({listed(study.differing)}): accuracy is shown.")
     if teachers := {short(run.metrics["teacher_cost"]["name"]) for run in runs if "teacher_cost" in run.metrics}:
         named = ", ".join(sorted(teachers))
         lines.insert(1, f"agree: % of test rows with the label that the teacher ({named}) gives.")

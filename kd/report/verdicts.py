@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
+from kd.measure.power import Needed
 from kd.measure.significance import PairedTest, accuracy_interval, holm
 from kd.report.arms import Arm, Pair, deviation
 from kd.report.bootstrap import Bootstrap, Spread
@@ -16,25 +17,29 @@ LEVEL = 0.05
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """The difference of an arm from its match, with two tests, of which the more cautious decides.
+    """The difference of an arm from its match in the metric, with two tests, of which the more cautious decides.
 
     `rows` is McNemar's exact test, in which a row is the unit: would other test rows show the difference? `spread` is
     the bootstrap over seeds and rows: would other seeds show it? A difference is decided where both tests are
-    significant after Holm's correction over the comparisons of the table. The interval is the hull of both intervals
-    at the level at which Holm tests this comparison, so that it excludes 0 exactly where the verdict is "better" or
+    significant after Holm's correction over the comparisons of the table. For another metric than accuracy the
+    bootstrap decides alone, over the values of `kd.measure.row_values`. The interval is the hull of both intervals at
+    the level at which Holm tests this comparison, so that it excludes 0 exactly where the verdict is "better" or
     "worse".
 
     Args:
         pair: the two arms.
-        rows, spread: the tests.
-        seed_tests: McNemar's test of each seed by itself.
+        values: ``[R, N]``, the difference for each seed and row.
+        rows: McNemar's test; None for another metric than accuracy.
+        spread: the bootstrap.
+        seed_tests: McNemar's test of each seed by itself; none for another metric.
         std: standard deviation of the difference over seeds (n - 1).
         adjusted: the larger of the two p-values, after Holm's correction.
         level: the level at which Holm's procedure tested it.
     """
 
     pair: Pair
-    rows: PairedTest
+    values: np.ndarray
+    rows: PairedTest | None
     spread: Spread
     seed_tests: tuple[PairedTest, ...]
     std: float | None
@@ -48,12 +53,12 @@ class Comparison:
     @property
     def p_value(self) -> float:
         """The p-value of the more cautious test, before Holm's correction."""
-        return max(self.rows.p_value, self.spread.p_value)
+        return max(self.rows.p_value if self.rows else 0.0, self.spread.p_value)
 
     @cached_property
     def interval(self) -> tuple[float, float]:
         """The interval of the difference, in [-1, 1]."""
-        bounds = [self.rows.interval(self.level), self.spread.interval(self.level)]
+        bounds = [test.interval(self.level) for test in (self.rows, self.spread) if test]
         return max(-1.0, min(low for low, _ in bounds)), min(1.0, max(high for _, high in bounds))
 
     @property
@@ -67,6 +72,11 @@ class Comparison:
             return "not decided"
         return "better" if self.difference > 0 else "worse"
 
+    @cached_property
+    def needed(self) -> str:
+        """How many rows or seeds would decide a difference of this size; empty where it is decided or is 0."""
+        return "" if self.decided else str(Needed(self.values, self.level))
+
 
 class Judge:
     """The statistics of arms with outputs for the same test rows; each resample is drawn once for all arms."""
@@ -74,16 +84,18 @@ class Judge:
     def __init__(self, arms: list[Arm]):
         runs = [run for arm in arms for run in arm.runs]
         self.place = {id(run): number for number, run in enumerate(runs)}
-        self.bootstrap = Bootstrap(np.stack([run.test.correct for run in runs]))
+        self.bootstrap = Bootstrap(np.stack([run.values for run in runs]))
         self._intervals: dict[str, tuple[float, float]] = {}
 
     def interval(self, arm: Arm) -> tuple[float, float]:
-        """Return the 95 % interval of an arm's accuracy: Wilson's with one seed, the bootstrap's with several."""
+        """Return the 95 % interval of an arm's metric: Wilson's for the accuracy of one seed, else the bootstrap's."""
         if arm.name not in self._intervals:
-            if len(arm.runs) > 1:
+            if len(arm.runs) == 1 and arm.first.values.dtype == bool:
+                low, high = accuracy_interval(arm.first.values)
+            elif id(arm.first) in self.place:
                 low, high = self.bootstrap.accuracies(self._places(arm, arm.seeds)).interval()
-            else:
-                low, high = accuracy_interval(arm.correct[0])
+            else:  # a teacher
+                low, high = Bootstrap(arm.first.values[None]).accuracies([0]).interval()
             self._intervals[arm.name] = max(0.0, low), min(1.0, high)
         return self._intervals[arm.name]
 
@@ -98,13 +110,15 @@ class Judge:
 
     def _one(self, pair: Pair) -> Comparison:
         first, second = ([arm.run_of(seed) for seed in pair.seeds] for arm in (pair.arm, pair.other))
-        correct, baseline = (np.stack([run.test.correct for run in runs]) for runs in (first, second))
+        values, baseline = (np.stack([run.values for run in runs]) for runs in (first, second))
+        is_accuracy = values.dtype == bool
         return Comparison(
             pair,
-            PairedTest.of(correct, baseline),
+            np.subtract(values, baseline, dtype=np.float32),
+            PairedTest.of(values, baseline) if is_accuracy else None,
             self.bootstrap.differences(self._places(pair.arm, pair.seeds), self._places(pair.other, pair.seeds)),
-            tuple(PairedTest.of(one, other) for one, other in zip(correct, baseline, strict=True)),
-            deviation(correct.mean(axis=1) - baseline.mean(axis=1)),
+            tuple(PairedTest.of(*two) for two in zip(values, baseline, strict=True)) if is_accuracy else (),
+            deviation(values.mean(axis=1) - baseline.mean(axis=1)),
         )
 
     def _places(self, arm: Arm, seeds: tuple[int, ...]) -> list[int]:

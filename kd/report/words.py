@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+METRICS = {"accuracy": "accuracy", "macro_f1": "macro F1", "balanced_accuracy": "balanced accuracy", "auroc": "AUROC"}
+"""The metrics as they are shown."""
+
 
 def millions(count: float) -> str:
     """Write a number of parameters in millions, with three figures."""

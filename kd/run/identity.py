@@ -41,7 +41,8 @@ LATER: dict[str, Any] = {
     **{"metric": "accuracy", "class_weights": "none"},
     **{"data.stream": False, "data.source.stream": False, "data.shard_rows": 32768},
     "student.characters": 0,
-    **{f"data.{place}{key}": None for place in ("", "source.") for key in ("delimiter", "quoting", "header")},
+    **{f"data.{place}{key}": None for place in ("", "source.") for key in ("delimiter", "quoting", "header", "fold")},
+    **{"data.folds": 10, "data.source.folds": 10},
 }
 """Options added after the first release, with the default that reproduces the old behaviour. At that default they are
 left out of the hash, so older runs keep their identity."""

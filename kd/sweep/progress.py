@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from kd.sweep.jobs import Job
-from kd.sweep.record import accuracy
+from kd.sweep.record import score
 
 SHOWN = 8
 
@@ -94,7 +94,7 @@ class Progress:
         return Group(*lines, Text(self.summary()))
 
     def _note(self, job: Job) -> None:
-        if job.state == "done" and (found := accuracy(job.run)) is not None:
+        if job.state == "done" and (found := score(job.run)) is not None:
             self.best = max(found, self.best or 0.0)
 
     def _print(self, line: str) -> None:

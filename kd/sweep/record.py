@@ -93,7 +93,7 @@ def print_table(root: Path) -> None:
         state = job["state"] + (" before" if job["found"] else "")
         same = sum(other["identity"] == job["identity"] for other in jobs) - 1
         state += f", the same run as {same} other job{'s' * (same > 1)}" if same else ""
-        best = accuracy(RunDirectory(root / job["directory"])) if job["state"] == "done" else None
+        best = score(RunDirectory(root / job["directory"])) if job["state"] == "done" else None
         seconds = "" if job["seconds"] is None else f"{job['seconds']:.0f}"
         table.add_row(str(job["number"]), job["directory"], state, "" if best is None else f"{100 * best:.1f}", seconds)
     console.print(f"sweep {root}", markup=False, highlight=False)
@@ -104,10 +104,10 @@ def print_table(root: Path) -> None:
             console.print(f"{job['number']} failed: {job['reason']}{log}", markup=False, highlight=False)
 
 
-def accuracy(run: RunDirectory) -> float | None:
-    """Return a run's validation accuracy; None if its files do not hold it."""
+def score(run: RunDirectory) -> float | None:
+    """Return what the run's ``metric`` is on validation; None if its files do not hold it."""
     try:
-        found = run.objective("accuracy")
+        found = run.objective(run.config().get("metric", "accuracy"))
         return found if isinstance(found, float) else None
     except (KDError, KeyError, TypeError, ValueError):
         return None

@@ -29,6 +29,8 @@ without embeddings), trained by `kd` with `method={figures["method"]}`{taught}, 
 | rows | {figures["validation"]["rows"]} | {test["rows"]} |
 | accuracy | {figures["validation"]["accuracy"]:.4f} | {test["accuracy"]:.4f} |
 | macro F1 | {figures["validation"]["macro_f1"]:.4f} | {test["macro_f1"]:.4f} |
+| balanced accuracy | {figures["validation"]["balanced_accuracy"]:.4f} | {test["balanced_accuracy"]:.4f} |
+| AUROC | {figures["validation"]["auroc"]:.4f} | {test["auroc"]:.4f} |
 
 Weights: {figures["weights"]}. The test rows were read once, after the training.
 

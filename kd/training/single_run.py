@@ -120,7 +120,10 @@ def train_in(run: RunDirectory, config: DictConfig, resolved: dict[str, Any], sp
     finally:
         ranks.forget_ranks()
     run.set_status("done", identity=name)
-    log.info("test accuracy %.3f on %d rows; the run is in %s", test["accuracy"], test["rows"], run.path)
+    metric = config.get("metric", "accuracy")
+    log.info(
+        "test %s %.3f on %d rows; the run is in %s", metric.replace("_", " "), test[metric], test["rows"], run.path
+    )
     return run.objective(config.objective)
 
 

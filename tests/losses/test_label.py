@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
 
 from kd.errors import KDError
-from kd.losses.label import LabelLoss, label_loss
+from kd.losses.label import LabelLoss, balanced, label_loss
 from tests.losses.logit_terms import draw, softmax
 
 
@@ -63,3 +64,18 @@ def test_wrong_smoothing_is_refused(label_smoothing):
         LabelLoss(label_smoothing=label_smoothing)
     for word in ("label_smoothing", "[0, 0.95]", repr(label_smoothing)):
         assert word in str(error.value)
+
+
+def test_class_weights_multiply_the_rows():
+    logits, labels = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 2, -100, 1, 0])
+    weights = [0.5, 3.0, 2.0]
+    rows = [label_loss(logits[[row]], labels[[row]], 0.1) * weights[labels[row]] for row in (0, 1, 3, 4)]
+    assert LabelLoss(0.1, weights)(logits, labels).item() == pytest.approx(torch.stack(rows).mean().item(), rel=1e-6)
+    assert LabelLoss(0.1, weights).state_dict() == {}  # checkpoints are as without weights
+
+
+def test_balanced_weights_are_those_of_scikit_learn():
+    labels = np.array([0] * 7 + [2] * 3 + [1] * 10)
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
+    assert balanced(labels, 3) == pytest.approx(expected)
+    assert balanced(np.array([0, 0, 2, 2, -100]), 3)[::2] == [1.0, 1.0]  # a label without a row counts for nothing

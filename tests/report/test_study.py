@@ -73,7 +73,7 @@ def test_each_teacher_is_an_arm_with_its_own_figures(runs):
     (study,) = studies(find_runs([first.parent]).runs)
     big, small = study.teachers
     assert (big.name, small.name) == ("teacher big", "teacher small") and {big.method, small.method} == {"teacher"}
-    assert big.accuracy == small.accuracy == (runs.teacher["test"].argmax(1) == runs.labels["test"]).mean()
+    assert big.score == small.score == (runs.teacher["test"].argmax(1) == runs.labels["test"]).mean()
     assert small.mean("test", "macro_f1") == 0.25 and small.mean("model_bytes") == 7
     assert big.mean("test", "macro_f1") is None and small.validation is None and small.retained is None
-    assert study.arms[0].retained == study.arms[0].accuracy / big.accuracy
+    assert study.arms[0].retained == study.arms[0].score / big.score

@@ -157,8 +157,8 @@ def answers_of(seeds: int, rows: int, level: float, generator, of_row: float = 0
 
 def one_arm(name: str, correct: np.ndarray):
     """Make what `Judge` reads of an arm."""
-    runs = [SimpleNamespace(seed=seed, test=SimpleNamespace(correct=row)) for seed, row in enumerate(correct)]
+    runs = [SimpleNamespace(seed=seed, values=row) for seed, row in enumerate(correct)]
     seeds = tuple(range(len(runs)))
     return SimpleNamespace(
-        is_fitted=False, name=name, runs=runs, seeds=seeds, run_of=lambda seed: runs[seed], correct=correct
+        is_fitted=False, name=name, runs=runs, first=runs[0], seeds=seeds, run_of=lambda seed: runs[seed]
     )

@@ -1,7 +1,7 @@
 """sweep.json, and the table that is printed from it."""
 
 from kd.run.directory import RunDirectory
-from kd.sweep.record import FILE, Record, accuracy, print_table, read
+from kd.sweep.record import FILE, Record, print_table, read, score
 from tests.sweep.conftest import job_at
 
 
@@ -48,5 +48,5 @@ def test_the_table_has_each_run_and_the_reasons(tmp_path, capsys):
     assert printed.count("run-") == 2, "two jobs are one run"
 
 
-def test_a_run_without_figures_has_no_accuracy(tmp_path):
-    assert accuracy(RunDirectory(tmp_path)) is None
+def test_a_run_without_figures_has_no_score(tmp_path):
+    assert score(RunDirectory(tmp_path)) is None
