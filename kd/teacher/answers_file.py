@@ -182,7 +182,7 @@ def _require_values(path: Path, kind: str, table: np.ndarray, lines: Sequence[in
 
     refuse(~np.isfinite(table).all(axis=1), f"finite {kind}")
     if kind == "probabilities":
-        refuse(((table < 0) | (table > 1)).any(axis=1), "probabilities in [0, 1]")
+        refuse(np.asarray(((table < 0) | (table > 1)).any(axis=1)), "probabilities in [0, 1]")
         refuse(np.abs(table.sum(axis=1) - 1) > TOLERANCE, "probabilities whose sum is 1")
     if kind == "scores":
         refuse(

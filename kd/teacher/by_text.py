@@ -24,7 +24,7 @@ from filelock import SoftFileLease
 
 from kd.errors import KDError
 from kd.storage import records
-from kd.storage.cache_records import TextStore
+from kd.storage.cache_records import TextStore as Description
 from kd.storage.checksum import file_sha256
 from kd.storage.locks import lock, mark
 from kd.teacher.cache import CacheKey
@@ -175,7 +175,7 @@ def is_store(place: Path) -> bool:
 
 def about(place: Path) -> dict[str, Any]:
     """Return what ``store.json`` says: the ``teacher`` and the ``key``."""
-    return records.read(place / "store.json", TextStore)
+    return records.read(place / "store.json", Description)
 
 
 def damage(place: Path) -> str | None:
