@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ from typing import ClassVar
 
 from kd.options.declared import Checked, Count
 
+FREQUENT = 50
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_]+(?:['\u2019-][^\W_]+)*")
 """A word. In scripts without blanks between words, each character counts as one."""
 
@@ -40,9 +42,10 @@ class LabelledTexts:
     checksum: str = ""
 
     @cached_property
-    def vocabulary(self) -> frozenset[str]:
-        """The words of all texts."""
-        return frozenset(word for text in self.texts for word in words(text))
+    def frequent(self) -> frozenset[str]:
+        """The `FREQUENT` most frequent words of all texts. In any language, most of them are function words."""
+        counts = Counter(word for text in self.texts for word in words(text))
+        return frozenset(word for word, _ in counts.most_common(FREQUENT))
 
 
 class Step(Checked, ABC):
@@ -88,6 +91,13 @@ class Step(Checked, ABC):
             return "too long" if self.longest is not None and length > self.longest else None
 
         return of_length
+
+    def require(self, train: LabelledTexts, made: Callable[[], Iterator[str]]) -> None:
+        """Refuse the texts that this step has made, if they cannot help as a whole.
+
+        Raises:
+            KDError: saying what was expected and found.
+        """
 
     def distance(self, train: LabelledTexts, made: Callable[[], Iterator[str]]) -> Callable[[str], float] | None:
         """Return a function by which ``most`` prefers texts: the smallest values win. None prefers none.

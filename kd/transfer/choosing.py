@@ -7,6 +7,7 @@ import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from kd.transfer.base import Step
 from kd.transfer.parts import texts_at, texts_of
 from kd.transfer.recipe import Known, TransferRecipe
 
-REPEATED, UNKNOWN, NOT_CHOSEN = "repeated", "unknown words", "not chosen"
-MOST_REPEATED, MOST_UNKNOWN = 0.9, 0.9
-"""Shares of a step's texts from which it is refused."""
+REPEATED, NOT_CHOSEN = "repeated", "not chosen"
+MOST_REPEATED = 0.9
+"""Share of a step's texts from which it is refused."""
 ENOUGH = 100
 """Number of texts from which the share of repeated ones means something."""
 
@@ -76,6 +77,7 @@ def choose(recipe: TransferRecipe, known: Known, made: Mapping[str, Sequence[Pat
     for name, files in made.items():
         candidates = usable(recipe, known, name, files, met)
         require_sound(candidates)
+        recipe.steps[name].require(known.train, partial(texts_of, files))
         limit(candidates, recipe.steps[name], known)
         found.append(candidates)
     if recipe.rows is not None:
@@ -119,7 +121,7 @@ def usable(recipe: TransferRecipe, known: Known, name: str, files: Sequence[Path
 
 
 def require_sound(candidates: Candidates) -> None:
-    """Refuse the texts of a step that are too few, mostly the same, or mostly of another language.
+    """Refuse the texts of a step that are too few or mostly the same.
 
     Raises:
         KDError: naming the step.
@@ -127,11 +129,6 @@ def require_sound(candidates: Candidates) -> None:
     name, made, dropped = f"transfer.{candidates.step}", candidates.made, candidates.dropped
     if made < 2:
         raise KDError(f"{name}: expected at least two texts, found {made}; give more or longer documents")
-    if dropped[UNKNOWN] > MOST_UNKNOWN * made:
-        raise KDError(
-            f"{name}: expected texts in the language of the training rows, found {dropped[UNKNOWN]:,} of {made:,} "
-            f"whose words the training rows hardly have; give other documents, or set {name}.known_words=0"
-        )
     if made >= ENOUGH and dropped[REPEATED] > MOST_REPEATED * made:
         raise KDError(
             f"{name}: expected different texts, found {dropped[REPEATED]:,} of {made:,} that repeat others; make "
@@ -145,7 +142,7 @@ def limit(candidates: Candidates, step: Step, known: Known) -> None:
     if step.most is None or len(numbers) <= step.most:
         return
     order: Sequence[float] = candidates.ranks
-    if distance := step.distance(known.train, lambda: texts_of(candidates.files)):
+    if distance := step.distance(known.train, partial(texts_of, candidates.files)):
         order = list(map(distance, candidates.texts()))
     candidates.keep(heapq.nsmallest(step.most, numbers, key=lambda number: (order[number], candidates.ranks[number])))
 

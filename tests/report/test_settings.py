@@ -32,6 +32,15 @@ def test_runs_of_one_global_batch_are_not_told_apart(describe):
     assert supervised["global_batch"] == distilled["global_batch"] == 16
 
 
+def test_the_transfer_set_tells_runs_apart(describe):
+    """By its steps and their options, not by how the texts of a set are counted."""
+    none, rules = describe()[0], describe("transfer=[rules,halves]")[0]
+    assert (none["transfer"], rules["transfer"]) == ("none", "rules+halves")
+    assert not [key for key in none if key.startswith("transfer")][1:]
+    assert describe("transfer=[rules]", "transfer_rows=0", "transfer_seed=3") == describe()
+    assert describe("transfer=[rules]")[0] != describe("transfer=[rules]", "transfer.rules.rounds=2")[0]
+
+
 def test_two_is_two_however_it_is_written(describe):
     """The defaults are floats, and a command line says temperature=2."""
     (one, name), *others = [describe(*more) for more in ([], ["temperature=2"], ["temperature=2.0"])]

@@ -50,6 +50,20 @@ def test_what_affects_the_result_counts(override):
     assert of(override) != of()
 
 
+def test_the_steps_of_a_transfer_set_count(tmp_path):
+    """Their options, their seed, the files that they read; nothing of it without a step."""
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("one")
+    documents = ["transfer=[documents]", f"transfer.documents.path={corpus}"]
+    names = {of(), of(*documents), of("transfer=[rules]"), of("transfer=[rules]", "transfer.rules.rounds=2")}
+    names |= {of("transfer=[rules]", "transfer_seed=1"), of("transfer=[rules]", "transfer_rows=9")}
+    assert len(names) == 6
+    before = of(*documents)
+    corpus.write_text("two")
+    assert of(*documents) != before
+    assert of("transfer_seed=1", "transfer_rows=9") == of("transfer=[rules]", "transfer_rows=0") == of()
+
+
 def test_a_student_in_closed_form_reads_no_optimizer():
     bag = of("student=bag")
     unread = ["optim=adadelta", "trainer.max_epochs=3", "trainer.precision=bf16-mixed", "callbacks=[ema]"]

@@ -30,6 +30,8 @@ def test_random_numbers_depend_on_seed_and_part():
     assert randomness(3, "a").random() == randomness(3, "a").random()
 
 
-def test_vocabulary(train):
-    assert "film" in train.vocabulary
-    assert LabelledTexts(["It's GOOD ."], [1]).vocabulary == {"it's", "good"}
+def test_frequent_words(train):
+    assert "film" in train.frequent
+    rare = [f"word{number}" for number in range(60)]
+    assert {"it's", "good"} < LabelledTexts(["It's GOOD ."] * 2 + rare, [1] * 62).frequent
+    assert len(LabelledTexts(rare, [1] * 60).frequent) == 50

@@ -36,11 +36,23 @@ def test_parts_hold_some_documents_each(tmp_path):
     assert [len(list(part)) for part in Documents(str(tmp_path / "a.txt")).parts(TRAIN, 0)] == [DOCUMENTS_AT_ONCE, 1]
 
 
-def test_unknown_words_are_a_fault():
-    fault = Documents("x", known_words=0.5).fault(TRAIN)
-    assert fault("der plot ist sehr dumm") == "unknown words"
-    assert fault("a good day") is None
-    assert Documents("x", known_words=0).fault(TRAIN)("der Film") is None
+def test_long_sentences_of_another_language_are_a_fault():
+    fault = Documents("x").fault(TRAIN)
+    assert fault("der plot ist sehr dumm") is None, "too short to tell"
+    assert fault("der hund geht heute leider nicht mehr in den wald") == "in another language"
+    assert fault("a good day for a long walk in the wood") is None
+    assert Documents("x", known_words=0).fault(TRAIN)("der hund geht heute nicht mehr in den wald") is None
+
+
+GERMAN = ["der hund geht heute leider nicht mehr in den wald .", "wer will , der kann .", "das ist der plot ."]
+
+
+def test_documents_of_another_language_are_refused():
+    with pytest.raises(KDError, match=r"expected documents in the language .*, where 6 % of the words") as error:
+        Documents("x").require(TRAIN, lambda: iter(GERMAN))
+    assert "\n" not in str(error.value)
+    Documents("x", known_words=0).require(TRAIN, lambda: iter(GERMAN))
+    Documents("x").require(TRAIN, lambda: iter(TRAIN.texts))
 
 
 def test_the_nearest_are_those_like_the_rows():
