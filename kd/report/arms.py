@@ -140,6 +140,8 @@ def names_within(groups: list[tuple[Run, ...]], with_student: bool) -> list[str]
     chosen |= {"student"} if with_student and len(values["choices.student"]) > 1 else set()
     differing = sorted(key for key in values if len(values[key]) > 1 and root_of(key) not in chosen)
     differing = [key for key in differing if not (with_student and key == "choices.student")]
+    if "transfer" in differing:  # whose sets make the training rows differ; `distinct` names the rows where needed
+        differing = [key for key in differing if key != "data.rows"]
     of_method: dict[tuple[str, str], set[str]] = defaultdict(set)
     for run in firsts:
         for key in differing:
@@ -152,7 +154,7 @@ def names_within(groups: list[tuple[Run, ...]], with_student: bool) -> list[str]
         for key in differing:
             if key in run.settings and not implied_by_method(run, key, of_method[run.method, key]):
                 value = run.settings[key]
-                plain = key.startswith("choices.") or key in ("loss", "mapper")
+                plain = key.startswith("choices.") or key in ("loss", "mapper", "transfer")
                 words.append(str(value) if plain else f"{short_key(key)}={value}")
         if (seeds := tuple(member.seed for member in members)) != usual:
             words.append("seed=" + ",".join(map(str, seeds)))
@@ -188,8 +190,13 @@ def usual_seeds(sets: list[tuple[int, ...]]) -> tuple[int, ...]:
 
 
 def implied_by_method(run: Run, key: str, values: set[str]) -> bool:
-    """Return whether a name can leave out this setting: not set, or the same in all runs of the method."""
+    """Return whether a name can leave out this setting: not set, or the same in all runs of the method.
+
+    A transfer set is always named.
+    """
     not_set = key.startswith("method.") and not run.settings[key]
+    if key == "transfer":
+        return run.settings[key] == "none"
     return root_of(key) in OF_TRANSFER and (not_set or len(values) == 1)
 
 

@@ -21,6 +21,7 @@ UNEQUAL = "Should be equal and are not"
 BLOCKS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("", ("results",), ()),
     ("", ("gain", "peers"), ("gain",)),
+    ("The transfer set", (), ("size-curve",)),
     ("", ("bag",), ()),
     ("", ("methods",), ()),
     ("", ("embeddings",), ()),

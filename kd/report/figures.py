@@ -17,6 +17,7 @@ from kd.report.calibration import BINS, fit_temperature, reliability
 from kd.report.contents import agreement_parts
 from kd.report.drawing import GRID, HEIGHT, INK, LEGEND, MUTED, SERIES, Figure, legend_below, name_rows, wrapped
 from kd.report.runs import Split
+from kd.report.size_curve import size_curve
 from kd.report.study import Study
 from kd.report.verdicts import best_by_validation
 from kd.report.words import METRICS, capital, plural
@@ -34,7 +35,7 @@ SMALLEST_SPAN = 0.02
 def figures(study: Study) -> list[Figure]:
     """Return all figures for which these runs have data, in the order of the page."""
     shown = representatives(study)
-    made = [forest(study), *heat_maps(study), learning_curves(shown)]
+    made = [forest(study), size_curve(study), *heat_maps(study), learning_curves(shown)]
     made += [trade_off(study, *axis) for axis in AXES]
     made += [fidelity(shown), *(reliabilities(study, shown, after) for after in (False, True))]
     return [figure for figure in made if figure]

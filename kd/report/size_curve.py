@@ -1,0 +1,94 @@
+"""The figure of the size curve: the metric on test by the number of texts in the transfer set."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from kd.options.methods import BAG
+from kd.report import drawing
+from kd.report.arms import Arm, key_of
+from kd.report.drawing import HEIGHT, INK, LEGEND, MUTED, SERIES, Figure, legend_below, wrapped
+from kd.report.runs import Run
+from kd.report.settings import root_of, target_of_student
+from kd.report.study import Study
+from kd.report.words import METRICS, capital
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+OF_SIZE = ("transfer", "transfer_seed", "transfer_rows", "data.rows")
+"""Settings in which the points of one line may differ, with all below them."""
+
+
+def transfer_texts(run: Run) -> int:
+    """Return the number of training rows without a gold label: those of a split in memory, and those of shards."""
+    rows: Mapping[str, Any] = run.environment["data"]
+    splits = (rows.get("counts") or {}).get("splits") or {}
+    return (splits.get("train") or {}).get("unlabelled", 0) + (rows.get("transfer") or {}).get("rows", 0)
+
+
+def lines(study: Study) -> dict[str, list[tuple[int, Arm]]]:
+    """Return the arms that differ in nothing but the size of a transfer set, by number of texts.
+
+    The arm without a transfer set begins the line of each kind of set. Only lines of several sizes are returned.
+    """
+    groups: dict[object, dict[str, list[tuple[int, Arm]]]] = defaultdict(lambda: defaultdict(list))
+    for arm in study.arms:
+        if arm.method != "supervised":
+            same = key_of(arm.first, lambda key: key not in OF_SIZE and root_of(key) not in OF_SIZE)
+            kind = str(arm.first.settings.get("transfer", "none"))
+            groups[arm.method, same][kind].append((transfer_texts(arm.first), arm))
+    found = {}
+    for kinds in groups.values():
+        without = kinds.pop("none", [])
+        for points in kinds.values() or [without]:
+            line = sorted([*(without if points is not without else []), *points], key=lambda point: point[0])
+            if len({size for size, _ in line}) > 1:
+                found[line[-1][1].name] = line
+    return found
+
+
+def size_curve(study: Study) -> Figure | None:
+    """Draw the metric by the size of the transfer set, with the teacher and the best bag of n-grams as lines."""
+    curves = lines(study)
+    if not curves:
+        return None
+    rows = [
+        (name, size, arm.score, float(arm.scores.min()), float(arm.scores.max()), len(arm.runs))
+        for name, points in curves.items()
+        for size, arm in points
+    ]
+    bags = [arm for arm in study.arms if target_of_student(arm.first.settings) == BAG and arm.method == "supervised"]
+    levels = {arm.name: arm.score for arm in (*study.teachers, *bags)}
+    rows += [(name, 0, score, score, score, 1) for name, score in levels.items()]
+    smallest = min(size for _, size, *_ in rows if size)
+
+    def draw(axes: Axes) -> None:
+        for (name, points), colour in zip(curves.items(), SERIES, strict=False):
+            sizes = [size for size, _ in points]
+            for place, (_, arm) in zip(sizes, points, strict=True):
+                axes.plot([place, place], [100 * arm.scores.min(), 100 * arm.scores.max()], color=colour, linewidth=1)
+            means = [100 * arm.score for _, arm in points]
+            axes.plot(sizes, means, "o-", color=colour, markersize=4, label=wrapped(name, LEGEND))
+        for name, score in levels.items():
+            style = (
+                {"color": INK, "linestyle": "--"} if name.startswith("teacher") else {"color": MUTED, "linestyle": ":"}
+            )
+            axes.axhline(100 * score, linewidth=1.2, label=wrapped(name, LEGEND), **style)
+        axes.set_xscale("symlog", linthresh=smallest, linscale=0.5)
+        ticks = sorted({size for _, size, *_ in rows})
+        axes.set_xticks(ticks, [f"{size:,}" for size in ticks], rotation=30, ha="right")
+        axes.minorticks_off()
+        axes.set(xlabel="texts in the transfer set", ylabel=f"test {METRICS[study.metric]}, %", xlim=(0, None))
+        legend_below(axes)
+
+    caption = (
+        f"{capital(METRICS[study.metric])} on the test rows by the number of texts that the teacher labels beside the "
+        "training rows: mean over seeds, and a bar from the lowest to the highest seed. Lines across: the teacher and "
+        "the bag of n-grams on the training rows alone."
+    )
+    columns = ("model", "transfer_texts", "mean", "lowest", "highest", "seeds")
+    height = HEIGHT + 0.4 + drawing.height_of_legend([*curves, *levels])
+    return Figure("size-curve", "Size of the transfer set", caption, columns, rows, draw, height)
