@@ -11,6 +11,7 @@ from rich.table import Table
 
 from kd.errors import KDError
 from kd.storage import records
+from kd.storage.cache_records import CachedColumn
 from kd.teacher import cache as teacher_cache
 
 
@@ -67,7 +68,7 @@ def ls(places: list[Path]) -> int:
         if problem := teacher_cache.damage(place):
             damaged.append(f"{place.name} damaged: {problem}")
             continue
-        meta = records.read(place / "meta.json", records.CachedColumn)
+        meta = records.read(place / "meta.json", CachedColumn)
         size = sum(path.stat().st_size for path in place.iterdir())
         table = tables.setdefault(str(meta.get("teacher", "")), _table())
         figures = str(meta["rows"]), f"{size / 1e6:.2f}", f"{meta['seconds']:.1f}"
