@@ -19,7 +19,7 @@ MISSING = frozenset(
 FRACTION_OR_AMOUNT = re.compile(
     r"[$€£¥]?\s?[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?\s?[%‰€]?|[+-]?inf(inity)?", re.I
 )
-LONGEST = 1000
+LONGEST = 400
 """Characters of the longest value that may be one of these forms."""
 NUMBER = r"[+-]?\d+(?:\.\d+)?"
 NUMBERS = re.compile(rf"{NUMBER}(?:\s*[,;|/\t ]\s*{NUMBER})+")
