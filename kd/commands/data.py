@@ -131,7 +131,7 @@ def as_override(value: Any) -> str:
     ('a.csv', "['0','my film']")
     """
     if isinstance(value, list):
-        return f"[{','.join(map(as_override, value))}]"
+        return f"[{','.join(map(quoted, value))}]"
     plain = PLAIN.fullmatch(value) and value.casefold() not in ("true", "false", "null", "nan", "inf")
     return value if plain else quoted(value)
 

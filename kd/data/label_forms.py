@@ -19,6 +19,8 @@ MISSING = frozenset(
 FRACTION_OR_AMOUNT = re.compile(
     r"[$€£¥]?\s?[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?\s?[%‰€]?|[+-]?inf(inity)?", re.I
 )
+LONGEST = 400
+"""Characters of the longest value that may be one of these forms."""
 NUMBER = r"[+-]?\d+(?:\.\d+)?"
 NUMBERS = re.compile(rf"{NUMBER}(?:\s*[,;|/\t ]\s*{NUMBER})+")
 HOT = re.compile(r"\s*[,;|/\t ]\s*")
@@ -87,6 +89,8 @@ def foreign(values: list[str]) -> tuple[str, str, list[str]] | None:
     (None, None, None)
     """
     write = "write the number or the name alone"
+    if max(map(len, values)) > LONGEST:  # no such thing, and the patterns would take long
+        return None
     printed = [text for text in values if PRINTED.fullmatch(text)]
     heads = {found[1] if (found := CALL.fullmatch(text)) else None for text in values}
     if printed or (len(heads) == 1 and None not in heads):

@@ -125,3 +125,5 @@ def test_every_value_of_the_printed_command_is_read_as_it_is(value):
     word = overrides([f"data.path={as_override(value)}"])[0]
     assert str(OverridesParser.create().parse_override(word).value()) == value
     assert isinstance(OverridesParser.create().parse_override(word).value(), str | QuotedString)
+    several = overrides([f"data.header={as_override([value, 'a'])}"])[0]
+    assert list(map(str, OverridesParser.create().parse_override(several).value())) == [value, "a"]

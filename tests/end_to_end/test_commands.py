@@ -217,7 +217,7 @@ def test_predict_keeps_columns_and_streams(options, tmp_path, capsys, monkeypatc
 
 MISTAKES = {
     "unknown option": (["studnt=dan"], "studnt: there is no such option"),
-    "unknown choice": (["student=lstm"], "student/lstm.* bilstm"),
+    "unknown choice": (["student=lstm"], r"student=lstm: expected .* \(bag, bilstm.* did you mean bilstm"),
     "unknown key": (["student.width=3"], "width"),
     "alpha": (["alpha=2"], r"alpha: expected .* in \[0, 1\], got 2"),
     "temperature": (["temperature=0"], "temperature"),
