@@ -237,6 +237,9 @@ def main(arguments: Sequence[str]) -> int:
     except KDError as error:
         print(f"kd: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("kd: interrupted; what is downloaded and whole is kept, and the same command resumes", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -147,6 +147,12 @@ def test_a_large_asset_is_not_among_those_without_a_name(big, without_pip, tmp_p
     assert assets.main(["asset:big"]) == 0 and left_behind(tmp_path) == WHOLE
 
 
+def test_main_says_that_an_interrupted_download_resumes(big, without_pip, monkeypatch, capsys):
+    monkeypatch.setattr(wheels, "opened_zip", _raising(KeyboardInterrupt()))
+    assert assets.main(["big"]) == 130
+    assert capsys.readouterr().err.endswith("kept, and the same command resumes\n")
+
+
 def doubled(source: Path, folder: Path) -> None:
     (folder / "config.json").write_bytes(source.read_bytes() * 2)
 
