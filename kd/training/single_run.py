@@ -153,7 +153,7 @@ def make_absolute(config: DictConfig) -> None:
         return str(Path(place).resolve()) if isinstance(place, str) and Path(place).exists() else place
 
     named = [(config.data, key) for key in ("path", "train", "validation", "test", "unlabelled")]
-    steps = config.transfer.values() if OmegaConf.is_dict(config.transfer) else ()
+    steps = config.transfer.values() if OmegaConf.is_dict(config.get("transfer")) else ()
     for node, key in [*named, *((step, "path") for step in steps if OmegaConf.is_dict(step))]:
         if place := node.get(key):
             node[key] = [absolute(part) for part in place] if OmegaConf.is_list(place) else absolute(place)
