@@ -42,7 +42,9 @@ from kd.runtime.devices import global_batch
 from kd.storage.model_folder import require_length, set_labels
 from kd.teacher.base import AnyTeacher
 from kd.teacher.ensemble import of_seeds
+from kd.transfer.base import Step
 from kd.transfer.recipe import Known, TransferRecipe
+from kd.transfer.rules import Rules
 from kd.transfer.transfer_set import TransferSet
 
 log = logging.getLogger(__name__)
@@ -91,12 +93,29 @@ def transfer_set(config: DictConfig, splits: Splits) -> TransferSet:
             f"data={config.data.name}; give its rows as files"
         )
     steps = {name: make(node) for name, node in config.transfer.items()}
-    options = {name: dict(content_of(plain(node))) for name, node in config.transfer.items()}
+    require_mask_of_teacher(config, steps)
+    options = {name: content_of(plain(node)) for name, node in config.transfer.items()}
     recipe = TransferRecipe(steps, options, config.transfer_seed, config.transfer_rows, config.data.text)
     made = TransferSet(Path(config.outputs), recipe, Known.of(splits))
     if not ranks.rank():
         log.info("%s", made.report())
     return made
+
+
+def require_mask_of_teacher(config: DictConfig, steps: Mapping[str, Step]) -> None:
+    """Refuse a mask that the teacher would read letter by letter.
+
+    Raises:
+        KDError: the teacher has another mask token than a step writes.
+    """
+    masks = {name: step.mask_token for name, step in steps.items() if isinstance(step, Rules) and step.mask}
+    theirs = found.tokenizer.mask_token if masks and (found := teacher(config)) else None
+    for name, mask in masks.items():
+        if theirs and mask != theirs:
+            raise KDError(
+                f"transfer.{name}.mask_token: expected the mask token of the teacher, {theirs!r}, got {mask!r}; set "
+                f"it, or transfer.{name}.mask=0"
+            )
 
 
 def teacher(config: DictConfig) -> AnyTeacher | None:

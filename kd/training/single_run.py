@@ -156,7 +156,7 @@ def make_absolute(config: DictConfig) -> None:
         return str(Path(place).resolve()) if isinstance(place, str) and Path(place).exists() else place
 
     named = [(config.data, key) for key in ("path", "train", "validation", "test", "unlabelled")]
-    steps = config.transfer.values() if OmegaConf.is_dict(config.transfer) else ()
+    steps = config.transfer.values() if OmegaConf.is_dict(config.get("transfer")) else ()
     for node, key in [*named, *((part, "path") for part in (*steps, config.teacher) if OmegaConf.is_dict(part))]:
         if place := node.get(key):
             node[key] = [absolute(part) for part in place] if OmegaConf.is_list(place) else absolute(place)

@@ -73,6 +73,10 @@ def test_a_sweep_over_sizes_shares_the_parts(corpus):
         ([*STEPS, "transfer.halves.rows=3"], "transfer.halves.rows: there is no such option"),
         (["transfer=[documents]"], "transfer.documents.path"),
         (["+transfer.mine=5"], "transfer.mine: expected a node, as transfer=[rules] adds one, got 5"),
+        (
+            ["transfer=[rules]", "transfer.rules.path=null", "transfer.rules.mask_token='<mask>'"],
+            "transfer.rules.mask_token: expected the mask token of the teacher, '[MASK]', got '<mask>'",
+        ),
         ([*STEPS, "transfer_rows=-1"], "transfer_rows: expected a whole number of at least 0 or null"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",

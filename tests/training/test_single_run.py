@@ -10,11 +10,12 @@ from kd.training.single_run import make_absolute, prepared
 def test_paths_that_exist_become_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here.csv").touch()
-    config = OmegaConf.create(
-        {"data": {"path": "asset:reviews", "train": "here.csv", "unlabelled": ["here.csv", "no.csv"]}}
-    )
+    data = {"path": "asset:reviews", "train": "here.csv", "unlabelled": ["here.csv", "no.csv"]}
+    steps = {"documents": {"path": ["here.csv", "asset:reviews"]}, "rules": {"path": None}, "halves": {}}
+    config = OmegaConf.create({"data": data, "transfer": steps})
     make_absolute(config)
     here = str(tmp_path / "here.csv")
+    assert config.transfer == {"documents": {"path": [here, "asset:reviews"]}, "rules": {"path": None}, "halves": {}}
     assert config.data == {"path": "asset:reviews", "train": here, "unlabelled": [here, "no.csv"]}
 
 
