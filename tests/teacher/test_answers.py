@@ -169,6 +169,20 @@ def test_runs_predict_answers_and_learn_from_them(files, reviews_file, capsys):
     assert run_kd("evaluate", "some") == 0
 
 
+@pytest.mark.slow
+def test_text_alone_is_selected_by_agreement_with_the_teacher(files, teacher_folder):
+    """The docs' two commands: the teacher's labels stand in for gold ones."""
+    Path("texts.csv").write_text("".join(f"{text}\n" for text in ["text", *dict(ROWS)]))
+    assert run_kd("predict", teacher_folder, "--file", "texts.csv", "--out", "labelled.jsonl") == 0
+    own = ["data.path=labelled.jsonl", "data.label=prediction", "data.label_names=[LABEL_0,LABEL_1]"]
+    given = [option for option in files if not option.startswith(("data.path", "data.label"))]
+    assert run_kd("train", *given, *own, "teacher.path=labelled.jsonl", "alpha=1") == 0
+    metrics = json.loads(Path("run/metrics.json").read_text())
+    for name in ("validation", "test"):
+        assert metrics[name]["accuracy"] == pytest.approx(metrics[name]["agreement"])
+        assert metrics[name]["teacher"]["accuracy"] == 1
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
