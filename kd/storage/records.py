@@ -275,13 +275,6 @@ class CachedColumn(Record):
     files: dict[str, Sha256]
 
 
-class TextStore(Record):
-    """``store.json`` of a teacher's logits by text."""
-
-    key: dict[str, Any]
-    teacher: str
-
-
 def write(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file with its own checksum in one step."""
     write_json(path, {**content, SEAL: digest(json.loads(json.dumps(content)))})

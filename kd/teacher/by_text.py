@@ -46,6 +46,13 @@ def hashes(texts: Iterable[str]) -> np.ndarray:
     return np.array(list(found), dtype=HASH)
 
 
+class About(records.Record):
+    """``store.json`` of a store."""
+
+    key: dict[str, Any]
+    teacher: str
+
+
 @dataclass(frozen=True)
 class TextStore:
     """The logits that one teacher has given, by text.
@@ -174,7 +181,7 @@ def is_store(place: Path) -> bool:
 
 def about(place: Path) -> dict[str, Any]:
     """Return what ``store.json`` says: the ``teacher`` and the ``key``."""
-    return records.read(place / "store.json", records.TextStore)
+    return records.read(place / "store.json", About)
 
 
 def damage(place: Path) -> str | None:
