@@ -70,7 +70,9 @@ def counts(key: str, flat: dict[str, Any]) -> bool:
     value, root, last = flat[key], root_of(key), key.rpartition(".")[2]
     if f"{key}.".startswith(NO_DIFFERENCE) or key.endswith(identity.SPEED) or key in identity.GLOBAL_BATCH:
         return False
-    if (key in identity.LATER and value == identity.LATER[key]) or (root == "data" and last in identity.PLACES):
+    if key == "teacher.path" or (root == "data" and last in identity.PLACES):  # see `of_files`
+        return False
+    if key in identity.LATER and value == identity.LATER[key]:
         return False
     # Copies of another key count only where they were given a value of their own.
     if root == "loss" and last == "temperature":

@@ -52,10 +52,3 @@ class CachedColumn(Record):
     dtype: str
     seconds: Amount
     files: dict[str, Sha256]
-
-
-class TextStore(Record):
-    """``store.json`` of a teacher's logits by text."""
-
-    key: dict[str, Any]
-    teacher: str

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
-from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from kd.errors import KDError, NewerError
 from kd.storage.checksum import digest
@@ -133,9 +133,15 @@ class Cost(Record):
 
 
 class TeacherCost(Cost):
-    """The cost of a teacher; a teacher that is a file has a name alone."""
+    """The cost of a teacher, in full; a teacher that is a file has a name alone."""
 
     name: str
+
+    @model_validator(mode="after")
+    def _in_full(self) -> TeacherCost:
+        if len({part is None for part in (self.parameters, self.model_bytes, self.latency)}) > 1:
+            raise ValueError("expected parameters, model_bytes and latency, or none of them")
+        return self
 
 
 class TeacherInside(Record):

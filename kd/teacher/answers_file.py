@@ -173,7 +173,7 @@ def _one_hot(cell: Any, names: Sequence[str], place: str) -> list[float]:
 def _require_values(path: Path, kind: str, table: np.ndarray, lines: Sequence[int]) -> None:
     """Refuse numbers that are not what their column says; the message has the first such row."""
 
-    def refuse(wrong: np.ndarray, expected: str) -> None:
+    def refuse(wrong: Any, expected: str) -> None:
         if wrong.any():
             row = int(wrong.argmax())
             found = ", ".join(f"{value:g}" for value in table[row][:10])
@@ -185,9 +185,7 @@ def _require_values(path: Path, kind: str, table: np.ndarray, lines: Sequence[in
         refuse(np.asarray(((table < 0) | (table > 1)).any(axis=1)), "probabilities in [0, 1]")
         refuse(np.abs(table.sum(axis=1) - 1) > TOLERANCE, "probabilities whose sum is 1")
     if kind == "scores":
-        refuse(
-            np.asarray((table < 0).any(axis=1) | (table.sum(axis=1) <= 0)), "scores of at least 0, one of them above 0"
-        )
+        refuse((table < 0).any(axis=1) | (table.sum(axis=1) <= 0), "scores of at least 0, one of them above 0")
 
 
 def _logits(kind: str, table: np.ndarray, floor: float) -> np.ndarray:

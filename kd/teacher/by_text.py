@@ -24,7 +24,6 @@ from filelock import SoftFileLease
 
 from kd.errors import KDError
 from kd.storage import records
-from kd.storage.cache_records import TextStore as Description
 from kd.storage.checksum import file_sha256
 from kd.storage.locks import lock, mark
 from kd.teacher.cache import CacheKey
@@ -45,6 +44,13 @@ def hashes(texts: Iterable[str]) -> np.ndarray:
     """Return the first 16 bytes of the SHA-256 of each text, ``[N]``."""
     found = (hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:HASH_BYTES] for text in texts)
     return np.array(list(found), dtype=HASH)
+
+
+class About(records.Record):
+    """``store.json`` of a store."""
+
+    key: dict[str, Any]
+    teacher: str
 
 
 @dataclass(frozen=True)
@@ -175,7 +181,7 @@ def is_store(place: Path) -> bool:
 
 def about(place: Path) -> dict[str, Any]:
     """Return what ``store.json`` says: the ``teacher`` and the ``key``."""
-    return records.read(place / "store.json", Description)
+    return records.read(place / "store.json", About)
 
 
 def damage(place: Path) -> str | None:

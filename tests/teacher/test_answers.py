@@ -18,6 +18,7 @@ from tests.conftest import make_reviews, run_kd
 from tests.teacher.conftest import split
 
 ROWS = make_reviews(160)
+NAMES = ["negative", "positive"]
 
 
 def written(path, rows, **more):
@@ -167,6 +168,22 @@ def test_runs_predict_answers_and_learn_from_them(files, reviews_file, capsys):
     )
     assert run_kd("train", *files, "teacher.path=some.jsonl", "student=bag", "hydra.run.dir=bag") == 0
     assert run_kd("evaluate", "some") == 0
+
+
+@pytest.mark.slow
+def test_text_alone_is_selected_by_agreement_with_the_teacher(files):
+    """As in the docs: the labels of a file that `kd predict` wrote stand in for gold ones."""
+    with Path("labelled.jsonl").open("w") as file:
+        for text, label in ROWS:
+            answer = {"prediction": NAMES[label], "probability_negative": 0.9 - 0.8 * label}
+            file.write(json.dumps({"text": text, **answer, "probability_positive": 0.1 + 0.8 * label}) + "\n")
+    given = [option for option in files if not option.startswith("data.path")]
+    own = ["data.path=labelled.jsonl", "data.label=prediction", "teacher.path=labelled.jsonl"]
+    assert run_kd("train", *given, *own, "alpha=1") == 0
+    metrics = json.loads(Path("run/metrics.json").read_text())
+    for name in ("validation", "test"):
+        assert metrics[name]["accuracy"] == pytest.approx(metrics[name]["agreement"])
+        assert metrics[name]["teacher"]["accuracy"] == 1
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from kd.commands import cache
 from kd.errors import KDError
 from kd.features.feature import Feature
 from kd.measure.cost import parameter_counts
-from kd.teacher.ready import ReadyTeacher
+from kd.teacher.ready import MOST_PADDING, ReadyTeacher, tight_batches
 
 
 def test_teacher_tokenizer_texts_and_length_change_the_cache_key(ready, splits, tmp_path):
@@ -183,3 +185,14 @@ def test_cache_ls_shows_the_columns(cached, capsys, monkeypatch):
     assert printed.startswith(f"teacher {meta['teacher']}\n")
     for column in ("logits", *(feature.column for feature in FEATURES)):
         assert f" {column} " in printed, printed
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(1, 512), min_size=1, max_size=80), st.integers(1, 20))
+def test_labelled_batches_have_every_row_and_little_padding(lengths, most_rows):
+    lengths = np.array(lengths)
+    batches = tight_batches(lengths, most_rows)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+    for rows in batches:
+        assert len(rows) <= most_rows
+        assert 1 - lengths[rows].sum() / (len(rows) * lengths[rows].max()) < MOST_PADDING
