@@ -23,6 +23,13 @@ from kd.storage.locks import lock
 log = logging.getLogger(__name__)
 
 
+class TransferSet(records.Record):
+    """``manifest.json`` of a transfer set in shards."""
+
+    shards: list[dict[str, Any]]
+    counts: dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Shard:
     """A file with texts of a transfer set.
@@ -60,7 +67,7 @@ class TextShards:
                 self._read()
 
     def _read(self) -> None:
-        content = records.read(self._manifest, records.TransferSet)
+        content = records.read(self._manifest, TransferSet)
         self.shards = [Shard(**shard) for shard in content["shards"]]
         self.counts = Counts(**content["counts"])
 

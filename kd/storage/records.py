@@ -174,8 +174,8 @@ class Fitting(Record):
     train_accuracy: Part
     gap: Number
     rows: Size
-    best_epoch: Size | None = None
-    epochs: Size | None = None
+    best_epoch: Size | None
+    epochs: Size | None
 
 
 class Metrics(Cost):
@@ -268,13 +268,6 @@ class TrainedTeacher(Record):
     checksum: Sha256
     validation_accuracy: Part
     training_seconds: Amount | None = None
-
-
-class TransferSet(Record):
-    """``manifest.json`` of a transfer set in shards."""
-
-    shards: list[dict[str, Any]]
-    counts: dict[str, Any]
 
 
 class CachedColumn(Record):
