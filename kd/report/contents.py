@@ -191,7 +191,7 @@ def fitting(study: Study) -> Table | None:
         "accuracy on validation. Overfitting: a gap of 10 points or more, beyond two standard errors. Underfitting: "
         "the accuracy on training rows is hardly above the share of the most frequent label, or the last epoch was "
         "still the best. Means over seeds.",
-        *(f"{capital(name)}: {sentence}" for name, sentence in list(said.items())[:3]),
+        *(f"{capital(name)}, one run: {sentence}" for name, sentence in list(said.items())[:3]),
         *([f"{len(said) - 3} more settings over- or underfit; their runs say what to try."] if len(said) > 3 else []),
     ]
     columns = ["model", "fit", "train", "gap", "best epoch", "epochs", "parameters a row"]
