@@ -69,8 +69,7 @@ def from_files(
         validation_share, test_share: part of the rows that becomes this split if it has no file.
         limit: largest number of rows to use from each split's file, chosen by a hash of the text.
         deduplicate: whether to use only the first row of each text in a split.
-        fold: the fold that becomes test, by a hash of the text; kd report pools the folds of a sweep.
-        folds: number of folds.
+        fold, folds: number of the fold that is test, by a hash of the text, and of all folds; kd report pools them.
         stream: whether ``unlabelled`` is read in shards (`kd.data.shards`), in constant memory.
     """
     shares = validation_share, test_share

@@ -74,7 +74,7 @@ class Needed:
             return " or ".join(parts)
         if len(self.values) == 1:
             return f"more than {MOST_ROWS:,} test rows"
-        return "more rows and more seeds: one of them alone is not enough"
+        return "more rows and more seeds together"
 
     def _is_found(self, seeds: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Return for each number of seeds and rows whether the difference would be found."""

@@ -39,7 +39,12 @@ def tables(study: Study) -> list[Table]:
     words = {"metric": METRICS[study.metric], "tests": TWO_TESTS if study.metric == "accuracy" else ONE_TEST}
     notes = [HOW_TO_READ.format(**words)]
     compared = [comparison(*family, [] if place else notes) for place, family in enumerate(families)]
-    return [results(study), *compared, costs(study), *filter(None, [fidelity(study), calibrations(study)])]
+    return [
+        results(study),
+        *compared,
+        costs(study),
+        *filter(None, [fitting(study), fidelity(study), calibrations(study)]),
+    ]
 
 
 def results(study: Study) -> Table:
@@ -152,6 +157,45 @@ def spent(study: Study) -> list[str]:
         f"Energy: {total / 1000:,.1f} kJ ({total / 3.6e6:.3f} kWh) in the {plural(len(measured), 'training')} that "
         f"measured it, read from {sources}. It covers the whole device, with other processes.",
     ]
+
+
+def fitting(study: Study) -> Table | None:
+    """Tabulate the accuracy on training rows beside that on validation, and what each arm's runs say of it."""
+    rows, said = [], dict[str, str]()
+    for arm in study.arms:
+        verdicts = [
+            part.metrics["fitting"] for run in arm.runs for part in run.trainings if part.metrics.get("fitting")
+        ]
+        if not verdicts:
+            continue
+        words, epochs = [one["verdict"] for one in verdicts], [one for one in verdicts if one.get("best_epoch")]
+        most = max(dict.fromkeys(words), key=words.count)
+        said |= {} if most == "neither" else {arm.name: next(o["sentence"] for o in verdicts if o["verdict"] == most)}
+        count = f" ({words.count(most)} of {len(words)})" if words.count(most) < len(words) else ""
+        per_row = mean(arm.first.metrics["parameters"]["total"] / max(1, one["rows"]) for one in verdicts)
+        rows.append(
+            [
+                Cell(arm.name),
+                Cell(f"{most}{count}"),
+                percent(mean(one["train_accuracy"] for one in verdicts)),
+                points(mean(one["gap"] for one in verdicts)),
+                number(mean(one["best_epoch"] for one in epochs), 1),
+                number(mean(one["epochs"] for one in epochs), 1),
+                number(per_row, 0),
+            ]
+        )
+    if not rows:
+        return None
+    notes = [
+        "Train: accuracy on up to 2,000 training rows with the weights of the run, in per cent. Gap: points above the "
+        "accuracy on validation. Overfitting: a gap of 10 points or more, beyond two standard errors. Underfitting: "
+        "the accuracy on training rows is hardly above the share of the most frequent label, or the last epoch was "
+        "still the best. Means over seeds.",
+        *(f"{capital(name)}, one run: {sentence}" for name, sentence in list(said.items())[:3]),
+        *([f"{len(said) - 3} more settings over- or underfit; their runs say what to try."] if len(said) > 3 else []),
+    ]
+    columns = ["model", "fit", "train", "gap", "best epoch", "epochs", "parameters a row"]
+    return Table("fitting", "Over- and underfitting", columns, rows, notes, ("model", "fit"))
 
 
 def fidelity(study: Study) -> Table | None:

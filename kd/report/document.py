@@ -26,6 +26,7 @@ BLOCKS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("", ("methods",), ()),
     ("", ("embeddings",), ()),
     ("Choice by validation", ("best",), ("heat-map", "curves")),
+    ("", ("fitting",), ()),
     ("", ("costs",), ("accuracy",)),
     ("", ("fidelity",), ("fidelity",)),
     ("", ("calibration",), ("reliability",)),

@@ -238,7 +238,8 @@ def trade_off(study: Study, name: str, label: str, cost: Callable[[dict], float]
         f"accurate: {named}. The front describes these results; settings are chosen by validation."
     )
     columns = ("model", "method", name, "test_accuracy", "on_front")
-    return Figure(f"accuracy-{name}", f"Accuracy and {name}", caption, columns, rows, draw, HEIGHT + 0.3)
+    title = f"{capital(METRICS[study.metric])} and {name}"
+    return Figure(f"accuracy-{name}", title, caption, columns, rows, draw, HEIGHT + 0.3)
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> set[int]:

@@ -23,7 +23,7 @@ DECIDED = {
 
 NO_BAG = "There is no bag of n-grams to compare with, the baseline that a student has to beat. This command trains one:"
 MOST_NAMED = 4
-NEEDED = ("To decide a difference of the size seen, at the same level and with a probability of", "80 %, it takes:")
+NEEDED = ("To decide a difference of the size seen (in 80 % of such studies) it would take:",)
 
 
 def sentences(study: Study) -> list[str]:

@@ -12,6 +12,7 @@ def quiet() -> None:
     """Silence these messages in this process."""
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+    warnings.filterwarnings("ignore", message="No (positive|negative) samples in targets.*")  # few validation rows
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # a frozen encoder is meant
     warnings.filterwarnings("ignore", message=".*Experiment logs directory.*exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")

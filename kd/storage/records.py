@@ -169,6 +169,18 @@ class Speedup(Record):
     turns: Size | None = None
 
 
+class Fitting(Record):
+    """Whether the student fits its training rows too closely, or too little (`kd.training.fitting`)."""
+
+    verdict: Literal["overfitting", "underfitting", "neither"]
+    sentence: str
+    train_accuracy: Part
+    gap: Number
+    rows: Size
+    best_epoch: Size | None
+    epochs: Size | None
+
+
 class Metrics(Cost):
     """``metrics.json`` of a run."""
 
@@ -184,6 +196,7 @@ class Metrics(Cost):
     teacher_cost: TeacherCost = ABSENT
     teacher_inside: TeacherInside = ABSENT
     speedup: Speedup = ABSENT
+    fitting: Fitting | None = None
     partners: dict[str, Partner] = ABSENT
     layers: dict[str, list[list[int]]] = ABSENT
 

@@ -18,6 +18,7 @@ from kd.assembly import Assembly, assemble
 from kd.config import build
 from kd.config.make import resolve
 from kd.config.trainer import make_trainer
+from kd.data.batching import EncodedSplit
 from kd.data.module import TextDataModule
 from kd.data.sources import Splits
 from kd.errors import Pruned
@@ -40,6 +41,7 @@ from kd.storage import hub
 from kd.storage.files import write_json
 from kd.training.closed_form import fit_closed_form
 from kd.training.evaluation import evaluate
+from kd.training.fitting import fitting
 from kd.training.model_card import model_card
 from kd.training.pruning import Pruning
 from kd.training.resume import row_checksums
@@ -78,6 +80,10 @@ def train_student(config: DictConfig, run: RunDirectory, splits: Splits, checkpo
         **assembly.figures(),
         **evaluate(run, student, assembly),
     }
+    if not isinstance(student, FittedStudent):
+        rows = data.train if isinstance(data.train, EncodedSplit) else assembly.encoded("train")
+        figures["fitting"] = fitting(student, rows, figures, run.path, resolve(config))
+        log.info("%s: %s", figures["fitting"]["verdict"].replace("neither", "fit"), figures["fitting"]["sentence"])
     if cost := assembly.teacher_cost():
         labelling = round(assembly.outputs.seconds.get("train", 0.0), 2) or None
         figures["teacher_cost"] = cost | {"labelling_seconds": labelling}

@@ -66,7 +66,7 @@ def test_several_objectives_have_a_front(options, capsys):
     ("changes", "message"),
     [
         (["objective=speed"], "objective: expected some of accuracy"),
-        (["objective=latency", "callbacks=[checkpoint,pruning]"], "callbacks=[pruning] compares validation accuracies"),
+        (["objective=latency", "callbacks=[checkpoint,pruning]"], "callbacks=[pruning] compares metric=accuracy"),
         (["hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials: expected a whole number"),
         (["hydra/launcher=basic"], "works with hydra/launcher=local"),
     ],

@@ -71,4 +71,4 @@ def test_more_of_both():
     generator = np.random.default_rng(3)
     values = drawn(generator, 2, 50, gain=0.0, of_seed=0.5, of_row=2.0)
     values += 0.001 - values.mean()
-    assert str(Needed(values, 0.05)) == "more rows and more seeds: one of them alone is not enough"
+    assert str(Needed(values, 0.05)) == "more rows and more seeds together"

@@ -9,7 +9,7 @@ import pytest
 
 from kd.report.contents import agreement_parts
 from kd.report.runs import Split
-from tests.report.written import page, table
+from tests.report.written import add_to_metrics, page, printed, table, write_run
 
 
 def test_the_numbers_are_those_of_the_runs(runs):
@@ -42,3 +42,17 @@ def test_agreement_where_the_teacher_is_right_and_wrong():
     always_right = Split(labels, student, Split(labels, np.eye(2)[labels]))
     assert of_runs(always_right)[2] is None and of_runs(Split(labels, student)) == []
     assert of_runs(always_right, Split(labels, student, teacher)) == pytest.approx([3 / 5, (3 / 5 + 2 / 3) / 2, 1 / 2])
+
+
+def test_the_fit_of_each_arm_is_shown(tmp_path, capsys):
+    """Most runs of an arm decide the word; an arm of an early kd has no row."""
+    base = {"train_accuracy": 0.99, "gap": 0.2, "rows": 100, "best_epoch": 2, "epochs": 8}
+    over = {"verdict": "overfitting", "sentence": "Try student.dropout=0.4.", **base}
+    for seed, found in enumerate((over, over, {**over, "verdict": "neither"})):
+        write_run(tmp_path / f"new{seed}", seed=seed)
+        add_to_metrics(tmp_path / f"new{seed}", fitting=found)
+        write_run(tmp_path / f"old{seed}", "distillation", seed=seed)
+    printed(capsys, tmp_path)
+    (row,) = table(tmp_path, "fitting")
+    assert row["fit"] == "overfitting (2 of 3)" and float(row["gap"]) == pytest.approx(0.2)
+    assert "Try student.dropout=0.4." in (tmp_path / "report" / "report.md").read_text()

@@ -12,8 +12,8 @@ FIGURES = {
     "seed": 3,
     "weights": "best on validation",
     "parameters": {"total": 12345, "without_embeddings": 678},
-    "validation": {"rows": 20, "accuracy": 0.75, "macro_f1": 0.7},
-    "test": {"rows": 30, "accuracy": 0.5, "macro_f1": 0.45678},
+    "validation": {"rows": 20, "accuracy": 0.75, "macro_f1": 0.7, "balanced_accuracy": 0.6, "auroc": 0.8},
+    "test": {"rows": 30, "accuracy": 0.5, "macro_f1": 0.45678, "balanced_accuracy": 0.5, "auroc": 0.55},
 }
 
 
@@ -28,3 +28,4 @@ FIGURES = {
 def test_it_says_what_the_model_is(method, more, said):
     card = model_card(composed([f"method={method}"]), FIGURES | more)
     assert said in card and "12,345 parameters" in card and "| macro F1 | 0.7000 | 0.4568 |" in card
+    assert "| AUROC | 0.8000 | 0.5500 |" in card
