@@ -73,10 +73,8 @@ def size_curve(study: Study) -> Figure | None:
             means = [100 * arm.score for _, arm in points]
             axes.plot(sizes, means, "o-", color=colour, markersize=4, label=wrapped(name, LEGEND))
         for name, score in levels.items():
-            style = (
-                {"color": INK, "linestyle": "--"} if name.startswith("teacher") else {"color": MUTED, "linestyle": ":"}
-            )
-            axes.axhline(100 * score, linewidth=1.2, label=wrapped(name, LEGEND), **style)
+            colour, style = (INK, "--") if name.startswith("teacher") else (MUTED, ":")
+            axes.axhline(100 * score, color=colour, linestyle=style, linewidth=1.2, label=wrapped(name, LEGEND))
         axes.set_xscale("symlog", linthresh=smallest, linscale=0.5)
         ticks = sorted({size for _, size, *_ in rows})
         axes.set_xticks(ticks, [f"{size:,}" for size in ticks], rotation=30, ha="right")
