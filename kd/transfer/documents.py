@@ -28,6 +28,11 @@ SAMPLE = 20_000
 """Sentences from which the language of the documents is told."""
 
 
+def side_of(text: str) -> bytes:
+    """Return the key by which texts for validation and test are known."""
+    return text_keys(text)[1]
+
+
 class Documents(Step):
     """Sentences of any documents, lower-cased and tokenised as the training rows are.
 
@@ -111,6 +116,5 @@ class Documents(Step):
             for _, row in rows:
                 if all(str(row.get(column)) in values for column, values in wanted.items()):
                     document = row.get(self.text)
-                    usable = isinstance(document, str) and not unusable(document)
-                    if usable and text_keys(document)[1] not in held_out:
+                    if isinstance(document, str) and not unusable(document) and side_of(document) not in held_out:
                         yield document
