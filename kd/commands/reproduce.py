@@ -57,13 +57,8 @@ def main(arguments: list[str]) -> int:
     if original.metrics_file.is_file():
         of_run(original)  # refused now, not after the training
     if not (options.into or options.outputs):  # then the run, which a stranger may have made, decides where it is
-        for folder in (
-            "teachers",
-            "teacher_cache",
-            "teacher_cost",
-            "transfer_sets",
-            place.relative_to(config["outputs"]),
-        ):
+        own = place.relative_to(config["outputs"])
+        for folder in ("teachers", "teacher_cache", "transfer_sets", own):
             refuse_link(Path(config["outputs"]), Path(config["outputs"]) / folder)
     if options.from_scratch:
         config["outputs"] = str(place / "outputs")

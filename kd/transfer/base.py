@@ -34,12 +34,15 @@ class LabelledTexts:
     Args:
         texts: one a row.
         labels: the number of each row's label.
-        checksum: of both.
+        checksum: of all that is here.
+        held_out: the sides of the texts for validation and test (`kd.data.splits.text_keys`), which a step must not
+            read. kd leaves them out itself, but not pieces of them.
     """
 
     texts: Sequence[str]
     labels: Sequence[int]
     checksum: str = ""
+    held_out: frozenset[bytes] = frozenset()
 
     @cached_property
     def frequent(self) -> frozenset[str]:

@@ -109,7 +109,7 @@ def usable(recipe: TransferRecipe, known: Known, name: str, files: Sequence[Path
             found.dropped[why] += 1
             continue
         key, side = text_keys(text)
-        if side in known.sides:
+        if side in known.train.held_out:
             found.dropped["in validation or test"] += 1
         elif key in met:
             found.dropped["in train" if key in known.keys else REPEATED] += 1

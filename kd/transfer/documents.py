@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from kd.data.dialect import Reading
 from kd.data.files import read_rows
 from kd.data.folders import texts_in
-from kd.data.splits import unusable
+from kd.data.splits import text_keys, unusable
 from kd.errors import KDError
 from kd.options.declared import Count, Share
 from kd.transfer.base import FREQUENT, LabelledTexts, Step, words
@@ -26,6 +26,11 @@ FOREIGN, ENOUGH = "in another language", 8
 """Why a sentence is left out, and the number of words from which its language can be told."""
 SAMPLE = 20_000
 """Sentences from which the language of the documents is told."""
+
+
+def side_of(text: str) -> bytes:
+    """Return the key by which texts for validation and test are known."""
+    return text_keys(text)[1]
 
 
 class Documents(Step):
@@ -68,7 +73,7 @@ class Documents(Step):
     def parts(self, train: LabelledTexts, seed: int) -> Iterator[Iterable[str]]:
         style = Style.of(train.texts)
         log.info("transfer set: sentences are written as the training rows are: %s", style)
-        for documents in chunks(self._documents(), DOCUMENTS_AT_ONCE):
+        for documents in chunks(self._documents(train.held_out), DOCUMENTS_AT_ONCE):
             yield (style.apply(sentence) for document in documents for sentence in sentences(document))
 
     def fault(self, train: LabelledTexts) -> Callable[[str], str | None]:
@@ -98,8 +103,8 @@ class Documents(Step):
         near, far = (Ngrams(map(style.tokens, texts), order=2) for texts in (train.texts, made()))
         return lambda text: near.entropy(style.tokens(text)) - far.entropy(style.tokens(text))
 
-    def _documents(self) -> Iterator[str]:
-        """Yield the usable documents."""
+    def _documents(self, held_out: frozenset[bytes]) -> Iterator[str]:
+        """Yield the usable documents. A document that is a text for validation or test is none."""
         wanted = {
             column: {str(value) for value in (values if isinstance(values, list) else [values])}
             for column, values in self.where.items()
@@ -111,5 +116,5 @@ class Documents(Step):
             for _, row in rows:
                 if all(str(row.get(column)) in values for column, values in wanted.items()):
                     document = row.get(self.text)
-                    if isinstance(document, str) and not unusable(document):
+                    if isinstance(document, str) and not unusable(document) and side_of(document) not in held_out:
                         yield document

@@ -24,13 +24,11 @@ class Known:
     Args:
         train: the labelled training rows.
         keys: of all training texts, also those without a label (`kd.data.splits.text_keys`).
-        sides: of all texts for validation and test.
         checksum: of all these rows.
     """
 
     train: LabelledTexts
     keys: frozenset[bytes]
-    sides: frozenset[bytes]
     checksum: str
 
     @classmethod
@@ -38,11 +36,13 @@ class Known:
         """Return the rows of a run's splits."""
         columns = splits.train["text"], splits.train["label"]
         rows = [row for row in zip(*map(in_slices, columns), strict=True) if row[1] != IGNORED_LABEL]
-        checksums = {name: split["sha256"] for name, split in splits.counts["splits"].items()}
-        labelled = LabelledTexts([text for text, _ in rows], [label for _, label in rows], digest(rows))
         held_out = (text for split in (splits.validation, splits.test) for text in in_slices(split["text"]))
+        sides = frozenset(text_keys(text)[1] for text in held_out)
         keys = frozenset(text_keys(text)[0] for text in in_slices(splits.train["text"]))
-        return cls(labelled, keys, frozenset(text_keys(text)[1] for text in held_out), digest(checksums))
+        checksum = digest([rows, sorted(side.hex() for side in sides)])
+        labelled = LabelledTexts([text for text, _ in rows], [label for _, label in rows], checksum, sides)
+        checksums = {name: split["sha256"] for name, split in splits.counts["splits"].items()}
+        return cls(labelled, keys, digest(checksums))
 
 
 @dataclass

@@ -1,9 +1,11 @@
 """Sentences of documents."""
 
 import csv
+from dataclasses import replace
 
 import pytest
 
+from kd.data.splits import text_keys
 from kd.errors import KDError
 from kd.transfer.base import LabelledTexts
 from kd.transfer.documents import DOCUMENTS_AT_ONCE, Documents
@@ -29,6 +31,14 @@ def test_any_format_in_the_style_of_the_rows(tmp_path):
 def test_rows_without_a_text_are_left_out(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "One. Two.", "n": 1}\n{"text": null, "n": 1}\n{"text": 5, "n": 1}\n')
     assert made(Documents(str(tmp_path / "a.jsonl"), where={"n": [1, 2]})) == ["one .", "two ."]
+
+
+def test_documents_for_validation_and_test_are_not_cut(tmp_path):
+    """As with data=imdb, whose reviews are the documents of imdb_sentences."""
+    held_out = "It is good. And long."
+    (tmp_path / "a.txt").write_text(f"{held_out}\nAnother one. Yes.\n")
+    train = replace(TRAIN, held_out=frozenset({text_keys(held_out)[1]}))
+    assert made(Documents(str(tmp_path / "a.txt")), train) == ["another one .", "yes ."]
 
 
 def test_parts_hold_some_documents_each(tmp_path):

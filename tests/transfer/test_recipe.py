@@ -17,8 +17,8 @@ def recipe(**changed):
 def test_known_rows(splits):
     known = Known.of(splits)
     assert len(known.train.texts) == len(known.train.labels) == len(splits.train) == len(known.keys)
-    assert text_keys(splits.test["text"][0])[1] in known.sides
-    assert text_keys(splits.train["text"][0])[1] not in known.sides
+    assert text_keys(splits.test["text"][0])[1] in known.train.held_out
+    assert text_keys(splits.train["text"][0])[1] not in known.train.held_out
 
 
 def test_what_decides_the_set_is_in_its_key(splits):
