@@ -14,6 +14,7 @@ from datasets import Dataset
 from omegaconf import DictConfig
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from kd.assembly.start import start
 from kd.config import build
 from kd.config.make import once
 from kd.data.batching import EncodedSplit, in_slices
@@ -59,6 +60,15 @@ class Assembly(ABC):
     def student(self) -> PreTrainedModel:
         """Return the student before training."""
         return build.student(self.config, self.tokenizer, self.splits.label_names, self.teacher)
+
+    def learners(self) -> dict[PreTrainedModel, int]:
+        """Return the models that this run has made of ``student`` or ``peers``, each with its seed."""
+        return {self.student: self.config.seed}
+
+    def start(self) -> None:
+        """Set the initial weights that come from the trained teacher; call it before the training."""
+        for model, seed in self.learners().items():
+            start(model, self.config, seed, self.tokenizer, self.teacher, lambda: self.outputs)
 
     @cached_property
     def objective(self) -> Objective:

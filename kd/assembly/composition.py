@@ -8,7 +8,7 @@ from typing import Any, final
 
 import torch
 from omegaconf import DictConfig
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kd.assembly.base import Assembly
 from kd.config import build
@@ -67,6 +67,9 @@ class CompositionAssembly(Assembly):
         body = build.student_config(config.student, config, 1, 0, self.splits.label_names)
         torch.manual_seed(config.seed)
         return compose(self.outputs.single.model, self.layer, make(config.mapper), body)
+
+    def learners(self) -> dict[PreTrainedModel, int]:
+        return {}  # the body reads no words
 
     def share(self) -> None:
         for name in ("train", "validation", "test"):

@@ -48,6 +48,10 @@ class JointAssembly(Assembly):
             for place, (name, node) in enumerate(nodes.items(), start=1)
         }
 
+    def learners(self) -> dict[PreTrainedModel, int]:
+        seeds = {peer: self.config.seed + 1000 * place for place, peer in enumerate(self.peers.values(), start=1)}
+        return super().learners() | seeds
+
     def _ready(self, teacher: AnyTeacher) -> AnyReadyTeacher:
         if self.options.teacher_start == "warm":
             return super()._ready(teacher)

@@ -26,8 +26,10 @@ from kd.methods.base import Method, Recipe
 from kd.methods.learning_rate import rate_factor
 from kd.methods.objective import Objective
 from kd.models.embeddings import KnownRows, TeacherTable
+from kd.models.encoded import EncodedEmbeddings
 from kd.models.fitted import FittedStudent
 from kd.models.pretrained import new_student
+from kd.models.truncated import TruncatedConfig
 from kd.options.declared import options_of
 from kd.options.methods import METHODS, HintsOptions, MethodOptions
 from kd.options.sections import Data
@@ -93,10 +95,17 @@ def encoded(split, tokenizer: PreTrainedTokenizerBase, max_length: int, **column
 
 
 def student_config(
-    node: DictConfig, config: DictConfig, vocab_size: int, pad_token_id: int, label_names: list[str]
+    node: DictConfig,
+    config: DictConfig,
+    vocab_size: int,
+    pad_token_id: int,
+    label_names: list[str],
+    teacher: AnyTeacher | None = None,
 ) -> PretrainedConfig:
     """Make the configuration of a student for the vocabulary and the labels of this run."""
     found = make(node, vocab_size=vocab_size, num_labels=len(label_names), pad_token_id=pad_token_id)
+    if isinstance(found, TruncatedConfig) and teacher:
+        found = found.of(teacher.config)
     require_length(found.model_type, found, config.data.max_length, "data.max_length")
     set_labels(found, label_names)
     return found
@@ -112,11 +121,12 @@ def student(
 ) -> PreTrainedModel:
     """Make the student with its initial weights, which depend on the seed alone.
 
-    If ``node`` or ``seed`` is given, it replaces ``config.student`` or ``config.seed``.
+    Weights that come from the trained teacher are set later, by `kd.assembly.start`. If ``node`` or ``seed`` is given,
+    it replaces ``config.student`` or ``config.seed``.
     """
     seed = config.seed if seed is None else seed
     node = config.student if node is None else node
-    model_config = student_config(node, config, len(tokenizer), tokenizer.pad_token_id, label_names)
+    model_config = student_config(node, config, len(tokenizer), tokenizer.pad_token_id, label_names, teacher)
     torch.manual_seed(seed)
     model = new_student(model_config)
     if isinstance(model, FittedStudent):  # it has no word table to start from
@@ -133,6 +143,8 @@ def word_table(
 ) -> torch.Tensor:
     """Return the initial word table of a student ``[V, E]``, made from its own and from what ``embeddings`` chooses."""
     embeddings, width = make(config.embeddings), own.shape[1]
+    if isinstance(embeddings, EncodedEmbeddings):
+        embeddings.require(width, tokenizer, teacher.config.hidden_size if teacher else None)
 
     def known() -> KnownRows:
         source = TeacherTable(teacher.word_table, teacher.tokenizer) if teacher and embeddings.reads_teacher else None

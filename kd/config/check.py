@@ -32,6 +32,7 @@ from kd.methods.weighting import Weighting
 from kd.models.embeddings import Embeddings
 from kd.models.fitted import FittedConfig
 from kd.models.pretrained import new_student
+from kd.models.truncated import TruncatedConfig
 from kd.storage.model_folder import require_length
 from kd.teacher.ensemble import Ensemble
 from kd.teacher.fine_tuning import SingleTeacher
@@ -89,6 +90,7 @@ def check(config: DictConfig) -> None:
     options = mistakes.attempt(build.method_options, config) if kind else None
     if kind and config.data.get("stream"):
         mistakes += contradictions.of_streaming(config, kind)
+    mistakes += contradictions.of_start(config, kind) if kind else []
     if kind and isinstance(student, FittedConfig):
         mistakes += contradictions.of_closed_form(config, kind)
         mistakes.refuse()  # what follows would say it again, in terms of layers and losses
@@ -192,7 +194,7 @@ def _student(config: DictConfig, place: str, node: DictConfig) -> PretrainedConf
     student = make(node, vocab_size=1, num_labels=2, pad_token_id=0)
     if not isinstance(student, PretrainedConfig):
         raise KDError(f"{place}._target_: expected the configuration of a model, got {node._target_}; choose another")
-    if student.name_or_path:
+    if student.name_or_path or isinstance(student, TruncatedConfig):  # whose sizes are those of another model
         return student
     require_length(student.model_type, student, config.data.max_length, "data.max_length")
     widest = max(getattr(student, "filter_sizes", [0]))

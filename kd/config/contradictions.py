@@ -21,6 +21,9 @@ from kd.run.identity import TOWARDS_WORDS
 from kd.runtime.devices import _strategy, is_sharded
 from kd.storage.paths import plain_name
 
+ENCODED = "kd.models.encoded.EncodedEmbeddings"
+TRUNCATED = "kd.models.truncated.TruncatedConfig"
+
 
 def of_streaming(config: DictConfig, kind: type[Method]) -> list[str]:
     """Return what contradicts ``data.stream=true``, one sentence for each."""
@@ -144,6 +147,37 @@ def _has_plain_soft_targets(config: DictConfig) -> bool:
     return plain(config.balance) == balance and list(plain(config.loss).values()) == [
         {"_target_": "kd.losses.logits.SoftTarget", **own}
     ]
+
+
+def of_start(config: DictConfig, kind: type[Method]) -> list[str]:
+    """Return what contradicts a student that starts from the trained teacher, one sentence for each."""
+    mistakes, embeddings, teacher = [], config.embeddings._target_, config.teacher
+    cut = config.student._target_ == TRUNCATED
+    peers = config.peers if OmegaConf.is_dict(config.peers) else {}
+    for name in [name for name, node in peers.items() if OmegaConf.is_dict(node) and node._target_ == TRUNCATED]:
+        mistakes.append(f"peers.{name}: only the student itself can be cut out of the teacher; choose another student")
+    if cut and kind is Composition:
+        return ["method=composition takes layers of the teacher, and student=truncated is some; choose another student"]
+    if cut:
+        if not teacher:
+            mistakes.append("student=truncated is cut out of the teacher, and teacher=none gives none; choose one")
+        elif "members" in teacher:
+            mistakes.append("student=truncated is cut out of one teacher, got an ensemble; choose a single teacher")
+        if embeddings != "kd.models.embeddings.OwnEmbeddings":
+            mistakes.append("student=truncated keeps the teacher's word table; leave embeddings=own")
+        if config.tokenizer._target_ != "kd.data.tokenizers.TeacherTokenizer":
+            mistakes.append("student=truncated reads the teacher's tokens; use tokenizer=teacher or restricted")
+    encoded = embeddings == ENCODED
+    if encoded and kind is Composition and config.mapper._target_ in TOWARDS_WORDS:
+        mistakes.append(
+            "this mapper is fitted to the initial word table of the student, which embeddings=encoded makes after the "
+            "teacher's training; use embeddings=pca, or mapper=linear or pca"
+        )
+    node = config.student if cut else config.embeddings
+    if (cut or encoded) and teacher and not node.fine_tuned and "teacher" in teacher:
+        place = "student" if cut else "embeddings"
+        mistakes.append(f"{place}.fine_tuned=false reads a backbone, and teacher=assistant has none; set it to true")
+    return mistakes
 
 
 OF_METHOD: dict[type[Method], Callable[[DictConfig], list[str]]] = {

@@ -169,14 +169,19 @@ def _embeddings(model: PreTrainedModel) -> tuple[str, nn.Module]:
 
 def _layers(model: PreTrainedModel, layers: int) -> tuple[str, nn.ModuleList]:
     """Return the list of layers, at least ``layers`` of them, with its name in the model."""
-    depth = require_depth(model.config, layers)
-    stacks = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
+    depth, stacks = require_depth(model.config, layers), layer_lists(model)
     if len(stacks) != 1:
         raise KDError(
             f"method.frozen_layers={layers}: '{model.config.model_type}' must keep its {depth} layers in one list, "
             f"found {len(stacks)} such lists; set it to 0"
         )
     return stacks[0]
+
+
+def layer_lists(model: PreTrainedModel) -> list[tuple[str, nn.ModuleList]]:
+    """Return the lists of modules, with their names, that have one entry for each layer of a transformer."""
+    depth = getattr(model.config, "num_hidden_layers", 0)
+    return [(name, m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
 
 
 def _unreadable(name_or_path: str | None, error: Exception) -> str:

@@ -130,6 +130,7 @@ def assembled(config: DictConfig, splits: Splits) -> tuple[Assembly, Method, Tex
         torch.set_num_threads(config.threads)
     assembly = assemble(config, splits, build.teacher(config))
     method = assembly.method
+    assembly.start()
     train, validation = assembly.train(), assembly.read("validation")
     tokenizers = {"the student's": assembly.tokenizer}
     tokenizers |= {"the teacher's": assembly.teacher.tokenizer} if assembly.teacher else {}

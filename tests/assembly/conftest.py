@@ -15,7 +15,10 @@ def assembled(common_options, teacher_folder, tmp_path):
         options = [option for option in common_options if not option.startswith(("teacher", "hydra."))]
         if "teacher=none" not in overrides:
             options += [f"teacher.name_or_path={teacher_folder}", "teacher.fine_tune=false"]
-        config = composed([*options, f"outputs={tmp_path}", "student.hidden_size=12", *overrides])
+        sizes = ["student.hidden_size=12"]
+        if "student=truncated" in overrides:  # which has the teacher's sizes
+            options, sizes = [option for option in options if not option.startswith("student.")], []
+        config = composed([*options, f"outputs={tmp_path}", *sizes, *overrides])
         return assemble(config, build.splits(config), build.teacher(config))
 
     return make

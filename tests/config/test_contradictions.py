@@ -4,7 +4,7 @@ import pytest
 
 from kd.config import build
 from kd.config.compose import composed
-from kd.config.contradictions import OF_METHOD, of_streaming, of_trainer
+from kd.config.contradictions import OF_METHOD, of_start, of_streaming, of_trainer
 
 STREAM = ["data.stream=true", "data.unlabelled=[more.csv]"]
 PEERS = ["method=joint", "teacher=none"]
@@ -15,7 +15,7 @@ def found(*overrides: str) -> list[str]:
     kind = build.method_class(config)
     streaming = of_streaming(config, kind) if config.data.stream else []
     of_method = OF_METHOD[kind](config) if kind in OF_METHOD else []
-    return [*of_trainer(config), *streaming, *of_method]
+    return [*of_trainer(config), *streaming, *of_start(config, kind), *of_method]
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,9 @@ def found(*overrides: str) -> list[str]:
         ["method=joint", "cache.use=true", "method.frozen_layers=2"],
         [*PEERS, "method.copies=1"],
         ["trainer.max_epochs=null", "+trainer.max_steps=9"],
+        ["student=truncated", "student.fine_tuned=false", "tokenizer=restricted"],
+        ["student=truncated", "teacher=assistant"],
+        ["embeddings=encoded", "teacher=ensemble"],
     ],
     ids=" ".join,
 )
@@ -59,6 +62,14 @@ def test_what_goes_together(overrides):
         (["trainer=fsdp", "compile=true"], "compile=true and trainer=fsdp were never tried together"),
         (["trainer=fsdp", "callbacks=[checkpoint,ema]"], "trainer=fsdp has no whole model to average"),
         (["trainer=fsdp", "balance/weighting=pcgrad"], "this balance/weighting compares gradients of whole models"),
+        (["student=truncated", "method=supervised", "teacher=none"], "cut out of the teacher, and teacher=none gives"),
+        (["student=truncated", "teacher=ensemble"], "cut out of one teacher, got an ensemble"),
+        (["student=truncated", "embeddings=pca"], "keeps the teacher's word table; leave embeddings=own"),
+        (["student=truncated", "tokenizer=words"], "reads the teacher's tokens; use tokenizer=teacher or restricted"),
+        (["student=truncated", "method=composition"], "student=truncated is some; choose another student"),
+        (["student=truncated", "student.fine_tuned=false", "teacher=assistant"], "student.fine_tuned=false reads a"),
+        (["embeddings=encoded", "embeddings.fine_tuned=false", "teacher=assistant"], "embeddings.fine_tuned=false"),
+        (["embeddings=encoded", "method=composition", "mapper=procrustes"], "embeddings=encoded makes after the"),
         (["trainer=deepspeed"], "DeepSpeed writes folders"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
