@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from kd.config.make import make
 from kd.models.encoded import EncodedEmbeddings
 from kd.models.fitted import FittedStudent
+from kd.models.hashed import HashedNGrams
 from kd.models.truncated import TruncatedConfig, copy_layers
 from kd.runtime.devices import Devices
 from kd.storage.model_folder import load_classifier
@@ -42,7 +43,7 @@ def start(
         outputs: returns those of the trained teacher; its first call trains it.
     """
     embeddings = make(config.embeddings)
-    if teacher is None or isinstance(model, FittedStudent):
+    if teacher is None or isinstance(model, FittedStudent | HashedNGrams):
         return
 
     def source(fine_tuned: bool) -> ReadyTeacher:

@@ -28,6 +28,8 @@ from kd.methods.objective import Objective
 from kd.models.embeddings import KnownRows, TeacherTable
 from kd.models.encoded import EncodedEmbeddings
 from kd.models.fitted import FittedStudent
+from kd.models.hashed import HashedNGrams
+from kd.models.ngram_keys import Speller
 from kd.models.pretrained import new_student
 from kd.models.truncated import TruncatedConfig
 from kd.options.declared import options_of
@@ -129,7 +131,9 @@ def student(
     model_config = student_config(node, config, len(tokenizer), tokenizer.pad_token_id, label_names, teacher)
     torch.manual_seed(seed)
     model = new_student(model_config)
-    if isinstance(model, FittedStudent):  # it has no word table to start from
+    if isinstance(model, Speller):
+        model.spell(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))), tokenizer.all_special_ids)
+    if isinstance(model, FittedStudent | HashedNGrams):  # it has no word table to start from
         return model
     weight = model.get_input_embeddings().get_parameter("weight")
     initial = word_table(config, weight.detach(), tokenizer, teacher, seed)

@@ -90,7 +90,8 @@ def check(config: DictConfig) -> None:
     options = mistakes.attempt(build.method_options, config) if kind else None
     if kind and config.data.get("stream"):
         mistakes += contradictions.of_streaming(config, kind)
-    mistakes += contradictions.of_start(config, kind) if kind else []
+    if kind:
+        mistakes += [*contradictions.of_start(config, kind), *contradictions.of_ngrams(config, kind)]
     if kind and isinstance(student, FittedConfig):
         mistakes += contradictions.of_closed_form(config, kind)
         mistakes.refuse()  # what follows would say it again, in terms of layers and losses

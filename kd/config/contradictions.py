@@ -23,6 +23,7 @@ from kd.storage.paths import plain_name
 
 ENCODED = "kd.models.encoded.EncodedEmbeddings"
 TRUNCATED = "kd.models.truncated.TruncatedConfig"
+NGRAMS = "kd.models.hashed.HashedNGramsConfig"
 
 
 def of_streaming(config: DictConfig, kind: type[Method]) -> list[str]:
@@ -177,6 +178,34 @@ def of_start(config: DictConfig, kind: type[Method]) -> list[str]:
     if (cut or encoded) and teacher and not node.fine_tuned and "teacher" in teacher:
         place = "student" if cut else "embeddings"
         mistakes.append(f"{place}.fine_tuned=false reads a backbone, and teacher=assistant has none; set it to true")
+    return mistakes
+
+
+def of_ngrams(config: DictConfig, kind: type[Method]) -> list[str]:
+    """Return what contradicts a student of hashed n-grams, one sentence for each."""
+    peers = config.peers.values() if OmegaConf.is_dict(config.peers) else []
+    found = [node for node in (config.student, *peers) if OmegaConf.is_dict(node) and node._target_ == NGRAMS]
+    if not found:
+        return []
+    if kind is Composition:
+        return ["student=ngrams finds n-grams in the ids of words, which method=composition has not; choose another"]
+    mistakes = []
+    if config.student._target_ == NGRAMS and config.embeddings._target_ != "kd.models.embeddings.OwnEmbeddings":
+        mistakes.append("student=ngrams has a table of hashed n-grams, which no word fills; leave embeddings=own")
+    if any(node.sparse and not node.freeze_embeddings for node in found):
+        place = "with the sparse gradients of student=ngrams"
+        if config.trainer.devices * config.trainer.num_nodes > 1 or is_sharded(config):
+            mistakes.append(
+                f"{place} one device trains; set trainer.devices=1 and trainer.num_nodes=1, or sparse=false"
+            )
+        if config.compile:
+            mistakes.append(f"{place} torch.compile does not work; set compile=false, or student.sparse=false")
+        if config.optim.optimizer._target_ not in ("torch.optim.AdamW", "torch.optim.Adam"):
+            mistakes.append(f"{place} Adam trains the table; use optim=adamw, or student.sparse=false")
+        if config.balance.weighting._target_.rpartition(".")[2] in ("GradNorm", "PCGrad"):
+            mistakes.append(
+                f"{place} no weighting can compare gradients; use balance/weighting=constant or uncertainty"
+            )
     return mistakes
 
 

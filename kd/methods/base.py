@@ -27,7 +27,7 @@ from kd.data.batching import EncodedSplit
 from kd.data.module import TextDataModule
 from kd.errors import KDError
 from kd.methods.objective import Objective
-from kd.methods.optimizer import use_fused_kernel
+from kd.methods.optimizer import WithTables, clip_with_tables, with_tables
 from kd.methods.sharding import FullySharded, shard
 
 MakeOptimizer = Callable[[Iterable], Optimizer]
@@ -189,7 +189,18 @@ class Method(lightning.LightningModule, ABC):
 
     def new_optimizer(self) -> Optimizer:
         """Return a new optimizer of `parameter_groups`. Call it when the weights are on their device."""
-        return use_fused_kernel(self.recipe.optimizer(self.parameter_groups()))
+        return with_tables(self, self.parameter_groups(), self.recipe.optimizer)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        if isinstance(optimizer, WithTables) and gradient_clip_val:
+            clip_with_tables(optimizer, gradient_clip_val, gradient_clip_algorithm or "norm")
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def parameter_groups(self) -> list[dict]:
         """Return the parameters that the optimizer trains, with options for each group."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from kd.errors import KDError, OptionError
 from kd.models.fitted import FittedConfig, FittedStudent, Rows
+from kd.models.ngram_keys import Characters, Speller, require_range, word_keys
 from kd.options.declared import Count, CountOrNone, Positive
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,9 @@ class BagConfig(FittedConfig):
         min_count: an n-gram must occur in this many training rows to be in the table.
         smoothing: number of rows that are added to the count of each n-gram, with naive_bayes.
         inverse_penalty: weight of the rows against the L2 penalty; null takes the best on the validation rows.
+        characters: lengths of the character n-grams that are counted too, as [3, 5]; 0 counts none.
         features: number of n-grams in the table; the fit sets it.
+        spelled: number of character n-grams of the longest word; set when the student is made.
     """
 
     model_type = "kd-bag"
@@ -47,7 +50,9 @@ class BagConfig(FittedConfig):
     min_count: Count = 1
     smoothing: Positive = 1.0
     inverse_penalty: Positive | None = None
+    characters: Characters = 0
     features: CountOrNone = 0
+    spelled: CountOrNone = 0
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
@@ -55,9 +60,12 @@ class BagConfig(FittedConfig):
         if self.ngrams > longest:  # the number of an n-gram has to fit into 64 bits
             expected = f"at most {longest} for a vocabulary of {self.vocab_size} tokens"
             raise OptionError("ngrams", expected, self.ngrams)
+        require_range(self.characters)
+        if self.characters:
+            self.characters = list(self.characters)  # type: ignore[assignment]  # as a saved configuration is read
 
 
-class Bag(FittedStudent):
+class Bag(FittedStudent, Speller):
     """The sum of a weight for each n-gram of the text.
 
     Source: Wang and Manning, Baselines and Bigrams, 2012, https://aclanthology.org/P12-2018
@@ -78,10 +86,14 @@ class Bag(FittedStudent):
         self.bias = nn.Parameter(torch.zeros(labels))
         if config.weighting == "tfidf":
             self.register_buffer("rarity", torch.zeros(rows))
+        self.new_spelling(config.characters, config.vocab_size, config.spelled)
         self.post_init()
 
     def logits(self, ids: Tensor, mask: Tensor) -> Tensor:
-        found = self._places(self._keys(ids, mask)).sort(dim=1).values
+        keys = word_keys(ids, mask, self.config.ngrams, self.config.vocab_size + 1)
+        if self.config.characters:  # numbered below the words, from -2 downwards
+            keys = torch.cat([keys, -2 - self.character_keys(ids, mask)], dim=1)
+        found = self._places(keys).sort(dim=1).values
         again = F.pad(found[:, 1:] == found[:, :-1], (1, 0))
         if self.config.weighting == "naive_bayes":
             return self.table(found.masked_fill(again, len(self.keys) - 1)).sum(dim=1) + self.bias
@@ -89,18 +101,6 @@ class Bag(FittedStudent):
         counts = torch.zeros_like(found).scatter_add(1, number, torch.ones_like(found)).gather(1, number)
         norm = (self.rarity[found].square() * counts).sum(dim=1, keepdim=True).sqrt()
         return self.table(found).sum(dim=1) / norm.clamp(min=1e-9) + self.bias
-
-    def _keys(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Return the numbers ``[B, M]`` of all n-grams; -1 where one would contain padding."""
-        length, keys = ids.shape[1], []
-        for n in range(1, self.config.ngrams + 1):
-            words, real = F.pad(ids, (0, n - 1)), F.pad(mask, (0, n - 1))
-            key, whole = torch.zeros_like(ids), torch.ones_like(mask)
-            for place in range(n):
-                key = key * (self.config.vocab_size + 1) + words.narrow(1, place, length) + 1
-                whole = whole & real.narrow(1, place, length)
-            keys.append(key.masked_fill(~whole, -1))
-        return torch.cat(keys, dim=1)
 
     def _places(self, keys: Tensor) -> Tensor:
         """Return the row of the table for each key; the last row for a key that it does not hold."""
@@ -118,8 +118,9 @@ class Bag(FittedStudent):
         from kd.models import ngrams  # with scikit-learn, which only a fit needs
 
         config, base = self.config, self.config.vocab_size + 1
+        spelling = None if self.spelling is None else self.spelling.numpy()
         found, held_out = (
-            ngrams.occurrences(each.tokens, special, config.ngrams, base) for each in (train, validation)
+            ngrams.occurrences(each.tokens, special, config.ngrams, base, spelling) for each in (train, validation)
         )
         keys = ngrams.frequent(found, config.min_count)
         if len(keys) == 0:

@@ -77,9 +77,13 @@ class Student(PreTrainedModel, ABC):
 
     def __init__(self, config: StudentConfig, sentence_size: int):
         super().__init__(config)
-        self.embedding = nn.Embedding(config.vocab_size, config.embedding_size, config.pad_token_id)
+        self.embedding = self.new_table(config)
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(sentence_size, cast(int, config.num_labels))
+
+    def new_table(self, config: StudentConfig) -> nn.Embedding:
+        """Return the word table; a student that reads something else than words has another one."""
+        return nn.Embedding(config.vocab_size, config.embedding_size, config.pad_token_id)
 
     @abstractmethod
     def encode(self, embedded: Tensor, mask: Tensor) -> tuple[Tensor, ...]:

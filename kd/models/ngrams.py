@@ -26,10 +26,13 @@ class Occurrences(NamedTuple):
     keys: np.ndarray
 
 
-def occurrences(tokens: Ragged, special: frozenset[int], longest: int, base: int) -> Occurrences:
-    """Return the n-grams of 1 to ``longest`` words, without those that contain a special token.
+def occurrences(
+    tokens: Ragged, special: frozenset[int], longest: int, base: int, spelling: np.ndarray | None = None
+) -> Occurrences:
+    """Return the n-grams of 1 to ``longest`` words, without those that contain a special token, and of characters.
 
-    The number of an n-gram has its token ids, each plus 1, as digits to the given base.
+    The number of an n-gram of words has its token ids, each plus 1, as digits to the given base. The numbers of those
+    of characters go down from -2; ``spelling`` is the table of `kd.models.ngram_keys.spelled`.
     """
     ids, ends = tokens.values.astype(np.int64), np.repeat(tokens.offsets[1:], tokens.lengths)
     rows = np.repeat(np.arange(len(tokens)), tokens.lengths)
@@ -39,6 +42,10 @@ def occurrences(tokens: Ragged, special: frozenset[int], longest: int, base: int
         last = np.minimum(starts + n, len(ids) - 1)  # the last word of each n-gram
         key, whole = key * base + ids[last] + 1, whole & (starts + n < ends) & words[last]
         found.append((rows[whole], key[whole]))
+    if spelling is not None:
+        numbers = spelling[ids]
+        occurring = numbers >= 0
+        found.append((np.repeat(rows, occurring.sum(axis=1)), -2 - numbers[occurring].astype(np.int64)))
     return Occurrences(*map(np.concatenate, zip(*found, strict=True)))
 
 

@@ -38,6 +38,7 @@ OVER_TOKENS = ("kd.losses.attention.TinyBertAttention", "kd.losses.attention.Min
 
 LATER = {
     **{"data.stream": False, "data.source.stream": False, "data.shard_rows": 32768},
+    "student.characters": 0,
     **{f"data.{place}{key}": None for place in ("", "source.") for key in ("delimiter", "quoting", "header")},
 }
 """Options added after the first release, with the default that reproduces the old behaviour. At that default they are

@@ -4,7 +4,7 @@ import pytest
 
 from kd.config import build
 from kd.config.compose import composed
-from kd.config.contradictions import OF_METHOD, of_start, of_streaming, of_trainer
+from kd.config.contradictions import OF_METHOD, of_ngrams, of_start, of_streaming, of_trainer
 
 STREAM = ["data.stream=true", "data.unlabelled=[more.csv]"]
 PEERS = ["method=joint", "teacher=none"]
@@ -15,7 +15,7 @@ def found(*overrides: str) -> list[str]:
     kind = build.method_class(config)
     streaming = of_streaming(config, kind) if config.data.stream else []
     of_method = OF_METHOD[kind](config) if kind in OF_METHOD else []
-    return [*of_trainer(config), *streaming, *of_start(config, kind), *of_method]
+    return [*of_trainer(config), *streaming, *of_start(config, kind), *of_ngrams(config, kind), *of_method]
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,8 @@ def found(*overrides: str) -> list[str]:
         ["student=truncated", "student.fine_tuned=false", "tokenizer=restricted"],
         ["student=truncated", "teacher=assistant"],
         ["embeddings=encoded", "teacher=ensemble"],
+        ["student=ngrams"],
+        ["student=ngrams", "student.sparse=false", "trainer.devices=2", "compile=true", "optim=adadelta"],
     ],
     ids=" ".join,
 )
@@ -70,6 +72,12 @@ def test_what_goes_together(overrides):
         (["student=truncated", "student.fine_tuned=false", "teacher=assistant"], "student.fine_tuned=false reads a"),
         (["embeddings=encoded", "embeddings.fine_tuned=false", "teacher=assistant"], "embeddings.fine_tuned=false"),
         (["embeddings=encoded", "method=composition", "mapper=procrustes"], "embeddings=encoded makes after the"),
+        (["student=ngrams", "method=composition"], "which method=composition has not"),
+        (["student=ngrams", "embeddings=pca"], "which no word fills; leave embeddings=own"),
+        (["student=ngrams", "trainer.devices=2"], "one device trains; set trainer.devices=1"),
+        (["student=ngrams", "compile=true"], "torch.compile does not work; set compile=false"),
+        (["student=ngrams", "optim=adadelta"], "Adam trains the table; use optim=adamw, or student.sparse=false"),
+        (["student=ngrams", "balance/weighting=pcgrad"], "no weighting can compare gradients"),
         (["trainer=deepspeed"], "DeepSpeed writes folders"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

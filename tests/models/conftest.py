@@ -3,7 +3,7 @@
 import torch
 from transformers import BertConfig
 
-from kd.models import BiLSTMConfig, DANConfig, MLPConfig, TextCNNConfig
+from kd.models import BiLSTMConfig, DANConfig, HashedNGramsConfig, MLPConfig, TextCNNConfig
 from kd.models.pretrained import new_student
 
 SIZES = {"vocab_size": 40, "embedding_size": 12, "num_labels": 3, "pad_token_id": 0}
@@ -12,6 +12,7 @@ CONFIGS = {
     "mlp0": lambda **more: MLPConfig(**SIZES, num_layers=0, **more),
     "dan": lambda **more: DANConfig(**SIZES, hidden_size=10, **more),
     "textcnn": lambda **more: TextCNNConfig(**SIZES, num_filters=7, **more),
+    "ngrams": lambda **more: HashedNGramsConfig(**SIZES, hidden_size=10, buckets=60, sparse=False, **more),
     "bilstm": lambda **more: BiLSTMConfig(**SIZES, hidden_size=8, num_layers=2, **more),
 }
 TRANSFORMER = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}

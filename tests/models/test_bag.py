@@ -24,6 +24,7 @@ from tests.conftest import make_reviews
 from tests.models.test_ngrams import SPECIAL, WORDS, ragged
 
 CONF = Path(__file__).parents[2] / "conf" / "student" / "bag.yaml"
+TOKENS = [chr(97 + number) * (1 + number % 4) for number in range(WORDS)]
 WEIGHTINGS = ("naive_bayes", "tfidf")
 KINDS = [(weighting, labels) for weighting in WEIGHTINGS for labels in (2, 3)]
 
@@ -35,17 +36,20 @@ def fitted(weighting="naive_bayes", labels=2, **options) -> Bag:
     targets = np.eye(labels)[generator.integers(0, labels, 60)]
     sizes = {"vocab_size": WORDS, "num_labels": labels, "pad_token_id": 0}
     bag = new_student(BagConfig(**sizes, weighting=weighting, **options)).eval()
+    bag.spell(TOKENS, SPECIAL)
     bag.fit(Rows(ragged(rows), targets), Rows(ragged(rows[:20]), targets[:20]), SPECIAL)
     return bag
 
 
-BAGS = {kind: fitted(*kind) for kind in KINDS}
+KINDS += [("naive_bayes", 2, "characters"), ("tfidf", 3, "characters")]
+BAGS = {kind: fitted(*kind[:2], characters=(2, 3) if len(kind) > 2 else 0) for kind in KINDS}
 
 
 def expected_logits(bag: Bag, rows: list[list[int]]) -> np.ndarray:
     """Count the n-grams outside the model, and multiply with its table."""
     keys = bag.keys[:-1].numpy()
-    found = ngrams.occurrences(ragged(rows), SPECIAL, bag.config.ngrams, WORDS + 1)
+    spelling = None if bag.spelling is None else bag.spelling.numpy()
+    found = ngrams.occurrences(ragged(rows), SPECIAL, bag.config.ngrams, WORDS + 1, spelling)
     features = ngrams.counts(found, keys, len(rows)).toarray()
     if bag.config.weighting == "naive_bayes":
         features = (features > 0).astype(float)
@@ -137,6 +141,13 @@ def test_saves_loads_and_works_in_a_pipeline(kind, tmp_path):
         assert classify(text)[0]["score"] == pytest.approx(answer["score"], abs=1e-6)
 
 
+def test_characters_add_features_and_a_word_of_equal_letters_shares_them():
+    plain, spelling = fitted(), fitted(characters=[1, 3])
+    assert spelling.config.features > plain.config.features and spelling.config.spelled == spelling.spelling.shape[1]
+    assert (spelling.keys[:-1] < -1).sum() == spelling.config.features - plain.config.features
+    assert plain.spelling is None and "spelling" not in plain.state_dict()
+
+
 def test_rare_ngrams_are_left_out_and_the_penalty_is_kept():
     assert fitted(min_count=4).config.features < fitted().config.features
     assert fitted(ngrams=1).config.features == WORDS - len(SPECIAL)
@@ -157,6 +168,6 @@ def test_every_option_is_declared_with_a_meaning_and_the_default_of_its_yaml():
     node = dict(OmegaConf.load(CONF).student)
     assert node.pop("_target_") == "kd.models.bag.BagConfig"
     options = options_of(BagConfig)
-    assert {"vocab_size", "pad_token_id", "features", *node} == set(options)
+    assert {"vocab_size", "pad_token_id", "features", "spelled", *node} == set(options)
     assert all(option.meaning for option in options.values())
     assert node == {key: getattr(BagConfig(), key) for key in node}
