@@ -35,8 +35,11 @@ from kd.errors import OptionError
 
 SIZES = Le(2**31 - 1)
 """The limit of sizes and counts: larger ones overflow in the libraries that take them."""
-NUMBERS, WIDTHS, DEPTHS = Le(10**6), Le(2**16), Le(1000)
-"""Limits of weights and rates, of the units of a model, and of its layers. No sensible value comes near."""
+NUMBERS, WIDTHS, DEPTHS = Le(10**6), Le(2**16), Le(999)
+"""Limits of weights and rates, of the units of a model, and of its layers. No sensible value comes near.
+
+Each differs from all limits that are named: typing keeps one object for equal annotations, and then a limit that is
+named would be left unsaid or not, depending on the order of imports."""
 UNSAID = (SIZES, NUMBERS, WIDTHS, DEPTHS)
 """Limits that are named only where a value exceeds them."""
 
