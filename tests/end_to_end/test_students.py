@@ -17,6 +17,7 @@ def without_sizes(options: list[str]) -> list[str]:
     return [option for option in options if not option.startswith("student.")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
     [
@@ -39,6 +40,7 @@ def test_a_truncated_student_trains_with_every_method(options, method):
     assert pipeline("text-classification", model="run/model", device="cpu")("a dull film")[0]["label"]
 
 
+@pytest.mark.slow
 def test_words_are_read_once_for_all_runs(options, capsys):
     common = [*options, "student=dan", "embeddings=encoded", "trainer.max_epochs=1"]
     readings = []
