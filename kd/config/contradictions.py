@@ -199,7 +199,9 @@ def of_ngrams(config: DictConfig, kind: type[Method]) -> list[str]:
                 f"{place} one device trains; set trainer.devices=1 and trainer.num_nodes=1, or sparse=false"
             )
         if config.compile:
-            mistakes.append(f"{place} torch.compile leaves the table out and gains nothing; set compile=false, or sparse=false")
+            mistakes.append(
+                f"{place} torch.compile leaves the table out and gains nothing; set compile=false, or sparse=false"
+            )
         if config.optim.optimizer._target_ not in ("torch.optim.AdamW", "torch.optim.Adam"):
             mistakes.append(f"{place} Adam trains the table; use optim=adamw, or student.sparse=false")
         if config.balance.weighting._target_.rpartition(".")[2] in ("GradNorm", "PCGrad"):
