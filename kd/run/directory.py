@@ -174,7 +174,10 @@ class RunDirectory:
         for key in OBJECTIVES[names]:
             figure = (figure or {}).get(key)
         if figure is None:
-            raise KDError(f"'{self.metrics_file}' is damaged: it lacks {'.'.join(OBJECTIVES[names])}; train it again")
+            lacking = ".".join(OBJECTIVES[names])
+            raise KDError(
+                f"'{self.metrics_file}' lacks {lacking}, which an early kd did not measure; train it again (rerun=true)"
+            )
         return float(figure)
 
     def set_status(self, state: str, **facts: Any) -> None:

@@ -62,13 +62,16 @@ def test_a_run_is_done_as_long_as_its_products_are_there(run):
 
 def test_a_search_compares_figures_by_name(run):
     figures = {
-        "validation": {"accuracy": 0.8, "macro_f1": 0.7},
+        "validation": {"accuracy": 0.8, "macro_f1": 0.7, "balanced_accuracy": 0.6, "auroc": 0.9},
         "latency": {"p50_ms": 2, "threads": 1},
         "model_bytes": 9,
     }
     run.metrics_file.write_text(json.dumps(figures | {"parameters": {"total": 5, "without_embeddings": 4}}))
     assert run.objective("accuracy") == 0.8
-    assert run.objective(list(OBJECTIVES)) == [0.8, 0.7, 2, 5, 9]
+    assert run.objective(list(OBJECTIVES)) == [0.8, 0.7, 0.6, 0.9, 2, 5, 9]
+    run.metrics_file.write_text(json.dumps(figures | {"validation": {"accuracy": 0.8}}))
+    with pytest.raises(KDError, match=r"lacks validation\.auroc, which an early kd did not measure"):
+        run.objective("auroc")
 
 
 def test_products_are_set_aside_again_and_again(run):
