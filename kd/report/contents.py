@@ -48,8 +48,7 @@ def tables(study: Study) -> list[Table]:
 
 
 def results(study: Study) -> Table:
-    """Tabulate the metric over seeds, the other metrics, what is retained of the teacher's, and the closed gap."""
-    others = [name for name in METRICS if name != study.metric]
+    """Tabulate the metric over seeds, what is retained of the teacher's, and the closed gap."""
     rows = [
         [
             Cell(arm.name),
@@ -58,7 +57,6 @@ def results(study: Study) -> Table:
             percent(arm.score),
             percent(deviation(arm.scores)),
             bounds(study.judge.interval(arm)),
-            *(percent(arm.mean("test", name)) for name in others),
             percent(1.0 if arm.method == "teacher" else arm.retained),
             percent(recovered_gap(study, arm), 0),
         ]
@@ -72,16 +70,27 @@ def results(study: Study) -> Table:
         f"variation between seeds. Retained: {METRICS[study.metric]} divided by the teacher's. Gap closed: "
         "(student − supervised) / (teacher − supervised), where supervised is the matched baseline.",
     ]
-    lacking = [METRICS[name] for place, name in enumerate(others) if any(row[6 + place] == EMPTY for row in rows)]
-    if lacking:
-        notes.append(f"An empty cell of {listed(lacking)}: an early kd trained the run and did not measure it.")
     marked = None
     if study.best:
         marked = len(study.teachers) + study.arms.index(study.best)
         notes.append(f"Highlighted: {study.best.name}, the best by validation.")
-    columns = ["model", "seeds", "validation", "test", "±", "95 % interval"]
-    columns += [*(METRICS[name] for name in others), "retained", "gap closed"]
+    columns = ["model", "seeds", "validation", "test", "±", "95 % interval", "retained", "gap closed"]
     return Table("results", "Results", columns, rows, notes, ("model", "seeds"), marked)
+
+
+def metrics(study: Study) -> Table:
+    """Tabulate every metric on the test rows."""
+    rows = [
+        [Cell(arm.name), *(percent(arm.mean("test", name)) for name in METRICS)]
+        for arm in (*study.teachers, *study.arms)
+    ]
+    notes = [
+        "On the test rows, means over seeds, in per cent. AUROC: of several classes the mean of one against the rest."
+    ]
+    lacking = [words for place, words in enumerate(METRICS.values(), 1) if any(row[place] == EMPTY for row in rows)]
+    if lacking:
+        notes.append(f"An empty cell of {listed(lacking)}: an early kd trained the run and did not measure it.")
+    return Table("metrics", "All metrics", ["model", *METRICS.values()], rows, notes)
 
 
 def recovered_gap(study: Study, arm: Arm) -> float | None:

@@ -27,6 +27,7 @@ BLOCKS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("", ("embeddings",), ()),
     ("Choice by validation", ("best",), ("heat-map", "curves")),
     ("", ("fitting",), ()),
+    ("", ("metrics",), ()),
     ("", ("costs",), ("accuracy",)),
     ("", ("fidelity",), ("fidelity",)),
     ("", ("calibration",), ("reliability",)),

@@ -82,8 +82,9 @@ def train_student(config: DictConfig, run: RunDirectory, splits: Splits, checkpo
     }
     if not isinstance(student, FittedStudent):
         rows = data.train if isinstance(data.train, EncodedSplit) else assembly.encoded("train")
-        figures["fitting"] = fitting(student, rows, figures, run.path, resolve(config))
-        log.info("%s: %s", figures["fitting"]["verdict"].replace("neither", "fit"), figures["fitting"]["sentence"])
+        if (rows.labels >= 0).any():
+            figures["fitting"] = found = fitting(student, rows, figures, run.path, resolve(config))
+            log.info("%s: %s", found["verdict"].replace("neither", "fit"), found["sentence"])
     if cost := assembly.teacher_cost():
         labelling = round(assembly.outputs.seconds.get("train", 0.0), 2) or None
         figures["teacher_cost"] = cost | {"labelling_seconds": labelling}

@@ -83,7 +83,7 @@ def test_a_second_run_finds_teacher_and_cache(options, caplog):
     stamps = {path: path.stat().st_mtime_ns for path in Path("outputs").glob("teacher*/*/*.json")}
     assert run_kd("train", *options, "student=mlp", "seed=1") == 0
     assert {path: path.stat().st_mtime_ns for path in Path("outputs").glob("teacher*/*/*.json")} == stamps
-    assert len(stamps) == 4
+    assert len(stamps) == 5, "the teacher, its logits for three splits, and those by text"
 
 
 def test_the_same_seed_gives_the_same_student_whoever_trained_the_teacher(fresh_options):

@@ -87,7 +87,7 @@ def test_a_sweep_may_fork_after_it_has_read_and_a_run_is_found_from_elsewhere(op
     ("setting", "said"),
     [
         (["method=joint", "cache.use=false"], "data.stream=true is read by method=distillation and by its baseline"),
-        (["data.unlabelled=null"], "data.stream=true streams the files of data.unlabelled, got none"),
+        (["data.unlabelled=null"], "the texts of transfer=[...], got none"),
         (["data.limit=9"], "data.limit chooses rows in memory; with data.stream=true give a smaller file instead"),
         (["cache.use=false"], "data.stream=true reads the teacher's logits from disk; leave cache.use=true"),
         (["data.shard_rows=0"], "data.shard_rows: expected a whole number of at least 1, got 0"),

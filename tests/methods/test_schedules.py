@@ -110,7 +110,7 @@ def test_learned_temperature_in_half_precision_is_float32():
         (WarmUp, {"value": 0.5, "until": 1.5}, ["until", "1.5"]),
         (WarmUp, {"value": 1.5}, ["value", "[0, 1]", "1.5"]),
         (TemperatureWarmUp, {"value": 0}, ["value", "a number in [0.01, 1000]", "found 0"]),
-        (AnnealedTemperature, {"max_temperature": 0}, ["max_temperature", "whole number of at least 1", "found 0"]),
+        (AnnealedTemperature, {"max_temperature": 0}, ["max_temperature", "whole number in [1, 1000]", "found 0"]),
         (AnnealedTemperature, {"max_temperature": 7.5}, ["max_temperature", "7.5"]),
         (Switch, {"first": True}, ["first", "True"]),
         (LearnedTemperature, {"start": 1.0}, ["start", "between lowest=1.0 and highest=21.0", "found 1.0"]),

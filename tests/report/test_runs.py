@@ -37,7 +37,7 @@ def test_a_mixed_folder(runs, capsys):
     [
         ("metrics", "latency", {}),
         ("metrics", "parameters", None),
-        ("metrics", "teacher_cost", {"name": "big"}),
+        ("metrics", "teacher_cost", {"name": "big", "model_bytes": 3}),
         ("metrics", "student", None),
         ("metrics", "training_seconds", "long"),
         ("metrics", "validation", None),
