@@ -58,7 +58,7 @@ def main() -> None:
 
         def method(config=config) -> Method:
             student = build.student(config, tokenizer, splits.label_names, teacher)
-            return build.method(config, student, objective=build.objective(config, 2), teacher=cached_teacher)
+            return build.method(config, student, splits, objective=build.objective(config, 2), teacher=cached_teacher)
 
         eager, compiled = method(), method()
         torch._dynamo.reset()

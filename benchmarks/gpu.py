@@ -89,7 +89,7 @@ class Kit:
         """Return a distillation of a new student."""
         config = configuration(student)
         made = build.student(config, self.tokenizer, self.splits.label_names, self.teacher)
-        return build.method(config, made, objective=build.objective(config, 2), teacher=cached_teacher)
+        return build.method(config, made, self.splits, objective=build.objective(config, 2), teacher=cached_teacher)
 
 
 def repeated(tokens: Ragged, rows: int) -> Ragged:

@@ -90,6 +90,7 @@ class Kit:
     def __init__(self, folder: Path, rows: int):
         config = configuration("soft_target")
         splits = build.splits(config)
+        self.splits = splits
         self.train, self.teacher = splits.train.select(range(rows)), build.teacher(config)
         load_classifier(self.teacher.backbone, new_head=True, label_names=["negative", "positive"]).save_pretrained(
             folder / "teacher"
@@ -112,7 +113,7 @@ class Kit:
             matching = build.matching(config, options, objective.transfer, student, self.teacher.config)
             known = {"options": options, "matchings": {"teacher": matching}}
             features = matching.features
-        method = build.method(config, student, objective=objective, teacher=cached_teacher, **known)
+        method = build.method(config, student, self.splits, objective=objective, teacher=cached_teacher, **known)
         split = self.answers.attached_to(self.encoded, self.train, "train", features)
         mean = len(self.encoded.tokens.values) / len(self.encoded)
         size = sum(bytes_a_row(self.teacher.config, feature, mean) for feature in features) * len(self.encoded)

@@ -87,7 +87,7 @@ def main() -> None:
 
         def method(source: Callable, config=config) -> Method:
             student = build.student(config, tokenizer, splits.label_names, teacher)
-            return build.method(config, student, objective=build.objective(config, 2), teacher=source)
+            return build.method(config, student, splits, objective=build.objective(config, 2), teacher=source)
 
         with_cache = lambda method=method: kd_epoch(method(cached_teacher), cached, validation)  # noqa: E731
         with_teacher = lambda method=method: kd_epoch(method(FrozenTeacher(ready.model)), live, validation)  # noqa: E731

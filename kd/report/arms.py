@@ -12,7 +12,7 @@ import numpy as np
 
 from kd.options.methods import BAG, CLOSED_FORM
 from kd.report.runs import Run, figure
-from kd.report.settings import OF_TRANSFER, of_own_vocabulary, root_of, target_of_student, whole
+from kd.report.settings import OF_TRANSFER, of_own_vocabulary, of_transfer_set, root_of, target_of_student, whole
 
 TITLES = {
     "gain": "gain of the teacher over supervised training",
@@ -256,8 +256,20 @@ def matches(arms: Iterable[Arm], key: Callable[[Run, bool], Hashable]) -> Callab
 
 
 def baselines(arms: list[Arm]) -> Callable[[Arm], list[Arm]]:
-    """Return a function that finds the supervised arms of the same student, data and budget as an arm."""
-    return matches([arm for arm in arms if arm.method == "supervised"], budget)
+    """Return a function that finds the supervised arms of the same student, data and budget as an arm.
+
+    For an arm with a transfer set these have the words of the same set; if there are none, they have no set.
+    """
+    supervised = [arm for arm in arms if arm.method == "supervised"]
+    with_words = matches(supervised, budget)
+    without = matches([arm for arm in supervised if not arm.first.transfer_texts], but_for_transfer_set)
+    return lambda arm: with_words(arm) or without(arm)
+
+
+def but_for_transfer_set(run: Run, composed: bool) -> Hashable:
+    """Return the `budget` without the transfer set, and the labelled rows."""
+    own = lambda key: root_of(key) in OF_TRANSFER or (composed and of_own_vocabulary(key))  # noqa: E731
+    return composed, run.labelled_rows, key_of(run, lambda key: not own(key) and not of_transfer_set(key))
 
 
 def bags(arms: list[Arm]) -> list[Arm]:

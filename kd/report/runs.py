@@ -111,6 +111,25 @@ class Run:
         return self.environment["data"]["test"]
 
     @property
+    def transfer_texts(self) -> int:
+        """The number of training rows without a gold label: those of a split in memory, and those of shards."""
+        return self._train_counts.get("unlabelled", 0) + (self.environment["data"].get("transfer") or {}).get("rows", 0)
+
+    @property
+    def labelled_rows(self) -> str:
+        """What tells the labelled rows of two runs apart: the validation rows, and the number of each label.
+
+        For a run of an early kd, which did not count the labels: all training rows.
+        """
+        rows, labels = self.environment["data"], self._train_counts.get("labels")
+        return repr([rows.get("validation"), sorted(labels.items()) if labels else rows.get("train")])
+
+    @property
+    def _train_counts(self) -> dict[str, Any]:
+        splits = (self.environment["data"].get("counts") or {}).get("splits") or {}
+        return splits.get("train") or {}
+
+    @property
     def teacher(self) -> str | None:
         """The checksum of its teacher, where there is one."""
         return (self.environment["teacher"] or {}).get("checksum")

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kd.options.methods import BAG
 from kd.report import drawing
 from kd.report.arms import Arm, key_of
 from kd.report.drawing import HEIGHT, INK, LEGEND, MUTED, SERIES, Figure, legend_below, wrapped
-from kd.report.runs import Run
-from kd.report.settings import root_of, target_of_student
+from kd.report.settings import of_transfer_set, target_of_student
 from kd.report.study import Study
 from kd.report.words import METRICS, capital
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-OF_SIZE = ("transfer", "transfer_seed", "transfer_rows", "data.rows")
-"""Settings in which the points of one line may differ, with all below them."""
-
-
-def transfer_texts(run: Run) -> int:
-    """Return the number of training rows without a gold label: those of a split in memory, and those of shards."""
-    rows: Mapping[str, Any] = run.environment["data"]
-    splits = (rows.get("counts") or {}).get("splits") or {}
-    return (splits.get("train") or {}).get("unlabelled", 0) + (rows.get("transfer") or {}).get("rows", 0)
 
 
 def lines(study: Study) -> dict[str, list[tuple[int, Arm]]]:
@@ -37,9 +25,9 @@ def lines(study: Study) -> dict[str, list[tuple[int, Arm]]]:
     groups: dict[object, dict[str, list[tuple[int, Arm]]]] = defaultdict(lambda: defaultdict(list))
     for arm in study.arms:
         if arm.method != "supervised":
-            same = key_of(arm.first, lambda key: key not in OF_SIZE and root_of(key) not in OF_SIZE)
+            same = key_of(arm.first, lambda key: not of_transfer_set(key))
             kind = str(arm.first.settings.get("transfer", "none"))
-            groups[arm.method, same][kind].append((transfer_texts(arm.first), arm))
+            groups[arm.method, same][kind].append((arm.first.transfer_texts, arm))
     found = {}
     for kinds in groups.values():
         without = kinds.pop("none", [])

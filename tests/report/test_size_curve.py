@@ -1,25 +1,27 @@
 """The size curve: which arms are one line, and what is drawn."""
 
 import csv
-from types import SimpleNamespace
 
 import yaml
 
-from kd.report.size_curve import transfer_texts
+from kd.report.runs import Run
 from kd.run.directory import RunDirectory
 from kd.storage.files import write_json
-from tests.report.written import page, words
+from tests.report.written import page, table, words
 
 
-def write(runs, name: str, texts: int, steps=(), accuracy=0.75, **changes):
+COUNTED = {"labels": {"negative": 50, "positive": 50}}
+
+
+def write(runs, name: str, texts: int, steps=(), accuracy=0.75, method="distillation", **changes):
     """Write a run whose transfer set has this many texts, made by these steps."""
-    path = runs.write(name, "distillation", accuracy, **changes)
+    path = runs.write(name, method, accuracy, **changes)
     config = yaml.safe_load((path / "config.yaml").read_text())
     config |= {"transfer": {step: {"_target_": f"kd.transfer.{step}"} for step in steps}, "transfer_seed": 0}
     config["transfer_rows"] = texts or None
     (path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     environment = RunDirectory(path).environment()
-    environment["data"] |= {"train": f"{texts:064x}", "counts": {"splits": {"train": {"unlabelled": texts}}}}
+    environment["data"] |= {"train": f"{texts:064x}", "counts": {"splits": {"train": COUNTED | {"unlabelled": texts}}}}
     write_json(path / "environment.json", environment)
     return path
 
@@ -52,12 +54,23 @@ def test_one_size_draws_nothing(runs):
     assert "Size of the transfer set" not in words(page(runs.folder))
 
 
-def run_with(**data) -> SimpleNamespace:
-    return SimpleNamespace(environment={"data": data})
+def test_without_a_supervised_run_on_the_set_the_labelled_rows_alone_are_the_baseline(runs):
+    write(runs, "taught", 100, ("rules",), accuracy=0.80)
+    alone = write(runs, "alone", 0, accuracy=0.70, method="supervised")
+    assert "distillation rules" in words(page(runs.folder)) and table(runs.folder, "gain")
+    environment = RunDirectory(alone).environment()
+    environment["data"]["validation"] = "others"
+    write_json(alone / "environment.json", environment)
+    page(runs.folder)
+    assert not table(runs.folder, "gain"), "other labelled rows are no baseline"
+
+
+def run_with(**data) -> Run:
+    return Run(None, "distillation", {}, {"data": data}, {}, None, None, True)
 
 
 def test_rows_in_memory_and_in_shards_count():
     in_memory = {"splits": {"train": {"unlabelled": 3}}}
-    assert transfer_texts(run_with(counts=in_memory)) == 3
-    assert transfer_texts(run_with(counts=in_memory, transfer={"rows": 5})) == 8
-    assert transfer_texts(run_with(train="an early kd kept no counts")) == 0
+    assert run_with(counts=in_memory).transfer_texts == 3
+    assert run_with(counts=in_memory, transfer={"rows": 5}).transfer_texts == 8
+    assert run_with(train="an early kd kept no counts").transfer_texts == 0
