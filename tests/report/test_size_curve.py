@@ -9,7 +9,6 @@ from kd.run.directory import RunDirectory
 from kd.storage.files import write_json
 from tests.report.written import page, table, words
 
-
 COUNTED = {"labels": {"negative": 50, "positive": 50}}
 
 
