@@ -34,7 +34,9 @@ def lines(study: Study) -> dict[str, list[tuple[int, Arm]]]:
         for points in kinds.values() or [without]:
             line = sorted([*(without if points is not without else []), *points], key=lambda point: point[0])
             if len({size for size, _ in line}) > 1:
-                found[line[-1][1].name] = line
+                full = line[-1][1].name
+                short = " ".join(word for word in full.split() if not word.startswith(("transfer_rows=", "rows=")))
+                found[full if short in found else short] = line
     return found
 
 
@@ -65,9 +67,11 @@ def size_curve(study: Study) -> Figure | None:
             axes.axhline(100 * score, color=colour, linestyle=style, linewidth=1.2, label=wrapped(name, LEGEND))
         axes.set_xscale("symlog", linthresh=smallest, linscale=0.5)
         ticks = sorted({size for _, size, *_ in rows})
-        axes.set_xticks(ticks, [f"{size:,}" for size in ticks], rotation=30, ha="right")
+        axes.set_xticks(ticks, [f"{size / 1000:.3g}k" if size >= 1000 else str(size) for size in ticks])
         axes.minorticks_off()
-        axes.set(xlabel="texts in the transfer set", ylabel=f"test {METRICS[study.metric]}, %", xlim=(0, None))
+        axes.set(
+            xlabel="texts in the transfer set", ylabel=f"test {METRICS[study.metric]}, %", xlim=(-0.2 * smallest, None)
+        )
         legend_below(axes)
 
     caption = (
@@ -76,5 +80,5 @@ def size_curve(study: Study) -> Figure | None:
         "the bag of n-grams on the training rows alone."
     )
     columns = ("model", "transfer_texts", "mean", "lowest", "highest", "seeds")
-    height = HEIGHT + 0.4 + drawing.height_of_legend([*curves, *levels])
+    height = HEIGHT + drawing.height_of_legend([*curves, *levels])
     return Figure("size-curve", "Size of the transfer set", caption, columns, rows, draw, height)
