@@ -231,8 +231,8 @@ def _check_method(config: DictConfig, kind: type[Method], options: Any, student:
 
     The options of the method are None if they are wrong, and so is the configuration of the student.
     """
-    if config.teacher and "members" in config.teacher and not config.cache.use:
-        mistakes.append("teacher=ensemble reads its outputs from the cache, member by member; leave cache.use=true")
+    if contradictions.is_ensemble(config.teacher) and not config.cache.use:
+        mistakes.append("an ensemble reads its outputs from the cache, member by member; leave cache.use=true")
     mistakes += mistakes.attempt(contradictions.OF_METHOD[kind], config) or []
     for name, node in config.loss.items():
         term = mistakes.attempt(make, node)

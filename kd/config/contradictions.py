@@ -99,9 +99,16 @@ def _of_hints(config: DictConfig) -> list[str]:
     return mistakes
 
 
+def is_ensemble(teacher: DictConfig | None) -> bool:
+    """Return whether a teacher is several models: members by name, or several seeds of one."""
+    if not teacher or not OmegaConf.is_dict(teacher):
+        return False
+    return "members" in teacher or (isinstance(seeds := teacher.get("seeds"), int) and seeds > 1)
+
+
 def _of_composition(config: DictConfig) -> list[str]:
     mistakes = _needs_teacher(config)
-    if config.teacher and "members" in config.teacher:
+    if is_ensemble(config.teacher):
         mistakes.append("method=composition takes layers of one teacher, got an ensemble; choose a single teacher")
     if config.choices.embeddings == "random" and config.mapper._target_ in TOWARDS_WORDS:
         mistakes.append(
@@ -139,7 +146,7 @@ def _of_joint(config: DictConfig) -> list[str]:
             mistakes.append(
                 f"method.{name}={config.method[name]} has no effect with teacher=none; leave it at {default}"
             )
-    if config.teacher and "members" in config.teacher:
+    if is_ensemble(config.teacher):
         mistakes.append("method=joint trains one teacher, got an ensemble; choose a single teacher")
     if config.teacher and "teacher" in config.teacher and config.method.teacher_start == "cold":
         mistakes.append("method.teacher_start=cold starts from a backbone, and teacher=assistant has none; use warm")
@@ -195,8 +202,10 @@ def of_start(config: DictConfig, kind: type[Method]) -> list[str]:
     if cut:
         if not teacher:
             mistakes.append("student=truncated is cut out of the teacher, and teacher=none gives none; choose one")
-        elif "members" in teacher:
+        elif is_ensemble(teacher):
             mistakes.append("student=truncated is cut out of one teacher, got an ensemble; choose a single teacher")
+        if peers:
+            mistakes.append("student=truncated starts from the teacher, and peers do not; use method.copies alone")
         if embeddings != "kd.models.embeddings.OwnEmbeddings":
             mistakes.append("student=truncated keeps the teacher's word table; leave embeddings=own")
         if config.tokenizer._target_ != "kd.data.tokenizers.TeacherTokenizer":

@@ -263,7 +263,7 @@ def baselines(arms: list[Arm]) -> Callable[[Arm], list[Arm]]:
     supervised = [arm for arm in arms if arm.method == "supervised"]
     with_words = matches(supervised, budget)
     without = matches([arm for arm in supervised if not arm.first.transfer_texts], but_for_transfer_set)
-    return lambda arm: with_words(arm) or without(arm)
+    return lambda arm: with_words(arm) or (without(arm) if arm.first.transfer_texts else [])
 
 
 def but_for_transfer_set(run: Run, composed: bool) -> Hashable:

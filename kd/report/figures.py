@@ -175,7 +175,7 @@ def learning_curves(shown: list[Arm]) -> Figure | None:
 def over_seeds(arm: Arm) -> np.ndarray:
     """Return ``[E, 5]``: epoch, mean, lowest, highest and number of seeds, for the epochs that some seed reached."""
     curves = [
-        validation_curve(run.directory.path / "metrics.csv", run.metric) for one in arm.runs for run in one.trainings
+        validation_curve(run.directory.path / "metrics.csv", one.metric) for one in arm.runs for run in one.trainings
     ]
     rows = []
     for epoch in sorted({epoch for curve in curves for epoch in curve}):

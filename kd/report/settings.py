@@ -74,7 +74,7 @@ def counts(key: str, flat: dict[str, Any]) -> bool:
         return False
     if key == "teacher.path" or (root == "data" and last in identity.PLACES):  # see `of_files`
         return False
-    if key in identity.LATER and value == identity.LATER[key]:
+    if identity.is_later_default(key, value):
         return False
     # Copies of another key count only where they were given a value of their own.
     if root == "loss" and last == "temperature":

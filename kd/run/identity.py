@@ -94,14 +94,19 @@ def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in flat(renames.first(config))
         if not any(key == prefix or key.startswith(f"{prefix}.") for prefix in absent)
         and not key.endswith(SPEED)
-        and not (key in LATER and value == LATER[key])
-        and not (key.startswith("teacher.") and (key.split(".")[-1], value) in LATER_OF_TEACHERS.items())
+        and not is_later_default(key, value)
     }
     batch, terms = global_batch(found), [] if "loss" in unread(config) else list((config.get("loss") or {}).values())
     in_one_piece = batch == found.get("data.batch_size")
     if batch is None or compares_rows(config) or not (in_one_piece or all(map(is_mean_over_rows, terms))):
         return found
     return {key: value for key, value in found.items() if key not in GLOBAL_BATCH} | {"batch": batch}
+
+
+def is_later_default(key: str, value: Any) -> bool:
+    """Return whether an option was added after the first release, and has the value of the old behaviour."""
+    of_teacher = key.startswith("teacher.") and (key.split(".")[-1], value) in LATER_OF_TEACHERS.items()
+    return of_teacher or (key in LATER and value == LATER[key])
 
 
 def number(key: str, value: Any) -> Any:

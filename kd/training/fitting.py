@@ -3,7 +3,8 @@
 The accuracy on training rows is measured with the weights of the run, without dropout. The rules, in this order:
 
 * underfitting: of the training rows that do not have the most frequent label, it has not even learnt the part
-  `LEARNT`: its accuracy on training rows is below ``m + LEARNT (1 - m)``, with m the share of that label;
+  `LEARNT`: its accuracy on training rows is below ``m + LEARNT (1 - m)``, with m the share of that label; not with
+  another metric or with class weights, which may choose such a student;
 * overfitting: the accuracy on training rows is at least `GAP` above that on validation, and more than two standard
   errors of the latter;
 * underfitting: metric and loss on validation are both best in the last epoch, and the loss fell by `FALL` or more;
@@ -61,7 +62,8 @@ def fitting(
         "epochs": len(curves[metric]) or None,
     }
     noise = 2 * (validation["accuracy"] * (1 - validation["accuracy"]) / validation["rows"]) ** 0.5
-    if accuracy < majority + LEARNT * (1 - majority):
+    plain = config.get("metric", "accuracy") == "accuracy" and config.get("class_weights", "none") == "none"
+    if plain and accuracy < majority + LEARNT * (1 - majority):
         best = f"{100 * accuracy:.1f} % of the training rows are correct, and {100 * majority:.1f} % have one label"
         verdict, sentence = "underfitting", f"It has learnt next to nothing: {best}. {advice(config, found['epochs'])}"
     elif found["gap"] >= GAP and found["gap"] > noise:
@@ -108,7 +110,8 @@ def too_closely(
         )
     words.append(f"{total:,} parameters for {found['rows']:,} labelled rows")
     student = config.get("student") or {}
-    options = [f"student.{name}={raised(student[name])}" for name in ("dropout", "word_dropout") if name in student]
+    given = {name: student[name] for name in ("dropout", "word_dropout") if name in student}
+    options = [f"student.{name}={more}" for name, value in given.items() if (more := raised(value)) > value]
     options += ["label_smoothing=0.1"] if not config.get("label_smoothing") else []
     options += ["callbacks=[checkpoint,early_stopping,progress]"] if "early_stopping" not in config["callbacks"] else []
     options += ["data.unlabelled=FILES with a teacher"] if not config["data"].get("unlabelled") else []
@@ -129,6 +132,7 @@ def raised(probability: float) -> float:
 
 def advice(config: Mapping[str, Any], epochs: int | None) -> str:
     """Name options that let a student learn more."""
-    rate = config["optim"]["optimizer"]["lr"]
-    longer = f"trainer.max_epochs={2 * epochs}" if epochs else "a larger trainer.max_steps"
-    return f"Try {longer}, a larger optim.optimizer.lr (now {rate:g}), a wider student, or less dropout."
+    rate, most = config["optim"]["optimizer"].get("lr"), config["trainer"].get("max_epochs")
+    longer = f"trainer.max_epochs={2 * most}" if epochs and most else "a larger trainer.max_steps"
+    now = f" (now {rate:g})" if rate else ""
+    return f"Try {longer}, a larger optim.optimizer.lr{now}, a wider student, or less dropout."

@@ -497,7 +497,7 @@ MISTAKES = {
     "a joint ensemble": (["method=joint", "teacher=ensemble"], "trains one teacher, got an ensemble; choose a single"),
     "a live ensemble": (
         ["teacher=ensemble", "cache.use=false"],
-        "^teacher=ensemble reads its outputs from the cache, member by member; leave cache.use=true$",
+        "^an ensemble reads its outputs from the cache, member by member; leave cache.use=true$",
     ),
     "recipe of a member": (
         ["teacher=ensemble", "teacher.members.second.epochs=0"],

@@ -63,7 +63,7 @@ def test_over_seeds_of_different_length(tmp_path):
         lines = [f"{epoch},{value}" for epoch, value in enumerate(values)]
         (tmp_path / str(seed) / "metrics.csv").write_text("\n".join(["epoch,val/accuracy", *lines]) + "\n")
         run = SimpleNamespace(metric="accuracy", directory=SimpleNamespace(path=tmp_path / str(seed)))
-        runs.append(SimpleNamespace(trainings=[run]))
+        runs.append(SimpleNamespace(metric="accuracy", trainings=[run]))
     found = over_seeds(SimpleNamespace(runs=runs))
     np.testing.assert_allclose(found, [[1, 0.55, 0.5, 0.6, 2], [2, 0.7, 0.7, 0.7, 1]])
     assert over_seeds(SimpleNamespace(runs=[])).shape == (0, 5)

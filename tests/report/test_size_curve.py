@@ -73,3 +73,14 @@ def test_rows_in_memory_and_in_shards_count():
     assert run_with(counts=in_memory).transfer_texts == 3
     assert run_with(counts=in_memory, transfer={"rows": 5}).transfer_texts == 8
     assert run_with(train="an early kd kept no counts").transfer_texts == 0
+
+
+def test_without_a_transfer_set_the_baseline_has_the_same_rows(runs):
+    """Other rows of the same size and balance are no baseline."""
+    for name, method, rows in (("taught", "distillation", "1" * 64), ("alone", "supervised", "2" * 64)):
+        path = write(runs, name, 0, method=method)
+        environment = RunDirectory(path).environment()
+        environment["data"]["train"] = rows
+        write_json(path / "environment.json", environment)
+    page(runs.folder)
+    assert not table(runs.folder, "gain")

@@ -4,7 +4,8 @@ import pytest
 
 from kd.config.compose import composed
 from kd.config.make import resolve
-from kd.run.identity import global_batch, identity, number, unread
+from kd.report.settings import counts
+from kd.run.identity import LATER_OF_TEACHERS, global_batch, identity, is_later_default, number, unread
 
 
 def of(*overrides: str) -> str:
@@ -113,3 +114,11 @@ def test_a_composition_reads_the_embeddings_only_for_a_mapper_that_is_fitted_to_
     for mapper, reads in (("linear", False), ("least_squares", True)):
         groups = unread(resolve(composed(["method=composition", f"mapper={mapper}"])))
         assert ("embeddings" not in groups) == ("choices.embeddings" not in groups) == reads
+
+
+def test_a_run_of_before_has_the_settings_and_the_identity_of_the_default():
+    """What the report counts and what the identity counts are one rule, also for options below a teacher."""
+    assert all(is_later_default(f"teacher.members.one.{key}", value) for key, value in LATER_OF_TEACHERS.items())
+    assert not is_later_default("teacher.seeds", 2) and not is_later_default("seeds", 1)
+    assert not counts("teacher.average", {"teacher.average": 0.0})
+    assert counts("teacher.average", {"teacher.average": 0.5})
