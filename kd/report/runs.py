@@ -113,7 +113,8 @@ class Run:
     @property
     def transfer_texts(self) -> int:
         """The number of training rows without a gold label: those of a split in memory, and those of shards."""
-        return self._train_counts.get("unlabelled", 0) + (self.environment["data"].get("transfer") or {}).get("rows", 0)
+        found = (self._data("counts", "splits", "train", "unlabelled"), self._data("transfer", "rows"))
+        return sum(rows for rows in found if type(rows) is int)
 
     @property
     def labelled_rows(self) -> str:
@@ -121,13 +122,16 @@ class Run:
 
         For a run of an early kd, which did not count the labels: all training rows.
         """
-        rows, labels = self.environment["data"], self._train_counts.get("labels")
-        return repr([rows.get("validation"), sorted(labels.items()) if labels else rows.get("train")])
+        labels = self._data("counts", "splits", "train", "labels")
+        counted = sorted(labels.items()) if isinstance(labels, dict) and labels else self._data("train")
+        return repr([self._data("validation"), counted])
 
-    @property
-    def _train_counts(self) -> dict[str, Any]:
-        splits = (self.environment["data"].get("counts") or {}).get("splits") or {}
-        return splits.get("train") or {}
+    def _data(self, *keys: str) -> Any:
+        """Return what ``environment.json`` says about the rows below these keys; None where it does not."""
+        found: Any = self.environment["data"]
+        for key in keys:
+            found = found.get(key) if isinstance(found, dict) else None
+        return found
 
     @property
     def teacher(self) -> str | None:

@@ -139,7 +139,10 @@ class TextStore:
         for leftover in self.place.glob(".*"):
             leftover.unlink()
         key = asdict(replace(self.key, texts=EVERY))
-        records.write(self.place / "store.json", {"format": FORMAT, "key": key, "teacher": self.teacher})
+        try:
+            about(self.place)
+        except KDError:  # missing or damaged
+            records.write(self.place / "store.json", {"format": FORMAT, "key": key, "teacher": self.teacher})
         stream = io.BytesIO()
         np.save(stream, rows)
         content = stream.getvalue()

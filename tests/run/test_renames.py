@@ -139,7 +139,7 @@ def test_a_report_shows_old_runs_under_the_new_names(tmp_path, capsys):
 def test_an_old_configuration_repeats_the_same_run():
     """What `kd train` compares before it says that a run is already done."""
     before = json.loads((OLD / "hinted" / "status.json").read_text())["identity"]
-    overrides = ["experiment=quickstart", "data.limit=600", "threads=1", "trainer.max_epochs=3"]
+    overrides = ["experiment=methods", "data.limit=600", "threads=1", "trainer.max_epochs=3"]
     for method in ("hints", "feature_mapping"):
         config = composed([*overrides, f"method={method}", "loss=[soft_target,hint]", "method.feature_epochs=1"])
         assert identity(resolve(config)) == before
