@@ -48,7 +48,8 @@ LATER: dict[str, Any] = {
 left out of the hash, so older runs keep their identity."""
 
 LATER_OF_TEACHERS = {"average": 0.0, "layer_decay": 1.0, "search": False, "seeds": 1}
-"""The same for the options of every teacher below ``teacher``."""
+"""The same for the options of every teacher below ``teacher``: about its fine-tuning, with the value that changes
+nothing."""
 OF_TRANSFER_SET = ("transfer", "transfer_seed", "transfer_rows")
 """Keys of the steps that make a transfer set. Without a step, or with ``transfer_rows=0``, none of them counts."""
 

@@ -32,6 +32,7 @@ from kd.methods.base import Method, Recipe, copies, require_trained, run_fit
 from kd.methods.learning_rate import warm_up_and_decay
 from kd.methods.sharding import FullySharded, whole_state
 from kd.options.declared import CheckedFields, Count, NotNegative, Positive, Probability, Seed
+from kd.run.identity import LATER_OF_TEACHERS
 from kd.runtime import ranks
 from kd.runtime.devices import Devices, wants_gpu
 from kd.runtime.progress_bar import ProgressBar
@@ -49,10 +50,6 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 """Part of the hash of every trained teacher: a new number makes all of them train again."""
-
-
-LATER = {"average": 0.0, "layer_decay": 1.0}
-"""Options that were added later, with the value that changes nothing: at it they are left out of the hash."""
 
 
 class Trainee(NamedTuple):
@@ -116,7 +113,7 @@ class SingleTeacher(CheckedFields, WithoutCaches, ABC):
     def _recipe(self) -> dict[str, Any]:
         """Return the options that affect the weights; a later one only if it is used, so that names stay."""
         found = {name: getattr(self, name) for name in self.recipe_names}
-        return {name: value for name, value in found.items() if name not in LATER or value != LATER[name]}
+        return {name: value for name, value in found.items() if (name, value) not in LATER_OF_TEACHERS.items()}
 
     def _hash(self, train: Dataset, label_names: Sequence[str], **facts: Any) -> str:
         """Return the name of the trained model: a hash of the recipe, the training rows and further facts."""

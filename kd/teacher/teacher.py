@@ -21,6 +21,7 @@ from kd.data.sources import Splits
 from kd.errors import KDError
 from kd.methods.supervised import Supervised
 from kd.options.declared import TextLength
+from kd.run.identity import LATER_OF_TEACHERS
 from kd.runtime.devices import ONE_CPU, Devices
 from kd.storage.assets import resolve
 from kd.storage.model_check import check_pair
@@ -38,9 +39,6 @@ from kd.teacher.ready import ReadyTeacher
 from kd.teacher.recipe import layer_scales, layerwise_adamw
 
 log = logging.getLogger(__name__)
-
-OF_TRAINING = {"average": 0.0, "layer_decay": 1.0, "search": False, "seeds": 1}
-"""Options of the fine-tuning, with the value that changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ class Teacher(SingleTeacher):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        used = [name for name, value in OF_TRAINING.items() if getattr(self, name) != value]
+        used = [name for name, value in LATER_OF_TEACHERS.items() if getattr(self, name) != value]
         if used and not self.fine_tune:
             raise KDError(
                 f"teacher.{used[0]} is about the fine-tuning of the teacher, and teacher.fine_tune=false trains none; "
