@@ -1,0 +1,42 @@
+"""What classifies texts: the student of a run, a Hugging Face folder, or an export. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+
+class Classifier(Protocol):
+    """A classifier with its tokenizer."""
+
+    @property
+    def label_names(self) -> list[str]:
+        """Return the labels in the order of the logits."""
+
+    @property
+    def max_length(self) -> int:
+        """Return the number of tokens to which a text is truncated."""
+
+    @property
+    def text_column(self) -> str:
+        """Return the name of the column of the texts in training."""
+
+    def logits(self, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:
+        """Return logits ``[N, C]``, float32, row i for text i."""
+
+    def probabilities(self, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:
+        """Return probabilities ``[N, C]``; each row sums to 1."""
+
+
+def load(path: Path) -> Classifier:
+    """Load an export without torch, or a run directory or a Hugging Face folder with it.
+
+    Raises:
+        KDError: the path is none of them, or its files are incomplete or damaged.
+    """
+    from kd.predictor import Predictor
+
+    return Predictor.load(path)
