@@ -111,8 +111,9 @@ class Answers(CheckedFields):
             gold, logits = labels_of(split), table.of(in_slices(split["text"]))
             rows = (gold >= 0) & ~np.isnan(logits).any(axis=1)
             if rows.any():
-                accuracy = check_label_order(self.path, logits[rows], gold[rows], splits.label_names)
                 part = "validation" if split is splits.validation else "training"
+                known = logits[rows], gold[rows]
+                accuracy = check_label_order(self.path, *known, splits.label_names, part, is_file=True)
                 log.info("teacher: %s is right on %.1f %% of %d %s rows", self.path, 100 * accuracy, rows.sum(), part)
                 break
         settings = repr((file_sha256(Path(self.path)), self.text, self.label, self.temperature, self.floor))

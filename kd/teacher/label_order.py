@@ -27,7 +27,14 @@ def check_members(teacher: AnyReadyTeacher, outputs: TeacherOutputs, splits: Spl
             log.info("teacher: %s is right on %.1f %% of the validation rows", member.name, 100 * accuracy)
 
 
-def check_label_order(name: str, logits: np.ndarray, labels: np.ndarray, label_names: Sequence[str]) -> float:
+def check_label_order(
+    name: str,
+    logits: np.ndarray,
+    labels: np.ndarray,
+    label_names: Sequence[str],
+    rows: str = "validation",
+    is_file: bool = False,
+) -> float:
     """Return the accuracy of a teacher on labelled rows; refuse a teacher whose labels have another order.
 
     Args:
@@ -35,6 +42,8 @@ def check_label_order(name: str, logits: np.ndarray, labels: np.ndarray, label_n
         logits: ``[N, C]``.
         labels: ``[N]``, each in [0, C).
         label_names: C of them.
+        rows: the split that they are from, for the message.
+        is_file: whether the teacher is a file of answers.
 
     Raises:
         KDError: another order of the labels fits clearly better.
@@ -47,9 +56,12 @@ def check_label_order(name: str, logits: np.ndarray, labels: np.ndarray, label_n
     best = counts[range(classes), order].sum() / len(labels)
     if best > accuracy + 2 / np.sqrt(len(labels)):  # a smaller difference may be chance
         names = ", ".join(label_names[label] for label in order)
+        advice = (
+            f"where the data names its labels, set data.label_names=[{names}]; where it numbers them, "
+            + ("reorder the answers of the file" if is_file else "reorder the teacher's head or fine-tune it")
+        )
         raise KDError(
-            f"teacher '{name}' is right on {accuracy:.1%} of the validation rows, and would be on {best:.1%} "
-            f"with its labels in the order [{names}]; where the data names its labels, set "
-            f"data.label_names=[{names}]; where it numbers them, reorder the teacher's head or fine-tune it"
+            f"teacher '{name}' is right on {accuracy:.1%} of {len(labels)} {rows} rows, and would be on {best:.1%} "
+            f"with its labels in the order [{names}]; {advice}"
         )
     return accuracy
