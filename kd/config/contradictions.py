@@ -64,6 +64,21 @@ def of_answers(config: DictConfig, kind: type[Method]) -> list[str]:
             f"embeddings={config.choices.embeddings} is made from the teacher's word table, and teacher=answers is a "
             "file without one; set embeddings=random or vectors"
         )
+    if config.embeddings._target_ == ENCODED:
+        mistakes.append(
+            "embeddings=encoded is what the teacher answers to single words, and teacher=answers is a file without a "
+            "model to ask; set embeddings=random or vectors"
+        )
+    if config.student._target_ == TRUNCATED:
+        mistakes.append(
+            "student=truncated is cut out of the teacher, and teacher=answers is a file without layers; choose another "
+            "student"
+        )
+    if kind is Distillation and has_transfer_set(config):
+        mistakes.append(
+            f"transfer=[{','.join(config.transfer)}] makes new texts, for which the file of teacher=answers has no "
+            "answers; leave transfer out"
+        )
     if kind not in (Distillation, Supervised):
         mistakes.append(
             f"method={config.choices.method} reads the teacher's layers, and teacher=answers is a file of logits; "
