@@ -136,7 +136,7 @@ class SplitBuilder:
         labels: turns the values of the label column into ids.
         validation_share: part of the train rows that becomes validation, if no validation rows are added.
         test_share: part of the train rows that becomes test, if no test rows are added.
-        limit: largest number of rows to use of each role, chosen by hash; None for all.
+        limit: largest number of rows to use of each role but ``unlabelled``, chosen by hash; None for all.
         deduplicate: whether to use only the first row of each text in a split.
         fold: takes the place of ``test_share``.
     """
@@ -158,6 +158,7 @@ class SplitBuilder:
         self._seen: dict[str, dict[bytes, int]] = {"test": {}, "validation": {}, "train": {}}
         self._taken: dict[str, set[bytes]] = {"test": set(), "validation": set(), "train": set()}
         self._files: list[str] = []
+        self._transfer_files: list[int] = []
         self.counts = Counts()
         self._given: set[str] = set()
 
@@ -175,6 +176,7 @@ class SplitBuilder:
         self._given.add(role)
         self._files.append(file)
         number = len(self._files) - 1
+        self._transfer_files += [number] * (role == "unlabelled")
         for line, text, value in rows:
             self.counts.read += 1
             if fate := self._place(role, number, line, text, value):
@@ -221,7 +223,10 @@ class SplitBuilder:
         for number, role in enumerate(("test", "validation")):
             if role not in self._given:
                 tables[role] = tables["train"].filter(pa.array(numbers == number))
-        unlabelled = self._within_limit(self._transferable(self._stores["unlabelled"].table()))
+        unlabelled = self._transferable(self._stores["unlabelled"].table())
+        added = np.isin(unlabelled["file"].to_numpy(), self._transfer_files)
+        of_train, transfer = (unlabelled.filter(pa.array(chosen)) for chosen in (~added, added))
+        unlabelled = pa.concat_tables([self._within_limit(of_train), transfer])
         tables["train"] = pa.concat_tables([tables["train"].filter(pa.array(numbers == TRAIN)), unlabelled])
         names, ids = self.labels.finish()
         counts: dict[str, Any] = {

@@ -129,6 +129,9 @@ def test_limit_takes_rows_by_hash(tmp_path):
     assert again == contents(first)
     whole = contents(from_files(str(tmp_path / "a.csv")))
     assert all(texts <= whole[name] for name, texts in again.items())
+    more = write(tmp_path / "more.csv", [{"text": f"more {i}"} for i in range(90)])
+    few = from_files(str(write(tmp_path / "a.csv", rows)), limit=60, unlabelled=str(more))
+    assert few.counts["used"] == 150 and few.counts["unlabelled"] == 90, "a few labelled rows, a large transfer set"
 
 
 def test_empty_and_nul_rows_are_counted_by_line(tmp_path):
