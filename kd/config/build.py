@@ -72,13 +72,17 @@ def given_rows(config: DictConfig) -> Splits:
     The function gets those keys of ``data`` that it takes.
     """
     node = config.data.copy()
-    parameters = inspect.signature(targets.find(node._target_, "data._target_")).parameters
-    takes_others = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     with open_dict(node):
-        for key in [key for key in node if key not in parameters and key != "_target_"]:
-            if key in options_of(Data) or not takes_others:
-                del node[key]
+        for key in [key for key in node if key != "_target_" and not reads(config, key)]:
+            del node[key]
     return once("splits", config, (), lambda: make(node), lambda: plain(node))
+
+
+def reads(config: DictConfig, key: str) -> bool:
+    """Return whether the function that reads the rows takes a key of ``data``."""
+    parameters = inspect.signature(targets.find(config.data._target_, "data._target_")).parameters
+    takes_others = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    return key in parameters or (takes_others and key not in options_of(Data))
 
 
 def transfer_set(config: DictConfig, splits: Splits) -> TransferSet:
@@ -87,7 +91,7 @@ def transfer_set(config: DictConfig, splits: Splits) -> TransferSet:
     Raises:
         KDError: the steps cannot make one, or the data set does not read ``data.unlabelled``.
     """
-    if "unlabelled" not in config.data:
+    if "unlabelled" not in config.data or not reads(config, "unlabelled"):
         raise KDError(
             "transfer: expected a data set that reads data.unlabelled, as data=files does, got "
             f"data={config.data.name}; give its rows as files"

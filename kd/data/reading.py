@@ -85,7 +85,7 @@ class FileReader:
     def read(self, builder: SplitBuilder, layout: Layout, unlabelled: Any, stream: bool) -> Splits:
         """Read all files and return the splits."""
         self._add_splits(builder, layout)
-        self._add_unlabelled(builder, texts_in(unlabelled) if unlabelled else [], stream)
+        self.add_unlabelled(builder, unlabelled, stream)
         more = f"; and {len(layout.unused) - 20:,} more" if len(layout.unused) > 20 else ""
         splits = finished(builder, [f"not used: {'; '.join(layout.unused[:20])}{more}"] if layout.unused else [])
         splits.notes += self.notes
@@ -123,9 +123,9 @@ class FileReader:
                 label = None if optional and self.label not in rows.columns else self.label
                 self._add(builder, role, rows, label, self.where)
 
-    def _add_unlabelled(self, builder: SplitBuilder, files: Sequence[Path], stream: bool) -> None:
+    def add_unlabelled(self, builder: SplitBuilder, unlabelled: Any, stream: bool) -> None:
         """Add files of texts, or only check their column if they are streamed."""
-        for file in files:
+        for file in texts_in(unlabelled) if unlabelled else []:
             rows = self._opened(file)
             if not stream:
                 self._add(builder, "unlabelled", rows, None, {})

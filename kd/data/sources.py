@@ -67,7 +67,8 @@ def from_files(
         quoting: how a quote inside a quoted field is written, or none if quotes are normal characters; null finds it.
         header: false if no line has the names of the columns, or a list of the names; null takes the first line.
         validation_share, test_share: part of the rows that becomes this split if it has no file.
-        limit: largest number of rows to use from each split's file, chosen by a hash of the text.
+        limit: largest number of rows to use from each split's file, chosen by a hash of the text. ``unlabelled`` is
+            used as a whole.
         deduplicate: whether to use only the first row of each text in a split.
         fold, folds: number of the fold that is test, by a hash of the text, and of all folds; kd report pools them.
         stream: whether ``unlabelled`` is read in shards (`kd.data.shards`), in constant memory.
@@ -88,12 +89,15 @@ def from_hub(
     label: str = "label",
     label_names: list | None = None,
     splits: dict[str, str | None] | None = None,
+    unlabelled: Places | None = None,
+    encoding: str = "utf-8",
     validation_share: Part = 0.1,
     test_share: Part = 0.1,
     limit: Count | None = None,
     deduplicate: bool = True,
     fold: FoldNumber | None = None,
     folds: Folds = 10,
+    stream: bool = False,
 ) -> Splits:
     """Read a data set from the hub, without running any code of it.
 
@@ -105,7 +109,8 @@ def from_hub(
         label_names: name of each label id; null for the data set's own names.
         splits: ``train``, ``validation``, ``test`` -> the data set's split, or null. By default they are found by name;
             if the test split has no labels, the validation split takes its place.
-        validation_share, test_share, limit, deduplicate, fold, folds: as in `from_files`.
+        unlabelled, encoding: files of texts for the transfer set, as in `from_files`.
+        validation_share, test_share, limit, deduplicate, fold, folds, stream: as in `from_files`.
     """
     part = chosen_fold(fold, folds, validation_share, test_share)
     names = require_label_names(label_names)
@@ -117,6 +122,7 @@ def from_hub(
     for role in ORDER:
         if role in roles:
             builder.add(role, f"{name}/{roles[role]}", _hub_rows(name, loaded[roles[role]], text, label))
+    FileReader(text, label, {}, Reading(encoding, wanted=(text,))).add_unlabelled(builder, unlabelled, stream)
     unused = [split for split in loaded if split not in roles.values()]
     return finished(builder, [f"not used: {', '.join(unused)} of {name}"] if unused else [])
 
@@ -143,7 +149,7 @@ def from_files_or_hub(
     if path is not None or train is not None or hub is None:
         return from_files(path, train, **options)
     shared = {name: value for name, value in options.items() if name in options_of(from_hub)}
-    unused = [name for name, value in options.items() if value and name not in (*shared, "encoding")]
+    unused = [name for name, value in options.items() if value and name not in shared]
     if unused:
         keys = ", ".join(f"data.{name}" for name in unused)
         raise KDError(f"{keys} cannot be used with {hub} from the hub; set data.path=FILE_OR_FOLDER as well")

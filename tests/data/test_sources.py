@@ -151,6 +151,14 @@ def test_dev_is_the_test_split_where_the_hub_hides_the_labels(hub, splits):
     assert_adds_up(found)
 
 
+def test_a_transfer_set_is_read_beside_rows_from_the_hub(hub, tmp_path):
+    path = write(tmp_path / "more.csv", [{"sentence": text} for text in ("a new text", "sentence 3", "sentence 97")])
+    options = {"hub": "org/data", "text": "sentence", "unlabelled": str(path), "encoding": "utf-8"}
+    found = from_files_or_hub(**options)
+    assert found.counts["unlabelled"] == 1 and found.train["text"][-1] == "a new text"
+    assert from_files_or_hub(**options, stream=True).counts["unlabelled"] == 0, "shards are read later"
+
+
 def test_hub_mistakes(hub, monkeypatch):
     with pytest.raises(KDError, match=r"no column 'text'; it has 'sentence', 'label'; set data.text"):
         from_hub("org/data")
