@@ -13,15 +13,16 @@ The accuracy on training rows is measured with the weights of the run, without d
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 
 from kd.data.batching import EncodedSplit, LengthBucketSampler
 from kd.measure.inference import all_logits
+from kd.run.curves import curves_in
 
 GAP, LEARNT, FALL = 0.10, 0.10, 0.01
 RISE = 0.05
@@ -53,13 +54,13 @@ def fitting(
     accuracy = float((logits.argmax(axis=1) == train.labels[some]).mean())
     majority = float(np.bincount(train.labels[labelled]).max() / len(labelled))
     validation, metric = figures["validation"], f"val/{config.get('metric', 'accuracy')}"
-    curves = {name: curve(run / "metrics.csv", name) for name in (metric, "val/loss")}
+    (values, epochs), (losses, when) = (curve(run / "metrics.csv", name) for name in (metric, "val/loss"))
     found = {
         "train_accuracy": accuracy,
         "gap": accuracy - validation["accuracy"],
         "rows": len(labelled),
-        "best_epoch": int(np.argmax(curves[metric])) + 1 if curves[metric] else None,
-        "epochs": len(curves[metric]) or None,
+        "best_epoch": epochs[int(np.argmax(values))] if values else None,
+        "epochs": epochs[-1] if values else None,
     }
     noise = 2 * (validation["accuracy"] * (1 - validation["accuracy"]) / validation["rows"]) ** 0.5
     plain = config.get("metric", "accuracy") == "accuracy" and config.get("class_weights", "none") == "none"
@@ -67,8 +68,8 @@ def fitting(
         best = f"{100 * accuracy:.1f} % of the training rows are correct, and {100 * majority:.1f} % have one label"
         verdict, sentence = "underfitting", f"It has learnt next to nothing: {best}. {advice(config, found['epochs'])}"
     elif found["gap"] >= GAP and found["gap"] > noise:
-        verdict, sentence = "overfitting", too_closely(found, curves["val/loss"], figures, config)
-    elif still_better(curves[metric], curves["val/loss"]):
+        verdict, sentence = "overfitting", too_closely(found, losses, when, figures, config)
+    elif still_better(values, losses):
         last = "metric and loss on validation were best in the last epoch"
         verdict, sentence = "underfitting", f"It was still getting better: {last}. {advice(config, found['epochs'])}"
     else:
@@ -76,12 +77,11 @@ def fitting(
     return {"verdict": verdict, "sentence": sentence, **found}
 
 
-def curve(path: Path, name: str) -> list[float]:
-    """Return the values of a column of ``metrics.csv``, one an epoch; none where the file has no such column."""
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return [float(row[name]) for row in csv.DictReader(file) if row.get(name)]
+def curve(path: Path, name: str) -> tuple[list[float], list[int]]:
+    """Return a column of ``metrics.csv``, a value a validation, and the epochs of these validations, from 1."""
+    table = curves_in(path)
+    found = table.dropna(subset=name) if name in table else pandas.DataFrame({name: [], "epoch": []})
+    return found[name].tolist(), [int(epoch) + 1 for epoch in found["epoch"]]
 
 
 def still_better(metric: Sequence[float], loss: Sequence[float]) -> bool:
@@ -100,13 +100,17 @@ def of_validation(found: Mapping[str, Any]) -> str:
 
 
 def too_closely(
-    found: Mapping[str, Any], loss: Sequence[float], figures: Mapping[str, Any], config: Mapping[str, Any]
+    found: Mapping[str, Any],
+    loss: Sequence[float],
+    epochs: Sequence[int],
+    figures: Mapping[str, Any],
+    config: Mapping[str, Any],
 ) -> str:
     """Say by how much a student fits its training rows too closely, and name options that act against it."""
     total, words = figures["parameters"]["total"], []
     if loss and loss[-1] > (1 + RISE) * min(loss):
         words.append(
-            f"the validation loss rose from {min(loss):.3f} in epoch {int(np.argmin(loss)) + 1} to {loss[-1]:.3f}"
+            f"the validation loss rose from {min(loss):.3f} in epoch {epochs[int(np.argmin(loss))]} to {loss[-1]:.3f}"
         )
     words.append(f"{total:,} parameters for {found['rows']:,} labelled rows")
     student = config.get("student") or {}
