@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import cycle, product
 from typing import TYPE_CHECKING
 
 from kd.options.methods import BAG
@@ -56,12 +57,13 @@ def size_curve(study: Study) -> Figure | None:
     smallest = min(size for _, size, *_ in rows if size)
 
     def draw(axes: Axes) -> None:
-        for (name, points), colour in zip(curves.items(), SERIES, strict=False):
+        looks = cycle(product(("o-", "s--", "^:"), SERIES))  # where the colours end, another line begins
+        for (name, points), (look, colour) in zip(curves.items(), looks, strict=False):
             sizes = [size for size, _ in points]
             for place, (_, arm) in zip(sizes, points, strict=True):
                 axes.plot([place, place], [100 * arm.scores.min(), 100 * arm.scores.max()], color=colour, linewidth=1)
             means = [100 * arm.score for _, arm in points]
-            axes.plot(sizes, means, "o-", color=colour, markersize=4, label=wrapped(name, LEGEND))
+            axes.plot(sizes, means, look, color=colour, markersize=4, label=wrapped(name, LEGEND))
         for name, score in levels.items():
             colour, style = (INK, "--") if name.startswith("teacher") else (MUTED, ":")
             axes.axhline(100 * score, color=colour, linestyle=style, linewidth=1.2, label=wrapped(name, LEGEND))

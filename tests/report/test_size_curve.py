@@ -3,8 +3,12 @@
 import csv
 
 import yaml
+from matplotlib.figure import Figure
 
-from kd.report.runs import Run
+from kd.report.folds import pool_folds
+from kd.report.runs import Run, find_runs
+from kd.report.size_curve import size_curve
+from kd.report.study import studies
 from kd.run.directory import RunDirectory
 from kd.storage.files import write_json
 from tests.report.written import page, table, words
@@ -45,6 +49,17 @@ def test_a_line_has_the_sizes_of_one_kind_of_set(runs):
     assert sorted(curves.values()) == [[(0, 2), (100, 2), (400, 2)]] * 2
     assert {next(kind for kind in ("rules", "documents") if kind in name) for name in curves} == {"rules", "documents"}
     assert any(row["model"].startswith("teacher") for row in rows)
+
+
+def test_more_lines_than_colours_are_all_drawn(runs):
+    for kind in range(9):
+        for texts in (100, 400):
+            write(runs, f"{kind}-{texts}", texts, (f"step{kind}",), accuracy=0.74 + texts / 20_000)
+    (study,) = studies(pool_folds(find_runs([runs.folder])).runs)
+    figure, axes = size_curve(study), Figure().subplots()
+    figure.draw(axes)
+    looks = [(line.get_color(), line.get_linestyle()) for line in axes.lines if line.get_label().startswith("dist")]
+    assert len(looks) == len(set(looks)) == 9
 
 
 def test_one_size_draws_nothing(runs):
