@@ -23,6 +23,7 @@ from kd.errors import KDError
 from kd.measure.metrics import label_metrics
 from kd.measure.significance import accuracy_interval
 from kd.predictor import Predictor
+from kd.report.words import METRICS
 from kd.run.directory import RunDirectory
 
 
@@ -78,10 +79,13 @@ def main(arguments: list[str]) -> int:
         print(json.dumps({"on": name, "rows": len(labels), **figures, "accuracy_interval": [low, high]}))
         return 0
     table = Table(box=None, pad_edge=False, header_style="bold", title=f"{options.run} on {name}, {len(labels)} rows")
-    for title in ("accuracy", "95 % interval", "macro F1", "NLL", "ECE"):
+    shown = {"accuracy": "accuracy", "interval": "95 % interval", "macro_f1": "macro F1", "nll": "NLL", "ece": "ECE"}
+    own = str(config.get("metric"))
+    shown |= {own: METRICS[own]} if own in METRICS else {}
+    for title in shown.values():
         table.add_column(title, justify="right")
-    accuracy, *others = (f"{figures[key]:.4f}" for key in ("accuracy", "macro_f1", "nll", "ece"))
-    table.add_row(accuracy, f"{low:.4f} to {high:.4f}", *others)
+    interval = f"{low:.4f} to {high:.4f}"
+    table.add_row(*(interval if key == "interval" else f"{figures[key]:.4f}" for key in shown))
     Console().print(table)
     return 0
 

@@ -46,6 +46,9 @@ def test_the_checkpoint_and_the_report_follow_the_metric(skewed, capsys):
     without = {key: value for key, value in old.items() if key not in ("metric", "class_weights")}
     assert identity(without) == identity(old), "a run from before the options keeps its identity"
     capsys.readouterr()
+    assert run_kd("evaluate", "runs/auroc") == 0
+    printed = capsys.readouterr().out
+    assert "AUROC" in printed and f"{figures['auroc']:.4f}" in printed
     assert run_kd("report", "runs/auroc") == 0
     printed = capsys.readouterr().out
     assert "AUROC % [95 %]" in printed and "trained with metric=auroc" in printed
