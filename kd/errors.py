@@ -27,6 +27,10 @@ class OptionError(KDError):
         return OptionError(f"{place}.{name}" if place else name, expected, found)
 
 
+class TrainingFailed(KDError):
+    """A training that diverged or changed nothing: the same recipe would fail again."""
+
+
 class NewerError(KDError):
     """A file was written by a newer kd."""
 

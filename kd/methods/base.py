@@ -25,7 +25,7 @@ from kd.contract import IGNORED_LABEL, Batch
 from kd.data.batch_weights import batch_shares, row_counts
 from kd.data.batching import EncodedSplit
 from kd.data.module import TextDataModule
-from kd.errors import KDError
+from kd.errors import KDError, TrainingFailed
 from kd.methods.objective import Objective
 from kd.methods.optimizer import WithTables, clip_with_tables, with_tables
 from kd.methods.sharding import FullySharded, shard
@@ -153,7 +153,7 @@ class Method(lightning.LightningModule, ABC):
         total = parts["total"]
         if not torch.isfinite(total):
             values = ", ".join(f"{name}={part.item():.4g}" for name, part in parts.items())
-            raise KDError(
+            raise TrainingFailed(
                 f"the loss of training rows {batch['index'].tolist()} is not finite at step {self.global_step} "
                 f"({values}); lower optim.optimizer.lr or the loss weights, or use trainer.precision=32-true"
             )
@@ -179,7 +179,7 @@ class Method(lightning.LightningModule, ABC):
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         logits = self.logits(batch)
         if not torch.isfinite(logits).all():  # otherwise a checkpoint of such weights could replace a good one
-            raise KDError(
+            raise TrainingFailed(
                 f"the student's logits for validation rows {batch['index'].tolist()[:10]} are not finite after step "
                 f"{self.global_step}; lower optim.optimizer.lr or the loss weights, or use trainer.precision=32-true"
             )
@@ -318,7 +318,7 @@ def require_trained(method: Method, before: list[Tensor], steps: int) -> None:
     change = math.hypot(*(float((after.detach().cpu() - start).double().norm()) for start, after in pairs))
     length = math.hypot(*(float(start.double().norm()) for start in before))
     if not change > LEAST_CHANGE * length:
-        raise KDError(
+        raise TrainingFailed(
             f"expected a training that changes the student, found weights as before it after {steps} steps (their "
             f"change is {change:.1g} of a length of {length:.3g}); raise optim.optimizer.lr, or choose another optim"
         )

@@ -26,7 +26,7 @@ from transformers import PreTrainedTokenizerBase
 
 from kd.data.batching import EncodedSplit, Ragged, in_slices, labels_of
 from kd.data.module import TextDataModule
-from kd.errors import KDError
+from kd.errors import KDError, TrainingFailed
 from kd.losses.label import LabelLoss
 from kd.methods.base import Method, Recipe, copies, require_trained, run_fit
 from kd.methods.learning_rate import warm_up_and_decay
@@ -207,7 +207,8 @@ def _in_processes(work: Callable[[], None], count: int, folder: Path) -> None:
             pass
     except (ProcessRaisedException, ProcessExitedException) as error:
         reason = ranks.read_failure(folder) or error
-        raise KDError(f"training a teacher over {count} devices failed: {reason}") from error
+        kind = TrainingFailed if TrainingFailed.__name__ in str(error) else KDError
+        raise kind(f"training a teacher over {count} devices failed: {reason}") from error
     finally:
         for process in context.processes:
             process.kill()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -18,12 +18,13 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from kd.data.batching import Ragged, labels_of, tokenize
 from kd.data.sources import Splits
-from kd.errors import KDError
+from kd.errors import KDError, TrainingFailed
 from kd.methods.supervised import Supervised
 from kd.options.declared import TextLength
 from kd.run.identity import LATER_OF_TEACHERS
 from kd.runtime.devices import ONE_CPU, Devices
 from kd.storage.assets import resolve
+from kd.storage.files import write_text
 from kd.storage.model_check import check_pair
 from kd.storage.model_folder import (
     folder_checksum,
@@ -149,18 +150,31 @@ class Teacher(SingleTeacher):
         return stored(Path(outputs) / "teachers", self.key(splits), partial(self._train, splits, on))
 
     def _searched(self, splits: Splits, outputs: Path, on: Devices) -> Self:
-        """Return the recipe with the highest accuracy on validation; among equals the first."""
+        """Return the recipe with the highest accuracy on validation; among equals the first.
 
+        Raises:
+            KDError: the training of each recipe failed, or one could not begin.
+        """
+
+        @cache
         def accuracy(recipe: Self) -> float:
+            failed = Path(outputs) / "teachers" / f"{recipe.key(splits)}.failed"
             try:
-                _, facts = recipe._stored(splits, outputs, on)
-            except KDError as error:  # such as a loss that is not finite
+                if failed.is_file():
+                    raise TrainingFailed(failed.read_text())
+                return recipe._stored(splits, outputs, on)[1]["validation_accuracy"]
+            except TrainingFailed as error:  # such as a loss that is not finite
                 log.warning("teacher: learning rate %g is left out: %s", recipe.learning_rate, error)
+                write_text(failed, str(error))
                 return -1.0
-            return facts["validation_accuracy"]
 
         start = replace(self, search=False, seed=0, seeds=1)
         best = max((replace(start, learning_rate=self.learning_rate * part) for part in (1, 0.5, 2)), key=accuracy)
+        if accuracy(best) < 0:
+            raise TrainingFailed(
+                f"teacher.search: expected a training that works at half, once or twice teacher.learning_rate="
+                f"{self.learning_rate:g}, found that each failed, as the warnings say; change it"
+            )
         best = max((best, replace(best, epochs=2 * best.epochs)), key=accuracy)
         log.info("teacher: the search chose learning rate %g and %d epochs", best.learning_rate, best.epochs)
         return replace(best, seed=self.seed)
@@ -175,7 +189,8 @@ class Teacher(SingleTeacher):
         return self._hash(labelled_rows(splits.train), splits.label_names, backbone=folder_checksum(self.backbone))
 
     def _train(self, splits: Splits, on: Devices, folder: Path) -> None:
-        log.info("teacher: fine-tuning %s on %d rows (once)", self.name_or_path, len(splits.train))
+        rows = len(labelled_rows(splits.train))
+        log.info("teacher: fine-tuning %s on %d rows (once)", self.name_or_path, rows)
         train_teacher(partial(self._trainee, splits), folder, self, on)
 
     def _trainee(self, splits: Splits, batch_size: int) -> Trainee:

@@ -9,11 +9,12 @@ from torch import nn
 from transformers import BertConfig, DistilBertConfig, MPNetConfig, RobertaConfig
 from transformers.models.auto.modeling_auto import AutoModelForSequenceClassification
 
-from kd.errors import KDError
+from kd.errors import KDError, TrainingFailed
 from kd.runtime.devices import Devices
 from kd.teacher import fine_tuning
 from kd.teacher.ensemble import Ensemble, of_seeds
 from kd.teacher.recipe import layer_scales, layerwise_adamw
+from tests.teacher.conftest import split
 
 SIZES = {"hidden_size": 8, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 20}
 
@@ -122,17 +123,36 @@ def test_a_search_takes_the_best_on_validation_once(teacher, splits, tmp_path, c
 
 
 def test_a_learning_rate_that_diverges_is_left_out_of_the_search(teacher, splits, tmp_path, monkeypatch, caplog):
-    stored = type(teacher)._stored
+    train, reason, tried = type(teacher)._train, TrainingFailed("the loss is not finite"), []
 
     def failing(self, *rest):
+        tried.append(self.learning_rate)
         if self.learning_rate > 1e-3:
-            raise KDError("the loss is not finite")
-        return stored(self, *rest)
+            raise reason
+        train(self, *rest)
 
-    monkeypatch.setattr(type(teacher), "_stored", failing)
-    ready = dataclasses.replace(teacher, search=True).ready(splits, tmp_path)
-    assert "learning rate 0.002 is left out: the loss is not finite" in caplog.text
-    assert ready.facts["learning_rate"] <= 1e-3
+    monkeypatch.setattr(type(teacher), "_train", failing)
+    searching = dataclasses.replace(teacher, search=True)
+    for _ in range(2):
+        caplog.clear()
+        assert searching.ready(splits, tmp_path).facts["learning_rate"] <= 1e-3
+        assert "learning rate 0.002 is left out: the loss is not finite" in caplog.text
+    assert tried.count(2e-3) == 1, "what failed is not trained again"
+    reason = KDError("the disk is full")
+    with pytest.raises(KDError, match="the disk is full"):
+        searching.ready(splits, tmp_path / "other")
+
+
+def test_a_search_in_which_all_fail_is_refused(teacher, splits, tmp_path, caplog):
+    caplog.set_level("INFO")
+    rows = [*zip(splits.train["text"], splits.train["label"], strict=True), ("a new scene", -100)]
+    unlabelled = dataclasses.replace(splits, train=split(rows))
+    searching = dataclasses.replace(teacher, search=True, learning_rate=1e-30)
+    for trained in (3, 0):
+        caplog.clear()
+        with pytest.raises(KDError, match=r"half, once or twice teacher.learning_rate=1e-30, found that each"):
+            searching.ready(unlabelled, tmp_path)
+        assert caplog.text.count("on 60 rows (once)") == trained, "rows without a label are not counted"
 
 
 def test_several_seeds_are_an_ensemble(teacher, splits, tmp_path, caplog):
