@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributed import DeviceMesh
 from transformers import PretrainedConfig, PreTrainedModel
 
-from kd.contract import ATTENTION_OUTPUTS, Answer, Batch, supported_outputs
+from kd.contract import ATTENTION_OUTPUTS, IGNORED_LABEL, Answer, Batch, supported_outputs
 from kd.errors import KDError
 from kd.features.feature import Feature, read
 from kd.methods.base import Method, Recipe, inputs_of, trained
@@ -105,17 +105,19 @@ class LogitMethod(TaughtMethod, ABC):
         if answered is None:
             return self._taught(logits, batch)
         # A teacher that is a file lacks some rows: these have the label loss alone, the others the whole objective.
-        share, rest = answered.float().mean(), ~answered
-        gold = self.label_term(logits[rest], rows_of(batch, rest)) if rest.any() else logits.sum() * 0
-        if not answered.any():
-            self.curves = {}
-            return {"total": gold, "label": gold}
-        parts = self._taught(logits[answered], rows_of(batch, answered))
-        mixed = {name: share * parts[name] + (1 - share) * gold for name in ("total", "label")}
-        return parts | mixed
+        # Transfer terms are means over rows, label losses over labelled rows, whatever batches the rows are in.
+        rest, labelled = ~answered, batch["labels"] != IGNORED_LABEL
+        rows, labels = answered.float().mean(), (answered & labelled).sum() / labelled.sum().clamp(min=1)
+        gold = (1 - labels) * self.label_term(logits[rest], rows_of(batch, rest))
+        factor = labels / rows
+        if not rows:  # all ranks must compute the same terms: here, from any answer, and with a factor of 0
+            answered, factor = rest, 0.0
+            batch = {**batch, "teacher_logits": torch.zeros_like(batch["teacher_logits"])}
+        parts = self._taught(logits[answered], rows_of(batch, answered), factor)
+        return parts | {name: rows * parts[name] + gold for name in ("total", "label")}
 
-    def _taught(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
-        label = self.label_term(logits, batch)
+    def _taught(self, logits: Tensor, batch: Batch, label_factor: float | Tensor = 1.0) -> dict[str, Tensor]:
+        label = self.label_term(logits, batch) * label_factor
         answers = {}
         if self.objective.needs_teacher(self.progress):
             pair = Answer(logits=logits), Answer(logits=self.teacher(batch, ())[0])

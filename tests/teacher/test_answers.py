@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from kd.data.batch_weights import batch_shares, row_counts
 from kd.errors import KDError
+from kd.losses.label import label_loss
 from kd.losses.logits import SoftTarget
 from kd.methods.distillation import Distillation
 from kd.methods.objective import Objective
@@ -107,7 +109,7 @@ class Rows(Distillation.__mro__[1]):  # LogitMethod, with logits that are given
         return batch["own"]
 
     def label_term(self, logits, batch):
-        return torch.nn.functional.cross_entropy(logits, batch["labels"])
+        return label_loss(logits, batch["labels"]) * self.label_share
 
 
 def test_a_row_without_an_answer_has_the_label_loss_alone():
@@ -128,6 +130,34 @@ def test_a_row_without_an_answer_has_the_label_loss_alone():
     assert total(0.7, every) == pytest.approx(np.mean([*alone, *gold]), rel=1e-5)
     assert total(0.7, every[~answered]) == pytest.approx(np.mean(gold), rel=1e-5)
     assert total(0.7, every[answered]) == pytest.approx(total(0.7, every[answered], teacher_answered=0), rel=1e-6)
+
+
+@pytest.mark.parametrize(("accumulate", "world_size"), [(3, 1), (1, 3)])
+def test_batches_of_a_step_make_the_loss_of_one_large_batch(accumulate, world_size):
+    """Rows with and without an answer and a label, unevenly spread over three batches, one without an answer."""
+    generator = torch.Generator().manual_seed(0)
+    own, theirs = (torch.randn(12, 2, generator=generator) for _ in range(2))
+    labels = torch.tensor([0, -100, 1, -100, -100, 1, 0, 1, 1, 0, 1, 0])
+    answered = torch.tensor([True] * 5 + [False, True, False] + [False] * 4)
+    theirs[~answered] = torch.nan
+    batch = {"own": own, "teacher_logits": theirs, "labels": labels, "teacher_answered": answered}
+    parts = [slice(0, 3), slice(3, 8), slice(8, 12)]
+    method, whole = Rows(0.7), Rows(0.7).losses(batch)
+    if world_size == 1:
+        counts = [row_counts(labels[part].numpy(), labels[part].numpy()) for part in parts]
+        weights = batch_shares(counts, accumulate, world_size)
+    else:
+        weights = [
+            batch_shares([row_counts(labels.numpy(), labels[part].numpy())], accumulate, world_size)[0]
+            for part in parts
+        ]
+    found = []
+    for part, (share, method.label_share) in zip(parts, weights, strict=True):
+        terms = method.losses({name: value[part] for name, value in batch.items()})
+        assert terms.keys() == whole.keys() and method.curves.keys() == {"alpha"}, "ranks log the same names"
+        found.append({name: share / (accumulate * world_size) * float(terms[name]) for name in ("total", "label")})
+    for name in ("total", "label"):
+        assert sum(one[name] for one in found) == pytest.approx(float(whole[name]), rel=1e-5)
 
 
 @pytest.fixture
