@@ -114,20 +114,20 @@ class TextStore:
         return lock(self.place)
 
     def _find(self, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        logits, seconds = np.full((len(texts), self.classes), np.nan, np.float32), np.zeros(len(texts))
+        wanted, back = np.unique(texts, return_inverse=True)
+        logits, seconds = np.full((len(wanted), self.classes), np.nan, np.float32), np.zeros(len(wanted))
         for path in shards(self.place):
             if (rows := self._read(path)) is None:
                 continue
-            at = positions(texts, rows["text"])
+            at = positions(rows["text"], wanted)  # a table of the wanted ones is smaller than one of all
             hit = at >= 0
-            logits[hit], seconds[hit] = rows["logits"][at[hit]], rows["seconds"][at[hit]]
-        return logits, seconds
+            logits[at[hit]], seconds[at[hit]] = rows["logits"][hit], rows["seconds"][hit]
+        return logits[back], seconds[back]
 
     def _read(self, path: Path) -> np.ndarray | None:
-        """Return the rows of a shard; remove it if it is damaged."""
-        content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() == path.stem:
-            rows = np.load(io.BytesIO(content), allow_pickle=False)
+        """Return the rows of a shard, memory-mapped; remove it if it is damaged. A process computes its hash once."""
+        if file_sha256(path) == path.stem:
+            rows = np.load(path, mmap_mode="r", allow_pickle=False)
             if rows.dtype == self._dtype:
                 return rows
         log.warning("teacher cache: the shard %s is damaged; it is removed, and its texts are labelled again", path)

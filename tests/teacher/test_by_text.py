@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from kd.errors import KDError
 from kd.features.feature import Feature
+from kd.storage import checksum
 from kd.teacher import by_text, ready
 from kd.teacher.by_text import TextStore, hashes, shards
 from kd.teacher.cache import CacheKey
@@ -113,6 +114,17 @@ def test_the_first_value_of_a_text_stays(tmp_path_factory, sets):
     assert found(store, list(first)) == list(first.values())
     assert np.isnan(found(store, ["four", "\ud800"])).all()
     assert by_text.size(store.place) == (len(first), 0.5 * len(first)) or not first
+
+
+def test_a_shard_is_hashed_once_a_process_and_new_shards_are_seen(store, monkeypatch):
+    add(store, ["a", "b"])
+    hashed, digest = [], checksum.hashlib.file_digest
+    monkeypatch.setattr(checksum.hashlib, "file_digest", lambda *given: hashed.append(given) or digest(*given))
+    for _ in range(3):
+        assert found(store, ["b", "a", "b"]) == [1.0] * 3
+    assert len(hashed) == 1
+    add(TextStore(store.folder, KEY, 2, "tiny"), ["c"], 2.0)
+    assert found(store, ["c", "a"]) == [2.0, 1.0] and len(hashed) == 2
 
 
 def test_many_small_shards_are_merged(store, monkeypatch):
