@@ -26,6 +26,7 @@ from kd.methods.base import Method
 from kd.methods.objective import Objective
 from kd.runtime.devices import Devices
 from kd.teacher.base import AnyReadyTeacher, AnyTeacher
+from kd.teacher.fine_tuning import row_hashes
 from kd.teacher.label_order import check_members
 from kd.teacher.outputs import TeacherOutputs
 from kd.teacher.ready import require_room
@@ -110,7 +111,7 @@ class Assembly(ABC):
 
         def facts() -> dict[str, Any]:
             # Supervised runs leave out rows without a label; a composition has the tokenizer of its teacher.
-            return {"split": name, "rows": len(split), "own": type(self).tokenizer is Assembly.tokenizer}
+            return {"split": name, **row_hashes(split), "own": type(self).tokenizer is Assembly.tokenizer}
 
         return once("encoded", self.config, build.WORDS, lambda: build.encoded(split, self.tokenizer, length), facts)
 

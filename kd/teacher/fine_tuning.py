@@ -117,8 +117,7 @@ class SingleTeacher(CheckedFields, WithoutCaches, ABC):
 
     def _hash(self, train: Dataset, label_names: Sequence[str], **facts: Any) -> str:
         """Return the name of the trained model: a hash of the recipe, the training rows and further facts."""
-        labels = hashlib.sha256(labels_of(train).tobytes()).hexdigest()
-        rows = {"texts": texts_hash(in_slices(train["text"])), "labels": labels, "label_names": label_names}
+        rows = row_hashes(train) | {"label_names": label_names}
         return digest({"format": FORMAT, **rows, **self._recipe(), **facts})[:20]
 
     def _encoded(self, split: Dataset) -> EncodedSplit:
@@ -139,6 +138,12 @@ class SingleTeacher(CheckedFields, WithoutCaches, ABC):
         schedule = partial(warm_up_and_decay, decay="linear", warm_up=self.warm_up)
         facts = {"name": name, "rows": len(train), **self._recipe()}
         return Trainee(method(Recipe(LabelLoss(), optimizer, schedule, self.seed)), data, self.tokenizer, facts)
+
+
+def row_hashes(split: Dataset) -> dict[str, str]:
+    """Return a hash of the texts of a split, and one of its labels."""
+    labels = hashlib.sha256(labels_of(split).tobytes()).hexdigest()
+    return {"texts": texts_hash(in_slices(split["text"])), "labels": labels}
 
 
 RECIPE = tuple(field.name for field in fields(SingleTeacher) if field.name != "labelling_batch_size")
