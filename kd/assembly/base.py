@@ -99,6 +99,11 @@ class Assembly(ABC):
     def method(self) -> Method:
         """Return the LightningModule that trains the student."""
 
+    def taught(self, **known: Any) -> Method:
+        """Return a method with a second model; ``known`` holds the arguments that only some have."""
+        known |= {"objective": self.objective, "options": self.options}
+        return build.method(self.config, self.student, self.splits, **known)
+
     def share(self) -> None:
         """Compute what the runs of a sweep have in common: the tokens and the initial student."""
         for name in ("train", "validation", "test"):

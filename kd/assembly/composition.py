@@ -78,14 +78,7 @@ class CompositionAssembly(Assembly):
     @cached_property
     def method(self) -> Method:
         self._fit_mapper()
-        return build.method(
-            self.config,
-            self.student,
-            self.splits,
-            objective=self.objective,
-            options=self.options,
-            teacher=self.outputs.source(),
-        )
+        return self.taught(teacher=self.outputs.source())
 
     def _fit_mapper(self) -> None:
         """Fit a closed-form mapper: to the features alone, or to the word embeddings that the student would have."""

@@ -32,14 +32,7 @@ class DistillationAssembly(Assembly):
 
     @cached_property
     def method(self) -> Method:
-        return build.method(
-            self.config,
-            self.student,
-            self.splits,
-            objective=self.objective,
-            options=self.options,
-            teacher=self.outputs.source(),
-        )
+        return self.taught(teacher=self.outputs.source())
 
     def train(self) -> EncodedSplit | StreamedSplit:
         resident = self.attached("train")

@@ -59,8 +59,7 @@ class HintsAssembly(Assembly):
 
     @cached_property
     def method(self) -> Method:
-        known = {"objective": self.objective, "options": self.options, "matchings": self.matchings}
-        return build.method(self.config, self.student, self.splits, **known, teacher=self.outputs.source(self.features))
+        return self.taught(matchings=self.matchings, teacher=self.outputs.source(self.features))
 
     def read(self, name: str) -> EncodedSplit:
         return self.attached(name, self.features) if name == "train" else self.encoded(name)

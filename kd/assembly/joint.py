@@ -71,13 +71,12 @@ class JointAssembly(Assembly):
 
     @cached_property
     def method(self) -> Method:
-        student = self.student  # first: what refuses it must be found before the teacher is fine-tuned
+        _ = self.student  # first: what refuses it must be found before the teacher is fine-tuned
         learners, column = self.partners, None
         if self.frozen:
             learners = learners | {"teacher": upper_part(self.partners["teacher"], self.frozen.layer)}
             column = self.frozen.column
-        known = {"objective": self.objective, "partners": learners, "options": self.options, "column": column}
-        return build.method(self.config, student, self.splits, **known)
+        return self.taught(partners=learners, column=column)
 
     def read(self, name: str) -> EncodedSplit:
         encoded, split = self.encoded(name), getattr(self.splits, name)

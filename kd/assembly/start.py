@@ -9,19 +9,18 @@ import torch
 from omegaconf import DictConfig
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from kd.config.contradictions import TRUNCATED
 from kd.config.make import make
 from kd.models.encoded import EncodedEmbeddings
 from kd.models.fitted import FittedStudent
 from kd.models.hashed import HashedNGrams
-from kd.models.truncated import TruncatedConfig, copy_layers
+from kd.models.truncated import copy_layers
 from kd.runtime.devices import Devices
 from kd.storage.model_folder import load_classifier
 from kd.teacher.base import AnyTeacher
 from kd.teacher.outputs import TeacherOutputs
 from kd.teacher.ready import ReadyTeacher
 from kd.teacher.vocabulary import encoder, untrained
-
-TRUNCATED = f"{TruncatedConfig.__module__}.{TruncatedConfig.__name__}"
 
 
 def start(

@@ -16,8 +16,6 @@ NO_DIFFERENCE = tuple(f"{key}." for key in (*identity.NO_DIFFERENCE, "choices", 
 """Keys in which the runs of one arm may differ, with all below them."""
 OF_TRANSFER = (*TRANSFER, "method", "cache")
 """Parts that a supervised run does not read, and that two methods with a teacher may differ in."""
-OF_TRANSFER_SET = (*identity.OF_TRANSFER_SET, "data.rows")
-"""Settings in which runs differ that have the same labelled rows and other transfer sets, with all below them."""
 UNREAD_WHEN_FITTED = (*UNREAD_IN_CLOSED_FORM, "choices.embeddings", "global_batch")
 """Settings that a student which is fitted in closed form does not read."""
 
@@ -112,8 +110,8 @@ def of_files(config: dict[str, Any], environment: dict[str, Any], metrics: dict[
 
 
 def of_transfer_set(key: str) -> bool:
-    """Return whether a setting is about the transfer set alone."""
-    return key in OF_TRANSFER_SET or root_of(key) in OF_TRANSFER_SET
+    """Return whether runs with the same labelled rows and other transfer sets differ in a setting."""
+    return key == "data.rows" or root_of(key) in identity.OF_TRANSFER_SET
 
 
 def whole(value: Any) -> str:
