@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,7 +27,7 @@ from kd.runtime.devices import ONE_CPU, Devices
 from kd.storage.checksum import file_sha256
 from kd.teacher.answers_file import AnswersTable, read_answers
 from kd.teacher.label_order import check_label_order
-from kd.teacher.ready import Columns, ReadyTeacher
+from kd.teacher.ready import Columns, ReadyTeacher, Wanted
 
 log = logging.getLogger(__name__)
 
@@ -171,18 +170,9 @@ class ReadyAnswers:
     def members(self) -> list[ReadyTeacher]:
         return []
 
-    def cached(
-        self,
-        texts: Sequence[str],
-        split: str,
-        outputs: Path,
-        features: Collection[Feature] = (),
-        max_gb: float = math.inf,
-        labels: np.ndarray | None = None,
-        shared: Path | None = None,
-    ) -> tuple[Columns, float]:
+    def cached(self, wanted: Wanted) -> tuple[Columns, float]:
         """Return the logits, NaN for a row without an answer; if there is such a row, also which are ``answered``."""
-        logits = self.live_logits(texts)
+        logits = self.live_logits(wanted.texts)
         answered = ~np.isnan(logits).any(axis=1)
         return {"logits": logits, **({} if answered.all() else {"answered": answered})}, 0.0
 

@@ -28,7 +28,7 @@ from kd.teacher.base import AnyReadyTeacher, AnyTeacher
 from kd.teacher.fine_tuning import RECIPE, SingleTeacher, Trainee, stored, train_teacher
 from kd.teacher.label_order import check_members
 from kd.teacher.outputs import TeacherOutputs
-from kd.teacher.ready import ReadyTeacher
+from kd.teacher.ready import ReadyTeacher, Wanted
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ class Assistant(SingleTeacher):
     def _train(self, above: AnyReadyTeacher, splits: Splits, outputs: Path, on: Devices, folder: Path) -> None:
         log.info("assistant: distilling it from %s on %d rows (once)", above.name, len(splits.train))
         # This process fills the cache, so that the processes of several devices only read it.
-        above.cached(splits.train["text"], "train", outputs, labels=labels_of(splits.train))
+        above.cached(Wanted(splits.train["text"], "train", outputs, labels=labels_of(splits.train)))
         train_teacher(partial(self._trainee, above, splits, outputs), folder, self, on)
 
     def _trainee(self, above: AnyReadyTeacher, splits: Splits, outputs: Path, batch_size: int) -> Trainee:

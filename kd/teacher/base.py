@@ -15,7 +15,7 @@ from kd.data.sources import Splits
 from kd.features.feature import Feature
 from kd.methods.distillation import Source
 from kd.runtime.devices import ONE_CPU, Devices
-from kd.teacher.ready import Columns, ReadyTeacher
+from kd.teacher.ready import Columns, ReadyTeacher, Wanted
 
 
 class AnyTeacher(Protocol):
@@ -97,26 +97,8 @@ class AnyReadyTeacher(Protocol):
     def facts(self) -> Mapping[str, Any]:
         """Return what its training recorded."""
 
-    def cached(
-        self,
-        texts: Sequence[str],
-        split: str,
-        outputs: Path,
-        features: Collection[Feature] = (),
-        max_gb: float = ...,
-        labels: np.ndarray | None = None,
-        shared: Path | None = None,
-    ) -> tuple[Columns, float]:
+    def cached(self, wanted: Wanted) -> tuple[Columns, float]:
         """Return logits ``[N, C]`` and features from the cache; compute them first if they are missing.
-
-        Args:
-            texts: N of them.
-            split: the name of these texts in the log.
-            outputs: the folder that contains the cache.
-            features: stored in half precision.
-            max_gb: refuse to store more than this, in 10^9 bytes.
-            labels: gold labels ``[N]`` of training rows; only an ensemble reads them.
-            shared: the folder of outputs whose logits by text are read and added to; None: ``outputs``.
 
         Returns:
             the columns by name, and the seconds that the logits took when they were computed.

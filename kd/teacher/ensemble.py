@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -27,7 +26,7 @@ from kd.options.declared import CheckedFields
 from kd.runtime.devices import ONE_CPU, Devices
 from kd.teacher.assistant import Assistant
 from kd.teacher.base import AnyTeacher
-from kd.teacher.ready import Columns, ReadyTeacher, WithoutCaches
+from kd.teacher.ready import Columns, ReadyTeacher, Wanted, WithoutCaches
 from kd.teacher.teacher import Teacher
 
 log = logging.getLogger(__name__)
@@ -210,26 +209,17 @@ class ReadyEnsemble(WithoutCaches):
     def facts(self) -> dict[str, Any]:
         return {"combine": self.combine, "members": {name: member.facts for name, member in self.by_name.items()}}
 
-    def cached(
-        self,
-        texts: Sequence[str],
-        split: str,
-        outputs: Path,
-        features: Collection[Feature] = (),
-        max_gb: float = math.inf,
-        labels: np.ndarray | None = None,
-        shared: Path | None = None,
-    ) -> tuple[Columns, float]:
+    def cached(self, wanted: Wanted) -> tuple[Columns, float]:
         """Combine the members' logits; add the features of the member that each feature names."""
         logits, seconds = [], 0.0
         columns: Columns = {}
         for name, member in self.by_name.items():
-            own = {replace(feature, member=""): feature for feature in features if feature.member == name}
-            found, took = member.cached(texts, split, outputs, own, max_gb, shared=shared)
+            own = {replace(feature, member=""): feature for feature in wanted.features if feature.member == name}
+            found, took = member.cached(replace(wanted, features=own, labels=None))
             logits.append(cast(np.ndarray, found["logits"]))
             columns |= {feature.column: found[plain.column] for plain, feature in own.items()}
             seconds += took
-        return {"logits": self._combined(logits, labels), **columns}, seconds
+        return {"logits": self._combined(logits, wanted.labels), **columns}, seconds
 
     def labelled_in(self, texts: Sequence[str], outputs: Path) -> float | None:
         """Return the seconds that all members' logits took; None where the cache lacks some of them."""

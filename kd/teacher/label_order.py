@@ -56,9 +56,8 @@ def check_label_order(
     best = counts[range(classes), order].sum() / len(labels)
     if best > accuracy + 2 / np.sqrt(len(labels)):  # a smaller difference may be chance
         names = ", ".join(label_names[label] for label in order)
-        advice = (
-            f"where the data names its labels, set data.label_names=[{names}]; where it numbers them, "
-            + ("reorder the answers of the file" if is_file else "reorder the teacher's head or fine-tune it")
+        advice = f"where the data names its labels, set data.label_names=[{names}]; where it numbers them, " + (
+            "reorder the answers of the file" if is_file else "reorder the teacher's head or fine-tune it"
         )
         raise KDError(
             f"teacher '{name}' is right on {accuracy:.1%} of {len(labels)} {rows} rows, and would be on {best:.1%} "

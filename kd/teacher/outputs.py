@@ -16,7 +16,7 @@ from kd.data.batching import EncodedSplit, labels_of
 from kd.features.feature import Feature
 from kd.methods.distillation import Source, cached_teacher
 from kd.teacher.base import AnyReadyTeacher
-from kd.teacher.ready import Columns, ReadyTeacher
+from kd.teacher.ready import Columns, ReadyTeacher, Wanted
 
 log = logging.getLogger(__name__)
 
@@ -75,9 +75,8 @@ class TeacherOutputs:
         self, encoded: EncodedSplit, split: Dataset, name: str, features: Collection[Feature]
     ) -> EncodedSplit:
         """Return a split with features from the cache, but no logits: for a teacher whose head is trained further."""
-        found, self.seconds[name] = self.single.cached(
-            split["text"], name, self.outputs, features, self.max_gb, with_logits=False
-        )
+        wanted = Wanted(split["text"], name, self.outputs, features, self.max_gb, with_logits=False)
+        found, self.seconds[name] = self.single.cached(wanted)
         return _beside(encoded, found)
 
     def with_tokens(self, encoded: EncodedSplit, split: Dataset) -> EncodedSplit:
@@ -91,9 +90,8 @@ class TeacherOutputs:
 
     def _columns(self, split: Dataset, name: str, features: Collection[Feature] = ()) -> Columns:
         labels = labels_of(split) if name == "train" else None  # outputs for measured splits must not use gold labels
-        columns, self.seconds[name] = self.ready.cached(
-            split["text"], name, self.outputs, features, self.max_gb, labels
-        )
+        wanted = Wanted(split["text"], name, self.outputs, features, self.max_gb, labels)
+        columns, self.seconds[name] = self.ready.cached(wanted)
         return columns
 
 

@@ -49,6 +49,35 @@ Columns = dict[str, np.ndarray | Ragged]
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """The outputs that are wanted of a teacher.
+
+    Args:
+        texts: N of them.
+        split: the name of these texts in the log.
+        outputs: the folder that contains the cache.
+        features: beside the logits; stored in half precision.
+        max_gb: refuse to store more than this, in 10^9 bytes.
+        labels: gold labels ``[N]`` of training rows; only an ensemble reads them.
+        shared: the folder of outputs whose logits by text are read and added to; None: ``outputs``.
+        with_logits: false leaves the logits of a single model out.
+    """
+
+    texts: Sequence[str]
+    split: str
+    outputs: Path
+    features: Collection[Feature] = ()
+    max_gb: float = math.inf
+    labels: np.ndarray | None = None
+    shared: Path | None = None
+    with_logits: bool = True
+
+    @property
+    def stored(self) -> Path:
+        return self.shared or self.outputs
+
+
+@dataclass(frozen=True)
 class WithoutCaches:
     """A base of dataclasses that are pickled without their ``cached_property`` values."""
 
@@ -129,46 +158,36 @@ class ReadyTeacher(WithoutCaches):
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def cached(
-        self,
-        texts: Sequence[str],
-        split: str,
-        outputs: Path,
-        features: Collection[Feature] = (),
-        max_gb: float = math.inf,
-        labels: np.ndarray | None = None,
-        shared: Path | None = None,
-        with_logits: bool = True,
-    ) -> tuple[Columns, float]:
-        """Return logits and features; see `kd.teacher.base.AnyReadyTeacher.cached`. The logits can be left out."""
-        folder = Path(outputs) / CACHE
-        by_column = {feature.column: feature for feature in sorted(features, key=lambda feature: feature.column)}
+    def cached(self, wanted: Wanted) -> tuple[Columns, float]:
+        """Return logits and features; see `kd.teacher.base.AnyReadyTeacher.cached`."""
+        texts, split, folder = wanted.texts, wanted.split, wanted.outputs / CACHE
+        by_column = {each.column: each for each in sorted(wanted.features, key=lambda each: each.column)}
         base = self.key(texts)
-        keys = [replace(base, column=column) for column in (*(["logits"] if with_logits else []), *by_column)]
+        keys = [replace(base, column=column) for column in (*(["logits"] if wanted.with_logits else []), *by_column)]
         tokens = functools.cache(functools.partial(self.tokens, texts))
         if absent := [by_column[name] for name in teacher_cache.absent(folder, keys) if name in by_column]:
-            needed = require_room(self.config, absent, len(texts), len(tokens().values), split, max_gb)
+            needed = require_room(self.config, absent, len(texts), len(tokens().values), split, wanted.max_gb)
             log.info("teacher: storing features of %d %s rows takes %.3g GB", len(texts), split, needed)
         if len(texts) > teacher_cache.PIECE_ROWS and (lacking := teacher_cache.absent(folder, keys)):
             parts = [key for key in keys if key.column in lacking]
-            self._in_pieces(parts, texts, split, folder, by_column, shared or outputs)
+            self._in_pieces(parts, wanted, folder, by_column)
         note: dict[str, Any] = {"teacher": self.name, "split": split}
-        store = TextStore(Path(shared or outputs) / CACHE, base, cast(int, self.config.num_labels), self.name)
+        store = TextStore(wanted.stored / CACHE, base, cast(int, self.config.num_labels), self.name)
 
         def compute(missing: list[str]) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-            wanted = [by_column[name] for name in missing if name in by_column]
+            features = [by_column[name] for name in missing if name in by_column]
             by_text = hashes(in_slices(texts)) if "logits" in missing else None
-            rows = np.arange(len(texts)) if wanted or by_text is None else new_rows(store, by_text)
+            rows = np.arange(len(texts)) if features or by_text is None else new_rows(store, by_text)
             if len(rows):
                 some = f"{len(rows)} of " * (len(rows) < len(texts))
                 log.info("teacher: labelling %s%d %s rows (once): %s", some, len(texts), split, ", ".join(missing))
-                prepare(self.model, wanted)
-            for index, found in self._labelled(rows, tokens().take(rows), split, wanted, store, by_text):
+                prepare(self.model, features)
+            for index, found in self._labelled(rows, tokens().take(rows), split, features, store, by_text):
                 with np.errstate(over="ignore"):  # the cache refuses values that are not finite
                     yield index, {feature.column: value.astype(np.float16) for feature, value in found.items()}
             if by_text is not None:
                 logits, seconds = store.find(by_text)
-                if not wanted:  # replaces the time of this call, which took most logits from disk
+                if not features:  # replaces the time of this call, which took most logits from disk
                     note["seconds"] = round(float(seconds.sum()), 3)
                 yield np.arange(len(texts)), {"logits": logits}
 
@@ -215,20 +234,13 @@ class ReadyTeacher(WithoutCaches):
         finally:
             keep()
 
-    def _in_pieces(
-        self,
-        keys: Sequence[CacheKey],
-        texts: Sequence[str],
-        split: str,
-        folder: Path,
-        by_column: dict[str, Feature],
-        shared: Path,
-    ) -> None:
+    def _in_pieces(self, keys: Sequence[CacheKey], wanted: Wanted, folder: Path, by_column: dict[str, Feature]) -> None:
         """Fill the cache with columns of many texts, in pieces that several processes can divide among them."""
+        texts, split = wanted.texts, wanted.split
         size, whole = teacher_cache.PIECE_ROWS, replace(keys[0], column="pieces").digest
         starts = range(0, len(texts), size)
         texts_of = [self.key(texts[start : start + size]) for start in starts]
-        parts = [[replace(key, column=wanted.column) for wanted in keys] for key in texts_of]
+        parts = [[replace(key, column=each.column) for each in keys] for key in texts_of]
         outputs = folder / f"{whole}.pieces"
         pieces = outputs / CACHE
 
@@ -241,7 +253,7 @@ class ReadyTeacher(WithoutCaches):
             features = [by_column[key.column] for key in keys if key.column in by_column]
             name, with_logits = f"{split} {start}-{min(start + size, len(texts))}", len(features) < len(keys)
             part = texts[start : start + size]
-            self.cached(part, name, outputs, features, with_logits=with_logits, shared=shared)
+            self.cached(Wanted(part, name, outputs, features, shared=wanted.stored, with_logits=with_logits))
 
         pieces.mkdir(parents=True, exist_ok=True)
         share(outputs, len(parts), done, build)

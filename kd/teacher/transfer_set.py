@@ -33,7 +33,7 @@ from kd.storage.pieces import share
 from kd.teacher import cache as teacher_cache
 from kd.teacher.cache import CacheKey
 from kd.teacher.outputs import TeacherOutputs
-from kd.teacher.ready import CACHE
+from kd.teacher.ready import CACHE, Wanted
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +142,8 @@ class Transfer:
         def build(number: int) -> None:
             texts = ShardTexts(self.store, number)
             texts.tokens(tokenizer, self.max_length)
-            ready.cached(texts, f"transfer {number + 1} of {len(self.store)}", place, shared=teacher.outputs)
+            name = f"transfer {number + 1} of {len(self.store)}"
+            ready.cached(Wanted(texts, name, place, shared=teacher.outputs))
 
         share(folder, len(self.store), done, build)
         times = [ready.labelled_in(ShardTexts(self.store, number), place) for number in range(len(self.store))]
@@ -156,7 +157,8 @@ class Transfer:
         def load(number: int) -> EncodedSplit:
             texts = ShardTexts(self.store, number)
             tokens = texts.tokens(tokenizer, self.max_length)
-            found, _ = teacher.ready.cached(texts, f"transfer {number + 1}", self.store.place, shared=teacher.outputs)
+            wanted = Wanted(texts, f"transfer {number + 1}", self.store.place, shared=teacher.outputs)
+            found, _ = teacher.ready.cached(wanted)
             labels = np.full(len(texts), IGNORED_LABEL)
             return EncodedSplit(tokens, labels, resident.padding, columns={"teacher_logits": found["logits"]})
 

@@ -14,7 +14,7 @@ from kd.models.encoded import Encoder
 from kd.runtime.devices import Devices
 from kd.teacher.base import AnyTeacher
 from kd.teacher.ensemble import Ensemble
-from kd.teacher.ready import ReadyTeacher
+from kd.teacher.ready import ReadyTeacher, Wanted
 from kd.teacher.teacher import Teacher
 
 
@@ -37,7 +37,7 @@ def encoder(teacher: ReadyTeacher, pooling: str, outputs: Path) -> Encoder:
     feature = Feature("hidden_states", depth_of(teacher.config), pooling)
 
     def vectors(texts: Sequence[str]) -> torch.Tensor:
-        found, _ = teacher.cached(texts, "vocabulary", outputs, [feature], with_logits=False)
+        found, _ = teacher.cached(Wanted(texts, "vocabulary", outputs, [feature], with_logits=False))
         return torch.from_numpy(np.array(found[feature.column], dtype=np.float32))
 
     return Encoder(teacher.config.hidden_size, vectors)

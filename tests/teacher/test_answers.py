@@ -16,6 +16,7 @@ from kd.methods.objective import Objective
 from kd.methods.schedules import Constant
 from kd.teacher.answers import Answers
 from kd.teacher.base import AnyReadyTeacher, AnyTeacher
+from kd.teacher.ready import Wanted
 from tests.conftest import make_reviews, run_kd
 from tests.teacher.conftest import split
 
@@ -44,9 +45,9 @@ def test_it_has_the_two_interfaces_of_a_teacher(answers, splits, tmp_path):
         and ready.members == []
         and ready.cost() == {"name": "answers.jsonl", "training_seconds": None}
     )
-    columns, seconds = ready.cached(splits.train["text"], "train", tmp_path)
+    columns, seconds = ready.cached(Wanted(splits.train["text"], "train", tmp_path))
     assert columns["answered"].tolist() == [False] * 10 + [True] * 50 and seconds == 0
-    assert set(ready.cached(splits.test["text"], "test", tmp_path)[0]) == {"logits"}
+    assert set(ready.cached(Wanted(splits.test["text"], "test", tmp_path))[0]) == {"logits"}
     np.testing.assert_array_equal(ready.live_logits(splits.test["text"])[:, 1], splits.test["label"])
     for what in ("tokenizer", "word_table", "config", "max_length"):
         with pytest.raises(KDError, match="teacher=answers is a file and has no"):

@@ -17,6 +17,7 @@ from kd.features.feature import Feature
 from kd.storage import records
 from kd.teacher.assistant import Assistant
 from kd.teacher.ensemble import Ensemble
+from kd.teacher.ready import Wanted
 from kd.teacher.teacher import Teacher
 from tests.conftest import make_reviews, make_teacher
 from tests.teacher.conftest import RECIPE, split
@@ -89,7 +90,7 @@ def test_it_gives_outputs_as_a_teacher_does(assistant, splits, outputs):
     assert type(ready.model).__name__ == "BertForSequenceClassification" and ready.config.hidden_size == 16
     assert ready.config.id2label == {0: "negative", 1: "positive"} and ready.max_length == 24
     chosen = Feature("hidden_states", 1, "mean")
-    columns, _ = ready.cached(splits.test["text"], "test", outputs, [chosen])
+    columns, _ = ready.cached(Wanted(splits.test["text"], "test", outputs, [chosen]))
     assert columns["logits"].shape == (16, 2) and columns[chosen.column].shape == (16, 16)
     np.testing.assert_allclose(columns["logits"], ready.live_logits(splits.test["text"]), atol=1e-6)
     np.testing.assert_array_equal(

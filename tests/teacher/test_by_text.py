@@ -19,7 +19,7 @@ from kd.storage import checksum
 from kd.teacher import by_text, ready
 from kd.teacher.by_text import TextStore, hashes, shards
 from kd.teacher.cache import CacheKey
-from kd.teacher.ready import ReadyTeacher
+from kd.teacher.ready import ReadyTeacher, Wanted
 from tests.conftest import make_reviews
 from tests.data.writing import flip
 
@@ -66,34 +66,34 @@ def found(store: TextStore, texts: list[str]) -> list[float]:
 
 def test_only_new_texts_of_another_set_go_through_the_model(teacher, tmp_path, labelled):
     """100 texts, then 150 that contain them in another order, then some of these, and a text that comes twice."""
-    first, _ = teacher.cached(TEXTS[:100], "train", tmp_path)
+    first, _ = teacher.cached(Wanted(TEXTS[:100], "train", tmp_path))
     order = np.random.default_rng(0).permutation(150)
     mixed = [TEXTS[row] for row in order]
-    second, seconds = teacher.cached(mixed, "train", tmp_path)
+    second, seconds = teacher.cached(Wanted(mixed, "train", tmp_path))
     assert labelled == [100, 50] and seconds > 0
     at = {text: row for row, text in enumerate(mixed)}
     np.testing.assert_array_equal([second["logits"][at[text]] for text in TEXTS[:100]], first["logits"])
     np.testing.assert_allclose(second["logits"], teacher.live_logits(mixed), atol=1e-6)
     labelled.clear()
-    third, seconds = teacher.cached(TEXTS[30:130], "other", tmp_path)
+    third, seconds = teacher.cached(Wanted(TEXTS[30:130], "other", tmp_path))
     assert labelled == [] and seconds > 0, "what labelling these texts took, though nothing was labelled now"
     np.testing.assert_array_equal(third["logits"][0], first["logits"][30])
-    twice, _ = teacher.cached([TEXTS[155], TEXTS[0], TEXTS[155]], "test", tmp_path)
+    twice, _ = teacher.cached(Wanted([TEXTS[155], TEXTS[0], TEXTS[155]], "test", tmp_path))
     assert labelled == [1]
     np.testing.assert_array_equal(twice["logits"][0], twice["logits"][2])
 
 
 def test_pieces_and_columns_with_features_use_the_same_logits(teacher, tmp_path, labelled, monkeypatch):
-    first, _ = teacher.cached(TEXTS[:60], "train", tmp_path)
-    second, _ = teacher.cached(TEXTS[:90], "train", tmp_path, [Feature("hidden_states", 1, "mean")])
+    first, _ = teacher.cached(Wanted(TEXTS[:60], "train", tmp_path))
+    second, _ = teacher.cached(Wanted(TEXTS[:90], "train", tmp_path, [Feature("hidden_states", 1, "mean")]))
     np.testing.assert_array_equal(second["logits"][:60], first["logits"])
     assert labelled == [60, 90], "features need every row"
     monkeypatch.setattr("kd.teacher.cache.PIECE_ROWS", 40)
-    third, _ = teacher.cached(TEXTS[:120], "train", tmp_path)
+    third, _ = teacher.cached(Wanted(TEXTS[:120], "train", tmp_path))
     assert labelled == [60, 90, 30]
     np.testing.assert_array_equal(third["logits"][:90], second["logits"])
     monkeypatch.setattr(ReadyTeacher, "model", None)
-    other, _ = teacher.cached(TEXTS[5:15], "shard", tmp_path / "transfer" / "x", shared=tmp_path)
+    other, _ = teacher.cached(Wanted(TEXTS[5:15], "shard", tmp_path / "transfer" / "x", shared=tmp_path))
     np.testing.assert_array_equal(other["logits"], first["logits"][5:15])
 
 
@@ -138,9 +138,9 @@ def test_many_small_shards_are_merged(store, monkeypatch):
 
 @pytest.mark.parametrize("harm", ["flip", "cut", "empty", "foreign"])
 def test_a_damaged_shard_is_dropped_and_its_texts_alone_are_labelled_again(teacher, tmp_path, labelled, harm, caplog):
-    first, _ = teacher.cached(TEXTS[:40], "a", tmp_path)
+    first, _ = teacher.cached(Wanted(TEXTS[:40], "a", tmp_path))
     before = set(tmp_path.glob("teacher_cache/*.texts/*.npy"))
-    teacher.cached(TEXTS[40:60], "b", tmp_path)
+    teacher.cached(Wanted(TEXTS[40:60], "b", tmp_path))
     (shard,) = set(tmp_path.glob("teacher_cache/*.texts/*.npy")) - before
     content = shard.read_bytes()
     match harm:
@@ -155,7 +155,7 @@ def test_a_damaged_shard_is_dropped_and_its_texts_alone_are_labelled_again(teach
             np.save(tmp_path / "x.npy", np.zeros(3))
             (tmp_path / "x.npy").rename(shard.with_name(f"{by_text.file_sha256(tmp_path / 'x.npy')}.npy"))
     labelled.clear()
-    again, _ = teacher.cached(TEXTS[:60], "c", tmp_path)
+    again, _ = teacher.cached(Wanted(TEXTS[:60], "c", tmp_path))
     assert labelled == [20] and "is damaged; it is removed, and its texts are labelled again" in caplog.text
     np.testing.assert_array_equal(again["logits"][:40], first["logits"])
     assert all(by_text.damage(place) is None for place in by_text.stores(tmp_path / "teacher_cache"))
@@ -182,10 +182,10 @@ def test_a_full_disk_keeps_what_was_labelled_before(teacher, tmp_path, labelled,
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
-        teacher.cached(TEXTS, "train", tmp_path)
+        teacher.cached(Wanted(TEXTS, "train", tmp_path))
     monkeypatch.setattr(Path, "write_bytes", write)
     labelled.clear()
-    teacher.cached(TEXTS, "train", tmp_path)
+    teacher.cached(Wanted(TEXTS, "train", tmp_path))
     assert labelled == [left_after(teacher, 2)]
 
 
@@ -202,7 +202,7 @@ def test_a_killed_process_loses_only_what_it_had_not_stored(teacher, tmp_path, l
 
     def label() -> None:
         ReadyTeacher._batches = slow
-        teacher.cached(TEXTS, "train", tmp_path)
+        teacher.cached(Wanted(TEXTS, "train", tmp_path))
 
     process = multiprocessing.get_context("fork").Process(target=label)
     process.start()
@@ -212,7 +212,7 @@ def test_a_killed_process_loses_only_what_it_had_not_stored(teacher, tmp_path, l
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     labelled.clear()
-    result, _ = teacher.cached(TEXTS, "train", tmp_path)
+    result, _ = teacher.cached(Wanted(TEXTS, "train", tmp_path))
     assert labelled == [left_after(teacher, 3)]
     np.testing.assert_allclose(result["logits"], teacher.live_logits(TEXTS), atol=1e-6)
 
@@ -240,4 +240,4 @@ def test_logits_that_are_not_finite_are_not_stored(store, teacher, tmp_path, mon
     assert np.isnan(found(store, ["a"])).all() and found(store, ["b"]) == [1.0]
     teacher.model.classifier.bias.data[0] = np.nan
     with pytest.raises(KDError, match=r"the teacher's logits are not finite for rows \[0, 1"):
-        teacher.cached(TEXTS[:4], "train", tmp_path)
+        teacher.cached(Wanted(TEXTS[:4], "train", tmp_path))

@@ -13,7 +13,7 @@ import pytest
 from kd.data.batching import Ragged
 from kd.features.feature import Feature
 from kd.teacher import cache as teacher_cache
-from kd.teacher.ready import ReadyTeacher
+from kd.teacher.ready import ReadyTeacher, Wanted
 from tests.conftest import make_reviews
 from tests.data.writing import flip
 
@@ -27,7 +27,7 @@ def ready(teacher_folder) -> ReadyTeacher:
 def test_an_ordinary_cache_is_made_in_pieces(ready, tmp_path, monkeypatch, damage):
     texts = [text for text, _ in make_reviews(250, seed=9)]
     expected = ready.live_logits(texts)
-    whole, _ = ready.cached(texts, "train", tmp_path / "whole")
+    whole, _ = ready.cached(Wanted(texts, "train", tmp_path / "whole"))
     np.testing.assert_array_equal(whole["logits"], expected)
     monkeypatch.setattr(teacher_cache, "PIECE_ROWS", 40)
     context = multiprocessing.get_context("fork")
@@ -35,15 +35,15 @@ def test_an_ordinary_cache_is_made_in_pieces(ready, tmp_path, monkeypatch, damag
     def build(log: str) -> None:
         cached = ReadyTeacher.cached
 
-        def counted(self, some, *rest, **named):
-            if len(some) <= 40:
+        def counted(self, some):
+            if len(some.texts) <= 40:
                 with (tmp_path / log).open("a") as stream:
-                    stream.write(f"{some[0]}\n")
+                    stream.write(f"{some.texts[0]}\n")
                 time.sleep(0.05)
-            return cached(self, some, *rest, **named)
+            return cached(self, some)
 
         ReadyTeacher.cached = counted
-        ready.cached(texts, "train", tmp_path / "pieces")
+        ready.cached(Wanted(texts, "train", tmp_path / "pieces"))
 
     first = context.Process(target=build, args=("first",))
     first.start()
@@ -71,7 +71,7 @@ def test_an_ordinary_cache_is_made_in_pieces(ready, tmp_path, monkeypatch, damag
     done = [(tmp_path / name).read_text().splitlines() for name in ("second", "third")]
     # Of seven pieces, each once, and of those before the kill only the damaged one.
     assert len(done[0]) + len(done[1]) == len({*done[0], *done[1]}) <= 5 + damage
-    found, seconds = ready.cached(texts, "train", tmp_path / "pieces")
+    found, seconds = ready.cached(Wanted(texts, "train", tmp_path / "pieces"))
     np.testing.assert_allclose(found["logits"], expected, atol=1e-6)
     assert seconds > 0
     (place,) = teacher_cache.entries(pieces)
@@ -82,10 +82,10 @@ def test_an_ordinary_cache_is_made_in_pieces(ready, tmp_path, monkeypatch, damag
 def test_features_are_made_in_pieces_too(ready, tmp_path, monkeypatch):
     texts = [text for text, _ in make_reviews(90, seed=9)]
     features = [Feature("hidden_states", 1), Feature("hidden_states", 2, "mean")]
-    whole, _ = ready.cached(texts, "train", tmp_path / "whole", features)
+    whole, _ = ready.cached(Wanted(texts, "train", tmp_path / "whole", features))
     monkeypatch.setattr(teacher_cache, "PIECE_ROWS", 40)
-    ready.cached(texts, "train", tmp_path / "pieces", features[:1])
-    pieces, _ = ready.cached(texts, "train", tmp_path / "pieces", features)
+    ready.cached(Wanted(texts, "train", tmp_path / "pieces", features[:1]))
+    pieces, _ = ready.cached(Wanted(texts, "train", tmp_path / "pieces", features))
     assert set(pieces) == set(whole)
     for name, column in whole.items():
         if isinstance(column, Ragged):

@@ -16,7 +16,7 @@ from kd.features.feature import Feature
 from kd.options.declared import options_of
 from kd.teacher.ensemble import COMBINATIONS, Ensemble, ReadyEnsemble
 from kd.teacher.outputs import TeacherOutputs
-from kd.teacher.ready import ReadyTeacher
+from kd.teacher.ready import ReadyTeacher, Wanted
 from kd.teacher.teacher import Teacher
 from tests.conftest import make_reviews, make_teacher
 from tests.teacher.conftest import RECIPE, split
@@ -147,7 +147,7 @@ def test_each_member_reads_its_own_tokens_and_a_further_one_relabels_nothing(mem
     lengths = [member.tokens(texts).lengths for member in members.values()]
     np.testing.assert_array_equal(lengths[1], lengths[0] + 1)
     two = ReadyEnsemble({name: members[name] for name in ("first", "second")}, "mean_logits")
-    found, seconds = two.cached(texts, "train", tmp_path)
+    found, seconds = two.cached(Wanted(texts, "train", tmp_path))
     alone = [member.live_logits(texts) for member in members.values()]
     np.testing.assert_allclose(found["logits"], (alone[0] + alone[1]) / 2, atol=1e-5)
     assert found["logits"].dtype == np.float32 and seconds > 0
@@ -156,14 +156,14 @@ def test_each_member_reads_its_own_tokens_and_a_further_one_relabels_nothing(mem
     assert len(before) == 2
     caplog.clear()
     with caplog.at_level("INFO", logger="kd"):
-        found, _ = ReadyEnsemble(members, "mean_logits").cached(texts, "train", tmp_path)
+        found, _ = ReadyEnsemble(members, "mean_logits").cached(Wanted(texts, "train", tmp_path))
     np.testing.assert_allclose(found["logits"], sum(alone) / 3, atol=1e-5)
     assert len(caches(tmp_path)) == 3 and before.items() <= caches(tmp_path).items()
     assert caplog.text.count("labelling 40 train rows") == 1
     caplog.clear()
     for combine in COMBINATIONS:
-        ReadyEnsemble(members, combine).cached(texts, "train", tmp_path, labels=labels_of(splits.train))
-    members["second"].cached(texts, "train", tmp_path)
+        ReadyEnsemble(members, combine).cached(Wanted(texts, "train", tmp_path, labels=labels_of(splits.train)))
+    members["second"].cached(Wanted(texts, "train", tmp_path))
     assert len(caches(tmp_path)) == 3 and "labelling" not in caplog.text
 
 
@@ -187,11 +187,11 @@ def test_labels_are_read_only_for_training_rows(members, splits, tmp_path, combi
 def test_features_come_from_the_member_that_they_name(members, splits, tmp_path):
     ensemble, texts = ReadyEnsemble(members, "mean_probability"), splits.train["text"]
     chosen = [Feature("hidden_states", 1, "mean", "second"), Feature("hidden_states", 2, None, "third")]
-    found, _ = ensemble.cached(texts, "train", tmp_path, chosen)
+    found, _ = ensemble.cached(Wanted(texts, "train", tmp_path, chosen))
     assert set(found) == {"logits", "second.hidden_states-1-mean", "third.hidden_states-2-tokens"}
-    own, _ = members["second"].cached(texts, "train", tmp_path, [Feature("hidden_states", 1, "mean")])
+    own, _ = members["second"].cached(Wanted(texts, "train", tmp_path, [Feature("hidden_states", 1, "mean")]))
     np.testing.assert_array_equal(found["second.hidden_states-1-mean"], own["hidden_states-1-mean"])
-    other, _ = members["third"].cached(texts, "train", tmp_path, [Feature("hidden_states", 2)])
+    other, _ = members["third"].cached(Wanted(texts, "train", tmp_path, [Feature("hidden_states", 2)]))
     np.testing.assert_array_equal(found["third.hidden_states-2-tokens"].values, other["hidden_states-2-tokens"].values)
     assert len(caches(tmp_path)) == 5, "three times logits and two features: a member's name is no part of a key"
 

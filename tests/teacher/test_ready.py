@@ -17,7 +17,7 @@ from kd.commands import cache
 from kd.errors import KDError
 from kd.features.feature import Feature
 from kd.measure.cost import parameter_counts
-from kd.teacher.ready import MOST_PADDING, ReadyTeacher, tight_batches
+from kd.teacher.ready import MOST_PADDING, ReadyTeacher, Wanted, tight_batches
 
 
 def test_teacher_tokenizer_texts_and_length_change_the_cache_key(ready, splits, tmp_path):
@@ -98,14 +98,14 @@ def stored(outputs: Path) -> dict[str, int]:
 def cached(teacher_folder, splits, tmp_path_factory) -> tuple[ReadyTeacher, Path]:
     """All features of the training rows, in a cache."""
     ready, outputs = ReadyTeacher("tiny", teacher_folder, 24, 8, {}), tmp_path_factory.mktemp("features")
-    ready.cached(splits.train["text"], "train", outputs, FEATURES)
+    ready.cached(Wanted(splits.train["text"], "train", outputs, FEATURES))
     return ready, outputs
 
 
 def test_cached_features_stand_at_their_rows(cached, splits):
     """Compare with one text at a time, in half precision: neither batching nor padding moves or changes a vector."""
     ready, outputs = cached
-    found, seconds = ready.cached(splits.train["text"], "train", outputs, FEATURES)
+    found, seconds = ready.cached(Wanted(splits.train["text"], "train", outputs, FEATURES))
     assert set(found) == {"logits", *(feature.column for feature in FEATURES)} and seconds > 0
     for row in (0, 7, 31, 59):
         for feature, expected in by_hand(ready, splits.train["text"][row]).items():
@@ -122,11 +122,11 @@ def test_logits_after_features_store_nothing_and_further_features_only_themselve
     ready = ReadyTeacher("tiny", teacher_folder, 24, 8, {})
     first, second = Feature("hidden_states", 1, "mean"), Feature("hidden_states", 2)
     texts = splits.test["text"]
-    ready.cached(texts, "test", tmp_path, [first])
+    ready.cached(Wanted(texts, "test", tmp_path, [first]))
     before = stored(tmp_path)
     assert set(before) == {"logits", first.column}
-    assert set(ready.cached(texts, "test", tmp_path)[0]) == {"logits"} and stored(tmp_path) == before
-    ready.cached(texts, "test", tmp_path, [second, first])
+    assert set(ready.cached(Wanted(texts, "test", tmp_path))[0]) == {"logits"} and stored(tmp_path) == before
+    ready.cached(Wanted(texts, "test", tmp_path, [second, first]))
     after = stored(tmp_path)
     assert set(after) == {"logits", first.column, second.column} and before.items() <= after.items()
 
@@ -140,20 +140,20 @@ def test_the_size_of_features_is_said_before_and_refused_above_the_limit(teacher
     tokens = len(ready.tokens(texts).values)
     expected = 2 * 32 * (2 * tokens + len(texts)) / 1e9
     with caplog.at_level("INFO", logger="kd"), pytest.raises(KDError) as refused:
-        ready.cached(texts, "test", tmp_path, features, max_gb=0.99 * expected)
+        ready.cached(Wanted(texts, "test", tmp_path, features, max_gb=0.99 * expected))
     assert stored(tmp_path) == {} and "labelling" not in caplog.text
     said = str(refused.value)
     assert f"15 test rows would take {expected:.3g} GB, and cache.max_gb={0.99 * expected:g} is the limit" in said
     assert "hidden_states-1-tokens, keys-2-tokens, values-1-cls" in said and "cache.use=false" in said
     with caplog.at_level("INFO", logger="kd"):
-        ready.cached(texts, "test", tmp_path, features, max_gb=1.01 * expected)
+        ready.cached(Wanted(texts, "test", tmp_path, features, max_gb=1.01 * expected))
     lines = [record.getMessage() for record in caplog.records]
     assert lines[0] == f"teacher: storing features of 15 test rows takes {expected:.3g} GB"
     assert lines[1].startswith("teacher: labelling 15 test rows (once): logits, hidden_states-1-tokens")
     size = sum(file.stat().st_size for file in tmp_path.glob("teacher_cache/*/values.npy"))
     assert size == 1e9 * expected + 2 * 4 * 15 + 4 * 128, "with logits and the heads of four files"
     caplog.clear()
-    ready.cached(texts, "test", tmp_path, features, max_gb=0)
+    ready.cached(Wanted(texts, "test", tmp_path, features, max_gb=0))
     assert "storing" not in caplog.text, "what is there takes no more room"
 
 
@@ -167,9 +167,9 @@ def test_features_beyond_half_precision_are_refused(teacher_folder, splits, tmp_
     model.save_pretrained(folder)
     ready = ReadyTeacher("loud", folder, 24, 8, {})
     with pytest.raises(KDError, match=r"hidden_states-1-mean are not finite for rows \[.*float16.*cache.use=false"):
-        ready.cached(splits.test["text"], "test", tmp_path, [Feature("hidden_states", 1, "mean")])
+        ready.cached(Wanted(splits.test["text"], "test", tmp_path, [Feature("hidden_states", 1, "mean")]))
     assert stored(tmp_path) == {} and not [warning for warning in recwarn if "overflow" in str(warning.message)]
-    ready.cached(splits.test["text"], "test", tmp_path, [Feature("hidden_states", 0, "mean")])
+    ready.cached(Wanted(splits.test["text"], "test", tmp_path, [Feature("hidden_states", 0, "mean")]))
     assert set(stored(tmp_path)) == {"logits", "hidden_states-0-mean"}
 
 
