@@ -8,7 +8,6 @@ from typing import cast, final
 from datasets import Dataset
 
 from kd.assembly.base import Assembly
-from kd.config import build
 from kd.data.batching import EncodedSplit
 from kd.data.streaming import StreamedSplit
 from kd.methods.base import Method

@@ -105,7 +105,7 @@ class Option:
 
 def _options_of(function: Callable[..., Any]) -> Mapping[str, Option]:
     """Return the options that a constructor, function or dataclass declares, by name."""
-    hints = _fields(function) if is_dataclass(function) else _parameters(function)
+    hints = _parameters(function) | (_fields(function) if is_dataclass(function) else {})
     meanings = _meanings(function)
     parameters = inspect.signature(function).parameters.values()
     names = [each.name for each in parameters if each.name in hints and each.kind not in VARIABLE]
@@ -164,7 +164,8 @@ class CheckedFields:
 
     def __post_init__(self) -> None:
         for name, option in options_of(type(self)).items():
-            option.require(getattr(self, name))
+            if name in self.__dataclass_fields__:  # type: ignore[attr-defined]  # not those of a constructor of its own
+                option.require(getattr(self, name))
 
 
 def in_words(annotation: Any) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
-from kd.options.declared import Checked, Count
+from kd.options.declared import Checked, CheckedFields, Count
 
 FREQUENT = 50
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_]+(?:['\u2019-][^\W_]+)*")
@@ -51,10 +51,11 @@ class LabelledTexts:
         return frozenset(word for word, _ in counts.most_common(FREQUENT))
 
 
-class Step(Checked, ABC):
+@dataclass(kw_only=True)
+class Step(Checked, CheckedFields, ABC):
     """Makes texts for a transfer set. The teacher labels them later.
 
-    A step of your own needs only `parts`, and ``modules=[mylib]`` on the command line:
+    A step of your own needs only `parts`, options as in a dataclass, and ``modules=[mylib]`` on the command line:
 
     >>> class Reversed(Step):
     ...     def parts(self, train, seed):
@@ -73,8 +74,9 @@ class Step(Checked, ABC):
     selecting: ClassVar[tuple[str, ...]] = ("most", "shortest", "longest")
     """Options that choose among the texts made. If only these differ, stored texts are used again."""
 
-    def __init__(self, most: Count | None = None, shortest: Count = 1, longest: Count | None = None):
-        self.most, self.shortest, self.longest = most, shortest, longest
+    most: Count | None = None
+    shortest: Count = 1
+    longest: Count | None = None
 
     @abstractmethod
     def parts(self, train: LabelledTexts, seed: int) -> Iterator[Iterable[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ from kd.data.files import read_rows
 from kd.data.folders import texts_in
 from kd.data.splits import text_keys, unusable
 from kd.errors import KDError
-from kd.options.declared import Count, Share
+from kd.options.declared import Share
 from kd.transfer.base import FREQUENT, LabelledTexts, Step, words
 from kd.transfer.ngrams import Ngrams
 from kd.transfer.parts import chunks
@@ -33,6 +34,7 @@ def side_of(text: str) -> bytes:
     return text_keys(text)[1]
 
 
+@dataclass
 class Documents(Step):
     """Sentences of any documents, lower-cased and tokenised as the training rows are.
 
@@ -41,8 +43,6 @@ class Documents(Step):
         text: name of the column with the documents.
         where: the rows to use, as column -> value or list of values.
         encoding: of text files.
-        most: largest number of sentences to use; null uses all.
-        shortest, longest: number of words that a sentence may have; null sets no limit.
         known_words: smallest share of the documents' words that must be among the 50 most frequent ones of the
             training rows. It refuses documents of another language: those of one language have 30 to 50 %, others less
             than 10. Single sentences of 8 words and more with less than half of this share are left out. 0 keeps all.
@@ -54,21 +54,12 @@ class Documents(Step):
 
     selecting: ClassVar[tuple[str, ...]] = (*Step.selecting, "known_words", "nearest")
 
-    def __init__(
-        self,
-        path: str | list[str],
-        text: str = "text",
-        where: dict[str, Any] | None = None,
-        encoding: str = "utf-8",
-        most: Count | None = None,
-        shortest: Count = 1,
-        longest: Count | None = None,
-        known_words: Share = 0.2,
-        nearest: bool = False,
-    ):
-        super().__init__(most, shortest, longest)
-        self.path, self.text, self.where, self.encoding = path, text, where or {}, encoding
-        self.known_words, self.nearest = known_words, nearest
+    path: str | list[str]
+    text: str = "text"
+    where: dict[str, Any] | None = None
+    encoding: str = "utf-8"
+    known_words: Share = 0.2
+    nearest: bool = False
 
     def parts(self, train: LabelledTexts, seed: int) -> Iterator[Iterable[str]]:
         style = Style.of(train.texts)
@@ -107,7 +98,7 @@ class Documents(Step):
         """Yield the usable documents. A document that is a text for validation or test is none."""
         wanted = {
             column: {str(value) for value in (values if isinstance(values, list) else [values])}
-            for column, values in self.where.items()
+            for column, values in (self.where or {}).items()
         }
         for file in texts_in(self.path):
             rows = read_rows(file, Reading(self.encoding, wanted=(self.text,)))

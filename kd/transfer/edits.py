@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from kd.errors import KDError
@@ -21,6 +22,7 @@ Synonyms = Mapping[str, Sequence[str]]
 Edit = Callable[[list[str], Synonyms, random.Random], list[str]]
 
 
+@dataclass
 class Edits(Step):
     """Edited training rows. Each copy of a row gets one kind of edit, which changes a share of its words.
 
@@ -32,21 +34,11 @@ class Edits(Step):
         share: part of a row's words that is edited, at least one word.
         path: WordNet's folder with data.noun, data.verb, data.adj and data.adv; null leaves out both edits with
             synonyms.
-        most: largest number of texts to use, a random sample of those made; null uses all.
-        shortest, longest: number of words that a text may have; null sets no limit.
     """
 
-    def __init__(
-        self,
-        rounds: Count = 4,
-        share: Share = 0.1,
-        path: str | None = None,
-        most: Count | None = None,
-        shortest: Count = 1,
-        longest: Count | None = None,
-    ):
-        super().__init__(most, shortest, longest)
-        self.rounds, self.share, self.path = rounds, share, path
+    rounds: Count = 4
+    share: Share = 0.1
+    path: str | None = None
 
     def parts(self, train: LabelledTexts, seed: int) -> Iterator[Iterable[str]]:
         style, synonyms = Style.of(train.texts), wordnet(Path(self.path)) if self.path else {}

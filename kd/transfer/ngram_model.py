@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from kd.options.declared import Count
 from kd.transfer.base import LabelledTexts, Step, randomness
@@ -12,26 +13,17 @@ from kd.transfer.style import Style
 TEXTS_AT_ONCE = 2000
 
 
+@dataclass
 class NgramModel(Step):
     """Texts sampled from an n-gram model of each class (`kd.transfer.ngrams`), the same number for each.
 
     Args:
         rounds: number of texts for each training row.
         order: largest length of an n-gram. A larger one copies longer pieces of the training rows.
-        most: largest number of texts to use, a random sample of those made; null uses all.
-        shortest, longest: number of words that a text may have; null sets no limit.
     """
 
-    def __init__(
-        self,
-        rounds: Count = 4,
-        order: Count = 3,
-        most: Count | None = None,
-        shortest: Count = 1,
-        longest: Count | None = None,
-    ):
-        super().__init__(most, shortest, longest)
-        self.rounds, self.order = rounds, order
+    rounds: Count = 4
+    order: Count = 3
 
     def parts(self, train: LabelledTexts, seed: int) -> Iterator[Iterable[str]]:
         style = Style.of(train.texts)
@@ -43,18 +35,15 @@ class NgramModel(Step):
             yield (style.joined(models[place % len(models)].sample(numbers)) for place in places)
 
 
+@dataclass
 class Halves(Step):
     """The first half of a training row joined to the second half of another row of its class.
 
     Args:
         rounds: number of texts for each training row.
-        most: largest number of texts to use, a random sample of those made; null uses all.
-        shortest, longest: number of words that a text may have; null sets no limit.
     """
 
-    def __init__(self, rounds: Count = 4, most: Count | None = None, shortest: Count = 1, longest: Count | None = None):
-        super().__init__(most, shortest, longest)
-        self.rounds = rounds
+    rounds: Count = 4
 
     def parts(self, train: LabelledTexts, seed: int) -> Iterator[Iterable[str]]:
         style = Style.of(train.texts)

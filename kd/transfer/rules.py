@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from kd.options.declared import Count, Share
@@ -16,6 +17,7 @@ from kd.transfer.tagger import Tagger
 ROWS_AT_ONCE = 2000
 
 
+@dataclass
 class Rules(Step):
     """Changed training rows: words masked, words replaced by others of the same part of speech, and n-grams.
 
@@ -35,26 +37,15 @@ class Rules(Step):
         longest_ngram: largest number of words in it.
         mask_token: in place of a masked word.
         path: the tagger; null replaces a word by any word, as a language without a tagger needs.
-        most: largest number of texts to use, a random sample of those made; null uses all.
-        shortest, longest: number of words that a text may have; null sets no limit.
     """
 
-    def __init__(
-        self,
-        rounds: Count = 20,
-        mask: Share = 0.1,
-        replace: Share = 0.1,
-        ngram: Share = 0.25,
-        longest_ngram: Count = 5,
-        mask_token: str = "[MASK]",
-        path: str | None = "asset:english-pos-tagger",
-        most: Count | None = None,
-        shortest: Count = 1,
-        longest: Count | None = None,
-    ):
-        super().__init__(most, shortest, longest)
-        self.rounds, self.mask, self.replace, self.ngram = rounds, mask, replace, ngram
-        self.longest_ngram, self.mask_token, self.path = longest_ngram, mask_token, path
+    rounds: Count = 20
+    mask: Share = 0.1
+    replace: Share = 0.1
+    ngram: Share = 0.25
+    longest_ngram: Count = 5
+    mask_token: str = "[MASK]"
+    path: str | None = "asset:english-pos-tagger"
 
     def parts(self, train: LabelledTexts, seed: int) -> Iterator[Iterable[str]]:
         style = Style.of(train.texts)

@@ -38,7 +38,7 @@ def test_the_function_that_reads_the_rows_gets_the_keys_that_it_takes(tmp_path, 
     words = ["modules=[my_rows]", "data.path=here", "data.text=title"]
     assert build.splits(composed([*words, "data._target_=my_rows.few"])) == ("here", "title")
     others = build.splits(composed([*words, "data._target_=my_rows.all_of_them"]))
-    with pytest.raises(KDError, match="transfer: expected a data set that reads data.unlabelled"):
+    with pytest.raises(KDError, match=r"transfer: expected a data set that reads data\.unlabelled"):
         build.splits(composed([*words, "data._target_=my_rows.few", "transfer=[halves]"]))
     assert {"text", "label", "limit", "stream"} <= set(others)
     assert not {"name", "batch_size", "max_length", "shard_rows", "_target_"} & set(others)

@@ -1,6 +1,9 @@
 """What every step has: lengths, random numbers of its own."""
 
-from kd.options.declared import options_of
+import pytest
+
+from kd.errors import KDError
+from kd.options.declared import Count, options_of
 from kd.transfer.base import LabelledTexts, Step, randomness, words
 
 
@@ -13,6 +16,19 @@ def test_a_step_of_ten_lines_is_enough(train):
     made = [list(part) for part in Reversed().parts(train, 0)]
     assert made[0][0].split() == train.texts[0].split()[::-1]
     assert set(options_of(Reversed)) == {"most", "shortest", "longest"}
+
+
+class Repeated(Reversed):
+    def __init__(self, times: Count = 2, most: Count | None = None):
+        super().__init__(most=most)
+        self.times = times
+
+
+def test_options_of_a_users_constructor_are_checked():
+    assert options_of(Repeated)["times"].expected == "a whole number of at least 1" and Repeated(most=3).most == 3
+    for wrong in ({"times": 0}, {"most": 0}):
+        with pytest.raises(KDError, match="must be a whole number of at least 1"):
+            Repeated(**wrong)
 
 
 def test_length_is_counted_in_words(train):

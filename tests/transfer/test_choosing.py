@@ -14,7 +14,7 @@ class Given(Step):
     """Yields these texts."""
 
     def __init__(self, texts, most=None, shortest=1, nearest=False):
-        super().__init__(most, shortest)
+        super().__init__(most=most, shortest=shortest)
         self.given, self.nearest = texts, nearest
 
     def parts(self, train, seed):
