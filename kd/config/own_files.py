@@ -19,9 +19,6 @@ from kd.config.folder import configuration_folder
 from kd.errors import KDError
 from kd.storage.files import LARGEST, check_yaml
 
-ALIASES = 1_000
-"""The largest number of aliases in a file. A few are welcome: ``a: &rate 0.5``, ``b: *rate``."""
-
 
 @contextlib.contextmanager
 def checked_files() -> Iterator[None]:
@@ -58,7 +55,7 @@ def require_yaml(path: Path) -> None:
     try:
         if not path.is_file() or path.stat().st_size > LARGEST:
             raise ValueError(f"it is no file of at most {LARGEST >> 20} MiB")
-        check_yaml(path.read_text(encoding="utf-8"), ALIASES)
+        check_yaml(path.read_text(encoding="utf-8"), aliases=True)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise _refusal(path, error) from error
 

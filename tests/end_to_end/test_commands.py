@@ -372,26 +372,6 @@ def test_word_vectors_bring_their_tokenizer(options, tmp_path):
     assert only_run().metrics()["tokenizer"] == "words"
 
 
-@pytest.mark.slow
-def test_killed_with_nine_and_started_again(options):
-    """Whatever a kill leaves, the same command finishes with the weights of an undisturbed run."""
-    common = [*options, "student=bilstm", "method=supervised", "trainer.max_epochs=20", "hydra.run.dir=killed"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "kd", "train", *common], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    last, deadline = Path("killed/checkpoints/last.ckpt"), time.time() + 60
-    while not last.exists() and time.time() < deadline:
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
-    assert json.loads(Path("killed/status.json").read_text())["state"] == "running"
-    assert run_kd("train", *common) == 0
-    assert run_kd("train", *common[:-1], "hydra.run.dir=whole") == 0
-    one, two = (safetensors_of(Path(place)) for place in ("killed", "whole"))
-    assert all(torch.equal(one[name], two[name]) for name in one)
-    assert pandas.read_csv("killed/metrics.csv")["epoch"].nunique() == 20
-
-
 def test_a_cut_checkpoint_or_changed_rows_start_anew(options, reviews_file, tmp_path, caplog):
     rows = tmp_path / "rows.csv"
     rows.write_text(reviews_file.read_text())

@@ -1,6 +1,5 @@
 """Every claim of the README's section on security, tried: what a stranger's file, model, run or name could do."""
 
-import ast
 import importlib.metadata
 import json
 import logging
@@ -29,7 +28,6 @@ from kd.storage import hub, records
 from kd.storage.assets import ASSETS
 from kd.storage.cache_records import CachedColumn
 from kd.storage.model_folder import load_classifier, load_config, load_tokenizer, local_model
-from kd.storage.paths import plain_name
 from kd.storage.wheels import Parts
 from kd.teacher import cache as teacher_cache
 from tests.conftest import make_teacher, run_kd
@@ -68,55 +66,12 @@ def refused(capsys, *arguments: str) -> str:
 # Pickle, and code from strings
 
 
-FORBIDDEN = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-
-
-def dangers(source: str) -> list[str]:
-    """What a module's source does that could run what it reads."""
-    found = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [name.name for name in node.names]
-            found += [name for name in names if name.split(".")[0] in FORBIDDEN]
-        if not isinstance(node, ast.Call):
-            continue
-        called = ast.unparse(node.func)
-        last = called.rpartition(".")[2]
-        given = {word.arg: ast.unparse(word.value) for word in node.keywords}
-        wrong = (
-            (called in ("eval", "exec", "compile", "__import__", "os.system", "os.popen"))
-            or (called == "torch.load" and given.get("weights_only") != "True")
-            or (last in ("run_fit", "fit") and "ckpt_path" in given and given.get("weights_only") != "True")
-            or (called in ("np.load", "numpy.load") and given.get("allow_pickle") != "False")
-            or given.get("allow_pickle") == "True"
-            or (called == "yaml.load" and given.get("Loader") not in ("_Loader", "_Plain", "yaml.SafeLoader"))
-            or last in ("unsafe_load", "full_load", "read_pickle", "to_pickle", "load_from_checkpoint")
-            or given.get("shell", "False") != "False"
-            or (last == "from_pretrained" and given.get("trust_remote_code") != "False")
-            or given.get("trust_remote_code", "False") != "False"
-        )
-        found += [ast.unparse(node)] if wrong else []
-    return found
-
-
-@pytest.mark.parametrize("room", ["kd", "hydra_plugins"])
-def test_no_module_unpickles_or_runs_what_it_reads(room):
-    paths = sorted((ROOT / room).rglob("*.py"))
-    assert paths
-    assert {str(path): dangers(path.read_text()) for path in paths if dangers(path.read_text())} == {}
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        *("import pickle", "from joblib import load", "eval(text)", "exec(text)", "os.system(text)"),
-        *("torch.load(path)", "torch.load(path, weights_only=False)", "np.load(path)", "pandas.read_pickle(path)"),
-        *("yaml.load(text, Loader=yaml.Loader)", "yaml.unsafe_load(text)", "subprocess.run(text, shell=True)"),
-        *("run_fit(trainer, ckpt_path=path)", "AutoModel.from_pretrained(path)"),
-    ],
-)
-def test_the_walk_sees(line):
-    assert dangers(line)
+def test_weights_are_read_without_pickle_and_models_without_code_of_their_own():
+    """Ruff's rules in pyproject.toml refuse pickle, eval, exec, shells and unsafe YAML."""
+    call = re.compile(r"(?:torch\.load|\w\.from_pretrained)\((?:[^()]|\([^()]*\))*\)")
+    found = [each for path in (ROOT / "kd").rglob("*.py") for each in call.findall(path.read_text())]
+    assert len(found) >= 3
+    assert all("weights_only=True" in each or "trust_remote_code=False" in each for each in found), found
 
 
 def test_a_models_weights_are_not_unpickled(tmp_path):
@@ -347,14 +302,6 @@ def test_reproduce_writes_where_it_stands_and_not_where_a_run_says(outputs, teac
 
 
 # Names and paths
-
-
-@pytest.mark.parametrize("name", ["../../up", "/abs", "a/b", "..", "", "a|b", "a\\b", "a\nb", "a\x1b[2J"])
-def test_a_plain_name_is_no_path(name):
-    with pytest.raises(KDError, match="expected a plain name") as caught:
-        plain_name(name, "sweep")
-    assert "\n" not in str(caught.value) and "\x1b" not in str(caught.value)
-    assert plain_name("Größe-2.5_a b", "sweep")
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ def test_a_name_is_returned_as_text():
     assert plain_name("a b.c-1", "sweep") == "a b.c-1"
 
 
-@pytest.mark.parametrize("name", ["", "..", "a/b", "a\\b", "a|b", "a\n"])
+@pytest.mark.parametrize("name", ["", "..", "../../up", "/abs", "a/b", "a\\b", "a|b", "a\nb", "a\x1b[2J"])
 def test_a_path_is_no_name(name):
-    with pytest.raises(KDError, match=r"^sweep: expected a plain name"):
+    with pytest.raises(KDError, match=r"^sweep: expected a plain name") as caught:
         plain_name(name, "sweep")
+    assert "\n" not in str(caught.value) and "\x1b" not in str(caught.value)
 
 
 def test_a_link_that_leads_out_is_refused(tmp_path):
