@@ -26,8 +26,6 @@ RANGES = {
 
 transformers makes lists of all layers and all labels before it reads any weights. These must end.
 """
-DEEPEST = 50
-"""Brackets in each other."""
 SPARE_TENSORS, SPARE_NUMBERS = 1_000, 50_000_000
 """What a model may have beyond the weights in its files, such as a new head."""
 SAMPLES = ["A film, it's 1 of 10: naïve/ÜBER «cool» 数据 👍🏽\tEnd." + " words" * 8 + "a" * 40, "a"]
@@ -64,32 +62,16 @@ def settings_in(folder: Path, name: str) -> dict[str, Any]:
     """Return the content of a JSON file of a model; empty if there is no such file.
 
     Raises:
-        KDError: the file is no JSON, holds no keys with values, or is nested too deeply.
+        KDError: the file is no JSON, or holds no keys with values.
     """
     path = folder / name
     if not path.is_file():
         return {}
     with refusing(folder):
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except RecursionError:
-            content = None
-        if content is None or _depth(content) > DEEPEST:
-            raise UnusableModel(folder, f"{name}: expected at most {DEEPEST} brackets in each other, found more")
+        content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise UnusableModel(folder, f"{name}: expected keys with values, found {_shown(content)}")
     return content
-
-
-def _depth(content: Any) -> int:
-    """Return how many brackets are in each other; it stops one beyond `DEEPEST`."""
-    level, depth = [content], 0
-    while level := [part for part in level if isinstance(part, dict | list)]:
-        depth += 1
-        if depth > DEEPEST:
-            break
-        level = [part for outer in level for part in (outer.values() if isinstance(outer, dict) else outer)]
-    return depth
 
 
 def check_settings(folder: Path, content: Mapping[str, Any]) -> None:
