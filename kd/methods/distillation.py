@@ -109,7 +109,7 @@ class LogitMethod(TaughtMethod, ABC):
         rest, labelled = ~answered, batch["labels"] != IGNORED_LABEL
         rows, labels = answered.float().mean(), (answered & labelled).sum() / labelled.sum().clamp(min=1)
         gold = (1 - labels) * self.label_term(logits[rest], rows_of(batch, rest))
-        factor = labels / rows
+        factor: Tensor | float = labels / rows
         if not rows:  # all ranks must compute the same terms: here, from any answer, and with a factor of 0
             answered, factor = rest, 0.0
             batch = {**batch, "teacher_logits": torch.zeros_like(batch["teacher_logits"])}
