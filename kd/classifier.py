@@ -45,5 +45,7 @@ def load(path: Path) -> Classifier:
     try:
         from kd.predictor import Predictor
     except ImportError as error:
-        raise KDError(f"'{path}' is no export, and other models need {error.name}; install kd with its packages") from error
+        raise KDError(
+            f"'{path}' is no export, and other models need {error.name}; install kd with its packages"
+        ) from error
     return Predictor.load(path)

@@ -37,9 +37,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("run", type=Path, help="run directory, or a Hugging Face folder of a classifier")
     parser.add_argument("--to", default="onnx", help=f"kinds, joined by commas: {kinds} (default: onnx)")
     parser.add_argument("--out", type=Path, help="parent of the new folders (default: RUN/exports)")
-    parser.add_argument("--file", type=Path, help="texts for the check (default: the run's validation and training rows)")
+    parser.add_argument(
+        "--file", type=Path, help="texts for the check (default: the run's validation and training rows)"
+    )
     parser.add_argument("--text", help="column of --file with the texts (default: the run's own data.text)")
-    parser.add_argument("--force", action="store_true", help="keep an export that changes more than 0.5 %% of the labels")
+    parser.add_argument(
+        "--force", action="store_true", help="keep an export that changes more than 0.5 %% of the labels"
+    )
     parser.add_argument("--modules", nargs="+", default=[], help="your own modules that the run's data may name")
     options = parser.parse_args(arguments)
     chosen = list(dict.fromkeys(options.to.split(",")))
@@ -53,7 +57,9 @@ def main(arguments: list[str]) -> int:
     place = options.out or options.run / "exports"
     if not options.out:
         refuse_link(options.run, place)
-    table = Table(box=None, pad_edge=False, header_style="bold", title=f"{options.run}, checked on {len(rows.texts)} texts")
+    table = Table(
+        box=None, pad_edge=False, header_style="bold", title=f"{options.run}, checked on {len(rows.texts)} texts"
+    )
     for title in ("kind", "MB", "largest difference", "flips", "accuracy %", "agreement %"):
         table.add_column(title, justify="left" if title == "kind" else "right")
     for target, about in write.exports(predictor, chosen, place, rows, calibration, source, options.force):
@@ -67,7 +73,9 @@ def given(options: argparse.Namespace, predictor: Predictor) -> tuple[Rows, list
     """Return the rows of the check, texts for the calibration, and what is known about the model."""
     if not (options.run / "status.json").is_file():
         if not options.file:
-            raise KDError(f"'{options.run}' is no run, so it names no texts to check an export on; give some with --file")
+            raise KDError(
+                f"'{options.run}' is no run, so it names no texts to check an export on; give some with --file"
+            )
         texts = texts_of(options.file, options.text or predictor.text_column)
         return Rows(texts[:MOST]), texts[:MOST], {"model": options.run.name}
     run = RunDirectory.finished(options.run, ("config.yaml", "environment.json", "metrics.json", "predictions.parquet"))
@@ -106,7 +114,9 @@ def cells(target: Path, about: dict[str, Any]) -> list[str]:
     """Return a row of the table: what an export changes."""
     check, size = about["check"], (target / folder.MODELS[about["kind"]]).stat().st_size
     pairs = [
-        f"{100 * check[f'{name}_before']:.1f} -> {100 * check[f'{name}_after']:.1f}" if f"{name}_before" in check else "-"
+        f"{100 * check[f'{name}_before']:.1f} -> {100 * check[f'{name}_after']:.1f}"
+        if f"{name}_before" in check
+        else "-"
         for name in ("accuracy", "agreement")
     ]
     kind = f"{about['kind']} ({about['scheme']})" if "scheme" in about else about["kind"]

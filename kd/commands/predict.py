@@ -17,8 +17,6 @@ from select import select
 from typing import Any, TextIO
 
 import numpy as np
-import pyarrow
-import pyarrow.parquet
 
 from kd.classifier import Classifier, load
 from kd.data.files import Row, file_format, read_rows
@@ -203,6 +201,8 @@ def _jsonl(stream: TextIO) -> Write:
 @contextmanager
 def _parquet(path: Path, columns: list[str]) -> Iterator[Write]:
     """Write Parquet. The first chunk decides the type of each column: text, if the column is empty there."""
+    import pyarrow.parquet
+
     table: Any = None
 
     def write(rows: list[Row]) -> None:
@@ -228,7 +228,10 @@ def _parquet(path: Path, columns: list[str]) -> Iterator[Write]:
             table.close()
 
 
-def _type(column: str, found: pyarrow.DataType) -> pyarrow.DataType:
+def _type(column: str, found: Any) -> Any:
+    """Return the Arrow type in which a column is written, for the type that its first chunk has."""
+    import pyarrow
+
     if column.startswith("probability_"):
         return pyarrow.float64()
     return pyarrow.string() if column == "prediction" or pyarrow.types.is_null(found) else found

@@ -39,7 +39,9 @@ class Exported(ABC):
             self.open(path / folder.MODELS[about["kind"]], threads)
         except Exception as error:  # each library has classes of its own
             reason = " ".join(str(error).split())[:200]
-            raise KDError(f"cannot use the export in '{path}' ({reason}); update the libraries, or export it again") from error
+            raise KDError(
+                f"cannot use the export in '{path}' ({reason}); update the libraries, or export it again"
+            ) from error
 
     @abstractmethod
     def open(self, model: Path, threads: int | None) -> None:
@@ -59,7 +61,9 @@ class Exported(ABC):
             found[batch] = self.run(*padded([rows[row] for row in batch], self.about["padding"]))
         if len(bad := np.flatnonzero(~np.isfinite(found).all(axis=1))):
             shown = texts[bad[0]][:60]
-            raise KDError(f"expected finite logits, found others for {len(bad)} texts, first {shown!r}; export it again")
+            raise KDError(
+                f"expected finite logits, found others for {len(bad)} texts, first {shown!r}; export it again"
+            )
         return found
 
     def probabilities(self, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:

@@ -61,7 +61,9 @@ def read(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise _damaged(folder, f"{ABOUT} cannot be read") from error
     if isinstance(version, int) and version > FORMAT:
-        raise NewerError(f"'{folder}' is of a newer kd: expected format {FORMAT}, found {version}; update kd to read it")
+        raise NewerError(
+            f"'{folder}' is of a newer kd: expected format {FORMAT}, found {version}; update kd to read it"
+        )
     right = all(isinstance(content.get(name), kind) for name, kind in EXPECTED.items())
     if seal != digest(content) or not right or content["kind"] not in MODELS:
         raise _damaged(folder, f"{ABOUT} does not match its own checksum")

@@ -84,7 +84,13 @@ def quantise(source: Path, target: Path, scheme: Scheme, rows: Sequence[Sequence
         rows: token ids of texts, for the static scheme.
         padding: id of the padding token.
     """
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_dynamic,
+        quantize_static,
+    )
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Batches(CalibrationDataReader):

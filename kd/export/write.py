@@ -89,7 +89,9 @@ def _written(
         graph.halve(graph_file, target)
     else:
         texts = list(calibration[:CALIBRATION])
-        encoded = predictor.tokenizer(texts, truncation=True, max_length=predictor.max_length)["input_ids"] if texts else []
+        encoded = (
+            predictor.tokenizer(texts, truncation=True, max_length=predictor.max_length)["input_ids"] if texts else []
+        )
         about["scheme"] = scheme = graph.scheme_of(model)
         if scheme == "static" and not encoded:
             raise KDError("--to int8: this student needs texts to scale its activations; give them with --file")
