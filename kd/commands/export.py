@@ -37,13 +37,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("run", type=Path, help="run directory, or a Hugging Face folder of a classifier")
     parser.add_argument("--to", default="onnx", help=f"kinds, joined by commas: {kinds} (default: onnx)")
     parser.add_argument("--out", type=Path, help="parent of the new folders (default: RUN/exports)")
-    parser.add_argument(
-        "--file", type=Path, help="texts for the check (default: the run's validation and training rows)"
-    )
+    parser.add_argument("--file", type=Path, help="texts for the check (default: validation and training rows)")
     parser.add_argument("--text", help="column of --file with the texts (default: the run's own data.text)")
-    parser.add_argument(
-        "--force", action="store_true", help="keep an export that changes more than 0.5 %% of the labels"
-    )
+    parser.add_argument("--force", action="store_true", help="keep an export even if over 0.5 %% of the labels change")
     parser.add_argument("--modules", nargs="+", default=[], help="your own modules that the run's data may name")
     options = parser.parse_args(arguments)
     chosen = list(dict.fromkeys(options.to.split(",")))
@@ -73,9 +69,7 @@ def given(options: argparse.Namespace, predictor: Predictor) -> tuple[Rows, list
     """Return the rows of the check, texts for the calibration, and what is known about the model."""
     if not (options.run / "status.json").is_file():
         if not options.file:
-            raise KDError(
-                f"'{options.run}' is no run, so it names no texts to check an export on; give some with --file"
-            )
+            raise KDError(f"'{options.run}' is no run, so it names no texts for the check; give some with --file")
         texts = texts_of(options.file, options.text or predictor.text_column)
         return Rows(texts[:MOST]), texts[:MOST], {"model": options.run.name}
     run = RunDirectory.finished(options.run, ("config.yaml", "environment.json", "metrics.json", "predictions.parquet"))
@@ -113,11 +107,9 @@ def texts_of(path: Path, column: str) -> list[str]:
 def cells(target: Path, about: dict[str, Any]) -> list[str]:
     """Return a row of the table: what an export changes."""
     check, size = about["check"], (target / folder.MODELS[about["kind"]]).stat().st_size
-    pairs = [
-        f"{100 * check[f'{name}_before']:.1f} -> {100 * check[f'{name}_after']:.1f}"
-        if f"{name}_before" in check
-        else "-"
-        for name in ("accuracy", "agreement")
-    ]
+    pairs = ["-", "-"]
+    for number, name in enumerate(("accuracy", "agreement")):
+        if f"{name}_before" in check:
+            pairs[number] = f"{100 * check[f'{name}_before']:.1f} -> {100 * check[f'{name}_after']:.1f}"
     kind = f"{about['kind']} ({about['scheme']})" if "scheme" in about else about["kind"]
     return [kind, f"{size / 1e6:.2f}", f"{check['largest_difference']:.1e}", f"{check['flips']:.0f}", *pairs]

@@ -43,9 +43,9 @@ OTHER_KINDS: tuple[tuple[bytes, tuple[str, ...], str, str], ...] = (
 what to do."""
 
 
-def broken() -> tuple[type[Exception], ...]:
-    """Return what the libraries raise for a damaged or encrypted archive; pyarrow may be missing."""
-    own = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError)
+def broken(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """Return what the libraries raise for a damaged or encrypted archive, and others; pyarrow may be missing."""
+    own = (*others, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError)
     return (*own, sys.modules["pyarrow"].ArrowException) if "pyarrow" in sys.modules else own
 
 
@@ -179,6 +179,6 @@ def _undecodable(path: Path, codec: str) -> str:
                 after_cr = text.endswith("\r")
                 if fault:
                     return f", line {line}: {fault}"
-    except (UnicodeError, OSError, *broken()):  # the codec names no byte; or the end of the archive is missing as well
+    except broken(UnicodeError, OSError):  # the codec names no byte; or the end of the archive is missing as well
         return " is"
     return ", its last character: it is"

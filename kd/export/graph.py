@@ -58,6 +58,7 @@ def save(model: PreTrainedModel, path: Path) -> None:
         logging.disable(before)
     # The LSTM's weights in ONNX's order are computed now. A quantiser looks for weights, not for their computation.
     size = 1 << 31
+    assert program is not None
     onnxscript.optimizer.optimize(program.model, input_size_limit=size, output_size_limit=size)
     program.save(path, external_data=False)
 

@@ -88,10 +88,9 @@ def _written(
     elif kind == "fp16":
         graph.halve(graph_file, target)
     else:
+        options = {"truncation": True, "max_length": predictor.max_length}
         texts = list(calibration[:CALIBRATION])
-        encoded = (
-            predictor.tokenizer(texts, truncation=True, max_length=predictor.max_length)["input_ids"] if texts else []
-        )
+        encoded = predictor.tokenizer(texts, **options)["input_ids"] if texts else []
         about["scheme"] = scheme = graph.scheme_of(model)
         if scheme == "static" and not encoded:
             raise KDError("--to int8: this student needs texts to scale its activations; give them with --file")

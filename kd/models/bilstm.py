@@ -121,7 +121,7 @@ def run_as_node(lstm: nn.LSTM, rows: Tensor, lengths: Tensor) -> Tensor:
 
 
 def _gates_of_onnx(weights: Tensor) -> Tensor:
-    """Return the rows in ONNX's order of gates: torch has input, forget, cell, output; ONNX input, output, forget, cell."""
+    """Return the rows of torch's gates (input, forget, cell, output) in ONNX's order (input, output, forget, cell)."""
     inputs, forget, cell, output = weights.unflatten(0, (4, -1))
     return torch.cat([inputs, output, forget, cell])
 
