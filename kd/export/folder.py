@@ -58,7 +58,7 @@ def read(folder: Path) -> dict[str, Any]:
         content = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         seal = content.pop(SEAL, None)
         version = content.get("format")
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(folder, f"{ABOUT} cannot be read") from error
     if isinstance(version, int) and version > FORMAT:
         raise NewerError(

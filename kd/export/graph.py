@@ -43,7 +43,7 @@ def save(model: PreTrainedModel, path: Path) -> None:
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 Logits(model),
-                example(model),
+                example(),
                 input_names=NAMES,
                 output_names=["logits"],
                 dynamic_shapes=(shape, shape),

@@ -24,9 +24,9 @@ class Logits(nn.Module):
         return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
 
 
-def example(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
+def example() -> tuple[Tensor, Tensor]:
     """Return two rows of different length. No size in them is 0 or 1, which an export would keep as constants."""
-    ids = torch.arange(10).reshape(2, 5) % model.config.get_text_config().vocab_size
+    ids = torch.ones(2, 5, dtype=torch.int64)
     mask = torch.ones_like(ids)
     mask[1, 3:] = 0
     return ids, mask
@@ -37,7 +37,7 @@ def save(model: PreTrainedModel, max_length: int, path: Path) -> None:
     """Write the program of a model for any number of rows and any length up to ``max_length``."""
     shape = {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("length", min=1, max=max_length)}
     with torch.no_grad(), register_lstm_while_loop_decomposition():  # torch would unroll the steps of an LSTM
-        program = torch.export.export(Logits(model), example(model), dynamic_shapes=(shape, shape))
+        program = torch.export.export(Logits(model), example(), dynamic_shapes=(shape, shape))
     torch.export.save(program, path)
 
 
