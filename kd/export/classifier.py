@@ -51,9 +51,13 @@ class Exported(ABC):
     def run(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Return the logits ``[B, C]`` for token ids and attention mask, both ``[B, L]`` int64."""
 
+    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of each text, with special tokens, truncated to ``max_length``."""
+        return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(list(texts))]
+
     def logits(self, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:
         """Return logits ``[N, C]``, float32, row i for text i."""
-        rows = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(list(texts))]
+        rows = self.token_ids(texts)
         found = np.empty((len(rows), len(self.label_names)), np.float32)
         order = sorted(range(len(rows)), key=lambda row: len(rows[row]))  # rows of similar length share a batch
         for start in range(0, len(order), batch_size):
