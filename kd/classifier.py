@@ -8,6 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
+from kd.errors import KDError
+from kd.export import classifier, folder
+
 
 class Classifier(Protocol):
     """A classifier with its tokenizer."""
@@ -37,6 +40,12 @@ def load(path: Path) -> Classifier:
     Raises:
         KDError: the path is none of them, or its files are incomplete or damaged.
     """
-    from kd.predictor import Predictor
-
+    if folder.is_export(path):
+        return classifier.load(path)
+    try:
+        from kd.predictor import Predictor
+    except ImportError as error:
+        raise KDError(
+            f"'{path}' is no export, and other models need {error.name}; install kd with its packages"
+        ) from error
     return Predictor.load(path)

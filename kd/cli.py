@@ -17,6 +17,8 @@ COMMANDS = {
     "evaluate": "measure a finished run's student on the run's own splits or on a file",
     "reproduce": "train a finished run again and compare both runs bit for bit",
     "predict": "classify texts, a file or standard input with a finished run's student",
+    "benchmark": "measure size, speed and accuracy of runs and their teacher on this machine",
+    "export": "write a student as ONNX, in 8 or 16 bits, or as a program of torch; checked",
     "data": "inspect a file or folder: how it is read, classes, rows left out, lengths",
     "cache": "label rows before training; list, verify or remove stored teacher outputs",
 }

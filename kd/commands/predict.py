@@ -17,12 +17,10 @@ from select import select
 from typing import Any, TextIO
 
 import numpy as np
-import pyarrow
-import pyarrow.parquet
 
+from kd.classifier import Classifier, load
 from kd.data.files import Row, file_format, read_rows
 from kd.errors import KDError
-from kd.predictor import Predictor
 from kd.storage.locks import mark
 
 CHUNK = 4096
@@ -56,7 +54,7 @@ def main(arguments: list[str]) -> int:
         raise KDError(f"--batch-size: expected at least 1, got {options.batch_size}")
     if options.out and options.file and options.out.resolve() == options.file.resolve():
         raise KDError(f"--out would overwrite the input {options.file}; give another name")
-    predictor = Predictor.load(options.run)
+    predictor = load(options.run)
     column, columns = "text", ["text"]
     if options.file:
         rows = read_rows(options.file, options.encoding)
@@ -83,7 +81,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def add_predictions(predictor: Predictor, rows: list[Row], column: str, added: list[str], batch_size: int) -> int:
+def add_predictions(predictor: Classifier, rows: list[Row], column: str, added: list[str], batch_size: int) -> int:
     """Put prediction and probabilities into the rows; return how many rows have no text."""
     filled = [row for row in rows if is_text(row.get(column))]
     probabilities = predictor.probabilities([row[column] for row in filled], batch_size)
@@ -203,6 +201,8 @@ def _jsonl(stream: TextIO) -> Write:
 @contextmanager
 def _parquet(path: Path, columns: list[str]) -> Iterator[Write]:
     """Write Parquet. The first chunk decides the type of each column: text, if the column is empty there."""
+    import pyarrow.parquet
+
     table: Any = None
 
     def write(rows: list[Row]) -> None:
@@ -228,7 +228,10 @@ def _parquet(path: Path, columns: list[str]) -> Iterator[Write]:
             table.close()
 
 
-def _type(column: str, found: pyarrow.DataType) -> pyarrow.DataType:
+def _type(column: str, found: Any) -> Any:
+    """Return the Arrow type in which a column is written, for the type that its first chunk has."""
+    import pyarrow
+
     if column.startswith("probability_"):
         return pyarrow.float64()
     return pyarrow.string() if column == "prediction" or pyarrow.types.is_null(found) else found

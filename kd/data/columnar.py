@@ -6,12 +6,13 @@ import json
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import pyarrow
+from typing import TYPE_CHECKING, Any
 
 from kd.data.opening import codec_of, unreadable
 from kd.errors import KDError
+
+if TYPE_CHECKING:  # an export reads CSV and JSON without it
+    import pyarrow
 
 NAMES = {".parquet": "Parquet", ".arrow": "Arrow", ".feather": "Arrow"}
 Wanted = Callable[[], list[str] | None]
@@ -31,6 +32,7 @@ def parquet_rows(path: Path, wanted: Wanted) -> Iterator[Any]:
 
 def arrow_rows(path: Path, wanted: Wanted) -> Iterator[Any]:
     """Yield the names of the columns and the schema of an Arrow file or stream, then ``(number, row)``."""
+    import pyarrow
     from pyarrow import ipc
 
     with columnar(path), pyarrow.OSFile(str(path)) as source:
@@ -79,7 +81,8 @@ def decoded(
 
 def binary_columns(schema: pyarrow.Schema, names: Collection[str]) -> list[str]:
     """Return those of the columns that hold bytes, as some programs write texts."""
-    kinds = pyarrow.types
+    from pyarrow import types as kinds
+
     return [
         field.name
         for field in schema
@@ -104,6 +107,8 @@ def class_names(schema: pyarrow.Schema) -> dict[str, list[str]]:
 @contextmanager
 def columnar(path: Path) -> Iterator[None]:
     """Turn what is raised for a Parquet or Arrow file that cannot be read into one sentence."""
+    import pyarrow
+
     name = NAMES[path.suffix.lower()]
     try:
         yield

@@ -7,14 +7,13 @@ import codecs
 import gzip
 import io
 import lzma
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TextIO, cast
-
-import pyarrow
 
 from kd.errors import KDError
 
@@ -42,8 +41,12 @@ OTHER_KINDS: tuple[tuple[bytes, tuple[str, ...], str, str], ...] = (
 )
 """First bytes of other files, the suffixes that such a file may have (none for text in any letters), what it is, and
 what to do."""
-BROKEN = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, pyarrow.ArrowException, RuntimeError)
-"""What the libraries raise for a damaged or encrypted archive."""
+
+
+def broken(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """Return what the libraries raise for a damaged or encrypted archive, and others; pyarrow may be missing."""
+    own = (*others, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError)
+    return (*own, sys.modules["pyarrow"].ArrowException) if "pyarrow" in sys.modules else own
 
 
 def codec_of(path: Path, encoding: str) -> str:
@@ -93,7 +96,7 @@ def readable(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise KDError(unreadable(path, error)) from error
-    except BROKEN as error:
+    except broken() as error:
         kind = path.suffix.lower().lstrip(".")
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise KDError(
@@ -134,6 +137,8 @@ def binary(path: Path) -> IO[bytes]:
         case ".xz":
             return cast(IO[bytes], lzma.open(path))
         case ".zst":
+            import pyarrow
+
             with path.open("rb"):  # the system's own error for a missing file
                 return cast(IO[bytes], pyarrow.input_stream(str(path), compression="zstd"))
         case ".zip":
@@ -174,6 +179,6 @@ def _undecodable(path: Path, codec: str) -> str:
                 after_cr = text.endswith("\r")
                 if fault:
                     return f", line {line}: {fault}"
-    except (UnicodeError, OSError, *BROKEN):  # the codec names no byte; or the end of the archive is missing as well
+    except broken(UnicodeError, OSError):  # the codec names no byte; or the end of the archive is missing as well
         return " is"
     return ", its last character: it is"

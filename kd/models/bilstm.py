@@ -52,9 +52,10 @@ class BiLSTM(Student):
 
     def encode(self, embedded: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         """Return the top layer [B, L, 2H], zero outside the mask, and the pooled text [B, 1, 4H]."""
-        run = run_packed if embedded.is_cuda else run_padded
-        # Both kernels expect the padding on the right.
-        tokens_first = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
+        run = run_as_node if torch.onnx.is_in_onnx_export() else run_packed if embedded.is_cuda else run_padded
+        # They expect the padding on the right. ONNX has no stable sort, so all numbers that are sorted differ.
+        places = torch.arange(mask.shape[1], device=mask.device)
+        tokens_first = torch.where(mask, places, places + mask.shape[1]).argsort(dim=1)
         states = run(self.lstm, take(self.dropout(embedded), tokens_first), mask.sum(dim=1))
         own_place = (mask.cumsum(dim=1) - 1).clamp(min=0)
         tokens = take(states, own_place) * mask.unsqueeze(-1)
@@ -95,6 +96,34 @@ def run_padded(lstm: nn.LSTM, rows: Tensor, lengths: Tensor) -> Tensor:
         ahead, back = lstm.all_weights[2 * layer : 2 * layer + 2]
         rows = torch.cat([run(rows, ahead), take(run(take(rows, mirrored), back), mirrored)], dim=-1)
     return rows
+
+
+def run_as_node(lstm: nn.LSTM, rows: Tensor, lengths: Tensor) -> Tensor:
+    """Return what `run_packed` returns, as one LSTM node of ONNX a layer, when a model is exported to ONNX.
+
+    Source: https://onnx.ai/onnx/operators/onnx__LSTM.html
+    """
+    (batch, length), size = rows.shape[:2], lstm.hidden_size
+    states = rows.transpose(0, 1)
+    for layer in range(lstm.num_layers):
+        both = zip(*lstm.all_weights[2 * layer : 2 * layer + 2], strict=True)
+        inputs, hidden, *biases = (torch.stack([_gates_of_onnx(side) for side in pair]) for pair in both)
+        states = torch.onnx.ops.symbolic(
+            "LSTM",
+            (states, inputs, hidden, torch.cat(biases, dim=1), lengths.int()),
+            {"hidden_size": size, "direction": "bidirectional"},
+            dtype=rows.dtype,
+            shape=(length, 2, batch, size),
+            version=14,
+        )
+        states = states.transpose(1, 2).flatten(2)
+    return states.transpose(0, 1)
+
+
+def _gates_of_onnx(weights: Tensor) -> Tensor:
+    """Return the rows of torch's gates (input, forget, cell, output) in ONNX's order (input, output, forget, cell)."""
+    inputs, forget, cell, output = weights.unflatten(0, (4, -1))
+    return torch.cat([inputs, output, forget, cell])
 
 
 def take(rows: Tensor, places: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ from kd.methods.optimizer import is_fused
 from kd.methods.sharding import FullySharded, whole_state
 from kd.models.bilstm import BiLSTM
 from kd.models.fitted import FittedStudent
+from kd.report import model_card
 from kd.run.curves import join_curves
 from kd.run.directory import RunDirectory
 from kd.run.environment import KERNELS, environment
@@ -42,7 +43,6 @@ from kd.storage.files import write_json
 from kd.training.closed_form import fit_closed_form
 from kd.training.evaluation import evaluate
 from kd.training.fitting import fitting
-from kd.training.model_card import model_card
 from kd.training.pruning import Pruning
 from kd.training.resume import row_checksums
 
@@ -91,8 +91,8 @@ def train_student(config: DictConfig, run: RunDirectory, splits: Splits, checkpo
         if theirs:  # a file of answers has no latency
             figures["teacher_cost"]["latency"] = latency(times[1])
             figures["speedup"] = speedup(*times)
-    (run.model / "README.md").write_text(model_card(config, figures))
     write_json(run.metrics_file, figures)
+    model_card.write(run)
     return figures
 
 

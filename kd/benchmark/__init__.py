@@ -1,0 +1,1 @@
+"""Measure classifiers on this machine, in each form that it can run them."""

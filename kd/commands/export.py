@@ -1,0 +1,115 @@
+"""``kd export RUN``: a student in a form that runs without kd's classes, compared with the original."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from kd.config import build, targets
+from kd.config.check import check_data
+from kd.contract import IGNORED_LABEL
+from kd.data.batching import labels_of
+from kd.data.files import read_rows
+from kd.errors import KDError
+from kd.export import folder, write
+from kd.export.checks import Rows
+from kd.predictor import Predictor
+from kd.run import predictions
+from kd.run.directory import RunDirectory
+from kd.storage.paths import refuse_link
+
+MOST = 1_000
+"""Texts that an export is compared on."""
+
+
+def main(arguments: list[str]) -> int:
+    """Export a student and print what changed."""
+    kinds = ", ".join(folder.MODELS)
+    parser = argparse.ArgumentParser(
+        prog="kd export", description="Write a finished run's student in a form that runs without kd's classes."
+    )
+    parser.add_argument("run", type=Path, help="run directory, or a Hugging Face folder of a classifier")
+    parser.add_argument("--to", default="onnx", help=f"kinds, joined by commas: {kinds} (default: onnx)")
+    parser.add_argument("--out", type=Path, help="parent of the new folders (default: RUN/exports)")
+    parser.add_argument("--file", type=Path, help="texts for the check (default: validation and training rows)")
+    parser.add_argument("--text", help="column of --file with the texts (default: the run's own data.text)")
+    parser.add_argument("--force", action="store_true", help="keep an export even if over 0.5 %% of the labels change")
+    parser.add_argument("--modules", nargs="+", default=[], help="your own modules that the run's data may name")
+    options = parser.parse_args(arguments)
+    chosen = list(dict.fromkeys(options.to.split(",")))
+    if unknown := [kind for kind in chosen if kind not in folder.MODELS]:
+        raise KDError(f"--to: expected some of {kinds}, got '{unknown[0]}'; correct it")
+    targets.trust(options.modules)  # not the modules that the run lists, because a stranger may have made it
+    if folder.is_export(options.run):
+        raise KDError(f"'{options.run}' is an export already; give the run that it was made from")
+    predictor = Predictor.load(options.run)
+    rows, calibration, source = given(options, predictor)
+    place = options.out or options.run / "exports"
+    if not options.out:
+        refuse_link(options.run, place)
+    table = Table(
+        box=None, pad_edge=False, header_style="bold", title=f"{options.run}, checked on {len(rows.texts)} texts"
+    )
+    for title in ("kind", "MB", "largest difference", "flips", "accuracy %", "agreement %"):
+        table.add_column(title, justify="left" if title == "kind" else "right")
+    for target, about in write.exports(predictor, chosen, place, rows, calibration, source, options.force):
+        table.add_row(*cells(target, about))
+    Console().print(table)
+    print(f"the exports are in {place}; classify with one: kd predict {place / chosen[0]} 'a text'")
+    return 0
+
+
+def given(options: argparse.Namespace, predictor: Predictor) -> tuple[Rows, list[str], dict[str, Any]]:
+    """Return the rows of the check, texts for the calibration, and what is known about the model."""
+    if not (options.run / "status.json").is_file():
+        if not options.file:
+            raise KDError(f"'{options.run}' is no run, so it names no texts for the check; give some with --file")
+        texts = texts_of(options.file, options.text or predictor.text_column)
+        return Rows(texts[:MOST]), texts[:MOST], {"model": options.run.name}
+    run = RunDirectory.finished(options.run, ("config.yaml", "environment.json", "metrics.json", "predictions.parquet"))
+    metrics, environment = run.metrics(), run.environment()
+    source = {key: metrics.get(key) for key in ("student", "method", "data", "teacher", "seed")}
+    source["identity"] = run.status().get("identity")
+    if options.file:
+        texts = texts_of(options.file, options.text or predictor.text_column)
+        return Rows(texts[:MOST]), texts[:MOST], source
+    config = OmegaConf.create(run.config())
+    check_data(config)
+    splits = build.given_rows(config)
+    if splits.counts["splits"]["validation"]["sha256"] != environment["data"]["validation"]:
+        raise KDError(f"the rows are no longer those of the run in '{options.run}'; give texts with --file")
+    taught = predictions.of_run(run, metrics, environment, {})["validation"].teacher
+    train = list(splits.train["text"][:MOST])
+    texts, labels = list(splits.validation["text"]), labels_of(splits.validation)
+    teacher = np.full(len(texts), IGNORED_LABEL) if taught is None else taught.predicted
+    more = train[: max(0, MOST - len(texts))]  # their labels would make the accuracy look better than it is
+    unknown = np.full(len(more), IGNORED_LABEL)
+    rows = Rows((texts + more)[:MOST], *(np.concatenate([each, unknown])[:MOST] for each in (labels, teacher)))
+    return rows, train, source
+
+
+def texts_of(path: Path, column: str) -> list[str]:
+    """Return the texts in a column of a file."""
+    rows = read_rows(path)
+    rows.require(column, "--text")
+    texts = [row[column] for _, row in rows.only(column) if isinstance(row[column], str) and row[column].strip()]
+    if not texts:
+        raise KDError(f"expected texts in the column {column!r} of {path}, found none; check --text")
+    return texts
+
+
+def cells(target: Path, about: dict[str, Any]) -> list[str]:
+    """Return a row of the table: what an export changes."""
+    check, size = about["check"], (target / folder.MODELS[about["kind"]]).stat().st_size
+    pairs = ["-", "-"]
+    for number, name in enumerate(("accuracy", "agreement")):
+        if f"{name}_before" in check:
+            pairs[number] = f"{100 * check[f'{name}_before']:.1f} -> {100 * check[f'{name}_after']:.1f}"
+    kind = f"{about['kind']} ({about['scheme']})" if "scheme" in about else about["kind"]
+    return [kind, f"{size / 1e6:.2f}", f"{check['largest_difference']:.1e}", f"{check['flips']:.0f}", *pairs]
