@@ -54,13 +54,15 @@ def main() -> None:
     with serving(options.model, SERVERS["batches"]) as first, serving(options.model, [*SERVERS.values()][1]) as second:
         ports = dict(zip(SERVERS, (first, second), strict=True))
         for clients in options.clients:
-            times, statuses, batches = ({name: [] for name in ports} for _ in range(3))
+            times, statuses, batches, walls = ({name: [] for name in ports} for _ in range(4))
             for _ in range(options.rounds):
                 for name, port in ports.items():
-                    asyncio.run(load(port, clients, options.seconds, times[name], statuses[name], batches[name]))
+                    found = asyncio.run(load(port, clients, options.seconds, times[name], statuses[name]))
+                    batches[name].append(found[0])
+                    walls[name].append(found[1])
             for name in ports:
                 p50, p99 = np.percentile(times[name], (50, 99)) * 1000
-                rate = len(times[name]) / options.rounds / options.seconds
+                rate = len(times[name]) / sum(walls[name])
                 refused = Counter(statuses[name])[429]
                 mean = f"{np.mean(batches[name]):.1f}"
                 table.add_row(name, str(clients), f"{rate:.0f}", f"{p50:.1f}", f"{p99:.1f}", mean, str(refused))
@@ -75,8 +77,10 @@ def serving(model: str, options: list[str]):
     with tempfile.TemporaryFile() as log:
         server = subprocess.Popen(command, stdout=log, stderr=subprocess.PIPE, text=True)
         try:
-            said = server.stderr.readline()
-            yield int(re.search(r":(\d+) ", said)[1]) if ":" in said else sys.exit(said)
+            lines = []
+            while not (port := re.search(r"http://127\.0\.0\.1:(\d+) ", "".join(lines))):
+                lines.append(server.stderr.readline() or sys.exit("".join(lines)))  # libraries may warn before
+            yield int(port[1])
         finally:
             server.terminate()
             server.communicate()
@@ -109,8 +113,8 @@ async def metric(port: int, *names: str) -> list[float]:
     return [float(next(line for line in lines if line.startswith(name + " ")).split()[1]) for name in names]
 
 
-async def load(port: int, clients: int, seconds: float, times: list, statuses: list, batches: list) -> None:
-    """Add the seconds and the status of every request, and the mean size of the batches."""
+async def load(port: int, clients: int, seconds: float, times: list, statuses: list) -> tuple[float, float]:
+    """Add the seconds and the status of every request; return the mean size of the batches, and the seconds in all."""
     ready = asyncio.Barrier(clients)
     names = "kd_batch_texts_sum", "kd_batch_texts_count"
     before = await metric(port, *names)
@@ -129,9 +133,11 @@ async def load(port: int, clients: int, seconds: float, times: list, statuses: l
                 await asyncio.sleep(0.05)
         writer.close()
 
-    await asyncio.gather(*(client() for _ in range(clients)))
+    start = time.perf_counter()
+    await asyncio.gather(*(client() for _ in range(clients)))  # the last ones end after the time is over
+    wall = time.perf_counter() - start
     texts, count = np.subtract(await metric(port, *names), before)
-    batches.append(texts / count)
+    return texts / count, wall
 
 
 async def soak(port: int, seconds: float) -> None:

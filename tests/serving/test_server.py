@@ -27,8 +27,8 @@ class Server:
         command = [sys.executable, "-m", "kd", "serve", str(model), "--port", "0", *options]
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115  no pipe: it would be full after some hundred requests
         self.process = subprocess.Popen(command, stdout=self.log, stderr=subprocess.PIPE, text=True)
-        said = self.process.stderr.readline()
-        self.port = int(re.search(r"http://127\.0\.0\.1:(\d+) ", said)[1])
+        said = iter(self.process.stderr.readline, "")  # libraries may warn before
+        self.port = next(int(found[1]) for line in said if (found := re.search(r"http://127\.0\.0\.1:(\d+) ", line)))
 
     def ask(self, body: bytes, path: str = "/predict") -> tuple[int, dict]:
         asked = urllib.request.Request(
