@@ -50,24 +50,23 @@ def test_a_batch_that_is_not_full_begins_in_time(loaded):
         return time.perf_counter() - start
 
     assert in_loop(loaded, Limits(batch_wait=400), use)[0] >= 0.4
-    assert in_loop(loaded, Limits(batch_wait=0), use)[0] < 0.4
     assert in_loop(loaded, Limits(batch_wait=60_000, batch_size=1), use)[0] < 30
 
 
 def test_requests_that_came_during_a_batch_do_not_wait_again(held):
     async def use(batcher):
         first = asyncio.create_task(batcher.classify(TEXTS[:1]))
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(1.7)
         others = [asyncio.create_task(batcher.classify([text])) for text in TEXTS[1:4]]
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(1.7)
         held.may.set()
         await first
         start = time.perf_counter()
         await asyncio.gather(*others)
         return time.perf_counter() - start
 
-    seconds, sizes = in_loop(held, Limits(batch_wait=500), use)
-    assert sizes == [1, 3] and seconds < 0.4
+    seconds, sizes = in_loop(held, Limits(batch_wait=1500), use)
+    assert sizes == [1, 3] and seconds < 1.2
 
 
 def test_what_does_not_fit_is_refused_and_the_rest_is_answered(held):
