@@ -19,6 +19,7 @@ COMMANDS = {
     "predict": "classify texts, a file or standard input with a finished run's student",
     "benchmark": "measure size, speed and accuracy of runs and their teacher on this machine",
     "export": "write a student as ONNX, in 8 or 16 bits, or as a program of torch; checked",
+    "serve": "classify texts over HTTP with a finished run's student or an export",
     "data": "inspect a file or folder: how it is read, classes, rows left out, lengths",
     "cache": "label rows before training; list, verify or remove stored teacher outputs",
 }

@@ -42,11 +42,16 @@ TORCH_FREE = [
         "measure/row_values.py",
         "commands/report.py",
         "commands/cache.py",
+        "commands/serve.py",
     ),
     *("options/declared.py", "teacher/cache.py", "config/targets.py", "config/folder.py", "data/batch_weights.py"),
     *(f"storage/{name}.py" for name in ("checksum", "files", "hub", "locks", "paths", "pieces")),
     *(f"runtime/{name}.py" for name in ("devices", "fork_memory", "launch", "ranks", "requeue")),
-    *(f"{wing}/{path.name}" for wing in ("run", "sweep", "report") for path in sorted((PACKAGE / wing).glob("*.py"))),
+    *(
+        f"{wing}/{path.name}"
+        for wing in ("run", "sweep", "report", "serving")
+        for path in sorted((PACKAGE / wing).glob("*.py"))
+    ),
 ]
 """What reads a run, or starts a sweep, must not wait for torch."""
 HEAVY = {"torch", "transformers", "lightning", "datasets", "torchmetrics"}

@@ -1,0 +1,192 @@
+"""The HTTP interface: what is asked, what is answered, and which mistakes have which status."""
+
+# No "from __future__ import annotations" here: FastAPI reads the annotations of functions within functions.
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from typing import Annotated, Any
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from starlette.requests import ClientDisconnect
+
+from kd import __version__
+from kd.classifier import Classifier
+from kd.serving.batching import Batcher, Full
+from kd.serving.limits import Limits
+from kd.serving.observation import LOG, Metrics, Observed
+
+NOT_BLANK = r"[^\s\x1c-\x1f]"
+"""A mark that is no space. The four separators are spaces for some regular expressions only, so they are named."""
+SKIPPED = 64
+"""A body that is too large is read on, but not kept, up to this multiple of the limit: many clients read no answer
+before they have sent everything."""
+HELD = 64
+"""All bodies that are being read may have this multiple of the limit of one."""
+
+
+class Mistake(BaseModel):
+    """The answer to a request that was refused."""
+
+    detail: str = Field(description="one sentence: what was expected, what was found, what to do")
+
+
+class Prediction(BaseModel):
+    """The answer for one text."""
+
+    label: str = Field(description="the most probable label")
+    probabilities: dict[str, float] = Field(description="of each label; their sum is 1")
+
+
+class Predictions(BaseModel):
+    """The answer to a request."""
+
+    predictions: list[Prediction] = Field(description="one for each text, in the same order")
+
+
+def question(limits: Limits) -> Any:
+    """Return the class of the body of `/predict`. It depends on the limits, so that the OpenAPI schema states them."""
+    text: Any = Annotated[str, Field(max_length=limits.max_characters, pattern=NOT_BLANK)]
+    several: Any = Annotated[list[text], Field(min_length=1, max_length=limits.max_texts)]
+    as_list = BeforeValidator(lambda value: [value] if isinstance(value, str) else value, text | several)
+    meaning = Field(description="one text, or a list of them", examples=["a charming film", ["dull", "warm and funny"]])
+    strict = ConfigDict(extra="forbid", strict=True)
+    return create_model("Question", __config__=strict, texts=Annotated[several, as_list, meaning])
+
+
+def refusal(error: ValidationError) -> HTTPException:
+    """Return the answer to a body that is no JSON, or does not fit; it does not repeat the body."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    if first["type"] == "json_invalid":
+        return HTTPException(400, f"expected JSON in UTF-8; {first['msg']}")
+    place = ".".join(map(str, first["loc"])) or "body"
+    reason = "This text is blank" if first["type"] == "string_pattern_mismatch" else first["msg"]
+    return HTTPException(422, f'{place}: {reason}; send {{"texts": "one text"}} or {{"texts": ["one", "two"]}}')
+
+
+class Service:
+    """The classifier behind the interface, with what one server has of its own.
+
+    Args:
+        log_texts: write the texts and their labels into the log.
+    """
+
+    def __init__(self, classifier: Classifier, limits: Limits, log_texts: bool) -> None:
+        self.classifier, self.limits, self.log_texts = classifier, limits, log_texts
+        self.metrics, self.held, self.question = Metrics(), 0, question(limits)
+        self.batcher: Batcher
+
+    @asynccontextmanager
+    async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        """Run the batches."""
+        self.batcher = Batcher(self.classifier, self.limits, self.metrics.on_batch)
+        self.metrics.waiting.set_function(lambda: self.batcher.waiting)
+        yield
+        await self.batcher.close()
+
+    async def body(self, request: Request) -> bytes:
+        """Return the body of a request, or raise the answer to one that is too large, too slow or not complete."""
+        kind = request.headers.get("content-type", "nothing")
+        if kind.partition(";")[0].strip().lower() != "application/json":
+            # The page of another site can send other types without asking the browser for permission.
+            raise HTTPException(415, f"expected Content-Type: application/json, found {kind[:100]}; add this header")
+        most, size, body, full = self.limits.max_body, 0, bytearray(), False
+        try:
+            async with asyncio.timeout(self.limits.read_seconds):
+                async for piece in request.stream():
+                    size, full = size + len(piece), full or self.held + len(piece) > HELD * most
+                    if size > SKIPPED * most:
+                        break
+                    if size <= most and not full:
+                        body += piece
+                        self.held += len(piece)
+        except TimeoutError as error:
+            sentence = f"expected the whole body within {self.limits.read_seconds} s; send it faster, or in parts"
+            raise HTTPException(408, sentence, {"Connection": "close"}) from error
+        except ClientDisconnect as error:
+            raise HTTPException(400, "the client left before the end of the body") from error
+        finally:
+            self.held -= len(body)
+        if size > most:
+            raise HTTPException(413, f"expected a body of at most {most} bytes, found more; send fewer texts at a time")
+        if full:
+            raise _later(1)
+        return bytes(body)
+
+    async def predict(self, request: Request) -> Response:
+        """Answer a request for labels."""
+        try:
+            texts = self.question.model_validate_json(await self.body(request)).texts
+        except ValidationError as error:
+            raise refusal(error) from error
+        request.state.log = {"texts": len(texts)}
+        try:
+            rows = await self.batcher.classify(texts)
+        except Full as full:
+            raise _later(full.seconds) from full
+        except Exception as error:
+            LOG.error("the model failed", exc_info=error)
+            raise HTTPException(500, "the model failed with this request; the server's log says where") from error
+        names = self.classifier.label_names
+        labels = [names[number] for number in rows.argmax(axis=1)]
+        for label in labels:
+            self.metrics.predictions.labels(label).inc()
+        if self.log_texts:
+            request.state.log |= {"text": texts, "label": labels}
+        values = rows.astype(float).round(6).tolist()
+        found = [
+            Prediction(label=label, probabilities=dict(zip(names, row, strict=True)))
+            for label, row in zip(labels, values, strict=True)
+        ]
+        return Response(Predictions(predictions=found).model_dump_json(), media_type="application/json")
+
+
+def _later(seconds: int) -> HTTPException:
+    return HTTPException(429, f"no room for more texts; send it again in {seconds} s", {"Retry-After": str(seconds)})
+
+
+def create_app(classifier: Classifier, limits: Limits, log_texts: bool = False) -> FastAPI:
+    """Return the application; see `Service`."""
+    service = Service(classifier, limits, log_texts)
+    labels = ", ".join(classifier.label_names)
+    # FastAPI's own page of the interface, which would be /docs, loads its scripts from the network.
+    app = FastAPI(title="kd serve", version=__version__, lifespan=service.lifespan, docs_url=None, redoc_url=None)
+    app.state.service = service
+    app.description = f"Gives texts one of the labels {labels}. It reads {classifier.max_length} tokens of a text."
+    page = HTMLResponse(files("kd.serving").joinpath("page.html").read_text("utf-8"))
+
+    @app.get("/", include_in_schema=False)
+    @app.get("/docs", include_in_schema=False)
+    async def show() -> Response:
+        return page  # in memory: no request reads a file
+
+    @app.get("/health", summary="Say that the server runs")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/ready", summary="Say whether texts are taken", responses={503: {"model": Mistake}})
+    async def ready() -> dict[str, str]:
+        if not service.batcher.ready:
+            raise HTTPException(503, "this server takes no texts now; send them to another one")
+        return {"status": "ready"}
+
+    @app.get("/metrics", summary="Give the metrics for Prometheus", response_class=PlainTextResponse)
+    async def metrics() -> Response:
+        return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+    schema = {"content": {"application/json": {"schema": service.question.model_json_schema()}}, "required": True}
+    app.post(
+        "/predict",
+        summary="Classify one text or several",
+        response_model=Predictions,
+        responses={status: {"model": Mistake} for status in (400, 408, 413, 415, 422, 429, 500)},
+        openapi_extra={"requestBody": schema},
+    )(service.predict)
+    app.add_middleware(
+        Observed, metrics=service.metrics, paths={"/", "/docs", "/openapi.json", *app.openapi()["paths"]}
+    )
+    return app
