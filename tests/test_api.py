@@ -1,0 +1,170 @@
+"""The Python door does what the commands do, writes the same files, and leaves the process as it was."""
+
+import logging
+import os
+import random
+import subprocess
+import sys
+import warnings
+from io import StringIO
+
+import datasets
+import numpy as np
+import pandas
+import pytest
+import torch
+import transformers
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf.basecontainer import BaseContainer
+
+import kd
+from kd.errors import KDError
+from kd.run.directory import RunDirectory
+from tests.conftest import make_reviews, run_kd
+
+SUPERVISED = {"student": "dan", "method": "supervised"}
+
+
+@pytest.fixture
+def run(options):
+    return kd.train(*options, directory="runs/dan", **SUPERVISED)
+
+
+def alone(code: str) -> str:
+    """What a Python process of its own prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_a_run_is_one_that_the_commands_know(run, options, capsys):
+    assert run.metrics["test"]["rows"] and str(run.directory) == "runs/dan"
+    own = [f"{key}={value}" for key, value in SUPERVISED.items()]
+    assert run_kd("train", *options, *own, "hydra.run.dir=runs/command") == 0
+    of_command = kd.read_run("runs/command")
+    statuses = [RunDirectory(each.directory).status() for each in (run, of_command)]
+    assert statuses[0]["identity"] == statuses[1]["identity"]
+    assert statuses[0]["products"]["model/model.safetensors"] == statuses[1]["products"]["model/model.safetensors"]
+    capsys.readouterr()
+    assert run_kd("predict", "runs/dan", "a charming film", "a dull film") == 0
+    printed = pandas.read_csv(StringIO(capsys.readouterr().out))
+    found = run.predict(["a charming film", "a dull film"])
+    pandas.testing.assert_frame_equal(found, printed, check_dtype=False, atol=1e-6)
+    assert run_kd("reproduce", "runs/dan") == 0
+    assert "reproduced to the last bit" in capsys.readouterr().out
+
+
+def test_the_same_call_trains_nothing_again(run, options, capsys):
+    before = (run.directory / "status.json").read_bytes()
+    kd.train(*options, directory="runs/dan", **SUPERVISED)
+    assert "already done" in capsys.readouterr().out and (run.directory / "status.json").read_bytes() == before
+
+
+def test_a_report_prints_the_table_and_is_a_page_in_a_notebook(run, capsys):
+    report = run.report()
+    assert "supervised" in capsys.readouterr().out
+    assert [each.directory for each in report.runs] == [run.directory]
+    assert report.tables["results"].shape[0] == 2  # the teacher and the student
+    assert "&lt;svg" in report._repr_html_() and report.page.is_file()
+
+
+def state():
+    loggers = [logging.getLogger(), *(logging.getLogger(name) for name in ("kd", "lightning", "datasets"))]
+    return {
+        "environment": dict(os.environ),
+        "hydra": (GlobalHydra.instance().is_initialized(), HydraConfig.instance().cfg, set(BaseContainer._resolvers)),
+        "loggers": [(one.name, list(one.handlers), one.level, one.propagate) for one in loggers],
+        "argv": list(sys.argv),
+        "warnings": list(warnings.filters),
+        "random": random.getstate(),
+        "numpy": [part.tolist() if isinstance(part, np.ndarray) else part for part in np.random.get_state()],
+        "torch": (torch.get_rng_state().tolist(), torch.get_num_threads()),
+        "modes": (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark),
+        "transformers": (transformers.logging.get_verbosity(), transformers.utils.logging.is_progress_bar_enabled()),
+        "folder": os.getcwd(),
+    }
+
+
+def test_a_training_leaves_no_global_state_behind(options):
+    torch.set_num_threads(2)  # a run with threads=1 sets another number
+    transformers.utils.logging.enable_progress_bar()
+    try:
+        before = state()
+        kd.train(*options, directory="runs/dan", **SUPERVISED)
+        after = state()
+        assert {key: (before[key], after[key]) for key in before if before[key] != after[key]} == {}
+        with pytest.raises(KDError):
+            kd.train(*options, "data.path=missing.csv", directory="runs/b", **SUPERVISED)
+        assert state() == before
+    finally:
+        torch.set_num_threads(1)
+        transformers.utils.logging.disable_progress_bar()
+
+
+def test_frames_and_data_sets_are_data(options, tmp_path):
+    rows = make_reviews(160)
+    names = ("negative", "positive")
+    frame = pandas.DataFrame({"review": [text for text, _ in rows], "label": [names[label] for _, label in rows]})
+    own = [word for word in options if not word.startswith(("data=", "data.path"))]
+    one = kd.train(*own, "data.text=review", data=frame, directory="runs/frame", **SUPERVISED)
+    label = datasets.ClassLabel(names=list(names))
+    table = datasets.Dataset.from_dict({"review": frame["review"], "label": [label for _, label in rows]})
+    table = table.cast_column("label", label)
+    own.remove("data.label_names=[negative,positive]")
+    parts = {"train": table.select(range(120)), "test": table.select(range(120, 160))}
+    two = kd.train(*own, data=datasets.DatasetDict(parts) | {"text": "review"}, directory="runs/set", **SUPERVISED)
+    assert RunDirectory(two.directory).environment()["data"]["label_names"] == list(names)
+    assert two.metrics["test"]["rows"] == 40
+    place = RunDirectory(one.directory).config()["data"]["path"]
+    assert len(list((tmp_path / "outputs" / "given").iterdir())) == 3 and place.startswith(str(tmp_path / "outputs"))
+    assert run_kd("evaluate", "runs/frame") == 0
+
+
+@pytest.mark.slow
+def test_a_sweep_takes_lists_of_values(options, capsys):
+    report = kd.sweep(*options, method="supervised", student=["dan", "mlp"], seed=[0, 1], directory="sweep")
+    assert len(report.runs) == 4 and "done" in capsys.readouterr().out
+    with pytest.raises(KDError, match="jobs failed"):
+        kd.sweep(
+            *options, method="supervised", student="dan", directory="other", data={"path": "missing.csv"}, seed=[1, 2]
+        )
+
+
+def test_reading_needs_no_torch(run):
+    code = "import kd, sys; run = kd.read_run('runs/dan'); report = kd.read_report('runs'); report.page, report.tables"
+    assert alone(f"{code}; print(len(run.metrics) > 5, len(report.runs), 'torch' in sys.modules)") == "True 1 False"
+
+
+def test_the_students_are_registered_when_transformers_comes(run):
+    ask = "print(pipeline('text-classification', model='runs/dan/model')('a charming film')[0]['label'])"
+    assert alone(f"import kd\nfrom transformers import pipeline\n{ask}") in ("negative", "positive")
+    assert alone(f"from transformers import pipeline\nimport kd\n{ask}") in ("negative", "positive")
+    assert alone("import kd, sys; print('torch' in sys.modules or 'transformers' in sys.modules)") == "False"
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: kd.train(student="lstm"), "did you mean bilstm"),
+        (lambda: kd.train(temprature=4), "did you mean temperature"),
+        (lambda: kd.train(alpha=object()), "alpha: expected a number"),
+        (lambda: kd.train(3), "expected options as texts"),
+        (lambda: kd.train(student=["dan", "mlp"]), "student: expected one choice"),
+        (lambda: kd.compose(["seed=0,1"]), "seed"),
+        (lambda: kd.read_run("nowhere"), "found no status.json"),
+        (lambda: kd.read_report("nowhere"), "found none"),
+        (lambda: kd.nothing, "no attribute"),
+    ],
+)
+def test_mistakes_are_one_sentence(call, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((KDError, AttributeError), match=sentence):
+        call()
+
+
+def test_compose_shows_what_train_would_use(options):
+    config = kd.compose(options, student="dan", trainer={"max_epochs": 3}, loss=["soft_target", "dist"])
+    assert (config.choices.student, config.trainer.max_epochs, list(config.loss)) == ("dan", 3, ["soft_target", "dist"])
+    config.temperature = 7  # interpolations are kept
+    assert config.balance.temperature.value == 7
