@@ -8,29 +8,25 @@ from __future__ import annotations
 
 import html
 import logging
-import re
-import signal
-import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from io import StringIO
-from numbers import Number
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import kd.sweep as package
-from kd.data.objects import has_table, is_table, with_files
+from kd.config.words import OUTPUTS, words_of, written
 from kd.errors import KDError, Pruned
 from kd.run.directory import RunDirectory
+from kd.runtime.command import run_command
 from kd.runtime.launch import quoted
 
 if TYPE_CHECKING:
     import pandas
     from omegaconf import DictConfig
-
-OUTPUTS = "outputs"
 
 
 class Run:
@@ -173,7 +169,7 @@ def compose(words: Iterable[str] = (), **options: Any) -> DictConfig:
     from kd.runtime.global_state import restored
 
     with restored():
-        config = composed(_words(words, options))
+        config = composed(words_of(words, options))
         config.choices = OmegaConf.to_container(config.choices, resolve=True)  # Hydra has them only here
     return config
 
@@ -190,25 +186,25 @@ def train(*words: str, directory: str | Path | None = None, **options: Any) -> R
     Raises:
         KDError: an option is wrong, or the run cannot be trained.
     """
-    given = _words(words, options)
+    given = words_of(words, options)
     if directory is not None:
         given.append(f"hydra.run.dir={quoted(str(directory))}")
     from hydra.core.hydra_config import HydraConfig
 
     from kd.config.compose import composed
-    from kd.runtime.global_state import logged, restored
+    from kd.runtime.global_state import restored
 
     with restored():
         config = composed(given)
         place = Path(HydraConfig.get().run.dir)
         if config.trainer.devices != 1:  # its ranks are started with the command of this process
-            _command([*given, f"hydra.run.dir={quoted(str(place))}"])
+            run_command(["train", *given, f"hydra.run.dir={quoted(str(place))}"])
             return Run(place)
         from kd.training import single_run
 
         place.mkdir(parents=True, exist_ok=True)
         sys.argv = ["kd", "train", *given]  # which the run keeps as the command that made it
-        with logged("kd", [logging.StreamHandler(sys.stdout), logging.FileHandler(place / "train.log")]):
+        with _logged(logging.FileHandler(place / "train.log")):
             try:
                 single_run.train(config, place)
             except Pruned as pruned:
@@ -230,9 +226,9 @@ def sweep(*words: str, directory: str | Path | None = None, **options: Any) -> R
         KDError: an option is wrong, or a job failed.
     """
     several = {
-        key: ",".join(map(_written, value)) for key, value in options.items() if isinstance(value, list | tuple | range)
+        key: ",".join(map(written, value)) for key, value in options.items() if isinstance(value, list | tuple | range)
     }
-    given = _words(words, {key: value for key, value in options.items() if key not in several})
+    given = words_of(words, {key: value for key, value in options.items() if key not in several})
     given += [f"{key}={values}" for key, values in several.items()]
     if directory is not None:
         given.append(f"hydra.sweep.dir={quoted(str(directory))}")
@@ -245,8 +241,76 @@ def sweep(*words: str, directory: str | Path | None = None, **options: Any) -> R
     with restored():
         composed(first_values(given))
         place = Path(HydraConfig.get().sweep.dir)
-    _command(["-m", *given])
+    run_command(["train", "-m", *given])
     return Report([place])
+
+
+def distill(
+    teacher: Any,
+    texts: Iterable[str],
+    labels: Iterable[Any] | None = None,
+    student: str = "bilstm",
+    *words: str,
+    label_names: Sequence[str] | None = None,
+    directory: str | Path | None = None,
+    **options: Any,
+) -> Run:
+    """Train a student that imitates a teacher on some texts, and return the run.
+
+    Args:
+        teacher: a classifier of Hugging Face (a folder, a pipeline, or a model with its tokenizer), a file of answers,
+            or a function that returns probabilities for a list of texts. A function is asked for each text once; its
+            answers are kept in a file below the outputs, so that the run can be resumed and reproduced without it.
+        texts: to learn from; a part of them is kept for validation and test.
+        labels: of the texts, None for a text without one. Without ``labels``, the teacher's answer stands in for each
+            label: alpha is 1, and the accuracies of the run say how often the student agrees with its teacher.
+        student: as in `train`.
+        label_names: of the teacher's columns, where neither the teacher nor the labels give them.
+        words, directory, options: as in `train`.
+
+    Raises:
+        KDError: an argument is wrong, or the run cannot be trained.
+    """
+    import pandas
+
+    from kd.teacher import given
+
+    rows, outputs = _texts(texts, "texts"), Path(str(options.get("outputs", OUTPUTS)))
+    gold = None if labels is None else list(labels)
+    if gold is not None and len(gold) != len(rows):
+        raise KDError(f"labels: expected one for each of {len(rows)} texts, got {len(gold)}; give None for no label")
+    names = None if label_names is None else list(map(str, label_names))
+    if folder := given.model_folder(teacher, outputs):
+        from kd.classifier import load
+
+        classifier = load(folder)
+        names = names or classifier.label_names
+        if len(names) != len(classifier.label_names):
+            raise KDError(f"label_names: expected {len(classifier.label_names)}, as the teacher has, got {len(names)}")
+        taught = ["teacher=hf", f"teacher.name_or_path={quoted(str(folder))}", "teacher.fine_tune=false"]
+    else:
+        if names is None and gold is not None:
+            names = list(map(str, sorted({label for label in gold if label is not None})))
+        if callable(teacher):
+            with _logged():
+                teacher = given.answers_of(teacher, rows, names, outputs)
+        if not (isinstance(teacher, str | Path) and Path(teacher).is_file()):
+            raise KDError(f"teacher: expected a model, a function or a file of answers, got {teacher!r}; give one")
+        names = names or given.names_in(Path(teacher))
+        taught = ["teacher=answers", f"teacher.path={quoted(str(teacher))}"]
+    if names is None:
+        raise KDError("label_names: expected the classes of the teacher, found none in its file; name them")
+    if gold is None:
+        found = classifier.probabilities(rows) if folder else given.answers_in(Path(teacher), rows, names)
+        gold = [None if row[0] != row[0] else names[int(row.argmax())] for row in found]  # NaN: it was not asked
+        options = {"alpha": 1.0} | options
+    frame = pandas.DataFrame({"text": rows, "label": gold})
+    unlabelled = frame["label"].isna()
+    data = {"path": frame[~unlabelled], "label_names": names}
+    if unlabelled.any():
+        data["unlabelled"] = frame.loc[unlabelled, ["text"]]
+    data |= options.pop("data", {})
+    return train(*taught, *words, student=student, data=data, directory=directory, **options)
 
 
 class _Callable(ModuleType):
@@ -259,45 +323,11 @@ class _Callable(ModuleType):
 package.__class__ = _Callable
 
 
-def _words(words: str | Iterable[str], options: Mapping[str, Any]) -> list[str]:
-    """Return options as words of the command line; tables in them are written to files below the outputs."""
-    given = [words] if isinstance(words, str) else list(words)
-    if wrong := [word for word in given if not isinstance(word, str)]:
-        raise KDError(f"expected options as texts, such as 'trainer.max_epochs=3', got {wrong[0]!r}; name the others")
-    named = [word.partition("=")[2] for word in given if word.startswith("outputs=")]
-    outputs = Path(str(options.get("outputs") or (named or [OUTPUTS])[-1]))
-    data = options.get("data")
-    if has_table(data):
-        given.insert(0, "data=files")
-        options = {**options, "data": with_files({"path": data} if is_table(data) else data, outputs)}
-    return [*given, *_flat(options)]
+def _logged(*handlers: logging.Handler) -> AbstractContextManager[None]:
+    """Print what kd logs, and give it to the handlers, within a context."""
+    from kd.runtime.global_state import logged
 
-
-def _flat(options: Mapping[str, Any], place: str = "") -> Iterator[str]:
-    for key, value in options.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{place}{key}.")
-        else:
-            yield f"{place}{key}={_written(value, f'{place}{key}')}"
-
-
-def _written(value: Any, key: str = "a value") -> str:
-    """Write a value as on the command line.
-
-    >>> _written(None), _written(True), _written(["a b", 2]), _written(Path("a"))
-    ('null', 'true', "['a b',2]", "'a'")
-    """
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, list | tuple):
-        return f"[{','.join(_written(each, key) for each in value)}]"
-    if isinstance(value, str):
-        return value if re.fullmatch(r"[\w./:@+-]+", value, re.ASCII) else quoted(value)
-    if isinstance(value, Path):
-        return quoted(str(value))
-    if isinstance(value, Number):
-        return str(value)
-    raise KDError(f"{key}: expected a number, a text, a list or a dictionary, got a {type(value).__name__}; change it")
+    return logged("kd", [logging.StreamHandler(sys.stdout), *handlers])
 
 
 def _texts(texts: Iterable[str], name: str) -> list[str]:
@@ -306,24 +336,3 @@ def _texts(texts: Iterable[str], name: str) -> list[str]:
     if wrong := [row for row in rows if not isinstance(row, str)]:
         raise KDError(f"{name}: expected a list of texts, got {wrong[0]!r} in it; leave it out or write it as a text")
     return rows
-
-
-def _command(words: Sequence[str]) -> None:
-    """Run ``kd train`` with these words in a process of its own, and print what it prints.
-
-    Raises:
-        KDError: the reason that it gives.
-    """
-    command = [sys.executable, "-m", "kd", "train", *words]
-    last = ""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        assert process.stdout
-        try:
-            for line in process.stdout:
-                print(line, end="")
-                last = line.strip() or last
-        except BaseException:  # such as the stop button of a notebook
-            process.send_signal(signal.SIGINT)
-            raise
-    if process.returncode:
-        raise KDError(last.removeprefix("kd train: "))

@@ -12,6 +12,7 @@ from kd import __version__
 from kd.errors import KDError
 
 COMMANDS = {
+    "init": "write a folder with an experiment of your own, a data file, and what to type",
     "train": "train a student (or a whole sweep with -m): kd train method=distillation temperature=2 alpha=0.7",
     "report": "compare finished runs: a table, and a page with figures, intervals and verdicts",
     "evaluate": "measure a finished run's student on the run's own splits or on a file",

@@ -168,3 +168,73 @@ def test_compose_shows_what_train_would_use(options):
     assert (config.choices.student, config.trainer.max_epochs, list(config.loss)) == ("dan", 3, ["soft_target", "dist"])
     config.temperature = 7  # interpolations are kept
     assert config.balance.temperature.value == 7
+
+
+TEXTS = [text for text, _ in make_reviews(160)]
+
+
+def by_words(texts: list[str]) -> np.ndarray:
+    """A teacher that counts a few words."""
+    asked.extend(texts)
+    good = np.array([any(word in text for word in ("wonderful", "charming", "moving", "funny")) for text in texts])
+    return np.where(good[:, None], [[0.1, 0.9]], [[0.8, 0.2]])
+
+
+asked: list[str] = []
+SMALL = {"trainer": {"accelerator": "cpu", "max_epochs": 2}, "threads": 1, "callbacks": ["checkpoint"]}
+
+
+def test_a_function_is_asked_for_each_text_once_and_never_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    asked.clear()
+    names = ["bad", "good"]
+    run = kd.distill(by_words, [*TEXTS, TEXTS[0], " "], None, "dan", label_names=names, directory="runs/one", **SMALL)
+    assert sorted(asked) == sorted(TEXTS)
+    config = RunDirectory(run.directory).config()
+    assert (config["alpha"], config["teacher"]["_target_"]) == (1.0, "kd.teacher.answers.Answers")
+    assert set(run.predict(TEXTS)["prediction"]) <= set(names)
+    assert run_kd("reproduce", "runs/one") == 0 and sorted(asked) == sorted(TEXTS)
+    answers = pandas.read_parquet(config["teacher"]["path"])
+    assert list(answers.columns) == ["text", "probability_bad", "probability_good"] and len(answers) == len(TEXTS)
+    again = kd.distill(config["teacher"]["path"], TEXTS, student="dan", directory="runs/two", **SMALL)
+    assert again.metrics["test"]["accuracy"] == run.metrics["test"]["accuracy"] and len(asked) == len(TEXTS)
+
+
+def test_a_model_teaches_as_a_folder_or_as_an_object(fine_tuned, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    teacher_folder, width = next(fine_tuned.rglob("config.json")).parent, "student.embedding_size=16"
+    one = kd.distill(teacher_folder, TEXTS, None, "dan", width, directory="runs/folder", **SMALL)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(teacher_folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(teacher_folder)
+    two = kd.distill((model, tokenizer), TEXTS, None, "dan", width, directory="runs/object", **SMALL)
+    sums = [RunDirectory(run.directory).status()["products"]["model/model.safetensors"] for run in (one, two)]
+    assert sums[0] == sums[1] and one.metrics["test"]["agreement"] == one.metrics["test"]["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("teacher", "more", "sentence"),
+    [
+        (lambda texts: [[1.0]] * len(texts), {}, "label_names: expected the classes"),
+        (lambda texts: [[1.0]] * len(texts), {"label_names": ["a", "b"]}, "expected 2 probabilities a text, got 1"),
+        (lambda texts: [[0.5, 0.5]], {"label_names": ["a", "b"]}, "an answer for each of 160 texts, got 1"),
+        (lambda texts: [0.5] * len(texts), {"label_names": ["a", "b"]}, r"\[texts, classes\], got the shape"),
+        (lambda texts: ["good"] * len(texts), {}, "expected probabilities as numbers"),
+        (lambda texts: [{"a": 1.0}, *[{"b": 1.0}] * (len(texts) - 1)], {}, "a probability for each class"),
+        (lambda texts: [[3.0, -2.0]] * len(texts), {"label_names": ["a", "b"]}, r"probabilities in \[0, 1\]"),
+        ("nowhere", {}, "expected a model, a function or a file of answers, got 'nowhere'"),
+        (7, {}, "expected a model, a function or a file of answers, got 7"),
+        (by_words, {"labels": ["a"]}, "labels: expected one for each of 160 texts, got 1"),
+        (
+            transformers.BertModel(
+                transformers.BertConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
+            ),
+            {},
+            "expected a model with its tokenizer",
+        ),
+    ],
+)
+def test_wrong_teachers_are_refused_before_the_training(teacher, more, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KDError, match=sentence):
+        kd.distill(teacher, TEXTS, student="dan", **SMALL, **more)
+    assert not (tmp_path / "outputs" / "runs").exists()
