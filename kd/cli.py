@@ -20,6 +20,7 @@ COMMANDS = {
     "predict": "classify texts, a file or standard input with a finished run's student",
     "data": "inspect a file or folder: how it is read, classes, rows left out, lengths",
     "cache": "label rows before training; list, verify or remove stored teacher outputs",
+    "completion": "print a script that completes commands and options with Tab, for bash or zsh",
 }
 
 

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from omegaconf import DictConfig, OmegaConf
 
 from kd.config import targets
+from kd.config.loggers import make_loggers
 from kd.config.make import make
 from kd.errors import KDError
 
@@ -43,7 +44,7 @@ def make_trainer(config: DictConfig, run: Path) -> lightning.Trainer:
     return make(
         node,
         **known,
-        logger=[make(node, save_dir=str(run)) for node in groups["logger"].values()] or False,
+        logger=make_loggers(groups["logger"], run, Path(config.outputs)) or False,
         callbacks=[*callbacks, Timer()],
         enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
         default_root_dir=str(run),
