@@ -3,10 +3,13 @@
 import logging
 import os
 import random
+import re
+import shutil
 import subprocess
 import sys
 import warnings
 from io import StringIO
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -238,3 +241,28 @@ def test_wrong_teachers_are_refused_before_the_training(teacher, more, sentence,
     with pytest.raises(KDError, match=sentence):
         kd.distill(teacher, TEXTS, student="dan", **SMALL, **more)
     assert not (tmp_path / "outputs" / "runs").exists()
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_documentation_run(options, reviews_file, monkeypatch):
+    """As they stand, one after the other; only the rows and the teacher are small."""
+    from kd import api
+
+    def small(function):
+        # A function that teaches has no use for the options of a small model.
+        return lambda *words, **more: function(*(options if "teacher=answers" not in words else ()), *words, **more)
+
+    shutil.copy(reviews_file, "reviews.csv")
+    pages = (Path(__file__).parents[1] / name for name in ("README.md", "docs/python.md"))
+    blocks = [block for page in pages for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)]
+    (readme, *others) = [block for block in blocks if "from transformers" not in block]
+    assert "kd.train(" in readme and len(readme.splitlines()) <= 5 and len(others) == 5
+    for name in ("train", "sweep"):
+        monkeypatch.setattr(api, name, small(getattr(api, name)))
+    names: dict = {}
+    for block in (readme, *others):
+        exec(block, names)
+    assert isinstance(names["report"], kd.Report) and set(names["run"].predict("charming")["prediction"]) <= {
+        "good",
+        "bad",
+    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import netrc
 import os
 from collections.abc import Callable
@@ -52,8 +51,7 @@ def _mlflow(node: DictConfig, run: Path, outputs: Path) -> Logger:
     if node.get("tracking_uri") or os.environ.get("MLFLOW_TRACKING_URI"):
         return make(node, **known)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    for name in ("mlflow", "alembic"):  # they print how the tables are made
-        logging.getLogger(name).setLevel(logging.WARNING)
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # otherwise it prints how its tables are made
     store = outputs.absolute() / "mlflow.db"
     store.parent.mkdir(parents=True, exist_ok=True)
     known |= {"tracking_uri": f"sqlite:///{store}", "artifact_location": str(store.with_name("mlflow_artifacts"))}

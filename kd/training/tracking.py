@@ -23,9 +23,20 @@ def trackers(loggers: Sequence[Logger]) -> list[Logger]:
 
 
 def begin(loggers: Sequence[Logger], config: dict[str, Any]) -> None:
-    """Log the options of a run as parameters, before it trains."""
+    """Log the options of a run as parameters, before it trains.
+
+    Raises:
+        KDError: a tracker does not take them, such as a server that cannot be reached.
+    """
     for logger in trackers(loggers):
-        logger.log_hyperparams({key: "null" if value is None else value for key, value in flat(config)})
+        try:
+            logger.log_hyperparams({key: "null" if value is None else value for key, value in flat(config)})
+        except Exception as error:  # of one of many libraries
+            reason = " ".join(str(error).split())[:300]
+            raise KDError(
+                f"logger: expected that {type(logger).__name__} takes the run, got {type(error).__name__}: {reason}; "
+                "correct its options, or leave it out"
+            ) from error
 
 
 def finish(loggers: Sequence[Logger], run: RunDirectory, figures: dict[str, Any]) -> None:

@@ -54,7 +54,12 @@ def test_bash_completes_with_tab(tmp_path):
     own.chmod(own.stat().st_mode | stat.S_IEXEC)
     child, terminal = pty.fork()
     if child == 0:
-        os.environ |= {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PS1": "$ ", "PYTHONPATH": os.getcwd(), "TERM": "dumb"}
+        os.environ |= {
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "PS1": "$ ",
+            "PYTHONPATH": os.getcwd(),
+            "TERM": "dumb",
+        }
         os.execlp("bash", "bash", "--norc", "--noprofile", "-i")
     try:
         os.write(terminal, b'eval "$(kd completion bash)"; echo rea""dy\n')

@@ -1,4 +1,4 @@
-"""Trackers get parameters, curves, final figures, model card and report; what they wrote is read back with their code."""
+"""Trackers get parameters, curves, final figures, model card and report; what they wrote is read back."""
 
 from pathlib import Path
 
@@ -29,12 +29,12 @@ def test_every_tracker_has_the_whole_run(tracked):
     assert run_kd("reproduce", "runs/dan") == 0
 
 
-def of_tensorboard(folder: Path, accuracy: float) -> None:
+def of_tensorboard(folder: Path, accuracy: float, epochs: int = 2) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder))
     events.Reload()
-    assert len(events.Scalars("val/accuracy")) == 2, "one for each epoch"
+    assert not epochs or len(events.Scalars("val/accuracy")) == epochs
     assert events.Scalars("final/test/accuracy")[0].value == pytest.approx(accuracy)
     texts = [tag for tag in events.Tags()["tensors"] if "text_summary" in tag]
     assert {"model card/text_summary", "report/text_summary"} <= set(texts)
@@ -55,21 +55,18 @@ def of_mlflow(accuracy: float) -> None:
 
 
 def of_wandb(folder: Path, accuracy: float) -> None:
-    from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
-
+    """Look into the file that ``wandb sync`` would send: its format is LevelDB's log, without compression."""
     (file,) = folder.glob("offline-run-*/*.wandb")
-    store, found = DataStore(), []
-    store.open_for_scan(str(file))
-    while data := store.scan_data():
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        found.append(record)
-    kinds = {record.WhichOneof("record_type") for record in found}
-    assert {"run", "config", "history", "summary"} <= kinds
-    logged = b"".join(record.SerializeToString() for record in found)
-    for part in (b"choices.student", b"val/accuracy", b"final/test/accuracy", str(accuracy)[:8].encode(), b"index.html"):
-        assert part in logged, part
+    logged = file.read_bytes()
+    for part in (
+        "choices.student",
+        "val/accuracy",
+        "final/test/accuracy",
+        str(accuracy)[:8],
+        "index.html",
+        "README.md",
+    ):
+        assert part.encode() in logged, part
 
 
 @pytest.mark.slow
@@ -85,14 +82,14 @@ def test_jobs_of_a_sweep_share_a_store(options):
 
 
 def test_a_student_without_steps_has_its_figures_too(options):
+    options = [word for word in options if "embedding_size" not in word]
     run = kd.train(*options, "student=bag", "method=supervised", ALL.replace(",wandb", ""), directory="runs/bag")
-    of_mlflow_bag = Path("outputs/mlflow.db")
-    assert of_mlflow_bag.is_file() and list((run.directory / "tensorboard").glob("events*"))
+    of_tensorboard(run.directory / "tensorboard", run.metrics["test"]["accuracy"], epochs=0)
+    assert Path("outputs/mlflow.db").is_file()
 
 
-def test_a_server_that_is_gone_does_not_lose_the_run(options, monkeypatch, capsys):
-    """It is named before the training, as it must be reached then."""
+def test_a_server_that_cannot_be_reached_is_named(options, monkeypatch, capsys):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     server = "logger.mlflow.tracking_uri=http://127.0.0.1:9"
     assert run_kd("train", *options, *SUPERVISED, "logger=[csv,mlflow]", server, "hydra.run.dir=runs/gone") == 2
-    assert "127.0.0.1:9" in capsys.readouterr().err
+    assert "kd train: logger: expected that MLFlowLogger takes the run, got MlflowException" in capsys.readouterr().err
