@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import kd.sweep as package
-from kd.config.words import OUTPUTS, words_of, written
+from kd.config.words import outputs_of, words_of, written
 from kd.errors import KDError, Pruned
 from kd.run.directory import RunDirectory
 from kd.runtime.command import run_command
@@ -275,7 +275,7 @@ def distill(
 
     from kd.teacher import given
 
-    rows, outputs = _texts(texts, "texts"), Path(str(options.get("outputs", OUTPUTS)))
+    rows, outputs = _texts(texts, "texts"), outputs_of(words, options)
     gold = None if labels is None else list(labels)
     if gold is not None and len(gold) != len(rows):
         raise KDError(f"labels: expected one for each of {len(rows)} texts, got {len(gold)}; give None for no label")
@@ -290,7 +290,8 @@ def distill(
         taught = ["teacher=hf", f"teacher.name_or_path={quoted(str(folder))}", "teacher.fine_tune=false"]
     else:
         if names is None and gold is not None:
-            names = list(map(str, sorted({label for label in gold if label is not None})))
+            different = {label for label in gold if label is not None}
+            names = list(map(str, sorted(different, key=lambda label: (str(type(label)), label))))
         if callable(teacher):
             with _logged():
                 teacher = given.answers_of(teacher, rows, names, outputs)

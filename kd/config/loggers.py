@@ -48,8 +48,8 @@ def _of_files(node: DictConfig, run: Path, outputs: Path) -> Logger:
 def _mlflow(node: DictConfig, run: Path, outputs: Path) -> Logger:
     """Make MLflow's logger. Its store is made under a lock, because the jobs of a sweep start at the same time."""
     known = {"save_dir": str(run), "run_name": node.get("run_name") or run.name}
-    if node.get("tracking_uri") or os.environ.get("MLFLOW_TRACKING_URI"):
-        return make(node, **known)
+    if server := node.get("tracking_uri") or os.environ.get("MLFLOW_TRACKING_URI"):
+        return make(node, **known, tracking_uri=server)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # otherwise it prints how its tables are made
     store = outputs.absolute() / "mlflow.db"

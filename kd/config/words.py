@@ -12,7 +12,11 @@ from kd.data.objects import has_table, is_table, with_files
 from kd.errors import KDError
 from kd.runtime.launch import quoted
 
-OUTPUTS = "outputs"
+
+def outputs_of(words: Iterable[str], options: Mapping[str, Any]) -> Path:
+    """Return the folder that a call names for runs, teachers and caches."""
+    named = [word.partition("=")[2] for word in words if word.startswith("outputs=")]
+    return Path(str(options.get("outputs") or (named or ["outputs"])[-1]))
 
 
 def words_of(words: str | Iterable[str], options: Mapping[str, Any]) -> list[str]:
@@ -20,8 +24,7 @@ def words_of(words: str | Iterable[str], options: Mapping[str, Any]) -> list[str
     given = [words] if isinstance(words, str) else list(words)
     if wrong := [word for word in given if not isinstance(word, str)]:
         raise KDError(f"expected options as texts, such as 'trainer.max_epochs=3', got {wrong[0]!r}; name the others")
-    named = [word.partition("=")[2] for word in given if word.startswith("outputs=")]
-    outputs = Path(str(options.get("outputs") or (named or [OUTPUTS])[-1]))
+    outputs = outputs_of(given, options)
     data = options.get("data")
     if has_table(data):
         given.insert(0, "data=files")

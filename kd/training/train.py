@@ -13,13 +13,12 @@ import torch
 from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from kd.assembly import Assembly, assemble
 from kd.config import build
-from kd.config.loggers import make_loggers
 from kd.config.make import resolve
-from kd.config.trainer import make_trainer
+from kd.config.trainer import loggers, make_trainer
 from kd.data.batching import EncodedSplit
 from kd.data.module import TextDataModule
 from kd.data.sources import Splits
@@ -60,7 +59,7 @@ def train_student(
     assembly, method, data = assembled(config, splits)
     described = environment() | facts(config, splits, assembly)
     write_json(run.path / "environment.json", described)
-    fitted, used, loggers = fit(config, run, method, data, checkpoint)
+    fitted, used, made = fit(config, run, method, data, checkpoint)
     write_json(run.path / "environment.json", described | {"kernels": used})  # known only after the training
 
     student, tokenizer, max_length = method.student.eval(), assembly.tokenizer, config.data.max_length
@@ -98,7 +97,7 @@ def train_student(
             figures["speedup"] = speedup(*times)
     (run.model / "README.md").write_text(model_card(config, figures))
     write_json(run.metrics_file, figures)
-    return figures, loggers
+    return figures, made
 
 
 def train_rank(config: DictConfig, run: RunDirectory, splits: Splits, checkpoint: Path | None) -> None:
@@ -171,10 +170,9 @@ def fit(
         KDError: the training has changed nothing.
     """
     if isinstance(method.student, FittedStudent):
-        others = {name: node for name, node in config.logger.items() if not node._target_.endswith("CSVLogger")}
-        loggers = make_loggers(OmegaConf.create(others), run.path, Path(config.outputs))
-        tracking.begin(loggers, resolve(config))
-        return fit_closed_form(config, run, method, data), {}, loggers
+        made = loggers(config, run.path)
+        tracking.begin(made, resolve(config))
+        return fit_closed_form(config, run, method, data), {}, made
     curves = run.path / "metrics.csv"
     if checkpoint and curves.exists():
         curves.rename(run.path / f"metrics.before-{time.time_ns()}.csv")  # otherwise the logger deletes it

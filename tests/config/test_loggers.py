@@ -34,6 +34,7 @@ def test_nothing_is_sent_without_an_account(tmp_path, monkeypatch):
     (one,) = make_loggers(nodes, tmp_path / "run", tmp_path)
     assert one._offline
     (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password secret\n")
+    (tmp_path / ".netrc").chmod(0o600)  # as wandb login makes it
     assert not make_loggers(nodes, tmp_path / "run", tmp_path)[0]._offline
     assert make_loggers(composed(["logger=[wandb]", "logger.wandb.offline=true"]).logger, tmp_path, tmp_path)[
         0
