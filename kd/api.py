@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import logging
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from io import StringIO
@@ -273,37 +273,14 @@ def distill(
     """
     import pandas
 
-    from kd.teacher import given
-
     rows, outputs = _texts(texts, "texts"), outputs_of(words, options)
     gold = None if labels is None else list(labels)
     if gold is not None and len(gold) != len(rows):
         raise KDError(f"labels: expected one for each of {len(rows)} texts, got {len(gold)}; give None for no label")
     names = None if label_names is None else list(map(str, label_names))
-    if folder := given.model_folder(teacher, outputs):
-        from kd.classifier import load
-
-        classifier = load(folder)
-        names = names or classifier.label_names
-        if len(names) != len(classifier.label_names):
-            raise KDError(f"label_names: expected {len(classifier.label_names)}, as the teacher has, got {len(names)}")
-        taught = ["teacher=hf", f"teacher.name_or_path={quoted(str(folder))}", "teacher.fine_tune=false"]
-    else:
-        if names is None and gold is not None:
-            different = {label for label in gold if label is not None}
-            names = list(map(str, sorted(different, key=lambda label: (str(type(label)), label))))
-        if callable(teacher):
-            with _logged():
-                teacher = given.answers_of(teacher, rows, names, outputs)
-        if not (isinstance(teacher, str | Path) and Path(teacher).is_file()):
-            raise KDError(f"teacher: expected a model, a function or a file of answers, got {teacher!r}; give one")
-        names = names or given.names_in(Path(teacher))
-        taught = ["teacher=answers", f"teacher.path={quoted(str(teacher))}"]
-    if names is None:
-        raise KDError("label_names: expected the classes of the teacher, found none in its file; name them")
+    taught, names, answers = _teacher(teacher, rows, gold, names, outputs)
     if gold is None:
-        found = classifier.probabilities(rows) if folder else given.answers_in(Path(teacher), rows, names)
-        gold = [None if row[0] != row[0] else names[int(row.argmax())] for row in found]  # NaN: it was not asked
+        gold = [None if row[0] != row[0] else names[int(row.argmax())] for row in answers()]  # NaN: it was not asked
         options = {"alpha": 1.0} | options
     frame = pandas.DataFrame({"text": rows, "label": gold})
     unlabelled = frame["label"].isna()
@@ -312,6 +289,36 @@ def distill(
         data["unlabelled"] = frame.loc[unlabelled, ["text"]]
     data |= options.pop("data", {})
     return train(*taught, *words, student=student, data=data, directory=directory, **options)
+
+
+def _teacher(
+    teacher: Any, rows: list[str], gold: list[Any] | None, names: list[str] | None, outputs: Path
+) -> tuple[list[str], list[str], Callable[[], Any]]:
+    """Return the options of a teacher, the names of its classes, and what gives its probabilities for the rows."""
+    from kd.teacher import given
+
+    if folder := given.model_folder(teacher, outputs):
+        from kd.classifier import load
+
+        classifier = load(folder)
+        names = names or classifier.label_names
+        if len(names) != len(classifier.label_names):
+            raise KDError(f"label_names: expected {len(classifier.label_names)}, as the teacher has, got {len(names)}")
+        taught = ["teacher=hf", f"teacher.name_or_path={quoted(str(folder))}", "teacher.fine_tune=false"]
+        return taught, names, lambda: classifier.probabilities(rows)
+    if names is None and gold is not None:
+        different = {label for label in gold if label is not None}
+        names = list(map(str, sorted(different, key=lambda label: (str(type(label)), label))))
+    if callable(teacher):
+        with _logged():
+            teacher = given.answers_of(teacher, rows, names, outputs)
+    if not (isinstance(teacher, str | Path) and Path(teacher).is_file()):
+        raise KDError(f"teacher: expected a model, a function or a file of answers, got {teacher!r}; give one")
+    file = Path(teacher)
+    if (known := names or given.names_in(file)) is None:
+        raise KDError("label_names: expected the classes of the teacher, found none in its file; name them")
+    taught = ["teacher=answers", f"teacher.path={quoted(str(file))}"]
+    return taught, known, lambda: given.answers_in(file, rows, known)
 
 
 class _Callable(ModuleType):
