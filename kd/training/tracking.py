@@ -22,8 +22,8 @@ def trackers(loggers: Sequence[Logger]) -> list[Logger]:
     return [logger for logger in loggers if not isinstance(logger, CSVLogger)]
 
 
-def begin(loggers: Sequence[Logger], config: dict[str, Any]) -> None:
-    """Log the options of a run as parameters, before it trains.
+def begin(loggers: list[Logger], config: dict[str, Any]) -> list[Logger]:
+    """Log the options of a run as parameters, before it trains; return the loggers.
 
     Raises:
         KDError: a tracker does not take them, such as a server that cannot be reached.
@@ -37,6 +37,7 @@ def begin(loggers: Sequence[Logger], config: dict[str, Any]) -> None:
                 f"logger: expected that {type(logger).__name__} takes the run, got {type(error).__name__}: {reason}; "
                 "correct its options, or leave it out"
             ) from error
+    return loggers
 
 
 def finish(loggers: Sequence[Logger], run: RunDirectory, figures: dict[str, Any]) -> None:

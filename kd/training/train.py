@@ -170,8 +170,7 @@ def fit(
         KDError: the training has changed nothing.
     """
     if isinstance(method.student, FittedStudent):
-        made = loggers(config, run.path)
-        tracking.begin(made, resolve(config))
+        made = tracking.begin(loggers(config, run.path), resolve(config))
         return fit_closed_form(config, run, method, data), {}, made
     curves = run.path / "metrics.csv"
     if checkpoint and curves.exists():
