@@ -12,6 +12,7 @@ from kd import __version__
 from kd.errors import KDError
 
 COMMANDS = {
+    "init": "write a folder with an experiment of your own, a data file, and what to type",
     "train": "train a student (or a whole sweep with -m): kd train method=distillation temperature=2 alpha=0.7",
     "report": "compare finished runs: a table, and a page with figures, intervals and verdicts",
     "evaluate": "measure a finished run's student on the run's own splits or on a file",
@@ -22,6 +23,7 @@ COMMANDS = {
     "serve": "classify texts over HTTP with a finished run's student or an export",
     "data": "inspect a file or folder: how it is read, classes, rows left out, lengths",
     "cache": "label rows before training; list, verify or remove stored teacher outputs",
+    "completion": "print a script that completes commands and options with Tab, for bash or zsh",
 }
 
 

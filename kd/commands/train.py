@@ -22,7 +22,6 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from kd import sweep
 from kd.config import targets
 from kd.config.folder import composing, configuration_folder, one_sentence, overrides, require_single_choices, resolving
 from kd.config.own_files import checked_files
@@ -31,6 +30,7 @@ from kd.run import renames
 from kd.runtime import ranks
 from kd.runtime.requeue import requeue_on_signal
 from kd.storage.paths import plain_name, refuse_link
+from kd.sweep import OPENED, print_table
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
         return show_help(arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as they are; kd.cli decides what to show
     before, arguments = sys.argv, overrides(arguments)
-    own, mistakes = len(sweep.OPENED), list[KDError]()
+    own, mistakes = len(OPENED), list[KDError]()
     if name := ranks.default_name():
         os.environ["KD_RUN"] = name  # conf/config.yaml
     try:
@@ -72,7 +72,7 @@ def main(arguments: list[str]) -> int:
         raise error if isinstance(error, KDError) else KDError(one_sentence(error)) from error
     finally:
         sys.argv = before
-        opened, sweep.OPENED[own:] = sweep.OPENED[own:], []
+        opened, OPENED[own:] = OPENED[own:], []
         for one in opened:
             one.close()
             interrupted = isinstance(sys.exc_info()[1], (KeyboardInterrupt, SystemExit))
@@ -170,7 +170,7 @@ def job(config: DictConfig) -> float | list[float] | None:
 
 def after_sweep(sweep_dir: Path, report: bool) -> None:
     """Print the table of a sweep's jobs, and write the report of all runs below its folder."""
-    sweep.print_table(sweep_dir)
+    print_table(sweep_dir)
     if report:
         from kd.report import write_report
 

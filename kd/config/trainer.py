@@ -9,9 +9,11 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from kd.config import targets
+from kd.config.loggers import make_loggers
 from kd.config.make import make
 from kd.errors import KDError
 
@@ -22,10 +24,7 @@ def make_trainer(config: DictConfig, run: Path) -> lightning.Trainer:
     Raises:
         KDError: the accelerator is a GPU and there is none; an option is wrong; or a path leads out of the directory.
     """
-    groups = {
-        group: OmegaConf.create({group: placed(OmegaConf.to_container(config[group], resolve=True), run, group)})[group]
-        for group in ("callbacks", "logger", "trainer")
-    }
+    groups = {group: section(config, run, group) for group in ("callbacks", "trainer")}
     for node in groups["callbacks"].values():
         if "dirpath" in node and not node.dirpath:
             node.dirpath = str(run / "checkpoints")
@@ -43,11 +42,21 @@ def make_trainer(config: DictConfig, run: Path) -> lightning.Trainer:
     return make(
         node,
         **known,
-        logger=[make(node, save_dir=str(run)) for node in groups["logger"].values()] or False,
+        logger=loggers(config, run) or False,
         callbacks=[*callbacks, Timer()],
         enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
         default_root_dir=str(run),
     )
+
+
+def loggers(config: DictConfig, run: Path) -> list[Logger]:
+    """Make the loggers of a run, which write into its directory."""
+    return make_loggers(section(config, run, "logger"), run, Path(config.outputs))
+
+
+def section(config: DictConfig, run: Path, group: str) -> DictConfig:
+    """Return a section without interpolations, in which every path lies in the run directory; see `placed`."""
+    return OmegaConf.create({group: placed(OmegaConf.to_container(config[group], resolve=True), run, group)})[group]
 
 
 LEADS_OUT = re.compile(r"(^|[/\\\\])\.\.([/\\\\]|$)|^[/\\\\~]|^file:|::|(?<!^http)(?<!^https)://")

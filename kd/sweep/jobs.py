@@ -170,6 +170,19 @@ def parsed(overrides: Iterable[str]) -> list[Override]:
     return OverridesParser.create().parse_overrides(list(overrides))
 
 
+def first_values(words: Iterable[str]) -> list[str]:
+    """Return the overrides of a sweep with the first value of each key.
+
+    >>> first_values(["seed=0,1", "alpha=0.5"])
+    ['seed=0', 'alpha=0.5']
+    """
+    found = zip(parsed(words), words, strict=True)
+    return [
+        f"{one.get_key_element()}={next(one.sweep_string_iterator())}" if one.is_discrete_sweep() else word
+        for one, word in found
+    ]
+
+
 def slug(overrides: Iterable[str], constant: set[str]) -> str:
     """Return a folder name made of the last word of each key and its value, without the constant keys."""
     words = []

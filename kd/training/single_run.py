@@ -27,6 +27,7 @@ from kd.runtime.silence import quiet
 from kd.storage.files import write_text
 from kd.storage.locks import lock_or_refuse
 from kd.storage.paths import refuse_link
+from kd.training import tracking
 from kd.training.resume import checkpoint_of, same_run
 from kd.training.train import train_rank, train_student
 
@@ -105,7 +106,7 @@ def train_in(run: RunDirectory, config: DictConfig, resolved: dict[str, Any], sp
     ranks.begin(run.path)
     write_text(run.config_file, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
     try:
-        test = train_student(config, run, splits, checkpoint)["test"]
+        figures, loggers = train_student(config, run, splits, checkpoint)
     except Pruned as pruned:
         run.set_status("pruned", identity=name, reason=str(pruned))
         raise
@@ -120,6 +121,8 @@ def train_in(run: RunDirectory, config: DictConfig, resolved: dict[str, Any], sp
     finally:
         ranks.forget_ranks()
     run.set_status("done", identity=name)
+    tracking.finish(loggers, run, figures)
+    test = figures["test"]
     metric = config.get("metric", "accuracy")
     log.info(
         "test %s %.3f on %d rows; the run is in %s", metric.replace("_", " "), test[metric], test["rows"], run.path

@@ -12,12 +12,13 @@ import lightning
 import torch
 from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 
 from kd.assembly import Assembly, assemble
 from kd.config import build
 from kd.config.make import resolve
-from kd.config.trainer import make_trainer
+from kd.config.trainer import loggers, make_trainer
 from kd.data.batching import EncodedSplit
 from kd.data.module import TextDataModule
 from kd.data.sources import Splits
@@ -40,6 +41,7 @@ from kd.runtime import ranks
 from kd.runtime.devices import global_batch
 from kd.storage import hub
 from kd.storage.files import write_json
+from kd.training import tracking
 from kd.training.closed_form import fit_closed_form
 from kd.training.evaluation import evaluate
 from kd.training.fitting import fitting
@@ -49,13 +51,15 @@ from kd.training.resume import row_checksums
 log = logging.getLogger(__name__)
 
 
-def train_student(config: DictConfig, run: RunDirectory, splits: Splits, checkpoint: Path | None) -> dict[str, Any]:
-    """Train and measure a student, and write the run directory; return the content of ``metrics.json``."""
+def train_student(
+    config: DictConfig, run: RunDirectory, splits: Splits, checkpoint: Path | None
+) -> tuple[dict[str, Any], list[Logger]]:
+    """Train and measure a student, and write the run directory; return the content of ``metrics.json``, the loggers."""
     log.info("%s", splits.report())
     assembly, method, data = assembled(config, splits)
     described = environment() | facts(config, splits, assembly)
     write_json(run.path / "environment.json", described)
-    fitted, used = fit(config, run, method, data, checkpoint)
+    fitted, used, made = fit(config, run, method, data, checkpoint)
     write_json(run.path / "environment.json", described | {"kernels": used})  # known only after the training
 
     student, tokenizer, max_length = method.student.eval(), assembly.tokenizer, config.data.max_length
@@ -93,7 +97,7 @@ def train_student(config: DictConfig, run: RunDirectory, splits: Splits, checkpo
             figures["speedup"] = speedup(*times)
     write_json(run.metrics_file, figures)
     model_card.write(run)
-    return figures
+    return figures, made
 
 
 def train_rank(config: DictConfig, run: RunDirectory, splits: Splits, checkpoint: Path | None) -> None:
@@ -152,21 +156,22 @@ def assembled(config: DictConfig, splits: Splits) -> tuple[Assembly, Method, Tex
 
 def fit(
     config: DictConfig, run: RunDirectory, method: Method, data: TextDataModule, checkpoint: Path | None
-) -> tuple[dict[str, Any], dict[str, int]]:
+) -> tuple[dict[str, Any], dict[str, int], list[Logger]]:
     """Train, then load the weights of the best epoch into the method.
 
     Returns:
         ``training_seconds`` from the first to the last step, with validation and over all resumptions; whether the
         ``weights`` are the best on validation, those of the last step or fitted in closed form; and the ``energy`` of
         the device since the last start, None if the hardware does not measure it. Second, the versions of the
-        `kernels` that were used.
+        `kernels` that were used. Third, the loggers.
 
     Raises:
         Pruned: a search has stopped the run.
         KDError: the training has changed nothing.
     """
     if isinstance(method.student, FittedStudent):
-        return fit_closed_form(config, run, method, data), {}
+        made = tracking.begin(loggers(config, run.path), resolve(config))
+        return fit_closed_form(config, run, method, data), {}, made
     curves = run.path / "metrics.csv"
     if checkpoint and curves.exists():
         curves.rename(run.path / f"metrics.before-{time.time_ns()}.csv")  # otherwise the logger deletes it
@@ -180,6 +185,7 @@ def fit(
     ranks.send_ready()
     meter = EnergyMeter.of_this_machine(gpus=isinstance(trainer.accelerator, CUDAAccelerator))
     before = copies(method)
+    tracking.begin(trainer.loggers, resolve(config))
     learn(trainer, method, data, checkpoint, config.compile)
     energy = meter.stop()
     callbacks: list[lightning.Callback] = trainer.callbacks  # type: ignore[attr-defined]
@@ -197,7 +203,7 @@ def fit(
         "weights": "best on validation" if best.is_file() else "last step",
         "energy": energy,
     }
-    return fitted, kernels(config, method, trainer)
+    return fitted, kernels(config, method, trainer), trainer.loggers
 
 
 def kernels(config: DictConfig, method: Method, trainer: lightning.Trainer) -> dict[str, int]:
