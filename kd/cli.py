@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": "measure a finished run's student on the run's own splits or on a file",
     "reproduce": "train a finished run again and compare both runs bit for bit",
     "predict": "classify texts, a file or standard input with a finished run's student",
+    "cascade": "let a student answer where it is sure, and its teacher where it is not",
     "data": "inspect a file or folder: how it is read, classes, rows left out, lengths",
     "cache": "label rows before training; list, verify or remove stored teacher outputs",
 }
