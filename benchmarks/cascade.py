@@ -78,7 +78,9 @@ def main() -> None:
                 shares.append((measured.answered_by(threshold) == 0).mean())
             below = 100 * np.mean(np.array(found) < options.target)
             name = {"choose": "kd cascade", "naive": "naive"}[rule.__name__]
-            table.add_row(experiment, name, f"{below:.1f}", f"{100 * np.mean(found):.2f}", f"{100 * np.mean(shares):.1f}")
+            table.add_row(
+                experiment, name, f"{below:.1f}", f"{100 * np.mean(found):.2f}", f"{100 * np.mean(shares):.1f}"
+            )
     Console(width=110).print(table)
 
 

@@ -84,25 +84,16 @@ def main(arguments: list[str]) -> int:
     bound = lower_bound(judged.differing(threshold), len(judged.labels), options.confidence)
     ms = curve.milliseconds([*cascade.students, cascade.teacher], texts.texts[:TIMED])
     measured = outcomes.take(texts.measured) if len(texts.measured) else None
+    paths, keys = [*(run.path for run in runs), teacher], ("path", "checksum", "temperature", "milliseconds")
+    named = [(os.path.relpath(path, runs[0].path), checksum(path)) for path in paths]
     stages = [
-        {
-            "path": os.path.relpath(path, runs[0].path),
-            "checksum": checksum(path),
-            "temperature": fitted,
-            "milliseconds": spent,
-        }
-        for path, fitted, spent in zip([*(run.path for run in runs), teacher], [*temperatures, 1.0], ms, strict=True)
+        dict(zip(keys, (*name, *spent), strict=True))
+        for name, *spent in zip(named, [*temperatures, 1.0], ms, strict=True)
     ]
     content = {
-        "format": records.FORMAT,
-        "students": stages[:-1],
-        "teacher": stages[-1],
-        "kind": options.kind,
-        "target": options.target,
-        "confidence": options.confidence,
+        **{"format": records.FORMAT, "students": stages[:-1], "teacher": stages[-1], "source": texts.source},
+        **{"kind": options.kind, "target": options.target, "confidence": options.confidence, "bound": bound},
         "threshold": None if threshold == NOBODY else threshold,
-        "bound": bound,
-        "source": texts.source,
         "calibration": curve.figures(calibration, threshold, ms),
         "measured": measured and curve.figures(measured, threshold, ms),
     }

@@ -16,13 +16,7 @@ NAME, DRAWING = "cascade.json", "cascade.png"
 
 
 class Stage(Record):
-    """A student or the teacher.
-
-    Args:
-        path: of its run or folder, relative to the directory of the cascade.
-        temperature: divides its logits.
-        milliseconds: of one text, with the tokenizer.
-    """
+    """A student or the teacher: its place relative to the cascade's directory, and its time for one text."""
 
     path: str
     checksum: Sha256
@@ -31,12 +25,7 @@ class Stage(Record):
 
 
 class Rows(Record):
-    """What the cascade did on some rows.
-
-    Args:
-        answered: the number of texts that each student and the teacher answered.
-        differing: the number of texts on which cascade and teacher differ.
-    """
+    """What the cascade did: how many texts each stage answered, and on how many cascade and teacher differ."""
 
     rows: Size
     answered: list[Size]
@@ -57,6 +46,7 @@ class Cascade(Record):
     """
 
     format: Size
+    source: str
     students: Annotated[list[Stage], MinLen(1)]
     teacher: Stage
     kind: Literal["agreement", "accuracy"]
@@ -64,7 +54,6 @@ class Cascade(Record):
     confidence: Part
     threshold: Part | None
     bound: Part
-    source: str
     calibration: Rows
     measured: Rows | None
 
