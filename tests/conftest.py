@@ -145,3 +145,20 @@ def options(fresh_options, fine_tuned) -> list[str]:
     """In a folder where the fine-tuned teacher is found."""
     shutil.copytree(fine_tuned, "outputs/teachers")
     return fresh_options
+
+
+@pytest.fixture(scope="session")
+def trained_pair(common_options, fine_tuned, tmp_path_factory) -> Path:
+    """A folder with the finished runs of two students of the tiny teacher, dan and mlp."""
+    folder = tmp_path_factory.mktemp("trained_pair")
+    for student in ("dan", "mlp"):
+        own = (f"student={student}", f"outputs={fine_tuned.parent}", f"hydra.run.dir={folder / student}")
+        own += ("trainer.max_epochs=12", "optim.optimizer.lr=0.01")
+        assert run_kd("train", *common_options, *own) == 0
+    return folder
+
+
+@pytest.fixture
+def pair(trained_pair, tmp_path) -> Path:
+    """A copy of them that a test may write to."""
+    return shutil.copytree(trained_pair, tmp_path / "pair")

@@ -47,6 +47,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, help="CSV, TSV, JSONL or Parquet (default: CSV on standard output)")
     parser.add_argument("--batch-size", type=int, default=64, help="texts at a time (default: 64)")
     parser.add_argument("--encoding", default="utf-8", help="of --file (default: utf-8)")
+    parser.add_argument("--cascade", action="store_true", help="ask the teacher where kd cascade says so")
     options = parser.parse_intermixed_args(arguments)
     if options.texts and options.file:
         raise KDError("expected texts or --file, got both; leave one out")
@@ -54,7 +55,7 @@ def main(arguments: list[str]) -> int:
         raise KDError(f"--batch-size: expected at least 1, got {options.batch_size}")
     if options.out and options.file and options.out.resolve() == options.file.resolve():
         raise KDError(f"--out would overwrite the input {options.file}; give another name")
-    predictor = load(options.run)
+    predictor = cascade(options.run) if options.cascade else load(options.run)
     column, columns = "text", ["text"]
     if options.file:
         rows = read_rows(options.file, options.encoding)
@@ -66,6 +67,7 @@ def main(arguments: list[str]) -> int:
     else:
         chunks = ([{"text": line} for line in lines] for lines in lines_of(sys.stdin))
     added = ["prediction", *(f"probability_{name}" for name in predictor.label_names)]
+    added += ["answered_by"] * options.cascade
     if taken := set(added) & set(columns):
         raise KDError(f"the input has a column '{min(taken)}' already; rename it")
     empty = 0
@@ -81,15 +83,27 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def cascade(path: Path) -> Classifier:
+    """Load the cascade of a run; its packages are not needed for an export."""
+    from kd.cascade.cascade import Cascade
+
+    return Cascade.load(path)
+
+
 def add_predictions(predictor: Classifier, rows: list[Row], column: str, added: list[str], batch_size: int) -> int:
-    """Put prediction and probabilities into the rows; return how many rows have no text."""
+    """Put prediction, probabilities and who answered into the rows; return how many rows have no text."""
     filled = [row for row in rows if is_text(row.get(column))]
-    probabilities = predictor.probabilities([row[column] for row in filled], batch_size)
+    texts, by = [row[column] for row in filled], list[list[str]]()
+    if answers := getattr(predictor, "answers", None):  # a cascade
+        probabilities, names = answers(texts, batch_size)
+        by = [[name] for name in names]
+    else:
+        probabilities = predictor.probabilities(texts, batch_size)
     for row in rows:
         row.update(dict.fromkeys(added))
-    for row, values in zip(filled, probabilities, strict=True):
+    for row, values, who in zip(filled, probabilities, by or [[]] * len(filled), strict=True):
         label = predictor.label_names[int(np.argmax(values))]
-        row.update(zip(added, (label, *(round(float(value), 6) for value in values)), strict=True))
+        row.update(zip(added, (label, *(round(float(value), 6) for value in values), *who), strict=True))
     return len(rows) - len(filled)
 
 

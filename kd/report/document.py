@@ -31,6 +31,7 @@ BLOCKS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("", ("costs",), ("accuracy",)),
     ("", ("fidelity",), ("fidelity",)),
     ("", ("calibration",), ("reliability",)),
+    ("", ("cascades",), ()),
 )
 """The parts of a test set: title, or that of the first table; names of the tables; beginnings of the figures' names."""
 

@@ -9,9 +9,10 @@
 ``checkpoints/``       ``best.ckpt`` and ``last.ckpt``: what is trained, without a frozen teacher
 ``model/``             Hugging Face folder with tokenizer
 ``partners/``          the models that were trained beside the student, if they are kept
-``test_reads.jsonl``   a line for each time that ``kd evaluate --split test`` read the test rows
+``test_reads.jsonl``   a line for each time that a later command read the test rows
+``cascade.json``       what ``kd cascade`` chose, and its drawing ``cascade.png``
 ``status.json``        running, done, pruned or failed, and why; the identity (see `kd.run.identity`); when done,
-                       the SHA-256 of each file above but the last
+                       the SHA-256 of each file above but the last three
 =====================  =============================================================================
 """
 
@@ -30,7 +31,7 @@ from typing import Any
 from kd.errors import KDError
 from kd.options.sections import METRICS
 from kd.run import renames
-from kd.storage import records
+from kd.storage import cascade_record, records
 from kd.storage.checksum import file_sha256
 from kd.storage.products import products, require_whole
 
@@ -215,7 +216,7 @@ class RunDirectory:
 
     def set_aside_products(self) -> Path | None:
         """Move what an earlier run left here into ``previous/<n>/``, so that nothing is overwritten."""
-        names = (*PRODUCTS, TEST_READS)
+        names = (*PRODUCTS, TEST_READS, cascade_record.NAME, cascade_record.DRAWING)
         found = [self.path / name for name in names if (self.path / name).exists() or (self.path / name).is_symlink()]
         found += self.path.glob("metrics.before-*.csv")
         if not found:
