@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 TEXTS = 200
 """Texts that the latency is measured on."""
 BATCHES = (32, 256)
+MARKS = dict(zip(FORMS, "osD^", strict=True))
+"""The mark of each form in the plot."""
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
@@ -197,14 +199,13 @@ def plot(rows: Sequence[dict[str, Any]], out: Path) -> None:
     """Draw accuracy against latency, and write the plot."""
 
     def draw(axes: Any) -> None:
-        for (name, colour), mark in zip(
-            zip(dict.fromkeys(row["name"] for row in rows), cycle(SERIES)), cycle("osD^v"), strict=False
-        ):
+        for name, colour in zip(dict.fromkeys(row["name"] for row in rows), cycle(SERIES), strict=False):
             own = [row for row in rows if row["name"] == name]
-            axes.plot(*points(own), color=colour, marker=mark, linewidth=0.8, label=name)
+            axes.plot(*points(own), color=colour, linewidth=0.8, label=name)
             for row in own:
-                place = (row["p50_ms"], 100 * row["accuracy"])
-                axes.annotate(row["form"], place, (3, 3), textcoords="offset points", fontsize=7, color=drawing.MUTED)
+                axes.plot(*points([row]), color=colour, marker=MARKS[row["form"]])
+        for form in dict.fromkeys(row["form"] for row in rows):
+            axes.plot([], [], color=drawing.MUTED, marker=MARKS[form], linewidth=0, label=form)
         front = sorted((row for row in rows if row.get("on_front")), key=lambda row: row["p50_ms"])
         axes.plot(*points(front), color=drawing.MUTED, linewidth=1, linestyle="--", label="Pareto front", zorder=1)
         axes.set_xscale("log")
