@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 TEXTS = 200
 """Texts that the latency is measured on."""
 BATCHES = (32, 256)
+MARKS = dict(zip(FORMS, "osD^", strict=True))
+"""The mark of each form in the plot."""
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
@@ -156,41 +158,25 @@ def show(content: dict[str, Any], console: Console) -> None:
     """Print the figures in three tables, each of at most 80 columns."""
     rows = content["rows"]
     models = list({row["name"]: row for row in rows}.values())
-    console.print(
-        table(
-            ["model", "parameters", "without embeddings", "multiply-adds", "at tokens"],
-            [
-                [row["name"], *(f"{row[key]:,}" for key in ("parameters", "without_embeddings", "multiply_adds"))]
-                + [str(row["mean_tokens"])]
-                for row in models
-            ],
-        ),
-        "",
-        table(
-            ["model", "form", "p50 ms", "p95", "p99", "model alone", "times as fast"],
-            [
-                [*named(row), *(f"{row[key]:.2f}" for key in ("p50_ms", "p95_ms", "p99_ms", "model_ms"))]
-                + [f"{row['ratio']:.1f} ({row['low']:.1f} to {row['high']:.1f})"]
-                for row in rows
-            ],
-        ),
-        "",
-        table(
-            ["model", "form", "MB", *(f"rows/s by {batch}" for batch in BATCHES), "accuracy %", "price of a million"],
-            [
-                [
-                    *named(row),
-                    f"{row['bytes'] / 1e6:.2f}",
-                    *(f"{row[f'rows_a_second_{size}']:,.0f}" for size in BATCHES),
-                ]
-                + [
-                    f"{100 * row['accuracy']:.1f}",
-                    f"{row['price_of_a_million']:.4f}" if "price_of_a_million" in row else "-",
-                ]
-                for row in rows
-            ],
-        ),
+    speed, rates = [], []
+    for row in rows:
+        named = [row["name"] + (" *" if row.get("on_front") else ""), row["form"]]
+        ratio = f"{row['ratio']:.1f} ({row['low']:.1f} to {row['high']:.1f})"
+        speed.append([*named, *(f"{row[key]:.2f}" for key in ("p50_ms", "p95_ms", "p99_ms", "model_ms")), ratio])
+        price = f"{row['price_of_a_million']:.4f}" if "price_of_a_million" in row else "-"
+        each = [f"{row[f'rows_a_second_{batch}']:,.0f}" for batch in BATCHES]
+        rates.append([*named, f"{row['bytes'] / 1e6:.2f}", *each, f"{100 * row['accuracy']:.1f}", price])
+    sizes = ("parameters", "without_embeddings", "multiply_adds", "mean_tokens")
+    models = {row["name"]: [row["name"], *(f"{row[key]:,}" for key in sizes)] for row in rows}
+    by_batch = [f"rows/s by {batch}" for batch in BATCHES]
+    tables = (
+        table(["model", "parameters", "without embeddings", "multiply-adds", "at tokens"], list(models.values())),
+        table(["model", "form", "p50 ms", "p95", "p99", "model alone", "times as fast"], speed),
+        table(["model", "form", "MB", *by_batch, "accuracy %", "price/M"], rates),
     )
+    for each_table in tables:
+        console.print(each_table)
+        console.print()
     print(
         f"One text at a time with the tokenizer ('model alone': without it), {content['turns']} turns after "
         f"{content['warm_up']} warm-up calls, {content['threads']} thread(s), {content['machine']}.\n"
@@ -209,21 +195,17 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     return found
 
 
-def named(row: dict[str, Any]) -> list[str]:
-    """Return a model's name, with a star on the Pareto front, and its form."""
-    return [row["name"] + (" *" if row.get("on_front") else ""), row["form"]]
-
-
 def plot(rows: Sequence[dict[str, Any]], out: Path) -> None:
     """Draw accuracy against latency, and write the plot."""
 
     def draw(axes: Any) -> None:
-        for (name, colour), mark in zip(zip(dict.fromkeys(row["name"] for row in rows), cycle(SERIES)), cycle("osD^v")):
+        for name, colour in zip(dict.fromkeys(row["name"] for row in rows), cycle(SERIES), strict=False):
             own = [row for row in rows if row["name"] == name]
-            axes.plot(*points(own), color=colour, marker=mark, linewidth=0.8, label=name)
+            axes.plot(*points(own), color=colour, linewidth=0.8, label=name)
             for row in own:
-                place = (row["p50_ms"], 100 * row["accuracy"])
-                axes.annotate(row["form"], place, (3, 3), textcoords="offset points", fontsize=7, color=drawing.MUTED)
+                axes.plot(*points([row]), color=colour, marker=MARKS[row["form"]])
+        for form in dict.fromkeys(row["form"] for row in rows):
+            axes.plot([], [], color=drawing.MUTED, marker=MARKS[form], linewidth=0, label=form)
         front = sorted((row for row in rows if row.get("on_front")), key=lambda row: row["p50_ms"])
         axes.plot(*points(front), color=drawing.MUTED, linewidth=1, linestyle="--", label="Pareto front", zorder=1)
         axes.set_xscale("log")

@@ -15,7 +15,7 @@ def original(texts, batch_size):
 
 
 def moved(texts, batch_size):
-    return original(texts, batch_size) + [1.0, 0.0]
+    return original(texts, batch_size) + np.array([1.0, 0.0])
 
 
 def test_it_counts_flips_and_compares_with_labels_and_teacher():
@@ -28,7 +28,7 @@ def test_it_counts_flips_and_compares_with_labels_and_teacher():
     expected = 1 / (1 + np.exp(-0.5)) - 1 / (1 + np.exp(0.5))
     np.testing.assert_allclose(found["largest_difference"], expected)
     require_few_flips({"flips": 0, "texts": 40}, "int8")
-    with pytest.raises(KDError, match="--to int8: expected at most 0.5% of the labels to change, found 1 of 40"):
+    with pytest.raises(KDError, match=r"--to int8: expected at most 0\.5% of the labels to change, found 1 of 40"):
         require_few_flips(found, "int8")
 
 
@@ -36,5 +36,5 @@ def test_an_export_that_depends_on_the_batch_is_refused():
     def by_batch(texts, batch_size):
         return original(texts, batch_size) * (-1 if batch_size == 1 else 1)
 
-    with pytest.raises(KDError, match="answers one text alone otherwise than in a batch"):
+    with pytest.raises(KDError, match=r"answers one text alone otherwise than in a batch"):
         compare(original, by_batch, Rows(TEXTS))

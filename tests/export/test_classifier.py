@@ -74,7 +74,8 @@ def test_kd_predict_needs_no_torch(exported, bare_python, tmp_path):
     assert lines[0] == "text,prediction,probability_bad,probability_good" and len(lines) == 3
     done = subprocess.run([bare_python, "-m", "kd", "predict", exported, "a"], capture_output=True, text=True)
     assert done.returncode == 2 and "is no export, and other models need" in done.stderr
-    script = f"from kd.classifier import load; print(load(__import__('pathlib').Path({str(exported / 'onnx')!r})).label_names)"
+    place = str(exported / "onnx")
+    script = f"from pathlib import Path; from kd.classifier import load; print(load(Path({place!r})).label_names)"
     done = subprocess.run([bare_python, "-c", script], capture_output=True, text=True)
     assert done.stdout == "['bad', 'good']\n", done.stderr
 

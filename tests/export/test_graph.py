@@ -38,7 +38,9 @@ def test_weights_beyond_16_bits_are_refused(dan, tmp_path):
     with torch.no_grad():
         dan.embedding.weight[7, 0] = 1e6
     graph.save(dan, tmp_path / "model.onnx")
-    with pytest.raises(KDError, match="the weights .*embedding.weight are outside the range of 16 bits; use --to onnx"):
+    with pytest.raises(
+        KDError, match=r"the weights .*embedding.weight are outside the range of 16 bits; use --to onnx"
+    ):
         graph.halve(tmp_path / "model.onnx", tmp_path / "half.onnx")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kd.errors import KDError
-from kd.export import checks, classifier, folder, write
+from kd.export import checks, classifier, write
 from tests.export import conftest
 
 SCHEMES = {"textcnn": "static"}
@@ -41,7 +41,7 @@ def test_the_folder_says_what_was_found(exported):
 def test_an_export_that_changes_labels_is_refused_and_leaves_no_folder(bilstm, tmp_path, monkeypatch):
     monkeypatch.setattr(checks, "MOST_FLIPS", -1)
     rows = checks.Rows(conftest.TEXTS)
-    with pytest.raises(KDError, match="--to torch: expected at most .* of the labels to change, found 0 of 80 texts"):
+    with pytest.raises(KDError, match=r"--to torch: expected at most .* of the labels to change, found 0 of 80 texts"):
         list(write.exports(bilstm, ["torch"], tmp_path, rows, [], {}))
     assert not list(tmp_path.rglob("export.json"))
     assert list(write.exports(bilstm, ["torch"], tmp_path, rows, [], {}, force=True))
