@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from kd.cascade import curve, rows
-from kd.cascade.cascade import Cascade, checksum, own_teacher
+from kd.cascade.cascade import Cascade, checksum
 from kd.cascade.threshold import NOBODY, Outcomes, choose, lower_bound
 from kd.classifier import load
 from kd.config import targets
@@ -24,6 +24,7 @@ from kd.report.calibration import fit_temperature
 from kd.report.drawing import drawn
 from kd.run import predictions
 from kd.run.directory import RunDirectory
+from kd.run.own_teacher import own_teacher
 from kd.storage import cascade_record, records
 from kd.storage.files import write_bytes
 from kd.storage.paths import refuse_link

@@ -6,10 +6,11 @@ import shutil
 import numpy as np
 import pytest
 
-from kd.cascade.cascade import Cascade, checksum, own_teacher
+from kd.cascade.cascade import Cascade, checksum
 from kd.classifier import load
 from kd.errors import KDError
 from kd.run.directory import RunDirectory
+from kd.run.own_teacher import own_teacher
 from tests.conftest import make_reviews, make_teacher, run_kd
 
 TEXTS = [text for text, _ in make_reviews(60, seed=3)]

@@ -6,11 +6,11 @@ import json
 import numpy as np
 import pytest
 
-from kd.cascade.cascade import own_teacher
 from kd.classifier import load
 from kd.commands.cascade import parsed
 from kd.errors import KDError
 from kd.run.directory import RunDirectory
+from kd.run.own_teacher import own_teacher
 from kd.storage import cascade_record, records
 from tests.conftest import make_reviews, run_kd
 from tests.report.written import page
