@@ -163,7 +163,7 @@ def uses_instantiate(path: Path) -> bool:
     """Whether a module imports ``hydra.utils`` or something from it, or reaches ``instantiate`` as an attribute."""
     imported = [name.split(".") for name in imports(path) if name.split(".")[0] == "hydra"]
     attributes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)]
-    return any({"utils", "instantiate", "*"} & set(parts) for parts in imported) or any(
+    return any(parts[1:2] == ["utils"] or {"instantiate", "*"} & set(parts) for parts in imported) or any(
         node.attr == "instantiate" or ast.unparse(node) == "hydra.utils" for node in attributes
     )
 

@@ -95,6 +95,23 @@ class OnnxClassifier(Exported):
         return self.session.run(["logits"], {"input_ids": ids, "attention_mask": mask})[0]
 
 
+class ProgramClassifier(Exported):
+    """An export of the kind ``torch``."""
+
+    def open(self, model: Path, threads: int | None) -> None:
+        import torch
+
+        self.program = torch.export.load(model).module()
+        if threads:
+            torch.set_num_threads(threads)
+
+    def run(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        import torch
+
+        with torch.inference_mode():
+            return self.program(torch.from_numpy(ids), torch.from_numpy(mask)).numpy()
+
+
 def padded(rows: Sequence[Sequence[int]], padding: int) -> tuple[np.ndarray, np.ndarray]:
     """Return token ids and attention mask ``[B, L]`` int64, padded on the right, with L at least 1.
 
@@ -115,8 +132,4 @@ def load(path: Path, threads: int | None = None) -> Exported:
         KDError: it is damaged, a newer kd wrote it, or a package that it needs is missing.
     """
     about = folder.read(path)
-    if about["kind"] == "torch":
-        from kd.export.program import ProgramClassifier
-
-        return ProgramClassifier(path, about, threads)
-    return OnnxClassifier(path, about, threads)
+    return (ProgramClassifier if about["kind"] == "torch" else OnnxClassifier)(path, about, threads)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export._patches import register_lstm_while_loop_decomposition
 from transformers import PreTrainedModel
-
-from kd.export.classifier import Exported
 
 
 class Logits(nn.Module):
@@ -39,16 +36,3 @@ def save(model: PreTrainedModel, max_length: int, path: Path) -> None:
     with torch.no_grad(), register_lstm_while_loop_decomposition():  # torch would unroll the steps of an LSTM
         program = torch.export.export(Logits(model), example(), dynamic_shapes=(shape, shape))
     torch.export.save(program, path)
-
-
-class ProgramClassifier(Exported):
-    """An export of the kind ``torch``."""
-
-    def open(self, model: Path, threads: int | None) -> None:
-        self.program = torch.export.load(model).module()
-        if threads:
-            torch.set_num_threads(threads)
-
-    @torch.inference_mode()
-    def run(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        return self.program(torch.from_numpy(ids), torch.from_numpy(mask)).numpy()
