@@ -101,7 +101,7 @@ def characters(tokenizer: Tokenizer) -> dict[str, Any]:
     if type(tokenizer.pre_tokenizer).__name__ == "BertPreTokenizer":
         pieces = [place for _, place in tokenizer.pre_tokenizer.pre_tokenize_str("a".join(every))]
         alone = [start for start, end in pieces if end - start == 1 and start % 2 == 0]
-        inside = np.zeros(2 * len(every), bool)
+        inside: np.ndarray = np.zeros(2 * len(every), bool)
         for start, end in pieces:
             inside[start:end] = True
         gaps = np.flatnonzero(~inside[:-1]).tolist()
