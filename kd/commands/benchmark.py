@@ -140,7 +140,7 @@ def all_forms(
     if options.teacher != "none":
         given = own_teacher(runs[0]) if options.teacher == "own" else Path(options.teacher)
         paths = {"teacher": given} | paths
-    forms, sizes = [], {}
+    forms, sizes = list[Form](), dict[str, dict[str, Any]]()
     for name, path in paths.items():
         predictor = Predictor.load(path)
         sizes[name] = size_of(predictor, texts[:TEXTS])

@@ -62,6 +62,8 @@ def main(arguments: list[str]) -> int:
         table.add_row(*cells(target, about))
     Console().print(table)
     print(f"the exports are in {place}; classify with one: kd predict {place / chosen[0]} 'a text'")
+    if "web" in chosen:
+        print(f"look at the page: python -m http.server --directory {place / 'web'}")
     return 0
 
 
@@ -106,7 +108,8 @@ def texts_of(path: Path, column: str) -> list[str]:
 
 def cells(target: Path, about: dict[str, Any]) -> list[str]:
     """Return a row of the table: what an export changes."""
-    check, size = about["check"], (target / folder.MODELS[about["kind"]]).stat().st_size
+    check, model = about["check"], target / folder.MODELS[about["kind"]]
+    size = sum(path.stat().st_size for path in (target.iterdir() if about["kind"] == "web" else [model]))
     pairs = ["-", "-"]
     for number, name in enumerate(("accuracy", "agreement")):
         if f"{name}_before" in check:

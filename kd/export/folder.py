@@ -5,6 +5,7 @@
 ``model.onnx``     the model, from ``input_ids`` and ``attention_mask`` to ``logits``; or ``model.pt2``
 ``tokenizer.json``  the tokenizer, as the library tokenizers reads it
 ``README.md``      the model card
+``index.html``     of the kind ``web``: a page that classifies in a browser; the files that it reads lie beside it
 =================  ==================================================================================
 """
 
@@ -23,7 +24,7 @@ FORMAT = 1
 ABOUT = "export.json"
 SEAL = "sha256_of_the_rest"
 TOKENIZER = "tokenizer.json"
-MODELS = {"onnx": "model.onnx", "int8": "model.onnx", "fp16": "model.onnx", "torch": "model.pt2"}
+MODELS = {"onnx": "model.onnx", "int8": "model.onnx", "fp16": "model.onnx", "torch": "model.pt2", "web": "model.onnx"}
 """The kinds of export, and the file with the model of each."""
 EXPECTED: Mapping[str, type | tuple[type, ...]] = {
     "kind": str,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kd.errors import KDError
-from kd.export import checks, classifier, folder, graph, program
+from kd.export import checks, classifier, folder, graph, program, web
 from kd.predictor import Predictor
 from kd.storage.files import built_beside
 from kd.storage.locks import lock
@@ -47,6 +47,8 @@ def exports(
     """
     if not predictor.tokenizer.is_fast:
         raise KDError("expected a tokenizer of the library tokenizers, found one in Python; it cannot be exported")
+    if "web" in kinds:
+        web.require()
     place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
         graph_file = Path(temporary) / "model.onnx"
@@ -58,7 +60,10 @@ def exports(
                 about = _written(predictor, kind, building, graph_file, calibration)
                 about = {**about, "source": source}
                 folder.write(building, about)  # so that the check reads what a user will read
-                about["check"] = checks.compare(predictor.logits, classifier.load(building).logits, rows)
+                exported = classifier.load(building)
+                about["check"] = checks.compare(predictor.logits, exported.logits, rows)
+                if kind == "web":
+                    about["check"] |= web.compare(exported, rows.texts)
                 if not force:
                     checks.require_few_flips(about["check"], kind)
                 (building / folder.ABOUT).unlink()
@@ -83,8 +88,10 @@ def _written(
     predictor.tokenizer.backend_tokenizer.save(str(building / folder.TOKENIZER))
     if kind == "torch":
         program.save(model, predictor.max_length, target)
-    elif kind == "onnx":
+    elif kind in ("onnx", "web"):
         target.write_bytes(graph_file.read_bytes())
+        if kind == "web":
+            about |= web.add_page(building)
     elif kind == "fp16":
         graph.halve(graph_file, target)
     else:

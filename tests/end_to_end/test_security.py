@@ -399,7 +399,7 @@ def test_every_asset_is_pinned_by_version_and_content():
     for asset in ASSETS.values():
         for wheel in asset.wheels:
             requirements = [part.requirement for part in wheel.parts] if isinstance(wheel, Parts) else [wheel.title]
-            assert all(re.fullmatch(r"[\w.-]+==[\w.]+", requirement) for requirement in requirements)
+            assert all(re.fullmatch(r"(@[\w-]+/)?[\w.-]+(==|@)[\w.]+", requirement) for requirement in requirements)
         assert asset.files and all(re.fullmatch(r"[0-9a-f]{64}", file.sha256) for file in asset.files.values())
 
 
