@@ -157,7 +157,6 @@ def accuracy(form: Form, texts: Sequence[str], labels: np.ndarray) -> float:
 def show(content: dict[str, Any], console: Console) -> None:
     """Print the figures in three tables, each of at most 80 columns."""
     rows = content["rows"]
-    models = list({row["name"]: row for row in rows}.values())
     speed, rates = [], []
     for row in rows:
         named = [row["name"] + (" *" if row.get("on_front") else ""), row["form"]]

@@ -36,7 +36,7 @@ def make_loggers(nodes: DictConfig, run: Path, outputs: Path) -> list[Logger]:
         kind = node._target_.rpartition(".")[2]
         package = PACKAGES.get(kind)
         if package and not find_spec(package):
-            raise KDError(f"logger={name}: expected the package {package}, found none; pip install 'kd[{package}]'")
+            raise KDError(f"logger={name!s}: expected the package {package}, found none; pip install 'kd[{package}]'")
         found.append(MAKERS.get(kind, _of_files)(node, run, outputs))
     return found
 

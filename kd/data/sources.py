@@ -67,8 +67,7 @@ def from_files(
         quoting: how a quote inside a quoted field is written, or none if quotes are normal characters; null finds it.
         header: false if no line has the names of the columns, or a list of the names; null takes the first line.
         validation_share, test_share: part of the rows that becomes this split if it has no file.
-        limit: largest number of rows to use from each split's file, chosen by a hash of the text. ``unlabelled`` is
-            used as a whole.
+        limit: largest number of rows of each split's file, chosen by a hash of the text; ``unlabelled`` stays whole.
         deduplicate: whether to use only the first row of each text in a split.
         fold, folds: number of the fold that is test, by a hash of the text, and of all folds; kd report pools them.
         stream: whether ``unlabelled`` is read in shards (`kd.data.shards`), in constant memory.
