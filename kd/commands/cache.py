@@ -1,4 +1,4 @@
-"""``kd cache ls|verify|rm``: list, check or remove stored outputs of teachers."""
+"""``kd cache ls|verify|rm|answers``: list, check, remove or share stored outputs of teachers."""
 
 from __future__ import annotations
 
@@ -22,19 +22,22 @@ def main(arguments: list[str]) -> int:
         prog="kd cache",
         description="Stored teacher outputs. kd cache build makes them before a run needs them; it has its own --help.",
     )
-    parser.add_argument("action", choices=["ls", "verify", "rm"], help="list, check every checksum, or remove")
+    parser.add_argument("action", choices=["ls", "verify", "rm", "answers"], help="list, check, remove, share")
     parser.add_argument(
         "keys",
         nargs="*",
         help="cache keys as ls prints them, or how they begin; none: all of them for ls and verify",
     )
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="as for kd train (default: outputs)")
+    parser.add_argument("--out", type=Path, help="answers: a .parquet file for teacher=answers, without the texts")
     parser.add_argument("--all", action="store_true", help="rm: remove every cache")
     options = parser.parse_args(arguments)
     folder = options.outputs / "teacher_cache"
     if options.action == "rm" and bool(options.keys) == options.all:
         raise KDError("expected the keys to remove, or --all; kd cache ls prints the keys")
     chosen = choose(folder, options.keys)
+    if options.action == "answers":
+        return answers(chosen, options.out)
     if options.all:
         for unfinished in folder.glob("*.pieces"):
             shutil.rmtree(unfinished)
@@ -106,6 +109,28 @@ def verify(places: list[Path]) -> int:
     for place, problem in zip(places, problems, strict=True):
         print(f"{place.name}  {problem or 'whole'}")
     return int(any(problems))
+
+
+def answers(places: list[Path], out: Path | None) -> int:
+    """Write the logits by text of one teacher as a file for ``teacher=answers``. It has hashes in place of the texts.
+
+    Raises:
+        KDError: not one store of logits by text is chosen, or there is no ``--out FILE.parquet``.
+    """
+    import pyarrow.parquet
+
+    chosen = [place for place in places if by_text.is_store(place)]
+    if len(chosen) != 1:
+        raise KDError(f"expected the key of one cache of every text, found {len(chosen)}; kd cache ls prints them")
+    if out is None or out.suffix != ".parquet":
+        raise KDError(f"--out: expected FILE.parquet, got {out}")
+    rows = by_text.rows_of(chosen[0])
+    hashed = [text.ljust(by_text.HASH_BYTES, b"\0").hex() for text in rows["text"].tolist()]  # numpy drops last zeros
+    logits = pyarrow.array(list(rows["logits"].round(3)), pyarrow.list_(pyarrow.float32()))
+    table = pyarrow.table({by_text.HASHED: hashed, "logits": logits})
+    pyarrow.parquet.write_table(table, out, compression="zstd", compression_level=19)
+    print(f"{len(rows)} answers of {by_text.about(chosen[0])['teacher']} are in {out}")
+    return 0
 
 
 def rm(places: list[Path]) -> int:

@@ -74,11 +74,6 @@ def of_answers(config: DictConfig, kind: type[Method]) -> list[str]:
             "student=truncated is cut out of the teacher, and teacher=answers is a file without layers; choose another "
             "student"
         )
-    if kind is Distillation and has_transfer_set(config):
-        mistakes.append(
-            f"transfer=[{','.join(config.transfer)}] makes new texts, for which the file of teacher=answers has no "
-            "answers; leave transfer out"
-        )
     if kind not in (Distillation, Supervised):
         mistakes.append(
             f"method={config.choices.method} reads the teacher's layers, and teacher=answers is a file of logits; "

@@ -83,6 +83,11 @@ class Answers(CheckedFields):
                 f"expected answers for the training texts in {self.path}, found none among {len(answered)} texts, of "
                 f"which the first is {train[0]['text'][:60]!r}; give the answers for this data, or set teacher.text"
             )
+        if not gold.all() and not answered[~gold].any():
+            raise KDError(
+                f"expected answers for the {int((~gold).sum())} texts without a label in {self.path}, found none; "
+                "leave transfer and data.unlabelled out, or give a file with their answers"
+            )
         if self.missing == "refuse" and not answered.all():
             first = train[int(answered.argmin())]["text"][:60]
             raise KDError(

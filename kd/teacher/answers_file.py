@@ -1,7 +1,8 @@
 """Read a file of answers: for each text what some model, service or person said about its label.
 
 Each row has a text and one kind of answer (`KINDS`), in one column with a list (or an object by class) or in a column
-for each class. Rows find their texts by content, as duplicates are found (`kd.data.splits.normalise`).
+for each class. Rows find their texts by content, as duplicates are found (`kd.data.splits.normalise`). A file without
+texts, as ``kd cache answers`` writes it, has their hashes in their place.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from scipy.special import log_softmax
 from kd.data.files import Row, read_rows
 from kd.data.splits import text_keys, unusable
 from kd.errors import KDError
-from kd.teacher.by_text import HASH, positions
+from kd.teacher.by_text import HASH, HASH_BYTES, HASHED, hashes, positions
 
 log = logging.getLogger(__name__)
 
@@ -37,15 +38,18 @@ class AnswersTable:
         kind: one of `KINDS`, or ``label``.
         keys: of the texts, ``[N]``.
         logits: ``[N, C]`` float32.
+        hashed: the keys are hashes of the texts as they are, without normalisation.
     """
 
     kind: str
     keys: np.ndarray
     logits: np.ndarray
+    hashed: bool = False
 
     def of(self, texts: Iterable[str]) -> np.ndarray:
         """Return the logits of texts ``[M, C]``, NaN for a text without an answer."""
-        at = positions(np.array([text_keys(text)[0] for text in texts], dtype=HASH), self.keys)
+        keys = hashes(texts) if self.hashed else np.array([text_keys(text)[0] for text in texts], dtype=HASH)
+        at = positions(keys, self.keys)
         return np.where(at[:, None] >= 0, self.logits[at], np.float32("nan"))
 
 
@@ -66,6 +70,8 @@ def read_answers(
         KDError: a row or the whole file is wrong.
     """
     rows = read_rows(path, encoding)
+    if hashed := HASHED in rows.columns and text not in rows.columns:
+        text = HASHED
     rows.require(text, "teacher.text")
     kind, columns = columns_of(path, rows.columns, names, label)
     keys, values, lines, empty = [], [], [], 0
@@ -74,7 +80,7 @@ def read_answers(
         if found is None:
             empty += 1
             continue
-        keys.append(text_keys(row[text])[0])
+        keys.append(_hash(row[text], f"{path}, row {line}") if hashed else text_keys(row[text])[0])
         values.append(found)
         lines.append(line)
     if left := empty + rows.malformed.count:
@@ -86,7 +92,18 @@ def read_answers(
     table = np.array(values, dtype=np.float64)
     _require_values(path, kind, table, lines)
     logits = (_logits(kind, table, floor) / temperature).astype(np.float32)
-    return AnswersTable(kind, *_each_once(path, np.array(keys, dtype=HASH), logits, lines))
+    return AnswersTable(kind, *_each_once(path, np.array(keys, dtype=HASH), logits, lines), hashed)
+
+
+def _hash(cell: str, place: str) -> bytes:
+    try:
+        found = bytes.fromhex(cell)
+    except ValueError:
+        found = b""
+    if len(found) < HASH_BYTES:
+        expected = f"expected {2 * HASH_BYTES} hexadecimal digits in {HASHED}"
+        raise KDError(f"{place}: {expected}, found {cell[:60]!r}; correct it")
+    return found[:HASH_BYTES]
 
 
 def columns_of(path: Path, columns: Sequence[str], names: Sequence[str], label: str) -> tuple[str, list[str]]:

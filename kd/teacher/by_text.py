@@ -36,6 +36,8 @@ EVERY = "every text"
 HASH_BYTES = 16
 HASH = f"S{HASH_BYTES}"
 """The dtype of a text's hash."""
+HASHED = "text_sha256"
+"""The column of a file of answers with the hash of each text in hexadecimal, where the texts are left out."""
 SMALL, MOST_SMALL = 8 << 20, 16
 """Bytes of a small shard, and how many of them there may be before they are merged."""
 
@@ -195,6 +197,11 @@ def damage(place: Path) -> str | None:
         return f"store.json cannot be read: {error}"
     damaged = next((path for path in shards(place) if file_sha256(path) != path.stem), None)
     return f"{damaged.name} does not match its checksum" if damaged else None
+
+
+def rows_of(place: Path) -> np.ndarray:
+    """Return the rows of an intact store: the fields ``text``, ``seconds`` and ``logits``."""
+    return np.concatenate([np.load(path, allow_pickle=False) for path in shards(place)])
 
 
 def size(place: Path) -> tuple[int, float]:

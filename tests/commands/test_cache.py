@@ -10,6 +10,7 @@ from kd.commands.cache import choose, main
 from kd.commands.cache_build import require_processes
 from kd.errors import KDError
 from kd.teacher import by_text, cache
+from kd.teacher.answers_file import read_answers
 from tests.data.writing import flip
 
 
@@ -97,3 +98,21 @@ def test_logits_by_text_are_listed_verified_and_removed_too(places, capsys):
     assert main(["verify"]) == 1 and f"{shard.name} does not match its checksum" in capsys.readouterr().out
     assert main(["rm", store.place.stem]) == 0
     assert not store.place.exists() and places[0].exists()
+
+
+def test_answers_are_shared_without_their_texts(places, tmp_path, capsys):
+    folder = tmp_path / "outputs" / "teacher_cache"
+    key = cache.CacheKey("teacher", "tokenizer", 8, "logits", by_text.EVERY)
+    texts, logits = ["a warm film", "A dull plot"], np.array([[0.5, -0.25], [2.0, 1.0]], np.float32)
+    by_text.TextStore(folder, key, 2, "big").add(by_text.hashes(texts), logits, np.zeros(2))
+    assert main(["answers", "--out", "shared.parquet"]) == 0
+    assert "2 answers of big are in shared.parquet" in capsys.readouterr().out
+    content = Path("shared.parquet").read_bytes()
+    assert b"warm" not in content
+    table = read_answers(Path("shared.parquet"), ["bad", "good"], "text", "label", "utf-8", 1.0, 1e-4)
+    np.testing.assert_array_equal(table.of([*texts, "a dull plot"])[:2], logits)
+    assert np.isnan(table.of(["a dull plot"])).all()  # another text: the hash is of the text as it is
+    with pytest.raises(KDError, match=r"--out: expected FILE.parquet, got None"):
+        main(["answers"])
+    with pytest.raises(KDError, match=r"expected the key of one cache of every text, found 0"):
+        main(["answers", places[0].name, "--out", "x.parquet"])

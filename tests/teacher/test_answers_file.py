@@ -143,3 +143,10 @@ def test_an_empty_file_or_no_text_column_is_refused(tmp_path):
         read(tmp_path / "empty.jsonl")
     with pytest.raises(KDError, match=r"has no column 'text'; it has 'review', 'logits'; set teacher\.text"):
         read(write(tmp_path / "a.jsonl", [{"review": "x", "logits": [1, 2]}]))
+
+
+@pytest.mark.parametrize("cell", ["xyz", "ab" * 15, "g" * 32])
+def test_a_hash_that_is_none_is_refused(tmp_path, cell):
+    path = write(tmp_path / "answers.jsonl", [{"text_sha256": cell, "logits": [0, 1]}])
+    with pytest.raises(KDError, match=rf"row 1: expected 32 hexadecimal digits in text_sha256, found '{cell}'"):
+        read(path)
