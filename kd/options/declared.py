@@ -24,7 +24,7 @@ import re
 import types
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import astuple, dataclass, field, is_dataclass
+from dataclasses import astuple, dataclass, field, fields, is_dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -105,9 +105,12 @@ class Option:
 
 def _options_of(function: Callable[..., Any]) -> Mapping[str, Option]:
     """Return the options that a constructor, function or dataclass declares, by name."""
-    hints = _parameters(function) | (_fields(function) if is_dataclass(function) else {})
-    meanings = _meanings(function)
     parameters = inspect.signature(function).parameters.values()
+    own = is_dataclass(function) and {each.name for each in parameters} - {each.name for each in fields(function)}
+    hints = _fields(function) if is_dataclass(function) else {}
+    if own or not hints:  # a function, or a dataclass with a constructor of its own
+        hints = _parameters(function) | hints
+    meanings = _meanings(function)
     names = [each.name for each in parameters if each.name in hints and each.kind not in VARIABLE]
     return {
         name: Option(name, in_words(hint), meanings.get(name, ""), _test(hint), _most(hint))

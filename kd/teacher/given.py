@@ -48,7 +48,7 @@ def model_folder(teacher: Any, outputs: Path) -> Path | None:
             raise KDError("teacher: expected a model with its tokenizer, got it alone; give teacher=(model, tokenizer)")
         from transformers import AutoTokenizer
 
-        teacher = teacher, AutoTokenizer.from_pretrained(place)
+        teacher = teacher, AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     if not (isinstance(teacher, tuple) and len(teacher) == 2 and all(hasattr(x, "save_pretrained") for x in teacher)):
         return None
     folder = outputs.absolute() / FOLDER
