@@ -227,7 +227,7 @@ def test_text_alone_is_selected_by_agreement_with_the_teacher(files):
         (["loss=[hint]"], "loss 'hint' compares hidden states"),
         (["embeddings=encoded"], "embeddings=encoded is what the teacher answers to single words"),
         (["student=truncated"], "student=truncated is cut out of the teacher, and teacher=answers is a file"),
-        (["transfer=[halves]"], "without a label in answers.jsonl, found none; leave transfer and data.unlabelled out"),
+        (["transfer=[halves]"], "found none; leave transfer and data.unlabelled out"),
         (["cache.use=false"], "teacher=answers has no model to run"),
         (["teacher.temperature=0"], "teacher.temperature: expected a number"),
         (["teacher.missing=no"], "teacher.missing: expected gold, drop or refuse"),
