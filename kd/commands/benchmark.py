@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
 from kd.benchmark import timing
 from kd.benchmark.forms import FORMS, Form, forms_of, size_of, threads
-from kd.config import build, targets
-from kd.config.check import check_data
+from kd.config import targets
+from kd.config.check import rows_of_run
 from kd.data.batching import labels_of
 from kd.errors import KDError
 from kd.predictor import Predictor
@@ -122,12 +121,8 @@ def validation_rows(runs: Sequence[RunDirectory]) -> tuple[list[str], np.ndarray
     wanted = runs[0].environment()["data"]["validation"]
     if other := [run.path for run in runs if run.environment()["data"]["validation"] != wanted]:
         raise KDError(f"expected runs with the same data, found others in '{other[0]}'; measure them apart")
-    config = OmegaConf.create(runs[0].config())
-    check_data(config)
-    splits = build.given_rows(config)
-    if splits.counts["splits"]["validation"]["sha256"] != wanted:
-        raise KDError(f"the rows are no longer those of the run in '{runs[0].path}'; train it again")
-    return list(splits.validation["text"]), labels_of(splits.validation)
+    rows = rows_of_run(runs[0], "validation").validation
+    return list(rows["text"]), labels_of(rows)
 
 
 def all_forms(

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from kd.config import build, targets
-from kd.config.check import check_data
+from kd.config import targets
+from kd.config.check import rows_of_run
 from kd.contract import IGNORED_LABEL
 from kd.data.batching import labels_of
 from kd.data.files import read_rows
@@ -81,11 +80,7 @@ def given(options: argparse.Namespace, predictor: Predictor) -> tuple[Rows, list
     if options.file:
         texts = texts_of(options.file, options.text or predictor.text_column)
         return Rows(texts[:MOST]), texts[:MOST], source
-    config = OmegaConf.create(run.config())
-    check_data(config)
-    splits = build.given_rows(config)
-    if splits.counts["splits"]["validation"]["sha256"] != environment["data"]["validation"]:
-        raise KDError(f"the rows are no longer those of the run in '{options.run}'; give texts with --file")
+    splits = rows_of_run(run, "validation")
     taught = predictions.of_run(run, metrics, environment, {})["validation"].teacher
     train = list(splits.train["text"][:MOST])
     texts, labels = list(splits.validation["text"]), labels_of(splits.validation)
