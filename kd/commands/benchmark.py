@@ -132,14 +132,17 @@ def all_forms(
     paths = {run.path.resolve().name: run.path for run in runs}
     if len(paths) < len(runs):  # then their parents tell them apart
         paths = {"/".join(run.path.resolve().parts[-2:]): run.path for run in runs}
-    if options.teacher != "none":
+    if options.teacher == "own" and runs[0].environment().get("teacher") is None:
+        log.warning("'%s' was trained without a teacher; it is compared with nothing but the other runs", runs[0].path)
+    elif options.teacher != "none":
         given = own_teacher(runs[0]) if options.teacher == "own" else Path(options.teacher)
         paths = {"teacher": given} | paths
+    labels = runs[0].environment()["data"]["label_names"]
     forms, sizes = list[Form](), dict[str, dict[str, Any]]()
     for name, path in paths.items():
         predictor = Predictor.load(path)
         sizes[name] = size_of(predictor, texts[:TEXTS])
-        forms += forms_of(name, predictor, path, options.forms, texts, place)
+        forms += forms_of(name, predictor, path, options.forms, texts, place, labels)
     return forms, sizes
 
 

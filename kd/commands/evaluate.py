@@ -54,10 +54,9 @@ def main(arguments: list[str]) -> int:
     options = parsed(arguments)
     targets.trust(options.modules)  # not the modules that the run lists, because a stranger may have made it
     run = RunDirectory.finished(options.run, ("config.yaml", "environment.json", "model"))
-    predictor = Predictor.load(options.run)
+    config, predictor = run.config(), Predictor.load(options.run)
     if options.file:
-        data = run.config()["data"]
-        columns = options.text or data["text"], options.label or data["label"]
+        columns = options.text or config["data"]["text"], options.label or config["data"]["label"]
         texts, labels = labelled_file(options.file, *columns, predictor.label_names, options.encoding)
         name = options.file.name
     else:
