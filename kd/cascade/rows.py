@@ -39,7 +39,7 @@ class Texts(NamedTuple):
     measured: np.ndarray
 
 
-def test_halves(runs: Sequence[RunDirectory], others: Sequence[RunDirectory] = ()) -> Texts:
+def halves_of_test(runs: Sequence[RunDirectory], others: Sequence[RunDirectory] = ()) -> Texts:
     """Return the test rows of the runs: a random half chooses the threshold, the other half measures the cascade.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 import tempfile
 from collections.abc import Sequence
 from itertools import cycle
@@ -70,7 +71,8 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str]) -> int:
     """Measure, print a table, and write it with a plot."""
     options = parsed(arguments)
-    targets.trust(options.modules)
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="kd benchmark: %(message)s")
+    targets.trust(options.modules)  # not the modules that the run lists, because a stranger may have made it
     runs = [
         RunDirectory.finished(path, ("config.yaml", "environment.json", "metrics.json", "model"))
         for path in options.runs
@@ -78,7 +80,6 @@ def main(arguments: list[str]) -> int:
     texts, labels = validation_rows(runs)
     with threads(options.threads), tempfile.TemporaryDirectory() as place:
         forms, sizes = all_forms(options, runs, texts, Path(place))
-        log.info("benchmark: timing %d forms", len(forms))
         times = timing.latencies(forms, texts[:TEXTS], options.turns, options.seconds)
         rates = {batch: timing.throughputs(forms, texts, batch) for batch in BATCHES}
         rows = [
