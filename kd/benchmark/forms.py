@@ -36,6 +36,7 @@ class Form:
         run: gives logits ``[B, C]`` for ids and mask ``[B, L]``.
         padding: id of the padding token.
         size: bytes of the model's file.
+        order: for each label of the data, its number in the logits.
     """
 
     name: str
@@ -44,14 +45,21 @@ class Form:
     run: Run
     padding: int
     size: int
+    order: Sequence[int]
 
     def answer(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the logits ``[B, C]`` of texts in one batch."""
-        return self.run(*padded(self.tokenise(texts), self.padding))
+        """Return the logits ``[B, C]`` of texts in one batch, in the order of the data's labels."""
+        return self.run(*padded(self.tokenise(texts), self.padding))[:, self.order]
 
 
 def forms_of(
-    name: str, predictor: Predictor, path: Path, wanted: Sequence[str], texts: Sequence[str], place: Path
+    name: str,
+    predictor: Predictor,
+    path: Path,
+    wanted: Sequence[str],
+    texts: Sequence[str],
+    place: Path,
+    labels: Sequence[str],
 ) -> Iterator[Form]:
     """Yield a classifier in the forms that are wanted.
 
@@ -62,10 +70,17 @@ def forms_of(
         wanted: some of `FORMS`.
         texts: real ones, for the quantisation of a model with convolutions.
         place: folder for new exports.
+        labels: the names of the data's labels.
 
     Raises:
-        KDError: the model cannot be exported.
+        KDError: the model has other labels, or cannot be exported.
     """
+    if sorted(predictor.label_names) != sorted(labels):
+        raise KDError(
+            f"expected the labels {', '.join(labels)} in '{path}', found {', '.join(predictor.label_names)}; choose a "
+            "model of the same task, or rename its labels"
+        )
+    order = [predictor.label_names.index(label) for label in labels]
     weights = next(iter(sorted((path / "model" if (path / "model").is_dir() else path).glob("*.safetensors"))), None)
     size = weights.stat().st_size if weights else 0
     program = Logits(predictor.model).eval()
@@ -76,7 +91,7 @@ def forms_of(
     for form in wanted:
         if form in ("eager", "compiled"):
             called = program if form == "eager" else torch.compile(program, dynamic=True)
-            yield Form(name, form, tokenise, _of_torch(called), predictor.tokenizer.pad_token_id, size)
+            yield Form(name, form, tokenise, _of_torch(called), predictor.tokenizer.pad_token_id, size, order)
         else:
             export = path / "exports" / form
             if not folder.is_export(export):
@@ -86,7 +101,7 @@ def forms_of(
                 )
             found = classifier.load(export, torch.get_num_threads())
             own = (export / folder.MODELS[form]).stat().st_size
-            yield Form(name, form, found.token_ids, found.run, found.about["padding"], own)
+            yield Form(name, form, found.token_ids, found.run, found.about["padding"], own, order)
 
 
 def _of_torch(called: Callable[..., torch.Tensor]) -> Run:

@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from omegaconf import OmegaConf
 
-from kd.config import build
-from kd.config.check import check_data
+from kd.config.check import rows_of_run
 from kd.contract import IGNORED_LABEL
 from kd.data.batching import labels_of
 from kd.data.dialect import Reading
 from kd.data.files import read_rows
 from kd.data.labels import LabelReader
-from kd.data.sources import Splits
 from kd.data.splits import text_keys, unusable
 from kd.errors import KDError
 from kd.run.directory import RunDirectory
@@ -42,7 +39,7 @@ class Texts(NamedTuple):
     measured: np.ndarray
 
 
-def test_halves(runs: Sequence[RunDirectory], others: Sequence[RunDirectory] = ()) -> Texts:
+def halves_of_test(runs: Sequence[RunDirectory], others: Sequence[RunDirectory] = ()) -> Texts:
     """Return the test rows of the runs: a random half chooses the threshold, the other half measures the cascade.
 
     Args:
@@ -52,7 +49,7 @@ def test_halves(runs: Sequence[RunDirectory], others: Sequence[RunDirectory] = (
     Raises:
         KDError: the runs have different test rows, or the rows on disk are others.
     """
-    splits = _splits(runs[0])
+    splits = rows_of_run(runs[0])
     for run in (*runs, *others):
         if (run.environment().get("data") or {}).get("test") != splits.counts["splits"]["test"]["sha256"]:
             raise KDError(
@@ -102,16 +99,10 @@ def _seen(runs: Sequence[RunDirectory]) -> set[bytes]:
     found = set()
     for run in runs:
         try:
-            splits = _splits(run)
+            splits = rows_of_run(run)
         except KDError as error:
             log.warning("it is not known which texts '%s' was trained on: %s", run.path, error)
             continue
         for split in (splits.train, splits.validation):
             found |= {text_keys(text)[1] for text in split["text"]}
     return found
-
-
-def _splits(run: RunDirectory) -> Splits:
-    config = OmegaConf.create(run.config())
-    check_data(config)
-    return build.given_rows(config)

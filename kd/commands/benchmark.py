@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 import tempfile
 from collections.abc import Sequence
 from itertools import cycle
@@ -11,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
 from kd.benchmark import timing
 from kd.benchmark.forms import FORMS, Form, forms_of, size_of, threads
-from kd.config import build, targets
-from kd.config.check import check_data
+from kd.config import targets
+from kd.config.check import rows_of_run
 from kd.data.batching import labels_of
 from kd.errors import KDError
 from kd.predictor import Predictor
@@ -71,7 +71,8 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str]) -> int:
     """Measure, print a table, and write it with a plot."""
     options = parsed(arguments)
-    targets.trust(options.modules)
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="kd benchmark: %(message)s")
+    targets.trust(options.modules)  # not the modules that the run lists, because a stranger may have made it
     runs = [
         RunDirectory.finished(path, ("config.yaml", "environment.json", "metrics.json", "model"))
         for path in options.runs
@@ -79,7 +80,6 @@ def main(arguments: list[str]) -> int:
     texts, labels = validation_rows(runs)
     with threads(options.threads), tempfile.TemporaryDirectory() as place:
         forms, sizes = all_forms(options, runs, texts, Path(place))
-        log.info("benchmark: timing %d forms", len(forms))
         times = timing.latencies(forms, texts[:TEXTS], options.turns, options.seconds)
         rates = {batch: timing.throughputs(forms, texts, batch) for batch in BATCHES}
         rows = [
@@ -122,12 +122,8 @@ def validation_rows(runs: Sequence[RunDirectory]) -> tuple[list[str], np.ndarray
     wanted = runs[0].environment()["data"]["validation"]
     if other := [run.path for run in runs if run.environment()["data"]["validation"] != wanted]:
         raise KDError(f"expected runs with the same data, found others in '{other[0]}'; measure them apart")
-    config = OmegaConf.create(runs[0].config())
-    check_data(config)
-    splits = build.given_rows(config)
-    if splits.counts["splits"]["validation"]["sha256"] != wanted:
-        raise KDError(f"the rows are no longer those of the run in '{runs[0].path}'; train it again")
-    return list(splits.validation["text"]), labels_of(splits.validation)
+    rows = rows_of_run(runs[0], "validation").validation
+    return list(rows["text"]), labels_of(rows)
 
 
 def all_forms(
@@ -137,14 +133,17 @@ def all_forms(
     paths = {run.path.resolve().name: run.path for run in runs}
     if len(paths) < len(runs):  # then their parents tell them apart
         paths = {"/".join(run.path.resolve().parts[-2:]): run.path for run in runs}
-    if options.teacher != "none":
+    if options.teacher == "own" and runs[0].environment().get("teacher") is None:
+        log.warning("'%s' was trained without a teacher; it is compared with nothing but the other runs", runs[0].path)
+    elif options.teacher != "none":
         given = own_teacher(runs[0]) if options.teacher == "own" else Path(options.teacher)
         paths = {"teacher": given} | paths
+    labels = runs[0].environment()["data"]["label_names"]
     forms, sizes = list[Form](), dict[str, dict[str, Any]]()
     for name, path in paths.items():
         predictor = Predictor.load(path)
         sizes[name] = size_of(predictor, texts[:TEXTS])
-        forms += forms_of(name, predictor, path, options.forms, texts, place)
+        forms += forms_of(name, predictor, path, options.forms, texts, place, labels)
     return forms, sizes
 
 

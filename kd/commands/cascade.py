@@ -119,7 +119,7 @@ def chosen_rows(options: argparse.Namespace, runs: Sequence[RunDirectory], names
     """Return the rows of ``--on``, or the test rows. A teacher that is a run must not have seen them either."""
     others = [RunDirectory(options.teacher)] if options.teacher and (options.teacher / "status.json").is_file() else []
     if not options.on:
-        return rows.test_halves(runs, others)
+        return rows.halves_of_test(runs, others)
     data = runs[0].config()["data"]
     text, label = options.text or data.get("text") or "text", options.label or data.get("label") or "label"
     return rows.of_file(options.on, text, label, names, options.encoding, [*runs, *others])

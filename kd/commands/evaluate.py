@@ -8,12 +8,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from kd.config import build, targets
-from kd.config.check import check_data
+from kd.config import targets
+from kd.config.check import rows_of_run
 from kd.contract import IGNORED_LABEL
 from kd.data.batching import labels_of
 from kd.data.dialect import Reading
@@ -55,20 +54,14 @@ def main(arguments: list[str]) -> int:
     options = parsed(arguments)
     targets.trust(options.modules)  # not the modules that the run lists, because a stranger may have made it
     run = RunDirectory.finished(options.run, ("config.yaml", "environment.json", "model"))
-    config = OmegaConf.create(run.config())
-    predictor = Predictor.load(options.run)
+    config, predictor = run.config(), Predictor.load(options.run)
     if options.file:
-        columns = options.text or config.data.text, options.label or config.data.label
+        columns = options.text or config["data"]["text"], options.label or config["data"]["label"]
         texts, labels = labelled_file(options.file, *columns, predictor.label_names, options.encoding)
         name = options.file.name
     else:
-        check_data(config)
-        splits, name = build.given_rows(config), options.split
-        if splits.counts["splits"][name]["sha256"] != run.environment()["data"][name]:
-            raise KDError(
-                f"the {name} rows are no longer those of the run in '{options.run}'; give the rows with --file"
-            )
-        split = getattr(splits, name)
+        name = options.split
+        split = getattr(rows_of_run(run, name), name)
         texts, labels = split["text"], labels_of(split)
         if name == "test":
             run.record_test_read(command="kd evaluate")  # kd report counts how often the test rows were read

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from kd.config import build, targets
-from kd.config.check import check_data
+from kd.config import targets
+from kd.config.check import rows_of_run
 from kd.contract import IGNORED_LABEL
 from kd.data.batching import labels_of
 from kd.data.files import read_rows
+from kd.data.splits import unusable
 from kd.errors import KDError
 from kd.export import folder, write
 from kd.export.checks import Rows
@@ -58,9 +58,12 @@ def main(arguments: list[str]) -> int:
     )
     for title in ("kind", "MB", "largest difference", "flips", "accuracy %", "agreement %"):
         table.add_column(title, justify="left" if title == "kind" else "right")
-    for target, about in write.exports(predictor, chosen, place, rows, calibration, source, options.force):
-        table.add_row(*cells(target, about))
-    Console().print(table)
+    try:
+        for target, about in write.exports(predictor, chosen, place, rows, calibration, source, options.force):
+            table.add_row(*cells(target, about))
+    finally:
+        if table.row_count:  # those before one that is refused are written, too
+            Console().print(table)
     print(f"the exports are in {place}; classify with one: kd predict {place / chosen[0]} 'a text'")
     if "web" in chosen:
         print(f"look at the page: python -m http.server --directory {place / 'web'}")
@@ -81,11 +84,7 @@ def given(options: argparse.Namespace, predictor: Predictor) -> tuple[Rows, list
     if options.file:
         texts = texts_of(options.file, options.text or predictor.text_column)
         return Rows(texts[:MOST]), texts[:MOST], source
-    config = OmegaConf.create(run.config())
-    check_data(config)
-    splits = build.given_rows(config)
-    if splits.counts["splits"]["validation"]["sha256"] != environment["data"]["validation"]:
-        raise KDError(f"the rows are no longer those of the run in '{options.run}'; give texts with --file")
+    splits = rows_of_run(run, "validation")
     taught = predictions.of_run(run, metrics, environment, {})["validation"].teacher
     train = list(splits.train["text"][:MOST])
     texts, labels = list(splits.validation["text"]), labels_of(splits.validation)
@@ -100,7 +99,7 @@ def texts_of(path: Path, column: str) -> list[str]:
     """Return the texts in a column of a file."""
     rows = read_rows(path)
     rows.require(column, "--text")
-    texts = [row[column] for _, row in rows.only(column) if isinstance(row[column], str) and row[column].strip()]
+    texts = [row[column] for _, row in rows.only(column) if not unusable(row[column])]
     if not texts:
         raise KDError(f"expected texts in the column {column!r} of {path}, found none; check --text")
     return texts

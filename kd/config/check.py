@@ -20,6 +20,7 @@ from kd.config.folder import resolving
 from kd.config.make import make
 from kd.config.trainer import make_trainer
 from kd.contract import Loss
+from kd.data.sources import Splits
 from kd.data.tokenizers import StudentTokenizer
 from kd.errors import KDError
 from kd.features.mapper import Mapper
@@ -33,6 +34,7 @@ from kd.models.embeddings import Embeddings
 from kd.models.fitted import FittedConfig
 from kd.models.pretrained import new_student
 from kd.models.truncated import TruncatedConfig
+from kd.run.directory import RunDirectory
 from kd.storage.model_folder import require_length
 from kd.teacher.answers import Answers
 from kd.teacher.ensemble import Ensemble
@@ -126,6 +128,27 @@ def check_data(config: DictConfig) -> None:
     part = OmegaConf.create({"data": config.data})
     targets.check(part)
     Mistakes(option_mistakes(part, declarations(part))).refuse()
+
+
+def rows_of_run(run: RunDirectory, split: str | None = None) -> Splits:
+    """Read the rows of a finished run again.
+
+    Args:
+        run: its modules must be trusted already, if it has any.
+        split: compare the rows of this split with those that the run has read.
+
+    Raises:
+        KDError: the rows cannot be read, or they are others now.
+    """
+    config = OmegaConf.create(run.config())
+    check_data(config)
+    found = build.given_rows(config)
+    if split and found.counts["splits"][split]["sha256"] != run.environment()["data"][split]:
+        raise KDError(
+            f"the {split} rows on disk are no longer those of the run in '{run.path}'; bring them back, give the "
+            "rows with --file, or train it again"
+        )
+    return found
 
 
 def _missing_choices(config: DictConfig) -> Iterator[str]:

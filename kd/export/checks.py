@@ -8,12 +8,17 @@ from typing import NamedTuple
 import numpy as np
 
 from kd.errors import KDError
+from kd.export.classifier import softmax
 
 Logits = Callable[[Sequence[str], int], np.ndarray]
 """Gives the logits ``[N, C]`` of texts, with a number of texts at a time."""
 
 MOST_FLIPS = 0.005
 """Share of texts whose label may change."""
+ALONE = 32
+"""Texts that are classified alone too."""
+MOST_ALONE = 0.1
+"""Share of them whose label may change: a quantised model scales the activations of a batch together."""
 BATCH = 64
 ODD = ["", " ", "a", "zzqxv qqqq 数据 👍🏽", "word " * 5000]
 """An empty text, a blank one, a short one, one of unknown words, and one longer than any model reads."""
@@ -37,23 +42,19 @@ def compare(before: Logits, after: Logits, rows: Rows) -> dict[str, float]:
     """Compare two forms of a model.
 
     Returns:
-        ``texts``, ``largest_difference`` of a probability, ``flips`` (texts whose label changes), and, where labels
-        are known, ``accuracy_before``, ``accuracy_after``, ``agreement_before`` and ``agreement_after``.
-
-    Raises:
-        KDError: the export answers an odd text, or one text alone, otherwise than in a batch.
+        ``texts``, ``largest_difference`` of a probability, the same of the texts in `ODD`, ``flips`` (texts whose label
+        changes), ``flips_alone`` (share of `ALONE` texts that get another label alone than in a batch), and, where
+        labels are known, ``accuracy_before``, ``accuracy_after``, ``agreement_before`` and ``agreement_after``.
     """
     old, new = before(rows.texts, BATCH), after(rows.texts, BATCH)
-    alone = np.concatenate([after([text], 1) for text in rows.texts[:32]])
-    # A quantised model scales the activations of a batch together, so a text alone may differ a little.
-    if (alone.argmax(1) != new[: len(alone)].argmax(1)).mean() > 0.1:
-        raise KDError("the export answers one text alone otherwise than in a batch; use another kind, or --force")
+    alone = np.concatenate([after([text], 1) for text in rows.texts[:ALONE]])
     odd_old, odd_new = before(ODD, len(ODD)), after(ODD, len(ODD))
     found = {
         "texts": len(old),
         "largest_difference": float(np.abs(softmax(old) - softmax(new)).max()),
         "largest_difference_of_odd_texts": float(np.abs(softmax(odd_old) - softmax(odd_new)).max()),
         "flips": int((old.argmax(1) != new.argmax(1)).sum()),
+        "flips_alone": float((alone.argmax(1) != new[: len(alone)].argmax(1)).mean()),
     }
     for name, truth in (("accuracy", rows.labels), ("agreement", rows.teacher)):
         known = None if truth is None else truth >= 0
@@ -67,16 +68,15 @@ def require_few_flips(found: dict[str, float], kind: str) -> None:
     """Refuse an export that changes too many labels.
 
     Raises:
-        KDError: more than `MOST_FLIPS` of the labels change.
+        KDError: more than `MOST_FLIPS` of the labels change, or more than `MOST_ALONE` depend on the batch.
     """
+    if found["flips_alone"] > MOST_ALONE:
+        raise KDError(
+            f"--to {kind}: expected the same label for a text alone and in a batch, found others for "
+            f"{found['flips_alone']:.0%} of the texts; use another kind, or keep it with --force"
+        )
     if found["flips"] > MOST_FLIPS * found["texts"]:
         raise KDError(
             f"--to {kind}: expected at most {MOST_FLIPS:.1%} of the labels to change, found {found['flips']:.0f} of "
             f"{found['texts']:.0f} texts; use another kind, or keep it with --force"
         )
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Return the probabilities ``[N, C]`` of logits."""
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)

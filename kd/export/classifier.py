@@ -72,9 +72,7 @@ class Exported(ABC):
 
     def probabilities(self, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:
         """Return probabilities ``[N, C]``; each row sums to 1."""
-        logits = self.logits(texts, batch_size)
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
-        return powers / powers.sum(axis=1, keepdims=True)
+        return softmax(self.logits(texts, batch_size))
 
 
 class OnnxClassifier(Exported):
@@ -110,6 +108,12 @@ class ProgramClassifier(Exported):
 
         with torch.inference_mode():
             return self.program(torch.from_numpy(ids), torch.from_numpy(mask)).numpy()
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Return the probabilities ``[N, C]`` of logits. scipy may not be installed here."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
+    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def padded(rows: Sequence[Sequence[int]], padding: int) -> tuple[np.ndarray, np.ndarray]:

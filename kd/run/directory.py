@@ -11,8 +11,9 @@
 ``partners/``          the models that were trained beside the student, if they are kept
 ``test_reads.jsonl``   a line for each time that a later command read the test rows
 ``cascade.json``       what ``kd cascade`` chose, and its drawing ``cascade.png``
+``exports/``           what ``kd export`` wrote
 ``status.json``        running, done, pruned or failed, and why; the identity (see `kd.run.identity`); when done,
-                       the SHA-256 of each file above but the last three
+                       the SHA-256 of each file above ``test_reads.jsonl``
 =====================  =============================================================================
 """
 
@@ -44,6 +45,11 @@ KNOWN_AT_DONE = tuple(name for name in PRODUCTS if name != "checkpoints")
 """Products that must be whole for a run to count as done. Its checkpoints are not read again."""
 
 TEST_READS = "test_reads.jsonl"
+OF_LATER_COMMANDS = (
+    *(TEST_READS, cascade_record.NAME, cascade_record.DRAWING),
+    *("exports", "benchmark.json", "benchmark.png"),
+)
+"""What later commands write about a model. It does not hold for the model of the next training."""
 log = logging.getLogger(__name__)
 _WARNED: set[Path] = set()
 """Runs without checksums that this process has warned of."""
@@ -216,7 +222,7 @@ class RunDirectory:
 
     def set_aside_products(self) -> Path | None:
         """Move what an earlier run left here into ``previous/<n>/``, so that nothing is overwritten."""
-        names = (*PRODUCTS, TEST_READS, cascade_record.NAME, cascade_record.DRAWING)
+        names = (*PRODUCTS, *OF_LATER_COMMANDS)
         found = [self.path / name for name in names if (self.path / name).exists() or (self.path / name).is_symlink()]
         found += self.path.glob("metrics.before-*.csv")
         if not found:

@@ -63,7 +63,7 @@ def refusal(error: ValidationError) -> HTTPException:
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     if first["type"] == "json_invalid":
         return HTTPException(400, f"expected JSON in UTF-8; {first['msg']}")
-    place = ".".join(map(str, first["loc"])) or "body"
+    place = ".".join(map(str, first["loc"]))[:100] or "body"  # the name of a wrong key may be long
     reason = "This text is blank" if first["type"] == "string_pattern_mismatch" else first["msg"]
     return HTTPException(422, f'{place}: {reason}; send {{"texts": "one text"}} or {{"texts": ["one", "two"]}}')
 

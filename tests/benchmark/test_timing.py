@@ -13,7 +13,7 @@ def form(seconds: float) -> Form:
         time.sleep(seconds)
         return np.zeros((len(ids), 2))
 
-    return Form("sleeper", "eager", lambda texts: [[1, 2]] * len(texts), run, 0, 0)
+    return Form("sleeper", "eager", lambda texts: [[1, 2]] * len(texts), run, 0, 0, [0, 1])
 
 
 def test_a_form_that_takes_ten_times_as_long_is_ten_times_as_slow():

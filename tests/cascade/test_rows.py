@@ -3,23 +3,22 @@
 import numpy as np
 import pytest
 
-from kd.cascade.rows import of_file, test_halves
+from kd.cascade.rows import halves_of_test, of_file
 from kd.errors import KDError
 from kd.run.directory import RunDirectory
 from kd.storage import records
 from tests.conftest import make_reviews
 
-test_halves.__test__ = False  # it is no test
 NAMES = ["negative", "positive"]
 
 
 def test_the_halves_are_all_test_rows_each_once(pair):
     runs = [RunDirectory(pair / name) for name in ("dan", "mlp")]
-    found = test_halves(runs)
+    found = halves_of_test(runs)
     assert sorted([*found.calibration, *found.measured]) == list(range(len(found.texts)))
     assert len(found.texts) == runs[0].metrics()["test"]["rows"] and set(found.labels) == {0, 1}
     assert [run.test_reads() for run in runs] == [2, 2]
-    np.testing.assert_array_equal(test_halves(runs).calibration, found.calibration)
+    np.testing.assert_array_equal(halves_of_test(runs).calibration, found.calibration)
 
 
 def test_runs_with_other_test_rows_are_refused(pair):
@@ -29,7 +28,7 @@ def test_runs_with_other_test_rows_are_refused(pair):
     records.write(runs[1].path / "environment.json", environment)
     for students, others in ((runs, []), (runs[:1], runs[1:])):
         with pytest.raises(KDError, match=r"expected the test rows of .* found others in .*mlp'; .* --on FILE"):
-            test_halves(students, others)
+            halves_of_test(students, others)
     assert runs[0].test_reads() == 1
 
 

@@ -34,7 +34,7 @@ def test_exports_are_checked_and_classify(run, capsys):
     about = json.loads((run / "exports" / "onnx" / "export.json").read_text())
     assert about["check"]["flips"] == 0 and about["check"]["accuracy_before"] == about["check"]["accuracy_after"]
     assert (
-        about["check"]["agreement_before"] == about["check"]["agreement_after"]
+        about["check"]["agreement_before"] == about["check"]["agreement_after"] > 0
         and about["source"]["method"] == "distillation"
     )
     answers = []

@@ -79,11 +79,11 @@ def test_products_are_set_aside_again_and_again(run):
     for number in ("1", "2"):
         run.config_file.write_text(yaml.safe_dump({"data": {"text": number}}))
         (run.path / "metrics.before-3.csv").touch()
-        run.checkpoints.mkdir()
+        (run.path / "exports" / "onnx").mkdir(parents=True)  # the model of the next training is another
         run.set_status("failed")
         place = run.set_aside_products()
         assert place == run.path / "previous" / number
-        assert {path.name for path in place.iterdir()} == {"config.yaml", "metrics.before-3.csv", "checkpoints"}
+        assert {path.name for path in place.iterdir()} == {"config.yaml", "metrics.before-3.csv", "exports"}
         assert RunDirectory(place).config() == {"data": {"text": number}}
     assert run.status()["state"] == "failed", "the status stays"
 

@@ -52,6 +52,7 @@ def test_one_text_and_several_get_the_answers_of_the_classifier(client, loaded):
         (b'{"texts": "' + b"a" * 101 + b'"}', 422, "texts.0: String should have at most 100 characters"),
         (b'{"text": "a"}', 422, "texts: Field required"),
         (b'{"texts": "a", "more": 1}', 422, "more: Extra inputs are not permitted"),
+        (b'{"texts": "a", "' + b"k" * 1000 + b'": 1}', 422, "k" * 100 + ": Extra inputs are not permitted"),
         (b" " * 2001, 413, "expected a body of at most 2000 bytes, found more"),
     ],
 )
