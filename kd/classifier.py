@@ -40,6 +40,8 @@ def load(path: Path) -> Classifier:
     Raises:
         KDError: the path is none of them, or its files are incomplete or damaged.
     """
+    if not path.exists():
+        raise KDError(f"expected a run, a Hugging Face folder or an export in '{path}', found nothing; check the path")
     if folder.is_export(path):
         return classifier.load(path)
     try:

@@ -189,7 +189,6 @@ HELD_BY = {
     "commands/benchmark": "commands/test_export.py",
     "export/program": "export/test_write.py",
     "report/model_card": "commands/test_export.py",
-    "classifier": "test_predictor.py",
     "__main__": "end_to_end/test_commands.py",
     "commands/cache_build": "end_to_end/test_large.py",
     "commands/report": "report/test_trained.py",

@@ -62,8 +62,10 @@ class Batcher:
         """Return the probabilities ``[N, C]`` of texts.
 
         Raises:
-            Full: the texts do not fit beside those that wait.
+            Full: the texts do not fit beside those that wait, or no more are taken.
         """
+        if self._task.done():  # else the request would wait for ever
+            raise Full(1)
         if self.waiting + len(texts) > self.limits.max_waiting:
             raise Full(max(1, math.ceil(self.waiting * self._seconds_a_text)))
         loop = asyncio.get_running_loop()
