@@ -10,23 +10,27 @@ import html
 import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
 from functools import cached_property
 from io import StringIO
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
 import kd.sweep as package
+from kd.config.compose import composed
 from kd.config.words import outputs_of, words_of, written
 from kd.errors import KDError, Pruned
 from kd.run.directory import RunDirectory
 from kd.runtime.command import run_command
+from kd.runtime.global_state import logged, restored
 from kd.runtime.launch import quoted
+from kd.sweep.jobs import first_values
 
 if TYPE_CHECKING:
     import pandas
-    from omegaconf import DictConfig
 
 
 class Run:
@@ -91,28 +95,29 @@ class Report:
         return [Run(one.directory.path) for each in self._found.runs for one in each.trainings]
 
     @cached_property
+    def _document(self) -> Any:
+        from kd.report.document import document
+
+        return document(self.folders, self._found, self._studies)
+
+    @cached_property
     def tables(self) -> dict[str, pandas.DataFrame]:
         """Return the tables of the page by name; where there are several test sets, those of the first is ``1-...``."""
         import pandas
 
-        from kd.report.document import document
-
-        made = document(self.folders, self._found, self._studies)
-        tables = {
-            f"{part.prefix}{table.name}": table
-            for part in made.sections
+        return {
+            f"{part.prefix}{table.name}": pandas.read_csv(StringIO(table.csv()))
+            for part in self._document.sections
             for each in part.blocks
             for table in each.tables
         }
-        return {name: pandas.read_csv(StringIO(table.csv())) for name, table in tables.items()}
 
     @cached_property
     def page(self) -> Path:
         """Write the page into ``report/`` of the first folder, as ``kd report`` does, and return its ``index.html``."""
-        from kd.report.document import document
         from kd.report.page import write
 
-        return write(document(self.folders, self._found, self._studies), self.folders[0] / "report")
+        return write(self._document, self.folders[0] / "report")
 
     def show(self) -> None:
         """Print the table that ``kd report`` prints."""
@@ -163,11 +168,6 @@ def compose(words: Iterable[str] = (), **options: Any) -> DictConfig:
     Raises:
         KDError: an option is unknown, or Hydra refuses a value.
     """
-    from omegaconf import OmegaConf
-
-    from kd.config.compose import composed
-    from kd.runtime.global_state import restored
-
     with restored():
         config = composed(words_of(words, options))
         config.choices = OmegaConf.to_container(config.choices, resolve=True)  # Hydra has them only here
@@ -189,11 +189,6 @@ def train(*words: str, directory: str | Path | None = None, **options: Any) -> R
     given = words_of(words, options)
     if directory is not None:
         given.append(f"hydra.run.dir={quoted(str(directory))}")
-    from hydra.core.hydra_config import HydraConfig
-
-    from kd.config.compose import composed
-    from kd.runtime.global_state import restored
-
     with restored():
         config = composed(given)
         place = Path(HydraConfig.get().run.dir)
@@ -204,7 +199,7 @@ def train(*words: str, directory: str | Path | None = None, **options: Any) -> R
 
         place.mkdir(parents=True, exist_ok=True)
         sys.argv = ["kd", "train", *given]  # which the run keeps as the command that made it
-        with _logged(logging.FileHandler(place / "train.log")):
+        with logged(logging.FileHandler(place / "train.log")):
             try:
                 single_run.train(config, place)
             except Pruned as pruned:
@@ -232,12 +227,6 @@ def sweep(*words: str, directory: str | Path | None = None, **options: Any) -> R
     given += [f"{key}={values}" for key, values in several.items()]
     if directory is not None:
         given.append(f"hydra.sweep.dir={quoted(str(directory))}")
-    from hydra.core.hydra_config import HydraConfig
-
-    from kd.config.compose import composed
-    from kd.runtime.global_state import restored
-    from kd.sweep.jobs import first_values
-
     with restored():
         composed(first_values(given))
         place = Path(HydraConfig.get().sweep.dir)
@@ -278,6 +267,8 @@ def distill(
     if gold is not None and len(gold) != len(rows):
         raise KDError(f"labels: expected one for each of {len(rows)} texts, got {len(gold)}; give None for no label")
     names = None if label_names is None else list(map(str, label_names))
+    if names and (isinstance(label_names, str) or len(set(names)) < len(names)):
+        raise KDError(f"label_names: expected a list of different names, got {label_names!r}; name each class once")
     taught, names, answers = _teacher(teacher, rows, gold, names, outputs)
     if gold is None:
         gold = [None if row[0] != row[0] else names[int(row.argmax())] for row in answers()]  # NaN: it was not asked
@@ -310,7 +301,7 @@ def _teacher(
         different = {label for label in gold if label is not None}
         names = list(map(str, sorted(different, key=lambda label: (str(type(label)), label))))
     if callable(teacher):
-        with _logged():
+        with logged():
             teacher = given.answers_of(teacher, rows, names, outputs)
     if not (isinstance(teacher, str | Path) and Path(teacher).is_file()):
         raise KDError(f"teacher: expected a model, a function or a file of answers, got {teacher!r}; give one")
@@ -331,15 +322,10 @@ class _Callable(ModuleType):
 package.__class__ = _Callable
 
 
-def _logged(*handlers: logging.Handler) -> AbstractContextManager[None]:
-    """Print what kd logs, and give it to the handlers, within a context."""
-    from kd.runtime.global_state import logged
-
-    return logged("kd", [logging.StreamHandler(sys.stdout), *handlers])
-
-
 def _texts(texts: Iterable[str], name: str) -> list[str]:
     """Return texts as a list; refuse anything else."""
+    if isinstance(texts, str) or not isinstance(texts, Iterable):
+        raise KDError(f"{name}: expected a list of texts, got {texts!r}; give a list")
     rows = list(texts)
     if wrong := [row for row in rows if not isinstance(row, str)]:
         raise KDError(f"{name}: expected a list of texts, got {wrong[0]!r} in it; leave it out or write it as a text")

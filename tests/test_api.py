@@ -1,4 +1,4 @@
-"""The Python door does what the commands do, writes the same files, and leaves the process as it was."""
+"""The functions of `import kd` do what the commands do, write the same files, and leave the process as it was."""
 
 import logging
 import os
@@ -226,6 +226,8 @@ def test_a_model_teaches_as_a_folder_or_as_an_object(fine_tuned, tmp_path, monke
         (lambda texts: [[3.0, -2.0]] * len(texts), {"label_names": ["a", "b"]}, r"probabilities in \[0, 1\]"),
         ("nowhere", {}, "expected a model, a function or a file of answers, got 'nowhere'"),
         (7, {}, "expected a model, a function or a file of answers, got 7"),
+        (by_words, {"label_names": ["a", "a"]}, "label_names: expected a list of different names"),
+        (by_words, {"texts": "one text"}, "texts: expected a list of texts, got 'one text'"),
         (by_words, {"labels": ["a"]}, "labels: expected one for each of 160 texts, got 1"),
         (
             transformers.BertModel(
@@ -239,7 +241,7 @@ def test_a_model_teaches_as_a_folder_or_as_an_object(fine_tuned, tmp_path, monke
 def test_wrong_teachers_are_refused_before_the_training(teacher, more, sentence, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(KDError, match=sentence):
-        kd.distill(teacher, TEXTS, student="dan", **SMALL, **more)
+        kd.distill(teacher, **{"texts": TEXTS, "student": "dan", **SMALL, **more})
     assert not (tmp_path / "outputs" / "runs").exists()
 
 

@@ -23,7 +23,7 @@ def words_of(words: str | Iterable[str], options: Mapping[str, Any]) -> list[str
     """Return options as words of the command line; tables in them are written to files below the outputs."""
     given = [words] if isinstance(words, str) else list(words)
     if wrong := [word for word in given if not isinstance(word, str)]:
-        raise KDError(f"expected options as texts, such as 'trainer.max_epochs=3', got {wrong[0]!r}; name the others")
+        raise KDError(f"expected options as texts, such as 'trainer.max_epochs=3', got {wrong[0]!r}; write it as text")
     outputs = outputs_of(given, options)
     data = options.get("data")
     if has_table(data):

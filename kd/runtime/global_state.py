@@ -8,7 +8,7 @@ import os
 import random
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from unittest import mock
 
 from hydra.core.hydra_config import HydraConfig
@@ -50,7 +50,7 @@ def restored() -> Iterator[None]:
 @contextlib.contextmanager
 def loggers() -> Iterator[None]:
     """Restore the handlers and levels of all loggers at the end."""
-    found = [logging.getLogger(), *filter(lambda one: isinstance(one, logging.Logger), known().values())]
+    found = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
     before = [(one, list(one.handlers), one.level, one.propagate) for one in found if isinstance(one, logging.Logger)]
     try:
         yield
@@ -60,20 +60,15 @@ def loggers() -> Iterator[None]:
             one.setLevel(level)
 
 
-def known() -> dict[str, logging.Logger | logging.PlaceHolder]:
-    """Return the loggers of this process by name."""
-    return logging.Logger.manager.loggerDict
-
-
 @contextlib.contextmanager
-def logged(name: str, handlers: Sequence[logging.Handler], line: str = "[%(asctime)s] %(message)s") -> Iterator[None]:
-    """Write what a logger of this name is given to these handlers alone, which are closed at the end."""
-    logger = logging.getLogger(name)
+def logged(*handlers: logging.Handler) -> Iterator[None]:
+    """Print what kd logs, and give it to these handlers too, which are closed at the end."""
+    logger, handlers = logging.getLogger("kd"), (logging.StreamHandler(sys.stdout), *handlers)
     with loggers():
         logger.propagate, logger.handlers[:] = False, handlers
         logger.setLevel(logging.INFO)
         for handler in handlers:
-            handler.setFormatter(logging.Formatter(line, "%H:%M:%S"))
+            handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", "%H:%M:%S"))
         try:
             yield
         finally:

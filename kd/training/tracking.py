@@ -48,11 +48,11 @@ def finish(loggers: Sequence[Logger], run: RunDirectory, figures: dict[str, Any]
     if not (found := trackers(loggers)):
         return
     numbers = {key: float(value) for key, value in flat(figures) if isinstance(value, int | float)}
+    files = [run.model / "README.md", run.metrics_file]
     try:
-        files = [run.model / "README.md", run.metrics_file, write_report([run.path], run.path / "report")]
+        files.append(write_report([run.path], run.path / "report"))
     except KDError as error:
         log.warning("no report for the trackers: %s", error)
-        files = [run.model / "README.md", run.metrics_file]
     for logger in found:
         try:
             logger.log_metrics({f"final/{key.replace('.', '/')}": value for key, value in numbers.items()})

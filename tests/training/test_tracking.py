@@ -38,7 +38,7 @@ def of_tensorboard(folder: Path, accuracy: float, epochs: int = 2) -> None:
     assert events.Scalars("final/test/accuracy")[0].value == pytest.approx(accuracy)
     texts = [tag for tag in events.Tags()["tensors"] if "text_summary" in tag]
     assert {"model card/text_summary", "report/text_summary"} <= set(texts)
-    assert b"tags:\n- kd" in events.Tensors("model card/text_summary")[0].tensor_proto.string_val[0]
+    assert b"- knowledge-distillation\n" in events.Tensors("model card/text_summary")[0].tensor_proto.string_val[0]
     assert (folder / "hparams.yaml").read_text().count("temperature")
 
 
