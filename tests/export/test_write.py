@@ -16,7 +16,7 @@ SCHEMES = {"textcnn": "static"}
     "name",
     [
         "textcnn",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in [*set(conftest.CONFIGS) - {"textcnn"}, "composition"]),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in [*sorted({*conftest.CONFIGS} - {"textcnn"}), "composition"]),
     ],
 )
 def test_every_architecture_is_exported(name, teacher_folder, tmp_path):
