@@ -12,13 +12,10 @@ from tests.export import conftest
 SCHEMES = {"textcnn": "static"}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "textcnn",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in [*sorted({*conftest.CONFIGS} - {"textcnn"}), "composition"]),
-    ],
-)
+OTHERS = [*sorted({*conftest.CONFIGS} - {"textcnn"}), "composition"]
+
+
+@pytest.mark.parametrize("name", ["textcnn", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def test_every_architecture_is_exported(name, teacher_folder, tmp_path):
     predictor = conftest.classifier(name, teacher_folder)
     rows = checks.Rows(conftest.TEXTS)
