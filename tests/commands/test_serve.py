@@ -18,7 +18,7 @@ from tests.conftest import run_kd
         (["--max-waiting", "10"], "expected --max-waiting to be at least --max-texts, got 10 and 256"),
         (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1 port 8000: Cannot assign requested address"),
         (["--port", "-1"], "cannot listen on 127.0.0.1 port -1: "),
-        (["--port", "0"], "expected the directory of a kd run, found no"),
+        (["--port", "0"], "expected a run, a Hugging Face folder or an export"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(tmp_path, capsys, options, sentence):
