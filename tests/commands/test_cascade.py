@@ -23,6 +23,7 @@ def traffic(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_the_test_rows_are_halved_and_predict_and_report_use_the_result(pair, tmp_path, capsys):
     run = pair / "dan"
     assert run_kd("cascade", run, "--agreement", "0.7", "--confidence", "0.9") == 0

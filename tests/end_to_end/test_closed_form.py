@@ -44,6 +44,7 @@ def test_a_bag_is_a_run_that_every_command_reads(of_bag, capsys):
     assert run.predictions_file.read_bytes() != before
 
 
+@pytest.mark.slow
 def test_a_bag_learns_from_the_teacher_and_from_rows_without_a_label(of_bag, tmp_path):
     (tmp_path / "extra.csv").write_text("text\nzebra wonderful superb\nzebra wonderful great\n")
     found = {}
@@ -67,6 +68,7 @@ def test_a_bag_learns_from_the_teacher_and_from_rows_without_a_label(of_bag, tmp
     assert "zebra" in words["more"] and "zebra" not in words["taught"]
 
 
+@pytest.mark.slow
 def test_a_report_compares_each_student_with_the_bag(of_bag, capsys):
     alone = [*of_bag, "embeddings=random", "method=supervised"]
     for seed in (0, 1):

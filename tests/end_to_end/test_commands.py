@@ -55,6 +55,7 @@ def test_train_leaves_a_whole_run_that_every_command_reads(options, student, cap
     assert float(row[f"probability_{piped['label']}"]) == pytest.approx(piped["score"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_sweep_over_methods_is_the_matched_baseline(fresh_options, capsys):
     """The demo's path on a tiny slice: one fine-tuning, one labelling a split, four students, one table."""
     sweep = [*fresh_options, "student=dan", "embeddings=random,pca", "hydra.sweep.dir=outputs/sweep"]

@@ -25,6 +25,7 @@ def folds(reviews_file, tmp_path, monkeypatch) -> Path:
     return tmp_path / "outputs" / "sweeps" / "bags"
 
 
+@pytest.mark.slow
 def test_each_row_is_tested_once_and_arms_are_joined(folds, capsys):
     found = pool_folds(find_runs([folds]))
     (study,) = studies(found.runs)
@@ -42,6 +43,7 @@ def test_each_row_is_tested_once_and_arms_are_joined(folds, capsys):
     assert [row["seeds"] for row in table(folds, "results")] == ["0 (n = 1)"] * 2
 
 
+@pytest.mark.slow
 def test_missing_folds_are_named(folds, capsys):
     (lost,) = [run for run in find_runs([folds]).runs if run.fold == 2 and run.settings["student.ngrams"] == 1]
     (lost.directory.path / "status.json").unlink()

@@ -3,6 +3,8 @@
 import json
 import re
 
+import pytest
+
 from kd.storage.files import write_json
 from tests.report.written import page, table, words
 
@@ -18,6 +20,7 @@ def test_one_seed_says_nothing_of_others(runs):
     assert "decided: other test rows and other seeds are expected to show a gain too." in text
 
 
+@pytest.mark.slow
 def test_who_does_not_beat_the_bag_is_named(runs):
     bag = {
         "student": {"_target_": "kd.models.bag.BagConfig", "ngrams": 2},

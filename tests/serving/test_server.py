@@ -177,6 +177,7 @@ def test_1000_clients_at_once_all_get_an_answer(teacher_folder, waiting, expecte
     server.stop()
 
 
+@pytest.mark.slow
 def test_sigterm_answers_what_was_taken(teacher_folder):
     server = Server(teacher_folder, "--batch-wait", "700")
     with server.connect() as taken, server.connect() as unfinished, server.connect() as idle:
