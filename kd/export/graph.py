@@ -105,7 +105,8 @@ def quantise(source: Path, target: Path, scheme: Scheme, rows: Sequence[Sequence
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with tempfile.TemporaryDirectory() as place:
+        with tempfile.TemporaryDirectory() as place, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the scale of a masked token's -inf
             ready = Path(place) / "model.onnx"
             quant_pre_process(source, ready, skip_symbolic_shape=True)
             if scheme == "dynamic":
