@@ -237,7 +237,8 @@ def assert_close(found: dict, expected: dict) -> None:
     assert found["val"] == pytest.approx(expected["val"], abs=1e-4)
     assert found["weights"].keys() == expected["weights"].keys()
     for name, values in expected["weights"].items():
-        assert found["weights"][name] == pytest.approx(values, abs=1e-3, nan_ok=True), name
+        # On one kind of CPU a learned temperature differed by 0.0016: AdamW's first steps ignore the gradient's size.
+        assert found["weights"][name] == pytest.approx(values, abs=3e-3, nan_ok=True), name
 
 
 @pytest.mark.parametrize(("method", "strategy", "accumulate"), CASES)

@@ -122,13 +122,13 @@ def test_failed_jobs_are_reported_and_the_others_continue(options, capsys):
     """One raises, one hangs, one is killed, one has a wrong seed; the same command then repeats them."""
     command = ["train", "-m", *options, "student=dan", "method=supervised", "trainer.max_epochs=3"]
     command += ["hydra.launcher.slots=2", "seed=0,1,2,3,-4", trouble("1:raise,2:hang,3:kill"), OWN]
-    assert run_kd(*command, "hydra.launcher.timeout_min=0.08") == 2
+    assert run_kd(*command, "hydra.launcher.timeout_min=0.25") == 2
     printed = capsys.readouterr()
     assert "4 of 5 jobs failed" in printed.err
     found = jobs()
     assert [job["state"] for job in found] == ["done", "failed", "failed", "failed", "failed"]
     for job, reason in zip(
-        found[1:], ("RuntimeError: broken on purpose", "timeout_min=0.08", "SIGKILL", "seed: expected"), strict=True
+        found[1:], ("RuntimeError: broken on purpose", "timeout_min=0.25", "SIGKILL", "seed: expected"), strict=True
     ):
         assert reason in job["reason"] and reason in printed.out.replace("\n", "")
         status = RunDirectory(SWEEP / job["directory"]).status()
