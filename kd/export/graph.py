@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,11 +37,8 @@ def save(model: PreTrainedModel, path: Path) -> None:
     except ImportError as error:
         raise KDError("expected the packages onnx and onnxscript; install them: pip install 'kd[export]'") from error
     shape = {0: "batch", 1: "length"}
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # that torchvision is not installed
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with _quiet(), torch.no_grad():
             program = torch.onnx.export(
                 Logits(model),
                 example(),
@@ -54,8 +52,6 @@ def save(model: PreTrainedModel, path: Path) -> None:
     except torch.onnx.OnnxExporterError as error:
         kind = model.config.model_type
         raise KDError(f"torch cannot export a model of the type '{kind}' to ONNX; use --to torch ({error})") from error
-    finally:
-        logging.disable(before)
     # The LSTM's weights in ONNX's order are computed now. A quantiser looks for weights, not for their computation.
     size = 1 << 31
     assert program is not None
@@ -102,19 +98,26 @@ def quantise(source: Path, target: Path, scheme: Scheme, rows: Sequence[Sequence
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(self.feeds, None)
 
+    with _quiet(), tempfile.TemporaryDirectory() as place:
+        ready = Path(place) / "model.onnx"
+        quant_pre_process(source, ready, skip_symbolic_shape=True)
+        if scheme == "dynamic":
+            # Unsigned weights: ONNX Runtime has no integer convolution of signed ones.
+            quantize_dynamic(ready, target, weight_type=QuantType.QUInt8)
+        else:
+            types: dict[str, Any] = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+            quantize_static(ready, target, Batches(), QuantFormat.QDQ, per_channel=True, **types)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what is as it should be: that torchvision is missing, and the scale of a masked token's -inf."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with tempfile.TemporaryDirectory() as place, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the scale of a masked token's -inf
-            ready = Path(place) / "model.onnx"
-            quant_pre_process(source, ready, skip_symbolic_shape=True)
-            if scheme == "dynamic":
-                # Unsigned weights: ONNX Runtime has no integer convolution of signed ones.
-                quantize_dynamic(ready, target, weight_type=QuantType.QUInt8)
-            else:
-                types: dict[str, Any] = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
-                quantize_static(ready, target, Batches(), QuantFormat.QDQ, per_channel=True, **types)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.disable(before)
 
