@@ -150,7 +150,7 @@ def method_options(config: DictConfig) -> MethodOptions:
 
 def tokenizer(config: DictConfig, texts: Iterable[str], teacher: AnyTeacher | None) -> PreTrainedTokenizerBase:
     """Make the student's tokenizer. Some choices learn it from the texts, or restrict its vocabulary to them."""
-    theirs = teacher.tokenizer if teacher and teacher.is_model else None
+    theirs = teacher.tokenizer if teacher and teacher.has_words else None
     return once("tokenizer", config, WORDS, lambda: make(config.tokenizer)(texts, theirs))
 
 

@@ -142,6 +142,15 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def load_word_table(folder: Path) -> torch.Tensor:
+    """Return the word embeddings ``[V, d]`` of the model in a folder.
+
+    Raises:
+        KDError: as for `load_classifier`.
+    """
+    return load_classifier(folder, new_head=True).get_input_embeddings().get_parameter("weight").detach().clone()
+
+
 def load_classifier(
     folder: Path,
     new_head: bool = False,

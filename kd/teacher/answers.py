@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -24,7 +24,9 @@ from kd.features.feature import Feature
 from kd.methods.distillation import Source
 from kd.options.declared import CheckedFields, Temperature
 from kd.runtime.devices import ONE_CPU, Devices
+from kd.storage.assets import resolve
 from kd.storage.checksum import file_sha256
+from kd.storage.model_folder import load_tokenizer, load_word_table, local_model
 from kd.teacher.answers_file import AnswersTable, read_answers
 from kd.teacher.label_order import check_label_order
 from kd.teacher.ready import Columns, ReadyTeacher, Wanted
@@ -44,6 +46,8 @@ class Answers(CheckedFields):
         temperature: divides the file's logits or log-probabilities, before any other temperature.
         floor: least probability of a class; probabilities of 0, and labels, have no finite logit.
         missing: training rows without an answer are taught by their gold label alone, left out, or refused.
+        words: a model whose tokenizer and word table the student may start from: a folder, a name on the hub, or
+            ``asset:NAME``; null: none.
     """
 
     path: str
@@ -53,8 +57,18 @@ class Answers(CheckedFields):
     temperature: Temperature = 1.0
     floor: Annotated[float, AllowInfNan(False), Gt(0), Le(0.1)] = 1e-4
     missing: Literal["gold", "drop", "refuse"] = "gold"
+    words: str | None = None
 
-    is_model = False
+    @property
+    def has_words(self) -> bool:
+        return self.words is not None
+
+    @cached_property
+    def _words(self) -> Path:
+        """Return the folder of the model that ``words`` names."""
+        if self.words is None:
+            self._refuse("tokenizer or word table")
+        return local_model(resolve(self.words), "the model of teacher.words,")
 
     @property
     def name_or_path(self) -> str:
@@ -130,17 +144,17 @@ class Answers(CheckedFields):
     def max_length(self) -> int:
         return self._refuse("length")
 
-    @property
+    @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        return self._refuse("tokenizer")
+        return load_tokenizer(self._words)
 
     @property
     def config(self) -> PretrainedConfig:
         return self._refuse("layers")
 
-    @property
+    @cached_property
     def word_table(self) -> torch.Tensor:
-        return self._refuse("word table")
+        return load_word_table(self._words)
 
     def tokens(self, texts: Sequence[str]) -> Ragged:
         return self._refuse("tokenizer")

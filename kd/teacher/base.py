@@ -22,8 +22,8 @@ class AnyTeacher(Protocol):
     """A teacher as the configuration describes it, before training: one model, an assistant or an ensemble."""
 
     @property
-    def is_model(self) -> bool:
-        """Return whether it has a tokenizer, a word table and layers; a file of answers has none."""
+    def has_words(self) -> bool:
+        """Return whether it has a tokenizer and a word table; a file of answers has those of `words`, or none."""
 
     @property
     def name_or_path(self) -> str:

@@ -104,7 +104,7 @@ class Ensemble(CheckedFields, WithoutCaches):
     members: SkipValidation[Mapping[str, Teacher | Assistant]]
     combine: Literal["mean_probability", "mean_logits", "confidence", "correct"] = "mean_probability"
 
-    is_model = True
+    has_words = True
 
     def __post_init__(self) -> None:
         if not self.members:

@@ -92,7 +92,7 @@ class SingleTeacher(CheckedFields, WithoutCaches, ABC):
     labelling_batch_size: Count
     average: Probability = 0.0
 
-    is_model: ClassVar[bool] = True
+    has_words: ClassVar[bool] = True
     recipe_names: ClassVar[tuple[str, ...]]
     """The options that affect the weights."""
 

@@ -31,6 +31,7 @@ from kd.storage.model_folder import (
     load_classifier,
     load_config,
     load_tokenizer,
+    load_word_table,
     local_model,
     require_length,
     require_one_label,
@@ -101,8 +102,7 @@ class Teacher(SingleTeacher):
     @cached_property
     def word_table(self) -> torch.Tensor:
         """Return the backbone's word embeddings ``[V, d]``, as they were before any fine-tuning."""
-        model = load_classifier(self.backbone, new_head=True)
-        return model.get_input_embeddings().get_parameter("weight").detach().clone()
+        return load_word_table(self.backbone)
 
     def tokens(self, texts: Sequence[str]) -> Ragged:
         return tokenize(self.tokenizer, texts, self.max_length)

@@ -146,9 +146,8 @@ def assembled(config: DictConfig, splits: Splits) -> tuple[Assembly, Method, Tex
     assembly.start()
     train, validation = assembly.train(), assembly.read("validation")
     tokenizers = {"the student's": assembly.tokenizer}
-    tokenizers |= (
-        {"the teacher's": assembly.teacher.tokenizer} if assembly.teacher and assembly.teacher.is_model else {}
-    )
+    if assembly.teacher and assembly.teacher.has_words:
+        tokenizers["the teacher's"] = assembly.teacher.tokenizer
     texts = splits.train["text"]
     data = TextDataModule(train, validation, config.data.batch_size, config.seed, texts=texts, tokenizers=tokenizers)
     return assembly, method, data

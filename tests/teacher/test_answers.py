@@ -14,6 +14,7 @@ from kd.losses.logits import SoftTarget
 from kd.methods.distillation import Distillation
 from kd.methods.objective import Objective
 from kd.methods.schedules import Constant
+from kd.predictor import Predictor
 from kd.teacher.answers import Answers
 from kd.teacher.base import AnyReadyTeacher, AnyTeacher
 from kd.teacher.ready import Wanted
@@ -41,7 +42,7 @@ def test_it_has_the_two_interfaces_of_a_teacher(answers, splits, tmp_path):
     teacher: AnyTeacher = answers
     ready: AnyReadyTeacher = teacher.ready(splits, tmp_path)
     assert (
-        not teacher.is_model
+        not teacher.has_words
         and ready.members == []
         and ready.cost() == {"name": "answers.jsonl", "training_seconds": None}
     )
@@ -202,6 +203,15 @@ def test_runs_predict_answers_and_learn_from_them(files, reviews_file, capsys):
     assert run_kd("evaluate", "some") == 0
 
 
+def test_a_student_may_start_from_the_words_of_another_model(files, teacher_folder):
+    written(Path("answers.jsonl"), ROWS)
+    own = [f"teacher.words={teacher_folder}", "tokenizer=restricted", "embeddings=pca", "student.embedding_size=16"]
+    assert run_kd("train", *files, "teacher.path=answers.jsonl", *own, "trainer.max_epochs=1") == 0
+    theirs, student = (Predictor.load(Path(place)).tokenizer for place in (teacher_folder, "run"))
+    assert set(student.get_vocab()) <= set(theirs.get_vocab())
+    assert student.tokenize("a charming film") == theirs.tokenize("a charming film")
+
+
 @pytest.mark.slow
 def test_text_alone_is_selected_by_agreement_with_the_teacher(files):
     """As in the docs: the labels of a file that `kd predict` wrote stand in for gold ones."""
@@ -229,6 +239,7 @@ def test_text_alone_is_selected_by_agreement_with_the_teacher(files):
         (["student=truncated"], "student=truncated is cut out of the teacher, and teacher=answers is a file"),
         (["transfer=[halves]"], "found none; leave transfer and data.unlabelled out"),
         (["cache.use=false"], "teacher=answers has no model to run"),
+        (["teacher.words=nowhere", "tokenizer=restricted"], "the model of teacher.words, 'nowhere' is neither"),
         (["teacher.temperature=0"], "teacher.temperature: expected a number"),
         (["teacher.missing=no"], "teacher.missing: expected gold, drop or refuse"),
     ],
