@@ -14,6 +14,7 @@ from kd.errors import KDError
 COMMANDS = {
     "init": "write a folder with an experiment of your own, a data file, and what to type",
     "train": "train a student (or a whole sweep with -m): kd train method=distillation temperature=2 alpha=0.7",
+    "experiments": "list the studies of papers that kd comes with: commands, published and measured figures",
     "report": "compare finished runs: a table, and a page with figures, intervals and verdicts",
     "evaluate": "measure a finished run's student on the run's own splits or on a file",
     "reproduce": "train a finished run again and compare both runs bit for bit",

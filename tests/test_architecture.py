@@ -43,6 +43,7 @@ TORCH_FREE = [
         "measure/row_values.py",
         "commands/report.py",
         "commands/cache.py",
+        "commands/experiments.py",
         "commands/serve.py",
     ),
     *("options/declared.py", "teacher/cache.py", "config/targets.py", "config/folder.py", "data/batch_weights.py"),

@@ -54,15 +54,15 @@ def is_answers(config: DictConfig) -> bool:
 def of_answers(config: DictConfig, kind: type[Method]) -> list[str]:
     """Return what a teacher that is a file cannot give, one sentence for each."""
     mistakes = []
-    if config.tokenizer._target_ == "kd.data.tokenizers.TeacherTokenizer" and not config.teacher.get("words"):
+    if config.tokenizer._target_ == "kd.data.tokenizers.TeacherTokenizer" and not config.teacher.get("words_of"):
         mistakes.append(
             f"tokenizer={config.choices.tokenizer} is made from the teacher's, and teacher=answers is a file without "
-            "one; set tokenizer=words embeddings=random, or teacher.words=MODEL for a model that has one"
+            "one; set tokenizer=words embeddings=random, or teacher.words_of=MODEL for a model that has one"
         )
-    if config.embeddings._target_ == "kd.models.embeddings.TeacherEmbeddings" and not config.teacher.get("words"):
+    if config.embeddings._target_ == "kd.models.embeddings.TeacherEmbeddings" and not config.teacher.get("words_of"):
         mistakes.append(
             f"embeddings={config.choices.embeddings} is made from the teacher's word table, and teacher=answers is a "
-            "file without one; set embeddings=random or vectors, or teacher.words=MODEL for a model that has one"
+            "file without one; set embeddings=random or vectors, or teacher.words_of=MODEL for a model that has one"
         )
     if config.embeddings._target_ == ENCODED:
         mistakes.append(

@@ -40,7 +40,7 @@ LATER: dict[str, Any] = {
     **{"transfer": {}, "transfer_seed": 0, "transfer_rows": None},
     **{"metric": "accuracy", "class_weights": "none"},
     **{"data.stream": False, "data.source.stream": False, "data.shard_rows": 32768},
-    **{"student.characters": 0, "teacher.words": None},
+    **{"student.characters": 0, "teacher.words_of": None},
     **{f"data.{place}{key}": None for place in ("", "source.") for key in ("delimiter", "quoting", "header", "fold")},
     **{"data.folds": 10, "data.source.folds": 10},
 }
@@ -63,7 +63,7 @@ they differ: ``limit_val_batches=1`` is one batch, 1.0 is all of them."""
 TOWARDS_WORDS = ("kd.features.fitted_mapper.LeastSquares", "kd.features.fitted_mapper.Procrustes")
 """Mappers that are fitted to the initial word table of the student."""
 
-PLACES = ("path", "train", "validation", "test", "unlabelled", "name_or_path", "words")
+PLACES = ("path", "train", "validation", "test", "unlabelled", "name_or_path", "words_of")
 """Keys that may name a file or a folder. Its content counts, not its path."""
 
 

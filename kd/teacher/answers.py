@@ -46,7 +46,7 @@ class Answers(CheckedFields):
         temperature: divides the file's logits or log-probabilities, before any other temperature.
         floor: least probability of a class; probabilities of 0, and labels, have no finite logit.
         missing: training rows without an answer are taught by their gold label alone, left out, or refused.
-        words: a model whose tokenizer and word table the student may start from: a folder, a name on the hub, or
+        words_of: a model whose tokenizer and word table the student may start from: a folder, a name on the hub, or
             ``asset:NAME``; null: none.
     """
 
@@ -57,18 +57,18 @@ class Answers(CheckedFields):
     temperature: Temperature = 1.0
     floor: Annotated[float, AllowInfNan(False), Gt(0), Le(0.1)] = 1e-4
     missing: Literal["gold", "drop", "refuse"] = "gold"
-    words: str | None = None
+    words_of: str | None = None
 
     @property
     def has_words(self) -> bool:
-        return self.words is not None
+        return self.words_of is not None
 
     @cached_property
     def _words(self) -> Path:
-        """Return the folder of the model that ``words`` names."""
-        if self.words is None:
+        """Return the folder of the model that ``words_of`` names."""
+        if self.words_of is None:
             self._refuse("tokenizer or word table")
-        return local_model(resolve(self.words), "the model of teacher.words,")
+        return local_model(resolve(self.words_of), "the model of teacher.words_of,")
 
     @property
     def name_or_path(self) -> str:

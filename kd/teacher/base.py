@@ -23,7 +23,7 @@ class AnyTeacher(Protocol):
 
     @property
     def has_words(self) -> bool:
-        """Return whether it has a tokenizer and a word table; a file of answers has those of `words`, or none."""
+        """Return whether it has a tokenizer and a word table; a file of answers has those of `words_of`, or none."""
 
     @property
     def name_or_path(self) -> str:

@@ -205,7 +205,7 @@ def test_runs_predict_answers_and_learn_from_them(files, reviews_file, capsys):
 
 def test_a_student_may_start_from_the_words_of_another_model(files, teacher_folder):
     written(Path("answers.jsonl"), ROWS)
-    own = [f"teacher.words={teacher_folder}", "tokenizer=restricted", "embeddings=pca", "student.embedding_size=16"]
+    own = [f"teacher.words_of={teacher_folder}", "tokenizer=restricted", "embeddings=pca", "student.embedding_size=16"]
     assert run_kd("train", *files, "teacher.path=answers.jsonl", *own, "trainer.max_epochs=1") == 0
     theirs, student = (Predictor.load(Path(place)).tokenizer for place in (teacher_folder, "run"))
     assert set(student.get_vocab()) <= set(theirs.get_vocab())
@@ -239,7 +239,7 @@ def test_text_alone_is_selected_by_agreement_with_the_teacher(files):
         (["student=truncated"], "student=truncated is cut out of the teacher, and teacher=answers is a file"),
         (["transfer=[halves]"], "found none; leave transfer and data.unlabelled out"),
         (["cache.use=false"], "teacher=answers has no model to run"),
-        (["teacher.words=nowhere", "tokenizer=restricted"], "the model of teacher.words, 'nowhere' is neither"),
+        (["teacher.words_of=nowhere", "tokenizer=restricted"], "the model of teacher.words_of, 'nowhere' is neither"),
         (["teacher.temperature=0"], "teacher.temperature: expected a number"),
         (["teacher.missing=no"], "teacher.missing: expected gold, drop or refuse"),
     ],
