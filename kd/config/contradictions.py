@@ -23,6 +23,8 @@ from kd.storage.paths import plain_name
 
 ENCODED = "kd.models.encoded.EncodedEmbeddings"
 TRUNCATED = "kd.models.truncated.TruncatedConfig"
+CHECKPOINT = "kd.models.pretrained.pretrained_config"
+OWN = "kd.models.embeddings.OwnEmbeddings"
 NGRAMS = "kd.models.hashed.HashedNGramsConfig"
 
 
@@ -201,8 +203,19 @@ def _has_plain_soft_targets(config: DictConfig) -> bool:
 
 
 def of_start(config: DictConfig, kind: type[Method]) -> list[str]:
-    """Return what contradicts a student that starts from the trained teacher, one sentence for each."""
+    """Return what contradicts a student that starts from a trained model, one sentence for each."""
     mistakes, embeddings, teacher = [], config.embeddings._target_, config.teacher
+    if config.student._target_ == CHECKPOINT and kind is not Composition:
+        if embeddings != OWN:
+            mistakes.append(
+                f"student=hf keeps the word table of its checkpoint, got embeddings={config.choices.embeddings}; leave "
+                "embeddings=own"
+            )
+        if not config.tokenizer._target_.endswith("PretrainedTokenizer") and config.tokenizer.get("restrict", True):
+            mistakes.append(
+                f"student=hf reads the tokens of its checkpoint, got tokenizer={config.choices.tokenizer}; leave "
+                "tokenizer=pretrained, or choose tokenizer=teacher if both have one vocabulary"
+            )
     cut = config.student._target_ == TRUNCATED
     peers = config.peers if OmegaConf.is_dict(config.peers) else {}
     for name in [name for name, node in peers.items() if OmegaConf.is_dict(node) and node._target_ == TRUNCATED]:
@@ -216,7 +229,7 @@ def of_start(config: DictConfig, kind: type[Method]) -> list[str]:
             mistakes.append("student=truncated is cut out of one teacher, got an ensemble; choose a single teacher")
         if peers:
             mistakes.append("student=truncated starts from the teacher, and peers do not; use method.copies alone")
-        if embeddings != "kd.models.embeddings.OwnEmbeddings":
+        if embeddings != OWN:
             mistakes.append("student=truncated keeps the teacher's word table; leave embeddings=own")
         if config.tokenizer._target_ != "kd.data.tokenizers.TeacherTokenizer":
             mistakes.append("student=truncated reads the teacher's tokens; use tokenizer=teacher or restricted")

@@ -22,6 +22,7 @@ def test_what_it_prints_can_be_typed(tmp_path, monkeypatch, capsys, teacher_fold
     experiment = Path("conf/experiment/mine.yaml")
     tiny = f"teacher:\n  name_or_path: {teacher_folder}\n  learning_rate: 3e-3\n"
     text = experiment.read_text().replace("defaults:\n", "defaults:\n  - override /embeddings: random\n")
+    text = text.replace("max_epochs: 20", "max_epochs: 2")
     experiment.write_text(text.replace("teacher:\n", tiny))  # too narrow a teacher for embeddings=pca
     for command in commands:
         assert command[0] == "kd" and run_kd(*command[1:]) == 0, command

@@ -67,6 +67,8 @@ def test_what_goes_together(overrides):
         (["trainer=fsdp", "compile=true"], "compile=true and trainer=fsdp were never tried together"),
         (["trainer=fsdp", "callbacks=[checkpoint,ema]"], "trainer=fsdp has no whole model to average"),
         (["trainer=fsdp", "balance/weighting=pcgrad"], "this balance/weighting compares gradients of whole models"),
+        (["student=hf", "student.name_or_path=x", "tokenizer=words"], "student=hf reads the tokens of its checkpoint"),
+        (["student=hf", "student.name_or_path=x", "embeddings=random"], "student=hf keeps the word table of its"),
         (["student=truncated", "method=supervised", "teacher=none"], "cut out of the teacher, and teacher=none gives"),
         (["student=truncated", "teacher=ensemble"], "cut out of one teacher, got an ensemble"),
         (["student=truncated", "embeddings=pca"], "keeps the teacher's word table; leave embeddings=own"),

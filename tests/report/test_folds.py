@@ -1,5 +1,6 @@
 """Folds are pooled: rows tested once, arms joined across folds, missing folds named; with bags on real folds."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +15,24 @@ from tests.report.written import printed, table, write_run
 BAGS = ["student=bag", "teacher=none", "method=supervised", "tokenizer=words", "data=files", "data.path=reviews.csv"]
 
 
-@pytest.fixture
-def folds(reviews_file, tmp_path, monkeypatch) -> Path:
+@pytest.fixture(scope="module")
+def trained(reviews_file, tmp_path_factory) -> Path:
     """Two bags on four folds."""
-    monkeypatch.chdir(tmp_path)
-    Path("reviews.csv").write_bytes(reviews_file.read_bytes())
-    sweep = ["sweep=bags", "hydra.launcher.report=false", "hydra.launcher.slots=1", "threads=1"]
-    axes = ["data.fold=0,1,2,3", "student.ngrams=1,2"]
-    assert run_kd("train", "-m", *BAGS, *sweep, "data.folds=4", *axes) == 0
-    return tmp_path / "outputs" / "sweeps" / "bags"
+    folder = tmp_path_factory.mktemp("folds")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        Path("reviews.csv").write_bytes(reviews_file.read_bytes())
+        sweep = ["sweep=bags", "hydra.launcher.report=false", "hydra.launcher.slots=1", "threads=1"]
+        axes = ["data.fold=0,1,2,3", "student.ngrams=1,2"]
+        assert run_kd("train", "-m", *BAGS, *sweep, "data.folds=4", *axes) == 0
+    return folder
+
+
+@pytest.fixture
+def folds(trained, tmp_path, monkeypatch) -> Path:
+    """A copy of them that a test may change."""
+    monkeypatch.chdir(shutil.copytree(trained, tmp_path / "folds"))
+    return Path("outputs/sweeps/bags").absolute()
 
 
 @pytest.mark.slow

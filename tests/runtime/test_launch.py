@@ -124,7 +124,7 @@ def torchrun(nodes: int, *arguments: str) -> list[tuple[int, str]]:
     return [(one.returncode, text) for one, text in zip(started, printed, strict=True)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_nodes_train_as_two_ranks_of_one(fresh_options):
     """Rank 0 fine-tunes the teacher while the other waits. The run equals one whose ranks kd has started."""
     shared = [*fresh_options, "student=dan", "teacher.epochs=2"]

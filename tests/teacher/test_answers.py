@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from kd.config.compose import composed
 from kd.data.batch_weights import batch_shares, row_counts
 from kd.errors import KDError
 from kd.losses.label import label_loss
@@ -210,6 +211,14 @@ def test_a_student_may_start_from_the_words_of_another_model(files, teacher_fold
     theirs, student = (Predictor.load(Path(place)).tokenizer for place in (teacher_folder, "run"))
     assert set(student.get_vocab()) <= set(theirs.get_vocab())
     assert student.tokenize("a charming film") == theirs.tokenize("a charming film")
+
+
+def test_a_checkpoint_keeps_its_tokenizer_and_its_word_table():
+    """The choice teacher=answers sets both too, for other students."""
+    chosen = composed(["student=hf", "student.name_or_path=a", "teacher=answers", "teacher.path=b"]).choices
+    assert (chosen.tokenizer, chosen.embeddings) == ("pretrained", "own")
+    chosen = composed(["student=dan", "teacher=answers", "teacher.path=b"]).choices
+    assert (chosen.tokenizer, chosen.embeddings) == ("words", "random")
 
 
 @pytest.mark.slow

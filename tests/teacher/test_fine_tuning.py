@@ -39,8 +39,10 @@ def steady(teacher_folder, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("sharded", [False, True], ids=["ddp", "fsdp"])
+@pytest.mark.parametrize(
+    "sharded",
+    [pytest.param(False, marks=pytest.mark.slow, id="ddp"), pytest.param(True, marks=pytest.mark.long, id="fsdp")],
+)
 def test_two_devices_fine_tune_as_one_does(teacher, steady, splits, tmp_path, sharded, caplog):
     """The steps have the same rows on one device and on two; of 60 rows, the last step has 12."""
     caplog.set_level("INFO")
