@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,9 @@ from kd.config.folder import configuration_folder
 from kd.errors import KDError
 from kd.storage.files import LARGEST, check_yaml
 
+PARSED: dict[tuple[str, int], Any] = {}
+"""The files of kd itself that this process has parsed, by path and time of their last change."""
+
 
 @contextlib.contextmanager
 def checked_files() -> Iterator[None]:
@@ -34,8 +38,13 @@ def checked_files() -> Iterator[None]:
     def load_config(self: ConfigSource, config_path: str) -> Any:
         name = self._normalize_file_name(config_path)
         place = Path(os.path.realpath(os.path.join(self.path, name)))
-        if os.path.realpath(self.path) == own or not place.exists():
+        if not place.exists():
             return load(self, config_path)
+        if os.path.realpath(self.path) == own:  # parsed once: Hydra composes twice for a run, and for each of many jobs
+            key = (str(place), place.stat().st_mtime_ns)
+            if key not in PARSED:
+                PARSED[key] = load(self, config_path)
+            return copy.deepcopy(PARSED[key])
         require_yaml(place)
         try:
             return load(self, config_path)

@@ -120,10 +120,12 @@ def drawn(figure: Figure) -> tuple[bytes, str]:
     png, svg = io.BytesIO(), io.BytesIO()
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": figure.name}):
         canvas = Canvas(figsize=(WIDTH, figure.height))
-        FigureCanvasAgg(canvas)
+        renderer = FigureCanvasAgg(canvas).get_renderer()
         figure.draw(canvas.subplots())
-        canvas.savefig(png, format="png", dpi=160, metadata={"Software": None})
-        canvas.savefig(svg, format="svg", metadata={"Date": None})
+        # The same as bbox_inches="tight", which would draw everything once more for each format to find the box.
+        box = canvas.get_tightbbox(renderer).padded(matplotlib.rcParams["savefig.pad_inches"])
+        canvas.savefig(png, format="png", dpi=160, bbox_inches=box, metadata={"Software": None})
+        canvas.savefig(svg, format="svg", bbox_inches=box, metadata={"Date": None})
     return png.getvalue(), svg.getvalue().decode()
 
 
