@@ -19,6 +19,7 @@ from kd.evaluation.subject import Subject
 from kd.measure.metrics import label_metrics
 from kd.measure.significance import accuracy_interval
 from kd.predictor import Predictor
+from kd.report import model_card
 from kd.report.page import write
 from kd.report.words import METRICS
 from kd.run.directory import RunDirectory
@@ -102,15 +103,27 @@ def whole(options: argparse.Namespace, arguments: list[str]) -> int:
     )
     found = evaluation(subject, wanted)
     place.mkdir(parents=True, exist_ok=True)
+    card_is_ours = subject.run is not None and not options.out and has_our_card(subject.run)
     title = options.run.resolve().name
     written = write(page.document(found, title, arguments), place / evaluation_record.PAGE)
     records.write(place / evaluation_record.NAME, found)
+    if subject.run and card_is_ours:
+        model_card.write(subject.run)
     if options.json:
         print(json.dumps(found))
         return 0
     page.show(found, title, Console())
     print(f"saved: {place / evaluation_record.NAME} and {written}")
     return 0
+
+
+def has_our_card(run: RunDirectory) -> bool:
+    """Return whether the model card of a run is as kd wrote it, so that it may be written again."""
+    card = run.model / "README.md"
+    try:
+        return not card.is_symlink() and card.is_file() and card.read_text("utf-8") == model_card.model_card(run)
+    except (KDError, ValueError):  # such as a damaged evaluation.json, which is about to be written again
+        return False
 
 
 def short(options: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ from kd.report.calibration import BINS
 from kd.report.contents import bounds
 from kd.report.document import Block, Document, Section
 from kd.report.drawing import INK, MUTED, SERIES, Figure, height_of_rows, name_rows
-from kd.report.tables import EMPTY, Cell, Table, number, percent, points, probability
+from kd.report.tables import EMPTY, Cell, Table, number, percent, probability
 from kd.report.words import METRICS, plain, plural
 
 if TYPE_CHECKING:
@@ -65,11 +65,12 @@ def calibration(found: Found) -> Table:
     """Tabulate ECE, NLL and Brier score before and after temperature scaling."""
     names = [name for name in NAMES if name not in METRICS]
     rows = [[Cell(one["name"]), *(both(one["metrics"].get(name), name)[0] for name in names)] for one in found["data"]]
-    after = f"the logits divided by {found['temperature']:.3f}, fitted on the run's validation rows"
+    after = "not measured, without validation rows"
+    if found["temperature"]:
+        after = f"the logits divided by {found['temperature']:.3f}, fitted on the run's validation rows"
     note = (
         f"ECE: expected calibration error in per cent, {BINS} bins; NLL in nats; Brier from 0 to 2. After: "
-        f"{after if found['temperature'] else 'not measured, without validation rows'}. With few rows the ECE is too "
-        "large, because it counts the noise of each bin."
+        f"{after}. With few rows the ECE is too large, because it counts the noise of each bin."
     )
     return Table("calibration", "Calibration", ("data", *(NAMES[name] for name in names)), rows, [note], WORDS)
 
@@ -218,7 +219,7 @@ def drawings(found: Found) -> dict[str, Figure]:
         "robustness": dots(
             "robustness",
             "Changed texts",
-            f"Accuracy on changed texts of {first['name']} minus that on the unchanged, with intervals at Holm's levels.",
+            f"Accuracy on changed texts of {first['name']} minus that on the unchanged; Holm's levels.",
             [(one["name"], one["drop"]) for one in found["robustness"]],
         ),
     }

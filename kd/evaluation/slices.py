@@ -88,7 +88,7 @@ def groups(name: str, values: Sequence[Any]) -> dict[str, np.ndarray]:
     Raises:
         KDError: it has one value, or too many that are no numbers.
     """
-    column = pd.Series(values).map(lambda value: "" if value is None else str(value))
+    column = pd.Series(["" if value is None else str(value) for value in values])
     different = column.unique()
     if len(different) < 2:
         raise KDError(f"--slice {name}: expected a column with several values, found {different[0]!r} in all rows")
