@@ -134,7 +134,7 @@ def data_of(subject: Subject, wanted: Wanted) -> list[Rows]:
 def fitted(subject: Subject) -> tuple[float | None, Mapping[str, int] | None]:
     """Return the temperature, and the words of the run's training rows, if the run's rows can be read."""
     try:
-        splits = rows_of_run(subject.run) if subject.run else None
+        splits = rows_of_run(subject.run, "validation") if subject.run else None
     except KDError as error:
         splits = None
         subject.note(f"slices of rare and unknown words are left out: {error}")

@@ -54,10 +54,10 @@ def figures(found: Found) -> Table:
         rows[-1] += [*both(one["drop"], sign="+"), *(both(one["metrics"][name])[0] for name in list(METRICS)[1:])]
     first = found["data"][0]["name"]
     note = (
-        "Accuracy with Wilson's interval, macro F1, balanced accuracy and AUROC in per cent. Drop: points from the "
-        f"accuracy on {first}, with Newcombe's 95 % interval for different rows."
+        "Accuracy with Wilson's interval, macro F1, balanced accuracy and AUROC in per cent. Points: accuracy "
+        f"minus that on {first}, with Newcombe's 95 % interval for different rows."
     )
-    columns = ("data", "rows", "acc", "95 % interval", "drop", "interval", "F1", "bal", "AUROC")
+    columns = ("data", "rows", "acc", "95 % interval", "points", "interval", "F1", "bal", "AUROC")
     return Table("figures", "Figures", columns, rows, [note], WORDS)
 
 
@@ -136,11 +136,11 @@ def robustness(found: Found) -> Table:
         rows.append([Cell(one["name"]), percent(one["changed"], 0), percent(one["accuracy"])])
         rows[-1] += [*both(one["drop"], sign="+"), probability(one["p_value"]), *both(one["flipped"])]
     note = (
-        f"On {found['data'][0]['name']}. Texts: share that the change alters. Drop: points of accuracy, by McNemar's "
+        f"On {found['data'][0]['name']}. Texts: share that the change alters. Points: of accuracy, by McNemar's "
         "exact test with Holm's correction over the changes; the interval is at its level. Flipped: rows that get "
         "another label. A model that gives the same labels to shuffled words does not read their order."
     )
-    columns = ("change", "texts", "acc", "drop", "interval", "p", "flipped", "95 % interval")
+    columns = ("change", "texts", "acc", "points", "interval", "p", "flipped", "95 % interval")
     return Table("robustness", "Robustness", columns, rows, [note], WORDS)
 
 

@@ -65,7 +65,7 @@ def masks(
         found["a word in no training row"] = np.array([0 in row for row in rows])
         found[f"a word in 1 to {RARE} training rows"] = np.array([bool(row & set(range(1, RARE + 1))) for row in rows])
     if teacher is not None:
-        found |= quarters("teacher's confidence", softmax(teacher.astype(float), axis=1).max(axis=1), digits=3)
+        found |= quarters("teacher's confidence", softmax(teacher.astype(float), axis=1).max(axis=1), digits=2)
     for name, values in columns.items():
         found |= groups(name, values)
     return found

@@ -59,7 +59,9 @@ class Subject:
 
     def __post_init__(self) -> None:
         self.notes: list[str] = []
-        place = self.given_run or (self.path.parents[1] if self.path.resolve().parent.name == "exports" else self.path)
+        place, parent = self.given_run or self.path, self.path.resolve().parent
+        if parent.name == "exports" and not self.given_run:
+            place = parent.parent
         is_run = self.given_run or (place / "status.json").is_file()
         self.run = RunDirectory.finished(place, READ) if is_run else None
         self.is_run = self.run is not None and self.run.path.resolve() == self.path.resolve()

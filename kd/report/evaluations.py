@@ -11,7 +11,7 @@ from kd.run.directory import RunDirectory
 from kd.storage import evaluation_record
 
 NOTE = (
-    "In per cent. Drop: points of accuracy from the first data set, with a 95 % interval. Worst slice: the part of the "
+    "In per cent. Points: accuracy minus that on the first data set, with a 95 % interval. Worst slice: the part of the "
     "rows with the lowest accuracy against all other rows, in points; its simultaneous interval, which allows for the "
     "number of slices, lies below 0 where it is named. Flipped: rows that get another label when their words are "
     "shuffled. The page evaluation/index.html beside the run has the rest."
@@ -53,7 +53,7 @@ def evaluations(study: Study) -> Table | None:
                         percent(shuffled[0] if shuffled and not place else None),
                     ]
                 )
-    columns = ["model", "seed", "data", "rows", "accuracy", "drop", "interval", "ECE", "agreement", "worst slice"]
+    columns = ["model", "seed", "data", "rows", "accuracy", "points", "interval", "ECE", "agreement", "worst slice"]
     columns.append("flipped")
     words = ("model", "seed", "data", "worst slice")
     return Table("evaluations", "Other data", columns, rows, [NOTE], words) if rows else None

@@ -26,7 +26,7 @@ def test_each_slice_holds_its_rows():
     assert lengths[0] == "words 2 to 3" and sum(len(rows[name]) for name in lengths) == len(TEXTS)
     confident = masks(TEXTS, None, np.array([[0.0, each] for each in range(6)]), {})
     assert rows.keys() & {"a word in no training row"} and "a word in no training row" not in confident
-    assert [np.flatnonzero(confident[name]).tolist() for name in confident if "0.500 to" in name] == [[0, 1]]
+    assert [np.flatnonzero(confident[name]).tolist() for name in confident if "0.50 to" in name] == [[0, 1]]
 
 
 def test_words_are_counted_once_a_text():

@@ -18,7 +18,7 @@ def test_a_row_for_each_data_set_of_each_run(runs, capsys):
     (table,) = next(block.tables for block in section(study, "", []).blocks if block.title == "Other data")
     assert "run kd evaluate again" in capsys.readouterr().err
     one, two = (dict(zip(table.columns, (cell.text for cell in row), strict=True)) for row in table.rows)
-    assert (one["data"], one["drop"], one["flipped"], one["worst slice"]) == ("test", "", "75.0", "")
-    assert (two["data"], two["drop"], two["worst slice"]) == ("other.csv", "−10.0", "negation: −10.0")
+    assert (one["data"], one["points"], one["flipped"], one["worst slice"]) == ("test", "", "75.0", "")
+    assert (two["data"], two["points"], two["worst slice"]) == ("other.csv", "−10.0", "negation: −10.0")
     assert two["interval"] == "[−20.0, −5.0]"
     assert on_other_data(RunDirectory(first)) == ["75.0 % on `other.csv` (4 rows, 50.0 to 90.0; −10.0 points)"]
