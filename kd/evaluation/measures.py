@@ -17,7 +17,7 @@ from kd.measure.row_values import row_values
 from kd.measure.significance import PairedTest, accuracy_interval
 from kd.options.sections import Metric
 from kd.report.bootstrap import Bootstrap
-from kd.report.calibration import BINS
+from kd.report.calibration import calibration_values
 
 RESAMPLES = 2000
 Estimate = dict[str, float | None]
@@ -47,25 +47,6 @@ def means(columns: dict[str, np.ndarray], low: float = 0.0, high: float = np.inf
         interval = boot.accuracies([place]).interval()
         found[name] = estimate(float(values.mean(dtype=np.float64)), interval, low, high)
     return found
-
-
-def calibration_values(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> dict[str, np.ndarray]:
-    """Return the values ``[N]`` whose means are ECE, NLL and Brier score, as `kd.report.calibration` defines them.
-
-    The ECE is a sum of absolute values over bins. The sign of each bin is kept as it was found, so that the bootstrap
-    does not add its own noise to the ECE.
-    """
-    logs = log_softmax(np.asarray(logits, dtype=np.float64) / temperature, axis=1)
-    gold = labels[:, None] == np.arange(logs.shape[1])
-    gap = np.exp(logs.max(axis=1)) - (logs.argmax(axis=1) == labels)
-    lowest = 1 / logs.shape[1]
-    place = ((np.exp(logs.max(axis=1)) - lowest) / (1 - lowest) * BINS).astype(int).clip(0, BINS - 1)
-    signs = np.sign(np.bincount(place, gap, minlength=BINS))
-    return {
-        "ece": signs[place] * gap,
-        "nll": -logs[gold],
-        "brier": ((np.exp(logs) - gold) ** 2).sum(axis=1),
-    }
 
 
 def metrics(logits: np.ndarray, labels: np.ndarray, temperature: float | None) -> dict[str, Estimate]:

@@ -202,28 +202,26 @@ def dots(name: str, title: str, caption: str, rows: Sequence[tuple[str, Found]])
 
 def drawings(found: Found) -> dict[str, Figure]:
     """Return the figures by the table that they belong to."""
-    first = found["data"][0]
-    made = {
-        "figures": dots(
-            "drop",
-            "Other data",
-            f"Accuracy on each data set minus that on {first['name']}, with 95 % intervals.",
-            [(one["name"], one["drop"]) for one in found["data"][1:]],
+    first, *others = found["data"]
+    name = first["name"]
+    parts = {
+        "figures": ("Other data", f"Accuracy on other data minus that on {name}; 95 % intervals.", others, "drop"),
+        "slices": (
+            f"Worst slices of {name}",
+            "Accuracy of each slice minus that of all other rows; simultaneous intervals.",
+            *(first["slices"][:WORST], "difference"),
         ),
-        "slices": dots(
-            "slices",
-            f"Worst slices of {first['name']}",
-            "Accuracy of each slice minus that of all other rows, with simultaneous intervals.",
-            [(one["name"], one["difference"]) for one in first["slices"][:WORST]],
-        ),
-        "robustness": dots(
-            "robustness",
+        "robustness": (
             "Changed texts",
-            f"Accuracy on changed texts of {first['name']} minus that on the unchanged; Holm's levels.",
-            [(one["name"], one["drop"]) for one in found["robustness"]],
+            f"Accuracy on changed texts of {name} minus that on the unchanged; intervals at Holm's levels.",
+            *(found["robustness"], "drop"),
         ),
     }
-    return {name: figure for name, figure in made.items() if figure.rows}
+    return {
+        key: dots(key, title, caption, [(one["name"], one[difference]) for one in rows])
+        for key, (title, caption, rows, difference) in parts.items()
+        if rows
+    }
 
 
 def tables(found: Found) -> list[Table]:

@@ -11,9 +11,9 @@ from kd.run.directory import RunDirectory
 from kd.storage import evaluation_record
 
 NOTE = (
-    "In per cent. Points: accuracy minus that on the first data set, with a 95 % interval. Worst slice: the part of the "
-    "rows with the lowest accuracy against all other rows, in points; its simultaneous interval, which allows for the "
-    "number of slices, lies below 0 where it is named. Flipped: rows that get another label when their words are "
+    "In per cent. Points: accuracy minus that on the first data set, with a 95 % interval. Worst slice: the part of "
+    "the rows with the lowest accuracy against all other rows, in points; named where its simultaneous interval, which "
+    "allows for the number of slices, lies below 0. Flipped: rows that get another label when their words are "
     "shuffled. The page evaluation/index.html beside the run has the rest."
 )
 

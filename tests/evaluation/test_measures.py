@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import cohen_kappa_score
+from scipy.special import softmax
+from sklearn.metrics import cohen_kappa_score, log_loss
 
-from kd.evaluation.measures import against_bag, against_teacher, calibration_values, kappa, metrics, share
+from kd.evaluation.measures import against_bag, against_teacher, kappa, metrics, share
 from kd.measure.metrics import fidelity_metrics, label_metrics
 from kd.measure.significance import difference_interval
-from kd.report.calibration import calibration
+from kd.report.calibration import calibration_values, reliability
 
 NUMBERS = np.random.default_rng(3)
 LABELS = NUMBERS.integers(3, size=400)
@@ -17,9 +18,12 @@ LOGITS = (TEACHER + NUMBERS.normal(size=(400, 3))).astype(np.float32)
 
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 def test_the_means_of_the_calibration_values_are_the_calibration(temperature):
+    confidence, accuracy, rows = reliability(LOGITS, LABELS, temperature).T
     values = calibration_values(LOGITS, LABELS, temperature)
-    found = [values[name].mean() for name in ("ece", "nll", "brier")]
-    np.testing.assert_allclose(found, calibration(LOGITS, LABELS, temperature), rtol=1e-9)
+    assert values["ece"].mean() == pytest.approx((rows * abs(accuracy - confidence)).sum() / len(LABELS))
+    probabilities = softmax(LOGITS.astype(float) / temperature, axis=1)
+    assert values["nll"].mean() == pytest.approx(log_loss(LABELS, probabilities))
+    assert values["brier"].mean() == pytest.approx(((probabilities - np.eye(3)[LABELS]) ** 2).sum(axis=1).mean())
 
 
 def test_metrics_are_those_of_the_run_and_lie_in_their_intervals():
