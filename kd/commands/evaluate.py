@@ -105,7 +105,7 @@ def whole(options: argparse.Namespace, arguments: list[str]) -> int:
     place.mkdir(parents=True, exist_ok=True)
     card_is_ours = subject.run is not None and not options.out and has_our_card(subject.run)
     title = options.run.resolve().name
-    written = write(page.document(found, title, arguments), place / evaluation_record.PAGE)
+    write(page.document(found, title, arguments), place / evaluation_record.PAGE)
     records.write(place / evaluation_record.NAME, found)
     if subject.run and card_is_ours:
         model_card.write(subject.run)
@@ -113,7 +113,7 @@ def whole(options: argparse.Namespace, arguments: list[str]) -> int:
         print(json.dumps(found))
         return 0
     page.show(found, title, Console())
-    print(f"saved: {place / evaluation_record.NAME} and {written}")
+    print(f"saved: {place / evaluation_record.NAME} and {place / evaluation_record.PAGE / 'index.html'}")
     return 0
 
 

@@ -261,10 +261,9 @@ def sentences(found: Found) -> list[str]:
             )
             for part in worse[:3]
         )
-        looked = f"{plural(len(one['slices']), 'slice')} of {one['name']}"
-        made.append(
-            f"Worse in {len(worse)} of {looked}: {'; '.join(named)}." if worse else f"Worse in none of {looked}."
-        )
+        if one["slices"]:
+            looked = f"{plural(len(one['slices']), 'slice')} of {one['name']}"
+            made.append(f"Worse in {len(worse) or 'none'} of {looked}{': ' * bool(worse)}{'; '.join(named)}.")
     for one in found["robustness"]:
         if one["name"] == "word order shuffled":
             flipped, change = both(one["flipped"])[0].text, both(one["drop"], sign="+")

@@ -99,7 +99,7 @@ class Subject:
         try:
             found = own_teacher(self.run)
         except KDError as error:
-            self.note(f"files are not compared with a teacher: {error}")
+            self.note(f"not compared with a teacher: {error}")
             return None
         return None if found.resolve() == self.path.resolve() else found
 
