@@ -129,6 +129,9 @@ def test_models_that_are_no_runs_need_rows_and_a_place(pair, teacher_folder, oth
         main([str(teacher_folder), "--on", str(other)])
     with pytest.raises(KDError, match="--on test: expected a labelled file"):
         main([str(own_teacher(RunDirectory(pair / "dan"))), "--on", "test", "--out", str(other.parent / "out")])
+    (pair / "dan" / "evaluation").symlink_to(other.parent)
+    with pytest.raises(KDError, match="link"):
+        main([str(pair / "dan"), "--on", str(other)])
     RunDirectory(pair / "mlp").set_status("running")
     with pytest.raises(KDError, match="is running"):
         main([str(pair / "mlp"), "--on", str(other)])
