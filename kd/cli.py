@@ -16,7 +16,7 @@ COMMANDS = {
     "train": "train a student (or a whole sweep with -m): kd train method=distillation temperature=2 alpha=0.7",
     "experiments": "list the studies of papers that kd comes with: commands, published and measured figures",
     "report": "compare finished runs: a table, and a page with figures, intervals and verdicts",
-    "evaluate": "measure a finished run's student on the run's own splits or on a file",
+    "evaluate": "measure a classifier on its splits and files, in parts of them, on changed texts",
     "reproduce": "train a finished run again and compare both runs bit for bit",
     "predict": "classify texts, a file or standard input with a finished run's student",
     "benchmark": "measure size, speed and accuracy of runs and their teacher on this machine",

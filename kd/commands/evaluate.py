@@ -1,77 +1,148 @@
-"""``kd evaluate RUN``: a finished run's student measured again, on the run's own rows or on a labelled file."""
+"""``kd evaluate MODEL``: a classifier measured on its run's rows, on files, in parts of them and on changed texts."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from kd.config import targets
-from kd.config.check import rows_of_run
-from kd.contract import IGNORED_LABEL
-from kd.data.batching import labels_of
-from kd.data.dialect import Reading
-from kd.data.files import read_rows
-from kd.data.labels import LabelReader
 from kd.errors import KDError
+from kd.evaluation import page, rows
+from kd.evaluation.evaluation import Wanted, evaluation
+from kd.evaluation.subject import Subject
 from kd.measure.metrics import label_metrics
 from kd.measure.significance import accuracy_interval
 from kd.predictor import Predictor
+from kd.report import model_card
+from kd.report.page import write
 from kd.report.words import METRICS
 from kd.run.directory import RunDirectory
+from kd.storage import evaluation_record, records
+from kd.storage.paths import refuse_link
+
+OF_EVALUATION = ("on", "slice", "robustness", "pairs", "suite", "teacher", "bag", "run_directory", "out")
+"""Options that ask for more than the short table."""
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
     """Return the options of the command line."""
-    parser = argparse.ArgumentParser(prog="kd evaluate", description="Measure a finished run's student again.")
-    parser.add_argument("run", type=Path, help="directory of a finished run")
-    parser.add_argument(
-        "--split",
-        choices=["validation", "test"],
-        default="validation",
-        help="which of the run's own rows (default: validation)",
+    parser = argparse.ArgumentParser(
+        prog="kd evaluate",
+        description="Measure a classifier again. Without --on and the options below it, a short table of one split or "
+        "file; with one of them, all figures, evaluation.json and a page in evaluation/.",
     )
+    parser.add_argument("run", type=Path, help="finished run; with --on also a Hugging Face folder or an export")
+    parser.add_argument("--split", choices=rows.SPLITS, help="which of the run's own rows (default: validation)")
     parser.add_argument("--file", type=Path, help="labelled CSV, TSV, JSON, Parquet or Arrow to measure on instead")
     parser.add_argument("--text", help="column with the texts (default: the run's own data.text)")
     parser.add_argument("--label", help="column with the labels (default: the run's own data.label)")
-    parser.add_argument("--encoding", default="utf-8", help="of --file (default: utf-8)")
+    parser.add_argument("--encoding", default="utf-8", help="of the files (default: utf-8)")
     parser.add_argument("--batch-size", type=int, default=256, help="rows at a time (default: 256)")
     parser.add_argument("--modules", nargs="+", default=[], help="your own modules that the run's data may name")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    more = parser.add_argument_group("on several data sets")
+    more.add_argument("--on", nargs="+", default=[], metavar="DATA", help="labelled files, validation, test")
+    more.add_argument("--run", dest="run_directory", type=Path, metavar="RUN", help="whose rows, if the model is none")
+    more.add_argument("--teacher", type=Path, help="run, folder or export to compare with (default: the run's own)")
+    more.add_argument("--bag", type=Path, help="bag of n-grams to compare with (default: one beside the run)")
+    more.add_argument("--slice", nargs="+", default=[], metavar="COLUMN", help="columns of the files that make slices")
+    more.add_argument("--robustness", action="store_true", help="change the texts of the first data")
+    more.add_argument("--wordnet", type=Path, metavar="FOLDER", help="WordNet's folder dict, for synonyms")
+    more.add_argument("--seed", type=int, default=0, help="of the random changes (default: 0)")
+    more.add_argument("--pairs", type=Path, metavar="FILE", help="contrast pairs: rows with one id belong together")
+    more.add_argument("--pair-column", default="pair", metavar="COLUMN", help="of the ids (default: pair)")
+    more.add_argument("--suite", type=Path, metavar="FILE", help="tests in the terms of CheckList, as JSON lines")
+    more.add_argument("--out", type=Path, help="folder for evaluation.json and the page (default: the run)")
     options = parser.parse_args(arguments)
     if options.batch_size < 1:
         raise KDError(f"--batch-size: expected at least 1, got {options.batch_size}")
+    if options.wordnet and not options.robustness:
+        raise KDError("--wordnet: expected --robustness with it, found none; add --robustness")
     return options
 
 
 def main(arguments: list[str]) -> int:
-    """Evaluate a run's student and print the figures."""
+    """Evaluate a classifier and print the figures."""
     options = parsed(arguments)
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="kd evaluate: %(message)s")
     targets.trust(options.modules)  # not the modules that the run lists, because a stranger may have made it
+    if any(getattr(options, name) for name in OF_EVALUATION):
+        return whole(options, arguments)
+    return short(options)
+
+
+def whole(options: argparse.Namespace, arguments: list[str]) -> int:
+    """Measure everything that is asked for, print it, and write ``evaluation.json`` and the page."""
+    subject = Subject(options.run, options.run_directory, options.teacher, options.bag, options.batch_size)
+    if not (options.out or subject.is_run):
+        raise KDError(f"--out: expected a folder for the figures, as '{options.run}' is no run; give one")
+    place = options.out or options.run
+    if not options.out:  # a stranger may have made the run
+        for name in (evaluation_record.NAME, evaluation_record.PAGE):
+            refuse_link(place, place / name)
+    data = subject.run.config()["data"] if subject.run else {}
+    named = [str(options.file)] if options.file else [options.split] if options.split else []
+    wanted = Wanted(
+        on=options.on or named,
+        text=options.text or data.get("text") or subject.classifier.text_column,
+        label=options.label or data.get("label") or "label",
+        encoding=options.encoding,
+        slices=options.slice,
+        robustness=options.robustness,
+        wordnet=options.wordnet,
+        pairs=options.pairs,
+        pair_column=options.pair_column,
+        suite=options.suite,
+        seed=options.seed,
+    )
+    found = evaluation(subject, wanted)
+    place.mkdir(parents=True, exist_ok=True)
+    card_is_ours = subject.run is not None and not options.out and has_our_card(subject.run)
+    title = options.run.resolve().name
+    write(page.document(found, title, arguments), place / evaluation_record.PAGE)
+    records.write(place / evaluation_record.NAME, found)
+    if subject.run and card_is_ours:
+        model_card.write(subject.run)
+    if options.json:
+        print(json.dumps(found))
+        return 0
+    page.show(found, title, Console())
+    print(f"saved: {place / evaluation_record.NAME} and {place / evaluation_record.PAGE / 'index.html'}")
+    return 0
+
+
+def has_our_card(run: RunDirectory) -> bool:
+    """Return whether the model card of a run is as kd wrote it, so that it may be written again."""
+    card = run.model / "README.md"
+    try:
+        return not card.is_symlink() and card.is_file() and card.read_text("utf-8") == model_card.model_card(run)
+    except (KDError, ValueError):  # such as a damaged evaluation.json, which is about to be written again
+        return False
+
+
+def short(options: argparse.Namespace) -> int:
+    """Print the table of a run's student on one split or file."""
     run = RunDirectory.finished(options.run, ("config.yaml", "environment.json", "model"))
     config, predictor = run.config(), Predictor.load(options.run)
     if options.file:
         columns = options.text or config["data"]["text"], options.label or config["data"]["label"]
-        texts, labels = labelled_file(options.file, *columns, predictor.label_names, options.encoding)
-        name = options.file.name
+        data = rows.of_file(options.file, *columns, predictor.label_names, options.encoding)
     else:
-        name = options.split
-        split = getattr(rows_of_run(run, name), name)
-        texts, labels = split["text"], labels_of(split)
-        if name == "test":
-            run.record_test_read(command="kd evaluate")  # kd report counts how often the test rows were read
-    logits = predictor.logits(texts, options.batch_size)
+        data = rows.of_split(run, options.split or "validation")
+    logits, labels = predictor.logits(data.texts, options.batch_size), data.labels
     figures = label_metrics(logits, labels)
     low, high = accuracy_interval(logits.argmax(axis=1) == labels)
     if options.json:
-        print(json.dumps({"on": name, "rows": len(labels), **figures, "accuracy_interval": [low, high]}))
+        print(json.dumps({"on": data.name, "rows": len(labels), **figures, "accuracy_interval": [low, high]}))
         return 0
-    table = Table(box=None, pad_edge=False, header_style="bold", title=f"{options.run} on {name}, {len(labels)} rows")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.title = f"{options.run} on {data.name}, {len(labels)} rows"
     shown = {"accuracy": "accuracy", "interval": "95 % interval", "macro_f1": "macro F1", "nll": "NLL", "ece": "ECE"}
     own = str(config.get("metric"))
     shown |= {own: METRICS[own]} if own in METRICS else {}
@@ -81,38 +152,3 @@ def main(arguments: list[str]) -> int:
     table.add_row(*(interval if key == "interval" else f"{figures[key]:.4f}" for key in shown))
     Console().print(table)
     return 0
-
-
-def labelled_file(
-    path: Path, text: str, label: str, label_names: list[str], encoding: str
-) -> tuple[list[str], np.ndarray]:
-    """Read the texts and label ids of the rows that have both.
-
-    Raises:
-        KDError: a column is missing, a label is not one of the names, or no row has both.
-    """
-    rows = read_rows(path, Reading(encoding, wanted=(text, label)))
-    rows.require(text, "--text")
-    rows.require(label, "--label")
-    reader = LabelReader(label_names)
-    texts, codes, unusable = [], [], []
-    for line, row in rows:
-        number, content = reader.read(row.get(label), path.name, line), row.get(text)
-        if isinstance(content, str) and content.strip("\0 \t\r\n") and "\0" not in content and number != IGNORED_LABEL:
-            texts.append(content)
-            codes.append(number)
-        else:
-            unusable.append(line)
-    left_out = rows.malformed.lines + unusable
-    if left_out:
-        print(
-            f"kd evaluate: {rows.malformed.count + len(unusable)} rows left out (no text, no label or malformed), "
-            f"lines {', '.join(map(str, left_out[:20]))}",
-            file=sys.stderr,
-        )
-    if not texts:
-        raise KDError(f"expected rows with a text and a label in {path}, found none; check --text and --label")
-    _, ids = reader.finish()
-    for warning in reader.warnings:
-        print(f"kd evaluate: {warning}", file=sys.stderr)
-    return texts, ids[codes]

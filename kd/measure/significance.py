@@ -26,6 +26,20 @@ def accuracy_interval(correct: np.ndarray, confidence: float = 0.95) -> tuple[fl
     return float(found.low), float(found.high)
 
 
+def difference_interval(first: np.ndarray, second: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
+    """Return Newcombe's interval of the first accuracy minus the second, of different rows, from ``[N]`` bool each.
+
+    Source: Newcombe 1998, method 10, https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8<873::AID-SIM779>3.0.CO;2-I
+
+    >>> [round(bound, 4) for bound in difference_interval(np.arange(70) < 56, np.arange(80) < 48)]
+    [0.0524, 0.3339]
+    """
+    one, other = float(np.mean(first)), float(np.mean(second))
+    (low, high), (other_low, other_high) = (accuracy_interval(rows, confidence) for rows in (first, second))
+    down, up = np.hypot(one - low, other_high - other), np.hypot(high - one, other - other_low)
+    return float(one - other - down), float(one - other + up)
+
+
 @dataclass(frozen=True)
 class PairedTest:
     """McNemar's exact test of two models on the same rows, and of two sets of seeds.

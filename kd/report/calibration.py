@@ -26,13 +26,27 @@ def calibration(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0
 
     Source: Brier 1950, https://doi.org/10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2
     """
+    values = calibration_values(logits, labels, temperature)
+    return Calibration(**{name: float(column.mean()) for name, column in values.items()})
+
+
+def calibration_values(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> dict[str, np.ndarray]:
+    """Return values ``[N]`` by name whose means are the `calibration`, so that a bootstrap over rows can use them.
+
+    The ECE is a sum of absolute values over bins. The sign of each bin is kept as it was found, so that the bootstrap
+    does not add its own noise to the ECE.
+    """
     logs = log_softmax(np.asarray(logits, dtype=np.float64) / temperature, axis=1)
-    probabilities, rows = np.exp(logs), np.arange(len(labels))
-    error = probabilities.copy()
-    error[rows, labels] -= 1
-    bins = reliability(logits, labels, temperature)
-    ece = float((bins[:, 2] * np.abs(bins[:, 1] - bins[:, 0])).sum() / len(labels))
-    return Calibration(ece, float(-logs[rows, labels].mean()), float((error**2).sum(axis=1).mean()))
+    gold = labels[:, None] == np.arange(logs.shape[1])
+    confidence = np.exp(logs.max(axis=1))
+    gap, place = confidence - (logs.argmax(axis=1) == labels), bins(confidence, logs.shape[1])
+    signs = np.sign(np.bincount(place, gap, minlength=BINS))
+    return {"ece": signs[place] * gap, "nll": -logs[gold], "brier": ((np.exp(logs) - gold) ** 2).sum(axis=1)}
+
+
+def bins(confidence: np.ndarray, classes: int) -> np.ndarray:
+    """Return the bin of each confidence ``[N]``, of `BINS` equal ones over its range [1/C, 1]."""
+    return ((confidence - 1 / classes) / (1 - 1 / classes) * BINS).astype(int).clip(0, BINS - 1)
 
 
 def reliability(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> np.ndarray:
@@ -45,8 +59,7 @@ def reliability(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0
     """
     logs = log_softmax(np.asarray(logits, dtype=np.float64) / temperature, axis=1)
     confidence, right = np.exp(logs.max(axis=1)), logs.argmax(axis=1) == labels
-    lowest = 1 / logs.shape[1]
-    place = np.clip(((confidence - lowest) / (1 - lowest) * BINS).astype(int), 0, BINS - 1)
+    place = bins(confidence, logs.shape[1])
     count = np.bincount(place, minlength=BINS)
     sums = (np.bincount(place, weights, minlength=BINS) for weights in (confidence, right))
     return np.stack([*(total / np.maximum(count, 1) for total in sums), count], axis=1)

@@ -10,6 +10,7 @@ import numpy as np
 
 from kd.measure.significance import accuracy_interval
 from kd.report.calibration import BINS, calibration, fit_temperature
+from kd.report.evaluations import on_other_data
 from kd.report.origin import command_of
 from kd.report.words import listed, short
 from kd.run import predictions
@@ -56,6 +57,7 @@ def model_card(run: RunDirectory) -> str:
             results=[accuracies(found), *figures(metrics, teacher is not None)],
             majority=np.bincount(test.labels).max() / len(test.labels),
             fitting=metrics.get("fitting"),
+            others=listed(on_other_data(run)),
             before=calibration(test.logits, test.labels),
             after=calibration(test.logits, test.labels, temperature),
             temperature=temperature,

@@ -1,28 +1,137 @@
-"""A labelled file, read by `kd evaluate`."""
+"""`kd evaluate` from end to end on a tiny student, its teacher and a bag of n-grams."""
+
+import csv
+import json
 
 import pytest
 
-from kd.commands.evaluate import labelled_file, main
+from kd.commands.evaluate import has_our_card, main
 from kd.errors import KDError
+from kd.run.directory import RunDirectory
+from kd.run.own_teacher import own_teacher
+from kd.storage import evaluation_record
+from tests.conftest import make_reviews, run_kd
 
 
-def test_rows_with_a_text_and_a_label_are_read_and_others_are_listed(tmp_path, capsys):
-    path = tmp_path / "gold.csv"
-    path.write_text("text,label\na film,bad\n,good\na plot,\nwarm,1\nx\0y,bad\n\0,bad\n")
-    texts, labels = labelled_file(path, "text", "label", ["bad", "good"], "utf-8")
-    assert (texts, labels.tolist()) == (["a film", "warm"], [0, 1])
-    assert "4 rows left out (no text, no label or malformed), lines 3, 4, 6, 7" in capsys.readouterr().err
+def write(path, rows, columns=("text", "label", "source", "pair")):
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([columns, *rows])
+    return path
 
 
-def test_a_file_without_such_rows_is_refused(tmp_path):
-    path = tmp_path / "gold.csv"
-    path.write_text("text,label\n,bad\n")
-    with pytest.raises(KDError, match="expected rows with a text and a label"):
-        labelled_file(path, "text", "label", ["bad", "good"], "utf-8")
-    with pytest.raises(KDError, match=r"has no column 'gold'; .* set --label to one of them"):
-        labelled_file(path, "text", "gold", ["bad", "good"], "utf-8")
+@pytest.fixture
+def other(tmp_path):
+    """Reviews of which one source has wrong labels."""
+    rows = [
+        (text, ("negative", "positive")[label ^ (number % 4 == 0)], "bad" if number % 4 == 0 else "good", number // 2)
+        for number, (text, label) in enumerate(make_reviews(200, seed=5))
+    ]
+    return write(tmp_path / "other.csv", rows)
 
 
-def test_arguments_that_do_not_fit():
-    with pytest.raises(KDError, match="--batch-size: expected at least 1, got 0"):
-        main(["run", "--batch-size", "0"])
+def test_everything_at_once(pair, other, common_options, fine_tuned, tmp_path, capsys, caplog):
+    run = pair / "dan"
+    options = (f"outputs={fine_tuned.parent}", f"hydra.run.dir={pair / 'bag'}", "student=bag", "method=supervised")
+    kept = (option for option in common_options if not option.startswith("student."))
+    assert run_kd("train", *kept, *options) == 0
+    test = {"name": "praise", "type": "MFT", "data": ["a warm film", "a funny plot"], "labels": "positive"}
+    (tmp_path / "suite.jsonl").write_text(json.dumps(test))
+    asked = ("--on", other, "--slice", "source", "--robustness", "--pairs", other, "--suite", tmp_path / "suite.jsonl")
+    capsys.readouterr()
+    assert run_kd("evaluate", run, *asked) == 0
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.split("saved: ")[0].splitlines())) <= 80
+    assert "source = bad (50 rows" in printed and "word order" in printed
+
+    found = evaluation_record.read(run)
+    own, theirs = found["data"]
+    metrics = RunDirectory(run).metrics()["test"]
+    assert own["name"] == "test" and own["metrics"]["accuracy"]["value"] == pytest.approx(metrics["accuracy"])
+    assert own["teacher"]["agreement"]["value"] == pytest.approx(metrics["agreement"])
+    assert own["teacher"]["kl"]["value"] == pytest.approx(metrics["kl"], rel=1e-3)
+    assert theirs["drop"]["high"] < 0 and theirs["slices"][0]["name"] == "source = bad"
+    assert theirs["teacher"]["accuracy"] > 0.6 and found["bag"] == "bag" and theirs["bag"]["p_value"] <= 1
+    assert found["pairs"]["sets"] == 100 and found["suite"][0]["cases"] == 2 and found["temperature"] > 0
+    assert len(found["robustness"]) == 5 and RunDirectory(run).test_reads() == 2
+
+    shown = (run / "evaluation" / "index.html").read_text()
+    assert all(
+        f">{title}<" in shown for title in ("Slices", "Robustness", "Contrast pairs", "Suite", "Confusion matrix")
+    )
+    assert "Accuracy on other data, against the test rows" in (run / "model" / "README.md").read_text()
+    (run / "model" / "README.md").write_text("my own words")
+    assert not has_our_card(RunDirectory(run)), "a card that someone has changed stays"
+
+
+def test_a_folder_of_hugging_face_is_measured_with_and_without_a_run(pair, other, tmp_path, capsys, caplog):
+    run = RunDirectory(pair / "dan")
+    teacher = own_teacher(run)
+    assert run_kd("evaluate", teacher, "--on", other, "--out", tmp_path / "out") == 0
+    found = evaluation_record.read(tmp_path / "out")
+    assert found["temperature"] is None and found["data"][0]["teacher"] is None and len(found["data"]) == 1
+    assert "no validation rows" in caplog.text
+    assert run_kd("evaluate", teacher, "--run", run.path, "--on", "test", "--out", tmp_path / "out", "--json") == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    wanted = run.metrics()["test"]["teacher"]["accuracy"]
+    assert found["data"][0]["metrics"]["accuracy"]["value"] == pytest.approx(wanted)
+    assert found["data"][0]["teacher"] is None and found["temperature"] > 0
+
+
+def test_the_short_table_writes_nothing(pair, other, capsys):
+    assert run_kd("evaluate", pair / "dan") == 0 and "on validation, " in capsys.readouterr().out
+    assert run_kd("evaluate", pair / "dan", "--file", other, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == 200
+    assert not (pair / "dan" / "evaluation.json").exists()
+
+
+MISTAKES = {
+    "three.csv": "label 'neutral' is neither one of the label names",
+    "empty.csv": "empty",
+    "unlabelled.csv": "has no column 'label'",
+    "nowhere.csv": "nowhere.csv",
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_files_that_do_not_fit_end_with_a_sentence(pair, name, tmp_path, capsys):
+    write(tmp_path / "three.csv", [("a film", "positive"), ("a plot", "neutral")], ("text", "label"))
+    write(tmp_path / "unlabelled.csv", [("a film", "x")], ("text", "source"))
+    (tmp_path / "empty.csv").write_text("")
+    assert run_kd("evaluate", pair / "dan", "--on", tmp_path / name) == 2
+    assert MISTAKES[name] in capsys.readouterr().err
+    assert not (pair / "dan" / "evaluation.json").exists() and RunDirectory(pair / "dan").test_reads() == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--on", "FILE", "--slice", "nothing"], "has no column 'nothing'"),
+        (["--on", "FILE", "--slice", "pair"], "--slice pair: expected a column with several values"),
+        (["--on", "test", "--slice", "source"], "--slice source: expected a file with such a column"),
+        (["--pairs", "FILE", "--pair-column", "id"], "has no column 'id'"),
+        (["--pairs", "FILE", "--pair-column", "text"], "expected at least two rows of each pair"),
+        (["--on", "FILE", "--teacher", "nowhere"], "nowhere"),
+        (["--on", "FILE", "--bag", "RANDOM"], "expected the labels negative, positive"),
+        (["--robustness", "--wordnet", "."], "expected WordNet's files"),
+        (["--wordnet", "."], "--wordnet: expected --robustness with it"),
+        (["--batch-size", "0"], "--batch-size: expected at least 1, got 0"),
+    ],
+)
+def test_mistakes_end_with_a_sentence(pair, teacher_folder, arguments, sentence, tmp_path, capsys):
+    places = {"FILE": write(tmp_path / "f.csv", [("a film", "positive", "x", "1"), ("a plot", "negative", "y", "1")])}
+    places["RANDOM"] = teacher_folder
+    assert run_kd("evaluate", pair / "dan", *(places.get(word, word) for word in arguments)) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_models_that_are_no_runs_need_rows_and_a_place(pair, teacher_folder, other):
+    with pytest.raises(KDError, match="--out: expected a folder for the figures"):
+        main([str(teacher_folder), "--on", str(other)])
+    with pytest.raises(KDError, match="--on test: expected a labelled file"):
+        main([str(own_teacher(RunDirectory(pair / "dan"))), "--on", "test", "--out", str(other.parent / "out")])
+    (pair / "dan" / "evaluation").symlink_to(other.parent)
+    with pytest.raises(KDError, match="link"):
+        main([str(pair / "dan"), "--on", str(other)])
+    RunDirectory(pair / "mlp").set_status("running")
+    with pytest.raises(KDError, match="is running"):
+        main([str(pair / "mlp"), "--on", str(other)])
