@@ -7,6 +7,7 @@ import numpy as np
 from kd.report.arms import TITLES, Arm, deviation, mean
 from kd.report.calibration import calibration, fit_temperature
 from kd.report.cascades import cascades
+from kd.report.explanations import explanations
 from kd.report.runs import Split
 from kd.report.study import Study
 from kd.report.tables import EMPTY, Cell, Table, number, percent, points, probability
@@ -44,7 +45,7 @@ def tables(study: Study) -> list[Table]:
         results(study),
         *compared,
         costs(study),
-        *filter(None, [fitting(study), fidelity(study), calibrations(study), cascades(study)]),
+        *filter(None, [fitting(study), fidelity(study), calibrations(study), cascades(study), explanations(study)]),
     ]
 
 
