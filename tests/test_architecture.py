@@ -44,6 +44,7 @@ TORCH_FREE = [
         "commands/report.py",
         "commands/cache.py",
         "commands/serve.py",
+        "explanation/attribution.py",
     ),
     *("options/declared.py", "teacher/cache.py", "config/targets.py", "config/folder.py", "data/batch_weights.py"),
     *(f"storage/{name}.py" for name in ("checksum", "files", "hub", "locks", "paths", "pieces")),

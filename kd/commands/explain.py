@@ -27,7 +27,7 @@ from kd.explanation import gradients, neighbours, page
 from kd.explanation.attribution import Attribution, Model, occlusion, words_of
 from kd.explanation.comparison import compared
 from kd.report import tables
-from kd.report.page import write
+from kd.report.page import refuse_other, write
 from kd.run.directory import RunDirectory
 from kd.run.own_teacher import own_teacher
 from kd.storage import explanation_record, records
@@ -91,6 +91,8 @@ def main(arguments: list[str]) -> int:
     if run:
         for name in (explanation_record.NAME, explanation_record.PAGE):
             refuse_link(run.path, run.path / name)
+    if place:
+        refuse_other(place)  # before the work
     models, paths = models_of(options, run)
     method = method_of(models, options.method)
     made = {"command": options.command, "method": method, "names": [model.name for model in models], "paths": paths}

@@ -38,8 +38,8 @@ def compared(
     Raises:
         KDError: fewer than two texts can be compared.
     """
-    numbers = list(combinations(range(len(models)), 2))
-    ranks = np.array([[rank_correlation(a, b) for a, b in zip(found[i], found[j], strict=True)] for i, j in numbers])
+    pairs = list(combinations(range(len(models)), 2))
+    ranks = np.array([[rank_correlation(a, b) for a, b in zip(found[i], found[j], strict=True)] for i, j in pairs])
     usable = np.array([len(each.values) >= FEWEST_WORDS for each in found[0]]) & np.isfinite(ranks).all(axis=0)
     kept = np.flatnonzero(usable).tolist()
     if len(kept) < 2:
@@ -47,42 +47,31 @@ def compared(
             f"expected at least 2 texts of {FEWEST_WORDS} words or more whose words have influence, found {len(kept)} "
             f"among {len(texts)}; give more rows"
         )
-    texts, labels = [texts[row] for row in kept], labels[kept]
-    own = [[each[row] for row in kept] for each in found]
+    texts, labels, own = [texts[row] for row in kept], labels[kept], [[each[row] for row in kept] for each in found]
     curves = [deletion(model, each, texts, labels) for model, each in zip(models, own, strict=True)]
-    areas = np.array([(random - ranked)[1:].mean(axis=0) for ranked, random in curves])
-    spreads = Bootstrap(np.vstack([areas, ranks[:, kept]]) if numbers else areas)
+    areas = [(random - ranked)[1:].mean(axis=0) for ranked, random in curves]
+    spreads = Bootstrap(np.array([*areas, *(rank[kept] for rank in ranks)]))
     said = [model.logits(texts).argmax(axis=1) for model in models]
-    names = [models[0].label_names[label] for label in labels]
-    words = [differing_words(own[0], other, texts, names) for other in own[1:]]
+    words = [differing_words(own[0], each, texts, [models[0].label_names[one] for one in labels]) for each in own[1:]]
     return {
-        "rows": len(texts),
-        "left_out": len(usable) - len(texts),
-        "shares": [0.0, *SHARES],
+        **{"rows": len(kept), "left_out": len(usable) - len(kept), "shares": [0.0, *SHARES]},
         "models": [
             {
-                **facts_of(each),
-                "area": estimate(spreads.accuracies([number])),
-                "ranked": curves[number][0].mean(axis=1).tolist(),
-                "random": curves[number][1].mean(axis=1).tolist(),
+                **{**facts_of(each), "area": estimate(spreads.accuracies([number]))},
+                **{"ranked": ranked.mean(axis=1).tolist(), "random": random.mean(axis=1).tolist()},
             }
-            for number, each in enumerate(own)
+            for number, (each, (ranked, random)) in enumerate(zip(own, curves, strict=True))
         ],
         "pairs": [
             {
-                "models": [models[i].name, models[j].name],
+                **{"models": [models[i].name, models[j].name], "same_label": float((said[i] == said[j]).mean())},
                 "correlation": estimate(spreads.accuracies([len(models) + number])),
-                "same_label": float((said[i] == said[j]).mean()),
             }
-            for number, (i, j) in enumerate(numbers)
+            for number, (i, j) in enumerate(pairs)
         ],
-        # The pairs of three models: student and teacher, student and the other run, teacher and the other run.
+        # The lines of three models: three areas, then student and teacher, student and other, teacher and other.
         "gain": estimate(spreads.differences([3], [5])) if len(models) == 3 else None,
-        "words": [
-            {"models": [models[0].name, model.name], **word}
-            for model, (rows, _) in zip(models[1:], words, strict=True)
-            for word in rows
-        ],
+        "words": [{"other": one.name, **row} for one, (rows, _) in zip(models[1:], words, strict=True) for row in rows],
         "words_tested": words[0][1] if words else 0,
     }
 

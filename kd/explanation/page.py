@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,7 +31,7 @@ def document(record: Mapping[str, Any], title: str) -> Document:
     sections = [of_data(record["data"])] if record["data"] else []
     sections += [of_texts(record["texts"])] if record["texts"] else []
     named = dict(pair for part in parts for pair in zip(part["names"], part["paths"], strict=True))
-    subtitle = "; ".join(f"{name}: {plain(path)}" for name, path in named.items())
+    subtitle = "; ".join(f"{name}: {plain('/'.join(Path(path).parts[-2:]))}" for name, path in named.items())
     commands = list(dict.fromkeys(part["command"] for part in parts))
     closing = [Block("Commands", [plain(command) for command in commands])] if len(commands) > 1 else []
     return Document(f"Explanation of {plain(title)}", subtitle, [], sections, closing, commands[-1])
@@ -96,10 +97,10 @@ def of_neighbours(name: str, rows: list[Mapping[str, Any]]) -> Table:
     """Tabulate the nearest training rows."""
     cells = [
         [
-            number(one["closeness"], 3),
+            Cell(plain(one["text"][:200])),
             Cell(plain(one["label"] or "none: transfer set")),
             Cell(plain(one["teacher"] or "")),
-            Cell(plain(one["text"][:300])),
+            number(one["closeness"], 3),
         ]
         for one in rows
     ]
@@ -108,8 +109,8 @@ def of_neighbours(name: str, rows: list[Mapping[str, Any]]) -> Table:
         "logits, for a model without such vectors. A row without a gold label comes from the transfer set: the teacher "
         "alone has labelled it. The teacher's label is what it answers now."
     )
-    words = ("gold", "teacher", "training row")
-    return Table(name, "Nearest training rows", ["closeness", *words], cells, [note], words)
+    words = ("training row", "gold", "teacher")
+    return Table(name, "Nearest training rows", [*words, "closeness"], cells, [note], words)
 
 
 def of_data(part: Mapping[str, Any]) -> Section:
@@ -121,7 +122,7 @@ def of_data(part: Mapping[str, Any]) -> Section:
     if part["pairs"]:
         blocks.insert(0, Block("Do the models read the same words?", gain(part), (), [correlations(part)]))
     for other in part["names"][1:]:
-        rows = [row for row in part["words"] if row["models"][1] == other]
+        rows = [row for row in part["words"] if row["other"] == other]
         text = (
             f"{len(rows)} of {part['words_tested']} words are shown. About {part['words_tested'] / 20:.0f} would be by "
             "chance."

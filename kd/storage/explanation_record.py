@@ -53,9 +53,9 @@ class Pair(Record):
 
 
 class Word(Record):
-    """A word whose influence differs between two models."""
+    """A word whose influence differs between the student and another model."""
 
-    models: Annotated[list[str], Two]
+    other: str
     word: str
     towards: str
     texts: Size

@@ -1,4 +1,4 @@
-"""`kd explain` from end to end on a tiny student and its teacher, and `kd report` after it."""
+"""`kd explain` from end to end on a tiny student and its teacher."""
 
 import shutil
 
@@ -7,7 +7,6 @@ import pytest
 from kd.run.directory import RunDirectory
 from kd.storage import explanation_record
 from tests.conftest import run_kd
-from tests.report.written import page
 
 
 def test_texts_and_a_data_set_beside_the_teacher_and_another_run(pair, capsys):
@@ -28,7 +27,6 @@ def test_texts_and_a_data_set_beside_the_teacher_and_another_run(pair, capsys):
     again = explanation_record.read(run)
     assert again["data"] == data and again["texts"]["rows"][0]["words"] == ["a", "dull", "plot"]
     assert again["texts"]["method"] == "occlusion" and again["texts"]["names"] == ["student", "teacher"]
-    assert "Explanations" in page(pair)
 
 
 def test_a_student_whose_teacher_is_gone_is_explained_alone(pair, tmp_path, capsys):
@@ -67,6 +65,8 @@ def test_unfinished_and_strange_models(pair, teacher_folder, capsys):
     assert "--on validation: expected a run" in capsys.readouterr().err
     assert run_kd("explain", teacher_folder, "a film", "--neighbours", "1") == 2
     assert "its training rows are not known" in capsys.readouterr().err
+    assert run_kd("explain", teacher_folder, "a film", "--out", pair) == 2
+    assert "expected an empty folder or an earlier report" in capsys.readouterr().err
     RunDirectory(pair / "mlp").set_status("running")
     assert run_kd("explain", pair / "mlp", "a film") == 2
     assert "is running" in capsys.readouterr().err

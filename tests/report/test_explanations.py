@@ -10,7 +10,7 @@ def test_a_row_for_each_model_that_a_student_was_compared_with(runs, capsys):
     records.write(places[0] / explanation_record.NAME, CONTENT)
     records.write(places[1] / explanation_record.NAME, {**CONTENT, "data": None})
     (places[2] / explanation_record.NAME).write_text("{}")
-    assert "Rank correlation: Spearman's" in words(page(runs.folder))
+    assert "with another run (other); mean over texts" in words(page(runs.folder))
     (row,) = table(runs.folder, "explanations")
     assert (row["with"], row["method"], row["texts"], row["seed"]) == ("teacher", "ig", "20 of validation", "0")
     assert (row["rank correlation"], row["95 % low"], row["area"]) == ("0.5", "0.25", "0.5")

@@ -12,7 +12,7 @@ MODEL = {
     **{"ranked": [0.9, 0.5], "random": [0.9, 0.8]},
 }
 WORD = {
-    **{"models": ["student", "teacher"], "word": "plot", "towards": "positive", "texts": 7},
+    **{"other": "teacher", "word": "plot", "towards": "positive", "texts": 7},
     **{"influences": [0.5, -0.5], "difference": {"mean": 1.0, "interval": [0.5, 1.5]}},
 }
 DATA = {
