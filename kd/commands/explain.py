@@ -7,6 +7,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +100,8 @@ def main(arguments: list[str]) -> int:
     console = Console()
     record: dict[str, Any] = {"format": records.FORMAT, "texts": None, "data": None}
     kept = (run.path if run else place or Path()) / explanation_record.NAME
-    if place and kept.is_file():  # a text does not take away what was found over a data set
-        record |= explanation_record.read(kept.parent)
+    with suppress(KDError):  # a text does not take away what was found over a data set; a damaged file is replaced
+        record |= explanation_record.read(kept.parent) if place else {}
     if options.texts:
         rows = explained(models, options.texts, method, options)
         if options.neighbours:

@@ -27,6 +27,9 @@ def test_texts_and_a_data_set_beside_the_teacher_and_another_run(pair, capsys):
     again = explanation_record.read(run)
     assert again["data"] == data and again["texts"]["rows"][0]["words"] == ["a", "dull", "plot"]
     assert again["texts"]["method"] == "occlusion" and again["texts"]["names"] == ["student", "teacher"]
+    (run / explanation_record.NAME).write_text("{}")
+    assert run_kd("explain", run, "a dull plot", "--method", "occlusion") == 0
+    assert explanation_record.read(run)["data"] is None, "a damaged file is replaced"
 
 
 def test_a_student_whose_teacher_is_gone_is_explained_alone(pair, tmp_path, capsys):
