@@ -8,6 +8,7 @@ from kd.report.arms import TITLES, Arm, deviation, mean
 from kd.report.calibration import calibration, fit_temperature
 from kd.report.cascades import cascades
 from kd.report.evaluations import evaluations
+from kd.report.explanations import explanations
 from kd.report.runs import Split
 from kd.report.study import Study
 from kd.report.tables import EMPTY, Cell, Table, number, percent, points, probability
@@ -45,7 +46,8 @@ def tables(study: Study) -> list[Table]:
         results(study),
         *compared,
         costs(study),
-        *filter(None, [fitting(study), fidelity(study), calibrations(study), cascades(study), evaluations(study)]),
+        *filter(None, [fitting(study), fidelity(study), calibrations(study)]),
+        *filter(None, [of_later_commands(study) for of_later_commands in (cascades, evaluations, explanations)]),
     ]
 
 

@@ -33,6 +33,7 @@ BLOCKS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("", ("calibration",), ("reliability",)),
     ("", ("cascades",), ()),
     ("", ("evaluations",), ()),
+    ("", ("explanations",), ()),
 )
 """The parts of a test set: title, or that of the first table; names of the tables; beginnings of the figures' names."""
 

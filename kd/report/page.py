@@ -24,10 +24,7 @@ def write(document: Document, place: Path) -> Path:
         KDError: the folder holds something else.
     """
     place = place.resolve()
-    if place.exists() and not (place / MARK).is_file() and (not place.is_dir() or any(place.iterdir())):
-        raise KDError(
-            f"expected an empty folder or an earlier report at '{place}', found something else; give another --out"
-        )
+    refuse_other(place)
     place.parent.mkdir(parents=True, exist_ok=True)
     with lock(place), built_beside(place) as made:
         (made / MARK).write_text("kd report writes this folder, and replaces it when it runs again.\n")
@@ -35,6 +32,18 @@ def write(document: Document, place: Path) -> Path:
         (made / "index.html").write_text(filled("page.html.j2", document, pictures), encoding="utf-8")
         (made / "report.md").write_text(filled("report.md.j2", document, pictures), encoding="utf-8")
     return place / "index.html"
+
+
+def refuse_other(place: Path) -> None:
+    """Refuse to replace a folder that holds no report.
+
+    Raises:
+        KDError: it holds something else.
+    """
+    if place.exists() and not (place / MARK).is_file() and (not place.is_dir() or any(place.iterdir())):
+        raise KDError(
+            f"expected an empty folder or an earlier report at '{place}', found something else; give another --out"
+        )
 
 
 def save_parts(document: Document, place: Path) -> dict[str, str]:

@@ -12,6 +12,7 @@
 ``test_reads.jsonl``   a line for each time that a later command read the test rows
 ``cascade.json``       what ``kd cascade`` chose, and its drawing ``cascade.png``
 ``evaluation.json``    what ``kd evaluate --on`` measured, and its page ``evaluation/``
+``explanation.json``   what ``kd explain`` found, and its page in ``explanation/``
 ``exports/``           what ``kd export`` wrote
 ``status.json``        running, done, pruned or failed, and why; the identity (see `kd.run.identity`); when done,
                        the SHA-256 of each file above ``test_reads.jsonl``
@@ -33,7 +34,7 @@ from typing import Any
 from kd.errors import KDError
 from kd.options.sections import METRICS
 from kd.run import renames
-from kd.storage import cascade_record, evaluation_record, records
+from kd.storage import cascade_record, evaluation_record, explanation_record, records
 from kd.storage.checksum import file_sha256
 from kd.storage.products import products, require_whole
 
@@ -47,8 +48,8 @@ KNOWN_AT_DONE = tuple(name for name in PRODUCTS if name != "checkpoints")
 
 TEST_READS = "test_reads.jsonl"
 OF_LATER_COMMANDS = (
-    *(TEST_READS, cascade_record.NAME, cascade_record.DRAWING, evaluation_record.NAME, evaluation_record.PAGE),
-    *("exports", "benchmark.json", "benchmark.png"),
+    *(TEST_READS, "exports", "benchmark.json", "benchmark.png", cascade_record.NAME, cascade_record.DRAWING),
+    *(evaluation_record.NAME, evaluation_record.PAGE, explanation_record.NAME, explanation_record.PAGE),
 )
 """What later commands write about a model. It does not hold for the model of the next training."""
 log = logging.getLogger(__name__)

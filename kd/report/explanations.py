@@ -1,0 +1,41 @@
+"""The table of what ``kd explain`` has found over a data set beside the runs."""
+
+from __future__ import annotations
+
+import sys
+
+from kd.errors import KDError
+from kd.report.study import Study
+from kd.report.tables import Cell, Table, number
+from kd.storage import explanation_record
+
+NOTE = (
+    "Rank correlation: Spearman's, of the words' influences on the label that the student gives, with the teacher or "
+    "with another run (other); mean over texts with its 95 % interval. Area: how much lower the probability of that "
+    "label is without the student's most influential words than without random ones; above 0, the influences name "
+    "words that matter. Only equal methods can be compared."
+)
+
+
+def explanations(study: Study) -> Table | None:
+    """Tabulate the explanations of the runs; None without one."""
+    rows = []
+    for name, run in ((arm.name, run) for arm in study.arms for run in arm.runs):
+        if not (run.directory.path / explanation_record.NAME).is_file():
+            continue
+        try:
+            found = explanation_record.read(run.directory.path)["data"]
+        except KDError as error:
+            print(f"kd report: left out: {error}", file=sys.stderr)
+            continue
+        pairs = [pair for pair in found["pairs"] if pair["models"][0] == "student"] if found else []
+        for pair in pairs:
+            cells = []
+            for estimate in (pair["correlation"], found["models"][0]["area"]):
+                low, high = estimate["interval"]
+                cells += [number(estimate["mean"]), Cell(f"[{low:.2f}, {high:.2f}]", (low, high))]
+            named = (name, str(run.seed), pair["models"][1], found["method"])
+            rows.append([*map(Cell, named), Cell(f"{found['rows']} of {found['source']}"), *cells])
+    words = ("model", "seed", "with", "method", "texts")
+    columns = [*words, "rank correlation", "95 %", "area", "area 95 %"]
+    return Table("explanations", "Explanations", columns, rows, [NOTE], words) if rows else None
