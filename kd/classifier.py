@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -32,6 +32,22 @@ class Classifier(Protocol):
 
     def probabilities(self, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:
         """Return probabilities ``[N, C]``; each row sums to 1."""
+
+
+@runtime_checkable
+class Staged(Classifier, Protocol):
+    """A classifier of several, each of which answers some texts: a cascade."""
+
+    @property
+    def stages(self) -> list[str]:
+        """Return the names of those that can answer a text."""
+
+    def answers(self, texts: Sequence[str], batch_size: int = 64) -> tuple[np.ndarray, list[str]]:
+        """Return probabilities ``[N, C]``, and the name of who answered each text, as in `stages`."""
+
+
+class TeacherFailed(KDError):
+    """The teacher of a cascade cannot answer the texts that are left to it."""
 
 
 def load(path: Path) -> Classifier:
