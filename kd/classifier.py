@@ -50,6 +50,20 @@ class TeacherFailed(KDError):
     """The teacher of a cascade cannot answer the texts that are left to it."""
 
 
+def label_order(found: Sequence[str], wanted: Sequence[str], place: str) -> list[int]:
+    """Return for each label that is wanted its number among those of a classifier.
+
+    Raises:
+        KDError: it has other labels; the sentence names the ``place``.
+    """
+    if sorted(found) != sorted(wanted):
+        raise KDError(
+            f"expected the labels {', '.join(wanted)} in {place}, found {', '.join(found)}; choose a model of the same "
+            "task, or rename its labels"
+        )
+    return [found.index(name) for name in wanted]
+
+
 def load(path: Path) -> Classifier:
     """Load an export without torch, or a run directory or a Hugging Face folder with it.
 

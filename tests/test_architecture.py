@@ -197,7 +197,6 @@ HELD_BY = {
     "config/words": "test_api.py",
     "runtime/command": "test_api.py",
     "runtime/global_state": "test_api.py",
-    "teacher/given": "test_api.py",
     "storage/cache_records": "storage/test_records.py",
     "sweep/queue": "sweep/test_sweep.py",
     "training/evaluation": "end_to_end/test_commands.py",

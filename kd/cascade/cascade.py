@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import softmax
 
 from kd.cascade.threshold import NOBODY, Outcomes, confidence_of
-from kd.classifier import Classifier, TeacherFailed, load
+from kd.classifier import Classifier, TeacherFailed, label_order, load
 from kd.errors import KDError
 from kd.run.directory import RunDirectory
 from kd.storage import cascade_record
@@ -49,11 +49,8 @@ class Cascade:
 
     def __post_init__(self) -> None:
         for other in (*self.students, self.teacher):
-            if other and sorted(other.label_names) != sorted(self.label_names):
-                raise KDError(
-                    f"expected the student's labels {', '.join(self.label_names)} in every classifier of the cascade, "
-                    f"found {', '.join(other.label_names)}; choose a teacher of the same task, or rename its labels"
-                )
+            if other:
+                label_order(other.label_names, self.label_names, "every classifier of the cascade")
 
     @classmethod
     def load(cls, path: Path, fallback: bool = False) -> Cascade:
@@ -103,7 +100,7 @@ class Cascade:
         classifier = [*self.students, self.teacher][stage]
         if classifier is None:
             raise KDError("the teacher could not be loaded")
-        order = [classifier.label_names.index(name) for name in self.label_names]
+        order = label_order(classifier.label_names, self.label_names, "every classifier of the cascade")
         logits = classifier.logits(texts, batch_size)[:, order]
         return logits if stage == len(self.students) else logits / self.temperatures[stage]
 
@@ -174,8 +171,8 @@ def _stage(run: Path, role: str, stage: dict[str, Any]) -> Classifier:
     place = run / stage["path"]
     if not place.is_dir():
         raise KDError(
-            f"expected the {role} of the cascade in '{place}', found no such folder; bring it back, or run kd "
-            "cascade again with another"
+            f"expected the {role} of the cascade in '{place}', found no such folder; bring it back, run kd "
+            f"cascade again with another{', or use --fallback student' if role == 'teacher' else ''}"
         )
     if checksum(place) != stage["checksum"]:
         raise KDError(
@@ -187,6 +184,6 @@ def _stage(run: Path, role: str, stage: dict[str, Any]) -> Classifier:
 
 def checksum(path: Path) -> str:
     """Return the SHA-256 of the files of a run's model, a Hugging Face folder or an export, but for its README."""
-    folder = path / "model" if (path / "status.json").is_file() else path
+    folder = path / "model" if RunDirectory.is_one(path) else path
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file.suffix != ".md")
     return digest({file.relative_to(folder).as_posix(): file_sha256(file) for file in files})

@@ -119,7 +119,7 @@ def temperature(run: RunDirectory) -> float:
 
 def chosen_rows(options: argparse.Namespace, runs: Sequence[RunDirectory], names: list[str]) -> rows.Texts:
     """Return the rows of ``--on``, or the test rows. A teacher that is a run must not have seen them either."""
-    others = [RunDirectory(options.teacher)] if options.teacher and (options.teacher / "status.json").is_file() else []
+    others = [RunDirectory(options.teacher)] if options.teacher and RunDirectory.is_one(options.teacher) else []
     if not options.on:
         return rows.halves_of_test(runs, others)
     data = runs[0].config()["data"]

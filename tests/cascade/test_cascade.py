@@ -61,7 +61,7 @@ def test_labels_in_another_order_are_put_in_the_students_order(parts, tmp_path):
     turned = Cascade([parts[0]], Turned(), [1.0], math.inf)
     np.testing.assert_array_equal(turned.logits(TEXTS), parts[2].logits(TEXTS))
     other = load(make_teacher(tmp_path / "other", num_labels=3))
-    with pytest.raises(KDError, match=r"expected the student's labels negative, positive in every .* found LABEL_0"):
+    with pytest.raises(KDError, match=r"expected the labels negative, positive in every .* found LABEL_0"):
         Cascade([parts[0]], other, [1.0], 0.9)
 
 
