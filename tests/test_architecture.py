@@ -194,6 +194,7 @@ HELD_BY = {
     "commands/report": "report/test_trained.py",
     "commands/train": "end_to_end/test_commands.py",
     "data/objects": "test_api.py",
+    "data/words": "data/test_wordwise.py",
     "config/words": "test_api.py",
     "runtime/command": "test_api.py",
     "runtime/global_state": "test_api.py",
