@@ -197,7 +197,10 @@ def train(*words: str, directory: str | Path | None = None, **options: Any) -> R
             return Run(place)
         from kd.training import single_run
 
-        place.mkdir(parents=True, exist_ok=True)
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise KDError(f"directory: expected a folder in '{place}', found a file; choose another place") from error
         sys.argv = ["kd", "train", *given]  # which the run keeps as the command that made it
         with logged(logging.FileHandler(place / "train.log")):
             try:
@@ -223,6 +226,8 @@ def sweep(*words: str, directory: str | Path | None = None, **options: Any) -> R
     several = {
         key: ",".join(map(written, value)) for key, value in options.items() if isinstance(value, list | tuple | range)
     }
+    if nothing := [key for key, values in several.items() if not values]:
+        raise KDError(f"{nothing[0]}: expected at least one value to try, got an empty list; give one or more")
     given = words_of(words, {key: value for key, value in options.items() if key not in several})
     given += [f"{key}={values}" for key, values in several.items()]
     if directory is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -32,6 +32,36 @@ class Classifier(Protocol):
 
     def probabilities(self, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:
         """Return probabilities ``[N, C]``; each row sums to 1."""
+
+
+@runtime_checkable
+class Staged(Classifier, Protocol):
+    """A classifier of several, each of which answers some texts: a cascade."""
+
+    @property
+    def stages(self) -> list[str]:
+        """Return the names of those that can answer a text."""
+
+    def answers(self, texts: Sequence[str], batch_size: int = 64) -> tuple[np.ndarray, list[str]]:
+        """Return probabilities ``[N, C]``, and the name of who answered each text, as in `stages`."""
+
+
+class TeacherFailed(KDError):
+    """The teacher of a cascade cannot answer the texts that are left to it."""
+
+
+def label_order(found: Sequence[str], wanted: Sequence[str], place: str) -> list[int]:
+    """Return for each label that is wanted its number among those of a classifier.
+
+    Raises:
+        KDError: it has other labels; the sentence names the ``place``.
+    """
+    if sorted(found) != sorted(wanted):
+        raise KDError(
+            f"expected the labels {', '.join(wanted)} in {place}, found {', '.join(found)}; choose a model of the same "
+            "task, or rename its labels"
+        )
+    return [found.index(name) for name in wanted]
 
 
 def load(path: Path) -> Classifier:

@@ -49,7 +49,7 @@ class Predictor:
                 classify texts into one label each.
         """
         folder, text = path, "text"
-        if (path / "status.json").is_file() or not (path / "config.json").is_file():
+        if RunDirectory.is_one(path) or not (path / "config.json").is_file():
             run = RunDirectory.finished(path, ("config.yaml", "model"))
             folder, text = run.model, run.config()["data"].get("text") or "text"
         if not folder.is_dir():

@@ -153,6 +153,8 @@ def test_the_students_are_registered_when_transformers_comes(run):
         (lambda: kd.train(temprature=4), "did you mean temperature"),
         (lambda: kd.train(alpha=object()), "alpha: expected a number"),
         (lambda: kd.train(3), "expected options as texts"),
+        (lambda: kd.train("trainer=cpu", directory=__file__), "directory: expected a folder in .* found a file"),
+        (lambda: kd.sweep(seed=[]), "seed: expected at least one value to try, got an empty list"),
         (lambda: kd.train(student=["dan", "mlp"]), "student: expected one choice"),
         (lambda: kd.compose(["seed=0,1"]), "seed"),
         (lambda: kd.read_run("nowhere"), "found no status.json"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from kd.errors import KDError
+from kd.classifier import label_order
 from kd.export import classifier, folder, write
 from kd.export.checks import Rows
 from kd.export.classifier import padded
@@ -36,6 +35,7 @@ class Form:
         run: gives logits ``[B, C]`` for ids and mask ``[B, L]``.
         padding: id of the padding token.
         size: bytes of the model's file.
+        path: where `kd.classifier.load` finds it.
         order: for each label of the data, its number in the logits.
     """
 
@@ -45,6 +45,7 @@ class Form:
     run: Run
     padding: int
     size: int
+    path: Path
     order: Sequence[int]
 
     def answer(self, texts: Sequence[str]) -> np.ndarray:
@@ -75,12 +76,7 @@ def forms_of(
     Raises:
         KDError: the model has other labels, or cannot be exported.
     """
-    if sorted(predictor.label_names) != sorted(labels):
-        raise KDError(
-            f"expected the labels {', '.join(labels)} in '{path}', found {', '.join(predictor.label_names)}; choose a "
-            "model of the same task, or rename its labels"
-        )
-    order = [predictor.label_names.index(label) for label in labels]
+    order = label_order(predictor.label_names, labels, f"'{path}'")
     weights = next(iter(sorted((path / "model" if (path / "model").is_dir() else path).glob("*.safetensors"))), None)
     size = weights.stat().st_size if weights else 0
     program = Logits(predictor.model).eval()
@@ -91,7 +87,7 @@ def forms_of(
     for form in wanted:
         if form in ("eager", "compiled"):
             called = program if form == "eager" else torch.compile(program, dynamic=True)
-            yield Form(name, form, tokenise, _of_torch(called), predictor.tokenizer.pad_token_id, size, order)
+            yield Form(name, form, tokenise, _of_torch(called), predictor.tokenizer.pad_token_id, size, path, order)
         else:
             export = path / "exports" / form
             if not folder.is_export(export):
@@ -101,7 +97,7 @@ def forms_of(
                 )
             found = classifier.load(export, torch.get_num_threads())
             own = (export / folder.MODELS[form]).stat().st_size
-            yield Form(name, form, found.token_ids, found.run, found.about["padding"], own, order)
+            yield Form(name, form, found.token_ids, found.run, found.about["padding"], own, export, order)
 
 
 def _of_torch(called: Callable[..., torch.Tensor]) -> Run:
@@ -131,20 +127,3 @@ def size_of(predictor: Predictor, texts: Sequence[str]) -> dict[str, Any]:
         "multiply_adds": counter.get_total_flops() // 2,
         "mean_tokens": length,
     }
-
-
-@contextmanager
-def threads(number: int) -> Iterator[None]:
-    """Let torch use this number of threads within the block.
-
-    Raises:
-        KDError: the number is not positive.
-    """
-    if number < 1:
-        raise KDError(f"--threads: expected at least 1, got {number}")
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

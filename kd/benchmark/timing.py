@@ -3,59 +3,45 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from kd.benchmark.forms import Form
 from kd.export.classifier import padded
+from kd.measure.cost import in_turns
 
 WARM_UP = 3
-"""Calls of each form that are not counted."""
-LEAST_TURNS = 7
+"""Calls of each form before the first turn."""
 
 
 def latencies(forms: Sequence[Form], texts: Sequence[str], turns: int, seconds: float) -> list[np.ndarray]:
-    """Time one text at a time.
-
-    In a turn, each form answers the same text several times, the fast ones more often, so that all turns are about as
-    long as the slowest form's; see `kd.measure.cost.times_in_turns`. The first answer in a turn is not counted.
+    """Time one text at a time, one in each turn; see `kd.measure.cost.in_turns`.
 
     Args:
         forms: what is compared.
         texts: used in turn.
-        turns: largest number of turns.
-        seconds: no turn begins later than this, but there are at least `LEAST_TURNS`.
+        turns, seconds: see there.
 
     Returns:
         for each form ``[turns, 2]``: the mean milliseconds of the tokenizer, and of the model, in each turn.
     """
-    for form in forms:
-        for text in texts[:WARM_UP]:
-            form.answer([text])
-    once = [_timed(form, texts[0], 1).sum() for form in forms]
-    repeats = [int(np.clip(round(max(once) / own), 1, 50)) for own in once]
-    found: list[list[np.ndarray]] = [[] for _ in forms]
-    start = time.perf_counter()
-    for turn in range(turns):
-        if turn >= LEAST_TURNS and time.perf_counter() - start > seconds:
-            break
-        for form, often, times in zip(forms, repeats, found, strict=True):
-            times.append(_timed(form, texts[turn % len(texts)], often))
-    return [np.array(times) for times in found]
+    found = in_turns([_timed(form, texts) for form in forms], turns, 1, seconds, WARM_UP)
+    return [np.stack([times.mean(axis=0) for times in own]) for own in found]
 
 
-def _timed(form: Form, text: str, often: int) -> np.ndarray:
-    """Return the mean milliseconds of the tokenizer and of the model, after one answer that is not counted."""
-    spent = np.zeros((often + 1, 2))
-    for call in spent:
+def _timed(form: Form, texts: Sequence[str]) -> Callable[[int], np.ndarray]:
+    """Return what gives the milliseconds of the tokenizer and of the model for the text with a number."""
+
+    def once(row: int) -> np.ndarray:
         start = time.perf_counter()
-        ids, mask = padded(form.tokenise([text]), form.padding)
+        ids, mask = padded(form.tokenise([texts[row % len(texts)]]), form.padding)
         between = time.perf_counter()
         form.run(ids, mask)
-        call[:] = between - start, time.perf_counter() - between
-    return 1000 * spent[1:].mean(axis=0)
+        return 1000 * np.array([between - start, time.perf_counter() - between])
+
+    return once
 
 
 def throughputs(forms: Sequence[Form], texts: Sequence[str], batch: int, turns: int = 3) -> list[float]:

@@ -63,10 +63,8 @@ class Audit:
         self._expected = np.array(calibration["answered"])
         self._found, self._evidence = np.zeros_like(self._expected), 1.0
         self._random, self._kept = random.Random(self.seed), set[bytes]()
-        if self.answers_file and self.answers_file.exists():
-            rows = read_rows(self.answers_file)
-            rows.require("text", "the answers file")
-            self._kept = {text_keys(row["text"])[0] for _, row in rows}
+        if self.answers_file:
+            self._kept = _texts_in(self.answers_file)
 
     def samples(self) -> bool:
         """Decide whether the teacher is asked about the next text, whoever answers it."""
@@ -117,3 +115,16 @@ class Audit:
                 "the texts differ from those that chose the threshold: other shares are answered by each model"
             )
         return found
+
+
+def _texts_in(path: Path) -> set[bytes]:
+    """Return the keys of the texts in an answers file. It is made if it is not there, so that a wrong path is said."""
+    if path.suffix.lower() != ".jsonl":
+        raise KDError(f"expected a file for texts whose name ends with .jsonl, got '{path}'; rename it")
+    with path.open("a"):
+        pass
+    if not path.stat().st_size:
+        return set()
+    rows = read_rows(path)
+    rows.require("text", "the answers file")
+    return {text_keys(row["text"])[0] for _, row in rows}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,23 +13,27 @@ from rich.table import Table
 from kd.cascade.threshold import NOBODY, Outcomes, thresholds
 from kd.classifier import Classifier
 from kd.contract import IGNORED_LABEL
-from kd.measure.cost import latency
+from kd.measure.cost import in_turns, latency
 from kd.report.drawing import GRID, INK, MUTED, SERIES, Figure, legend_below
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
 """The shares of texts answered by students at which the table has a row."""
+SECONDS = 10.0
+"""Time for the measurement of the milliseconds."""
 
 
 def milliseconds(classifiers: Sequence[Classifier], texts: Sequence[str]) -> list[float]:
     """Return the median time of each classifier for one text at a time, with its tokenizer. They take turns."""
-    times: list[list[float]] = [[] for _ in classifiers]
-    for number, text in enumerate([texts[0], *texts]):
-        for classifier, own in zip(classifiers, times, strict=True):
+
+    def timed(classifier: Classifier) -> Callable[[int], float]:
+        def once(row: int) -> float:
             start = time.perf_counter()
-            classifier.logits([text])
-            if number:  # the first call warms up
-                own.append(1000 * (time.perf_counter() - start))
-    return [latency([np.array(own)])["p50_ms"] for own in times]
+            classifier.logits([texts[row % len(texts)]])
+            return 1000 * (time.perf_counter() - start)
+
+        return once
+
+    return [latency(times)["p50_ms"] for times in in_turns(list(map(timed, classifiers)), len(texts), 1, SECONDS)]
 
 
 def figures(outcomes: Outcomes, threshold: float, ms: Sequence[float]) -> dict[str, Any]:

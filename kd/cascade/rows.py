@@ -88,7 +88,8 @@ def of_file(
     if left := empty + rows.malformed.count + known:
         log.warning("%d rows of %s are left out; a run was trained or selected on %d of them", left, path, known)
     if not texts:
-        raise KDError(f"expected texts in {path} that no run was trained on, found none; give another file")
+        unseen = " that no run was trained on" if runs else ""
+        raise KDError(f"expected texts in the column {text!r} of {path}{unseen}, found none; give another file")
     ids, numbers = reader.finish()[1], np.array(codes)
     labels = np.where(numbers == IGNORED_LABEL, IGNORED_LABEL, ids[np.maximum(numbers, 0)])
     return Texts(path.name, texts, labels, np.arange(len(texts)), np.empty(0, dtype=int))

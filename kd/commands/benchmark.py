@@ -16,11 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from kd.benchmark import timing
-from kd.benchmark.forms import FORMS, Form, forms_of, size_of, threads
+from kd.benchmark.forms import FORMS, Form, forms_of, size_of
+from kd.benchmark.memory import resident
 from kd.config import targets
 from kd.config.check import rows_of_run
 from kd.data.batching import labels_of
 from kd.errors import KDError
+from kd.measure.inference import torch_threads
 from kd.predictor import Predictor
 from kd.report import drawing
 from kd.report.drawing import SERIES
@@ -61,7 +63,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     options.forms = list(dict.fromkeys(options.forms.split(",")))
     if unknown := [form for form in options.forms if form not in FORMS]:
         raise KDError(f"--forms: expected some of {', '.join(FORMS)}, got '{unknown[0]}'; correct it")
-    for name in ("turns", "seconds", "price"):
+    for name in ("threads", "turns", "seconds", "price"):
         value = getattr(options, name)
         if value is not None and not value > 0:
             raise KDError(f"--{name}: expected a number above 0, got {value}")
@@ -78,13 +80,15 @@ def main(arguments: list[str]) -> int:
         for path in options.runs
     ]
     texts, labels = validation_rows(runs)
-    with threads(options.threads), tempfile.TemporaryDirectory() as place:
+    with torch_threads(options.threads), tempfile.TemporaryDirectory() as place:
         forms, sizes = all_forms(options, runs, texts, Path(place))
         times = timing.latencies(forms, texts[:TEXTS], options.turns, options.seconds)
+        memory = [None if form.form == "compiled" else resident(form.path, texts[: BATCHES[0]]) for form in forms]
         rates = {batch: timing.throughputs(forms, texts, batch) for batch in BATCHES}
         rows = [
             {
-                **{"name": form.name, "form": form.form, "bytes": form.size, **sizes[form.name]},
+                **{"name": form.name, "form": form.form, "bytes": form.size, "resident": memory[number]},
+                **sizes[form.name],
                 **timing.summary(own, times[0]),
                 **{f"rows_a_second_{batch}": rates[batch][number] for batch in BATCHES},
                 "accuracy": accuracy(form, texts, labels),
@@ -163,14 +167,15 @@ def show(content: dict[str, Any], console: Console) -> None:
         speed.append([*named, *(f"{row[key]:.2f}" for key in ("p50_ms", "p95_ms", "p99_ms", "model_ms")), ratio])
         price = f"{row['price_of_a_million']:.4f}" if "price_of_a_million" in row else "-"
         each = [f"{row[f'rows_a_second_{batch}']:,.0f}" for batch in BATCHES]
-        rates.append([*named, f"{row['bytes'] / 1e6:.2f}", *each, f"{100 * row['accuracy']:.1f}", price])
+        memory = f"{row['resident'] / 1e6:.0f}" if row["resident"] else "-"
+        rates.append([*named, f"{row['bytes'] / 1e6:.2f}", memory, *each, f"{100 * row['accuracy']:.1f}", price])
     sizes = ("parameters", "without_embeddings", "multiply_adds", "mean_tokens")
     models = {row["name"]: [row["name"], *(f"{row[key]:,}" for key in sizes)] for row in rows}
     by_batch = [f"rows/s by {batch}" for batch in BATCHES]
     tables = (
         table(["model", "parameters", "without embeddings", "multiply-adds", "at tokens"], list(models.values())),
         table(["model", "form", "p50 ms", "p95", "p99", "model alone", "times as fast"], speed),
-        table(["model", "form", "MB", *by_batch, "accuracy %", "price/M"], rates),
+        table(["model", "form", "MB", "memory", *by_batch, "accuracy %", "price/M"], rates),
     )
     for each_table in tables:
         console.print(each_table)
@@ -179,7 +184,9 @@ def show(content: dict[str, Any], console: Console) -> None:
         f"One text at a time with the tokenizer ('model alone': without it), {content['turns']} turns after "
         f"{content['warm_up']} warm-up calls, {content['threads']} thread(s), {content['machine']}.\n"
         f"'times as fast': as the first row, with the 95 % interval of the median. Accuracy on "
-        f"{content['validation_rows']} validation rows.\n*: no other is both faster and as accurate."
+        f"{content['validation_rows']} validation rows.\n"
+        f"MB: of the model's file. memory: MB that a process of its own holds, with the libraries, after {BATCHES[0]} "
+        "texts.\n*: no other is both faster and as accurate."
     )
 
 

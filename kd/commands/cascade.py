@@ -74,16 +74,18 @@ def main(arguments: list[str]) -> int:
     runs = [RunDirectory.finished(path, READ) for path in options.runs]
     for name in (cascade_record.NAME, cascade_record.DRAWING):
         refuse_link(runs[0].path, runs[0].path / name)
+    students = [load(run.path) for run in runs]
+    texts = chosen_rows(options, runs, students[0].label_names) if options.on else None  # a wrong file is said first
     teacher = options.teacher or own_teacher(runs[0])
-    temperatures = [temperature(run) for run in runs]
-    cascade = Cascade([load(run.path) for run in runs], load(teacher), temperatures, NOBODY)
-    texts = chosen_rows(options, runs, cascade.label_names)
+    judge, temperatures = load(teacher), [temperature(run) for run in runs]
+    cascade = Cascade(students, judge, temperatures, NOBODY)
+    texts = texts or chosen_rows(options, runs, cascade.label_names)
     outcomes = cascade.outcomes(texts.texts, texts.labels, options.batch_size)
     calibration = outcomes.take(texts.calibration)
     judged = about(calibration, options.kind)
     threshold = choose(judged, options.target, options.confidence)
     bound = lower_bound(judged.differing(threshold), len(judged.labels), options.confidence)
-    ms = curve.milliseconds([*cascade.students, cascade.teacher], texts.texts[:TIMED])
+    ms = curve.milliseconds([*students, judge], texts.texts[:TIMED])
     measured = outcomes.take(texts.measured) if len(texts.measured) else None
     paths, keys = [*(run.path for run in runs), teacher], ("path", "checksum", "temperature", "milliseconds")
     named = [(os.path.relpath(path, runs[0].path), checksum(path)) for path in paths]
@@ -117,7 +119,7 @@ def temperature(run: RunDirectory) -> float:
 
 def chosen_rows(options: argparse.Namespace, runs: Sequence[RunDirectory], names: list[str]) -> rows.Texts:
     """Return the rows of ``--on``, or the test rows. A teacher that is a run must not have seen them either."""
-    others = [RunDirectory(options.teacher)] if options.teacher and (options.teacher / "status.json").is_file() else []
+    others = [RunDirectory(options.teacher)] if options.teacher and RunDirectory.is_one(options.teacher) else []
     if not options.on:
         return rows.halves_of_test(runs, others)
     data = runs[0].config()["data"]

@@ -26,7 +26,7 @@ ZSH = r"""#compdef kd
 # eval "$(kd completion zsh)" in ~/.zshrc, after compinit
 _kd() {
     local -a found open
-    found=(${(f)"$(kd completion query "$LBUFFER" 2>/dev/null)"})
+    found=(${(f)"$(kd completion query "${words[1,CURRENT-1]} $PREFIX" 2>/dev/null)"})
     open=(${(M)found:#*[=.]})
     (( $#found )) || { _files; return }
     compadd -S '' -- $open

@@ -10,12 +10,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from kd.cascade.rows import of_file
 from kd.config import targets
 from kd.config.check import rows_of_run
 from kd.contract import IGNORED_LABEL
 from kd.data.batching import labels_of
-from kd.data.files import read_rows
-from kd.data.splits import unusable
 from kd.errors import KDError
 from kd.export import folder, write
 from kd.export.checks import Rows
@@ -39,6 +38,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, help="parent of the new folders (default: RUN/exports)")
     parser.add_argument("--file", type=Path, help="texts for the check (default: validation and training rows)")
     parser.add_argument("--text", help="column of --file with the texts (default: the run's own data.text)")
+    parser.add_argument("--label", help="column of --file with labels, if any (default: the run's own data.label)")
     parser.add_argument("--force", action="store_true", help="keep an export even if over 0.5 %% of the labels change")
     parser.add_argument("--modules", nargs="+", default=[], help="your own modules that the run's data may name")
     options = parser.parse_args(arguments)
@@ -72,18 +72,16 @@ def main(arguments: list[str]) -> int:
 
 def given(options: argparse.Namespace, predictor: Predictor) -> tuple[Rows, list[str], dict[str, Any]]:
     """Return the rows of the check, texts for the calibration, and what is known about the model."""
-    if not (options.run / "status.json").is_file():
+    if not RunDirectory.is_one(options.run):
         if not options.file:
             raise KDError(f"'{options.run}' is no run, so it names no texts for the check; give some with --file")
-        texts = texts_of(options.file, options.text or predictor.text_column)
-        return Rows(texts[:MOST]), texts[:MOST], {"model": options.run.name}
+        return *rows_of(options, predictor, options.label or "label"), {"model": options.run.name}
     run = RunDirectory.finished(options.run, ("config.yaml", "environment.json", "metrics.json", "predictions.parquet"))
     metrics, environment = run.metrics(), run.environment()
     source = {key: metrics.get(key) for key in ("student", "method", "data", "teacher", "seed")}
     source["identity"] = run.status().get("identity")
     if options.file:
-        texts = texts_of(options.file, options.text or predictor.text_column)
-        return Rows(texts[:MOST]), texts[:MOST], source
+        return *rows_of(options, predictor, options.label or run.config()["data"].get("label") or "label"), source
     splits = rows_of_run(run, "validation")
     taught = predictions.of_run(run, metrics, environment, {})["validation"].teacher
     train = list(splits.train["text"][:MOST])
@@ -95,14 +93,12 @@ def given(options: argparse.Namespace, predictor: Predictor) -> tuple[Rows, list
     return rows, train, source
 
 
-def texts_of(path: Path, column: str) -> list[str]:
-    """Return the texts in a column of a file."""
-    rows = read_rows(path)
-    rows.require(column, "--text")
-    texts = [row[column] for _, row in rows.only(column) if not unusable(row[column])]
-    if not texts:
-        raise KDError(f"expected texts in the column {column!r} of {path}, found none; check --text")
-    return texts
+def rows_of(options: argparse.Namespace, predictor: Predictor, label: str) -> tuple[Rows, list[str]]:
+    """Return the rows of --file, with their labels where it has them, and its texts for the calibration."""
+    text = options.text or predictor.text_column
+    found = of_file(options.file, text, label, predictor.label_names, "utf-8", [])
+    texts = found.texts[:MOST]
+    return Rows(texts, found.labels[:MOST]), texts
 
 
 def cells(target: Path, about: dict[str, Any]) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from kd.classifier import Classifier, load
+from kd.classifier import Classifier, Staged, load
 from kd.data.files import Row, file_format, read_rows
 from kd.errors import KDError
 from kd.storage.locks import mark
@@ -48,14 +48,19 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--batch-size", type=int, default=64, help="texts at a time (default: 64)")
     parser.add_argument("--encoding", default="utf-8", help="of --file (default: utf-8)")
     parser.add_argument("--cascade", action="store_true", help="ask the teacher where kd cascade says so")
+    parser.add_argument(
+        "--fallback", choices=["student"], help="with --cascade: answers where the teacher cannot (default: an error)"
+    )
     options = parser.parse_intermixed_args(arguments)
     if options.texts and options.file:
         raise KDError("expected texts or --file, got both; leave one out")
+    if options.fallback and not options.cascade:
+        raise KDError("--fallback: expected --cascade beside it; add it, or leave this out")
     if options.batch_size < 1:
         raise KDError(f"--batch-size: expected at least 1, got {options.batch_size}")
     if options.out and options.file and options.out.resolve() == options.file.resolve():
         raise KDError(f"--out would overwrite the input {options.file}; give another name")
-    predictor = cascade(options.run) if options.cascade else load(options.run)
+    predictor = cascade(options.run, bool(options.fallback)) if options.cascade else load(options.run)
     column, columns = "text", ["text"]
     if options.file:
         rows = read_rows(options.file, options.encoding)
@@ -83,19 +88,19 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def cascade(path: Path) -> Classifier:
+def cascade(path: Path, fallback: bool) -> Classifier:
     """Load the cascade of a run; its packages are not needed for an export."""
     from kd.cascade.cascade import Cascade
 
-    return Cascade.load(path)
+    return Cascade.load(path, fallback)
 
 
 def add_predictions(predictor: Classifier, rows: list[Row], column: str, added: list[str], batch_size: int) -> int:
     """Put prediction, probabilities and who answered into the rows; return how many rows have no text."""
     filled = [row for row in rows if is_text(row.get(column))]
     texts, by = [row[column] for row in filled], list[list[str]]()
-    if answers := getattr(predictor, "answers", None):  # a cascade
-        probabilities, names = answers(texts, batch_size)
+    if isinstance(predictor, Staged):
+        probabilities, names = predictor.answers(texts, batch_size)
         by = [[name] for name in names]
     else:
         probabilities = predictor.probabilities(texts, batch_size)

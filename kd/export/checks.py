@@ -19,6 +19,8 @@ ALONE = 32
 """Texts that are classified alone too."""
 MOST_ALONE = 0.1
 """Share of them whose label may change: a quantised model scales the activations of a batch together."""
+MOST_ODD = 0.1
+"""Largest difference of a probability of a text in `ODD`. They have no label, so their flips say little."""
 BATCH = 64
 ODD = ["", " ", "a", "zzqxv qqqq 数据 👍🏽", "word " * 5000]
 """An empty text, a blank one, a short one, one of unknown words, and one longer than any model reads."""
@@ -68,12 +70,19 @@ def require_few_flips(found: dict[str, float], kind: str) -> None:
     """Refuse an export that changes too many labels.
 
     Raises:
-        KDError: more than `MOST_FLIPS` of the labels change, or more than `MOST_ALONE` depend on the batch.
+        KDError: more than `MOST_FLIPS` of the labels change, more than `MOST_ALONE` depend on the batch, or a text in
+            `ODD` gets a probability that differs by more than `MOST_ODD`.
     """
     if found["flips_alone"] > MOST_ALONE:
         raise KDError(
             f"--to {kind}: expected the same label for a text alone and in a batch, found others for "
             f"{found['flips_alone']:.0%} of the texts; use another kind, or keep it with --force"
+        )
+    if not found["largest_difference_of_odd_texts"] <= MOST_ODD:  # NaN is refused too
+        raise KDError(
+            f"--to {kind}: expected the probabilities of an empty, a long and an unknown text to change by at most "
+            f"{MOST_ODD}, found {found['largest_difference_of_odd_texts']:.2f}; use another kind, or keep it with "
+            "--force"
         )
     if found["flips"] > MOST_FLIPS * found["texts"]:
         raise KDError(

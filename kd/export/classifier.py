@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from kd.data.words import Words
 from kd.errors import KDError
 from kd.export import folder
 
@@ -34,8 +35,11 @@ class Exported(ABC):
         self.text_column: str = about["text"]
         try:
             self.tokenizer = Tokenizer.from_file(str(path / folder.TOKENIZER))
-            self.tokenizer.enable_truncation(self.max_length)
+            self.tokenizer.no_truncation()
             self.tokenizer.no_padding()
+            self.words = Words.of(self.tokenizer)
+            if not self.words:
+                self.tokenizer.enable_truncation(self.max_length)
             self.open(path / folder.MODELS[about["kind"]], threads)
         except Exception as error:  # each library has classes of its own
             reason = " ".join(str(error).split())[:200]
@@ -53,6 +57,8 @@ class Exported(ABC):
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text, with special tokens, truncated to ``max_length``."""
+        if self.words:
+            return self.words(texts, self.max_length)
         return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(list(texts))]
 
     def logits(self, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:
@@ -122,6 +128,9 @@ def padded(rows: Sequence[Sequence[int]], padding: int) -> tuple[np.ndarray, np.
     >>> padded([[4, 5], [6]], 0)[0].tolist()
     [[4, 5], [6, 0]]
     """
+    if len(rows) == 1 and rows[0]:  # in a sixth of the time
+        ids = np.array(rows, np.int64)
+        return ids, np.ones_like(ids)
     lengths = np.array([len(row) for row in rows])
     mask = np.arange(max(1, lengths.max())) < lengths[:, None]
     ids = np.full(mask.shape, padding, np.int64)

@@ -145,7 +145,7 @@ def compare(exported: Exported, texts: Sequence[str]) -> dict[str, float]:
         KDError: Node.js is missing, or the tokens or the probabilities differ.
     """
     texts = [*ODD, *texts]
-    ids = [encoding.ids for encoding in exported.tokenizer.encode_batch_fast(texts)]
+    ids = exported.token_ids(texts)
     if other := [text for text, old, new in zip(texts, ids, tokens(exported.path, texts), strict=True) if old != new]:
         raise KDError(
             f"--to web: expected the same tokens from @huggingface/tokenizers in JavaScript, found others for "

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -40,42 +40,61 @@ Times = list[np.ndarray]
 LEAST_TURNS, MOST_REPEATS = 7, 200
 
 
+def in_turns(
+    timed: Sequence[Callable[[int], Any]], turns: int, calls: int, seconds: float, warm_up: int = 1
+) -> list[Times]:
+    """Time several things in turns, so that other load on the machine slows all of them alike.
+
+    In a turn all do the same work. A fast one repeats it until its turn is about as long as that of the slowest:
+    otherwise it would be over before another process interrupts it, and look too fast. The first call in a turn is not
+    counted, because the processor's caches are full of the others' weights.
+
+    Args:
+        timed: each works once, on the text with this number, and returns its milliseconds: a number, or several parts.
+        turns: largest number of turns.
+        calls: texts in a turn.
+        seconds: no turn begins later than this, but there are at least `LEAST_TURNS`.
+        warm_up: calls before the first turn.
+
+    Returns:
+        for each, the times of its calls in each turn.
+    """
+    first = list[float]()
+    for once in timed:
+        for row in range(warm_up):
+            once(row)
+        first.append(sum(float(np.sum(once(row))) for row in range(calls)))
+    repeats = [int(np.clip(round(max(first) / own), 1, MOST_REPEATS)) for own in first]
+    found: list[Times] = [[] for _ in timed]
+    start = time.perf_counter()
+    for turn in range(turns):
+        if turn >= LEAST_TURNS and time.perf_counter() - start > seconds:
+            break
+        rows = range(turn * calls, (turn + 1) * calls)
+        for once, often, times in zip(timed, repeats, found, strict=True):
+            once(rows[0])
+            times.append(np.array([once(row) for _ in range(often) for row in rows]))
+    return found
+
+
 @torch.inference_mode()
 def times_in_turns(
     sides: Sequence[Sequence[Reader]], texts: Sequence[str], turns: int = 60, calls: int = 3, seconds: float = 1.5
 ) -> list[Times]:
-    """Time one text at a time on the CPU, from tokens to logits, without the tokenizer.
-
-    The sides take turns, so that other load on the machine slows all of them alike. In a turn all sides read the same
-    texts. A fast side reads them again until its turn is about as long as that of the slowest side: otherwise it would
-    be over before another process interrupts it, and look too fast. The first call of a side in a turn is not counted,
-    because the processor's caches are full of the other side's weights.
+    """Time one text at a time on the CPU, from tokens to logits, without the tokenizer; see `in_turns`.
 
     Args:
         sides: what is compared. The models of a side run one after another.
         texts: used in turn; give real ones, since the time depends on their length.
-        turns: largest number of turns.
-        calls: texts in a turn.
-        seconds: no turn begins later than this, but there are at least `LEAST_TURNS`.
+        turns, calls, seconds: see `in_turns`.
 
     Returns:
         the times of each side.
     """
-    encoded = [[[_encoded(reader, text) for reader in side] for text in texts] for side in sides]
-    found: list[Times] = [[] for _ in sides]
     with ExitStack() as stack:
         for reader in chain.from_iterable(sides):
             stack.enter_context(_on_cpu(reader.model))
-        first = [_times(side, own[:calls]).sum() for side, own in zip(sides, encoded, strict=True)]  # warms up
-        repeats = [min(MOST_REPEATS, max(1, round(max(first) / own))) for own in first]
-        start = time.perf_counter()
-        for turn in range(turns):
-            if turn >= LEAST_TURNS and time.perf_counter() - start > seconds:
-                break
-            rows = [number % len(texts) for number in range(turn * calls, (turn + 1) * calls)]
-            for side, own, often, times in zip(sides, encoded, repeats, found, strict=True):
-                times.append(_times(side, [own[row] for row in rows] * often))
-    return found
+        return in_turns([_timed(side, texts) for side in sides], turns, calls, seconds)
 
 
 def latency(times: Times) -> dict[str, float]:
@@ -104,15 +123,17 @@ def _encoded(reader: Reader, text: str) -> dict[str, torch.Tensor]:
     return {name: found[name] for name in ("input_ids", "attention_mask")}
 
 
-def _times(side: Sequence[Reader], texts: Sequence[Sequence[dict[str, torch.Tensor]]]) -> np.ndarray:
-    """Return the milliseconds of a side for each text, after a call that is not counted."""
-    taken = []
-    for inputs in [texts[0], *texts]:
+def _timed(side: Sequence[Reader], texts: Sequence[str]) -> Callable[[int], float]:
+    """Return what times a side on the text with a number."""
+    encoded = [[_encoded(reader, text) for reader in side] for text in texts]
+
+    def once(row: int) -> float:
         start = time.perf_counter()
-        for reader, own in zip(side, inputs, strict=True):
+        for reader, own in zip(side, encoded[row % len(encoded)], strict=True):
             reader.model(**own)
-        taken.append(1000 * (time.perf_counter() - start))
-    return np.array(taken[1:])
+        return 1000 * (time.perf_counter() - start)
+
+    return once
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from torch import Generator, Tensor
 from transformers import PreTrainedTokenizerBase
 
 from kd.errors import KDError
+from kd.measure.inference import torch_threads
 from kd.options.declared import Checked, Spread
 
 log = logging.getLogger(__name__)
@@ -199,13 +200,9 @@ def principal_components(rows: Tensor, width: int) -> Tensor:
     """
     # From the eigenvectors of the [E_t, E_t] product: faster than an SVD, and precise enough in double precision.
     rows = rows.double()
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # so that sums are in the same order, and the result is the same, on any machine
-    try:
+    with torch_threads(1):  # so that sums are in the same order, and the result is the same, on any machine
         _, vectors = torch.linalg.eigh(rows.T @ rows)
         return (rows @ vectors.flip(1)[:, :width]).float()
-    finally:
-        torch.set_num_threads(before)
 
 
 def teacher_rows(tokenizer: PreTrainedTokenizerBase, teacher: TeacherTable) -> dict[int, Tensor]:

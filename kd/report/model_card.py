@@ -15,7 +15,10 @@ from kd.report.origin import command_of
 from kd.report.words import listed, short
 from kd.run import predictions
 from kd.run.directory import RunDirectory
+from kd.run.identity import flat
 from kd.run.predictions import Split
+from kd.storage import hub
+from kd.storage.assets import ASSETS
 from kd.storage.files import read_json
 
 FIGURES = (("macro F1", "macro_f1"), ("balanced accuracy", "balanced_accuracy"), ("AUROC", "auroc"))
@@ -44,7 +47,7 @@ def model_card(run: RunDirectory) -> str:
         Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
         .from_string(template)
         .render(
-            front=front(metrics, test),
+            front=front(metrics, test, base_models(settings, environment)),
             title=f"{metrics['student']}, {metrics['method']}, {metrics['data']}",
             labels=listed([f"`{label}`" for label in labels]),
             metrics=metrics,
@@ -78,7 +81,18 @@ def taught_by(metrics: dict[str, Any]) -> str | None:
     return short((metrics.get("teacher_cost") or {}).get("name") or "its peers")
 
 
-def front(metrics: dict[str, Any], test: Split) -> str:
+def base_models(settings: dict[str, Any], environment: dict[str, Any]) -> list[str]:
+    """Return the names on the hub of the teacher, and of the checkpoint that the student began with."""
+    found = list[str]()
+    for key, value in flat({section: settings.get(section) or {} for section in ("teacher", "student")}):
+        if key.endswith(".name_or_path"):
+            asset = ASSETS.get(str(value).removeprefix("asset:"))
+            named = asset.hub if asset else hub.parted(value)[0] if value in (environment.get("hub") or {}) else None
+            found += [named] if named and named not in found else []
+    return found
+
+
+def front(metrics: dict[str, Any], test: Split, base: list[str]) -> str:
     """Return the metadata that the hub reads, as YAML between two lines of dashes."""
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -94,6 +108,7 @@ def front(metrics: dict[str, Any], test: Split) -> str:
         library_name="transformers",
         pipeline_tag="text-classification",
         tags=["kd", "knowledge-distillation", metrics["student"]],
+        base_model=base or None,
         model_name=f"{metrics['student']}-{metrics['method']}",
         eval_results=[result],
     )

@@ -78,6 +78,11 @@ class RunDirectory:
     checkpoints = property(lambda self: self.path / "checkpoints")
     model = property(lambda self: self.path / "model")
 
+    @staticmethod
+    def is_one(path: Path) -> bool:
+        """Return whether a path is the directory of a run, done or not."""
+        return (path / "status.json").is_file()
+
     @classmethod
     def finished(cls, path: str | Path, reads: Sequence[str] = PRODUCTS) -> RunDirectory:
         """Return the directory of a run that is done.

@@ -2,11 +2,12 @@
 
 # No "from __future__ import annotations" here: FastAPI reads the annotations of functions within functions.
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Annotated, Any
 
+import numpy as np
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from prometheus_client import generate_latest
@@ -15,7 +16,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from starlette.requests import ClientDisconnect
 
 from kd import __version__
-from kd.classifier import Classifier
+from kd.classifier import Classifier, Staged, TeacherFailed
+from kd.serving.auditing import Auditor
 from kd.serving.batching import Batcher, Full
 from kd.serving.limits import Limits
 from kd.serving.observation import LOG, Metrics, Observed
@@ -40,6 +42,7 @@ class Prediction(BaseModel):
 
     label: str = Field(description="the most probable label")
     probabilities: dict[str, float] = Field(description="of each label; their sum is 1")
+    answered_by: str | None = Field(None, description="of a cascade: the student, the teacher, or the fallback")
 
 
 class Predictions(BaseModel):
@@ -73,20 +76,31 @@ class Service:
 
     Args:
         log_texts: write the texts and their labels into the log.
+        auditor: of a cascade, if it is audited.
     """
 
-    def __init__(self, classifier: Classifier, limits: Limits, log_texts: bool) -> None:
-        self.classifier, self.limits, self.log_texts = classifier, limits, log_texts
+    def __init__(self, classifier: Classifier, limits: Limits, log_texts: bool, auditor: Auditor | None = None) -> None:
+        self.classifier, self.limits, self.log_texts, self.auditor = classifier, limits, log_texts, auditor
         self.metrics, self.held, self.question = Metrics(), 0, question(limits)
         self.batcher: Batcher
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
-        """Run the batches."""
-        self.batcher = Batcher(self.classifier, self.limits, self.metrics.on_batch)
+        """Run the batches and the audit."""
+        self.batcher = Batcher(self.read, self.limits, self.metrics.on_batch)
         self.metrics.waiting.set_function(lambda: self.batcher.waiting)
+        if self.auditor:
+            self.auditor.start(self.metrics.registry)
         yield
         await self.batcher.close()
+        if self.auditor:
+            await self.auditor.close()
+
+    def read(self, texts: Sequence[str], size: int) -> list[tuple[np.ndarray, str | None]]:
+        """Return for each text its probabilities, and who answered it if the classifier is a cascade."""
+        if isinstance(self.classifier, Staged):
+            return list(zip(*self.classifier.answers(texts, size), strict=True))
+        return [(row, None) for row in self.classifier.probabilities(texts, size)]
 
     async def body(self, request: Request) -> bytes:
         """Return the body of a request, or raise the answer to one that is too large, too slow or not complete."""
@@ -125,33 +139,44 @@ class Service:
             raise refusal(error) from error
         request.state.log = {"texts": len(texts)}
         try:
-            rows = await self.batcher.classify(texts)
+            answers = await self.batcher.classify(texts)
         except Full as full:
             raise _later(full.seconds) from full
+        except TeacherFailed as error:
+            LOG.error("the teacher failed", exc_info=error.__cause__)
+            raise HTTPException(503, str(error)) from error
         except Exception as error:
             LOG.error("the model failed", exc_info=error)
             raise HTTPException(500, "the model failed with this request; the server's log says where") from error
-        names = self.classifier.label_names
-        labels = [names[number] for number in rows.argmax(axis=1)]
-        for label in labels:
-            self.metrics.predictions.labels(label).inc()
+        found = [self.prediction(text, row, by) for text, (row, by) in zip(texts, answers, strict=True)]
         if self.log_texts:
-            request.state.log |= {"text": texts, "label": labels}
-        values = rows.astype(float).round(6).tolist()
-        found = [
-            Prediction(label=label, probabilities=dict(zip(names, row, strict=True)))
-            for label, row in zip(labels, values, strict=True)
-        ]
-        return Response(Predictions(predictions=found).model_dump_json(), media_type="application/json")
+            request.state.log |= {"text": texts, "label": [each.label for each in found]}
+        content = Predictions(predictions=found).model_dump_json(exclude_none=True)
+        return Response(content, media_type="application/json")
+
+    def prediction(self, text: str, row: np.ndarray, by: str | None) -> Prediction:
+        """Return the answer for a text, and count it."""
+        names = self.classifier.label_names
+        found = Prediction(
+            label=names[row.argmax()],
+            probabilities=dict(zip(names, row.astype(float).round(6).tolist(), strict=True)),
+            answered_by=by,
+        )
+        self.metrics.predictions.labels(found.label, by or "").inc()
+        if self.auditor and by:
+            self.auditor.see(text, found.label, dict(zip(names, row.tolist(), strict=True)), by)
+        return found
 
 
 def _later(seconds: int) -> HTTPException:
     return HTTPException(429, f"no room for more texts; send it again in {seconds} s", {"Retry-After": str(seconds)})
 
 
-def create_app(classifier: Classifier, limits: Limits, log_texts: bool = False) -> FastAPI:
+def create_app(
+    classifier: Classifier, limits: Limits, log_texts: bool = False, auditor: Auditor | None = None
+) -> FastAPI:
     """Return the application; see `Service`."""
-    service = Service(classifier, limits, log_texts)
+    service = Service(classifier, limits, log_texts, auditor)
     labels = ", ".join(classifier.label_names)
     # FastAPI's own page of the interface, which would be /docs, loads its scripts from the network.
     app = FastAPI(title="kd serve", version=__version__, lifespan=service.lifespan, docs_url=None, redoc_url=None)
@@ -178,12 +203,15 @@ def create_app(classifier: Classifier, limits: Limits, log_texts: bool = False) 
     async def metrics() -> Response:
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
+    if auditor:
+        app.get("/audit", summary="Say how often the cascade agrees with its teacher")(auditor.report)
+
     schema = {"content": {"application/json": {"schema": service.question.model_json_schema()}}, "required": True}
     app.post(
         "/predict",
         summary="Classify one text or several",
         response_model=Predictions,
-        responses={status: {"model": Mistake} for status in (400, 408, 413, 415, 422, 429, 500)},
+        responses={status: {"model": Mistake} for status in (400, 408, 413, 415, 422, 429, 500, 503)},
         openapi_extra={"requestBody": schema},
     )(service.predict)
     app.add_middleware(

@@ -9,12 +9,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from kd.classifier import Classifier
 from kd.serving.limits import Limits
+
+Read = Callable[[Sequence[str], int], Sequence[Any]]
+"""Takes texts and the size of a batch, and gives an answer to each text."""
 
 
 class Full(Exception):
@@ -25,11 +25,11 @@ class Full(Exception):
 
 
 class Job(NamedTuple):
-    """The texts of one request, the time until which they may wait, and where their probabilities go."""
+    """The texts of one request, the time until which they may wait, and where their answers go."""
 
     texts: Sequence[str]
     until: float
-    future: asyncio.Future[np.ndarray]
+    future: asyncio.Future[Sequence[Any]]
 
 
 class Batcher:
@@ -39,13 +39,13 @@ class Batcher:
     whose requests come while it reads the last batch, does not wait at all.
 
     Args:
-        classifier: used by one thread only.
+        read: called by one thread only.
         limits: size of a batch, time to wait for it, and number of texts that may wait.
         on_batch: called after each batch with its number of texts and its seconds.
     """
 
-    def __init__(self, classifier: Classifier, limits: Limits, on_batch: Callable[[int, float], None]) -> None:
-        self.classifier, self.limits, self.on_batch = classifier, limits, on_batch
+    def __init__(self, read: Read, limits: Limits, on_batch: Callable[[int, float], None]) -> None:
+        self.read, self.limits, self.on_batch = read, limits, on_batch
         self.waiting = self._queued = 0
         self._jobs: deque[Job] = deque()
         self._arrived, self._enough = asyncio.Event(), asyncio.Event()
@@ -58,8 +58,8 @@ class Batcher:
         """Return whether texts are answered."""
         return not self._closed and not self._task.done()
 
-    async def classify(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the probabilities ``[N, C]`` of texts.
+    async def classify(self, texts: Sequence[str]) -> Sequence[Any]:
+        """Return the answers to texts.
 
         Raises:
             Full: the texts do not fit beside those that wait, or no more are taken.
@@ -111,9 +111,9 @@ class Batcher:
     async def _answer(self, jobs: list[Job]) -> None:
         """Set the results of jobs. If a batch fails, each request is tried alone: one text must not fail the others."""
         texts = [text for job in jobs for text in job.texts]
-        read, size = self.classifier.probabilities, self.limits.batch_size
         try:
-            rows = await asyncio.get_running_loop().run_in_executor(self._thread, read, texts, size)
+            loop, size = asyncio.get_running_loop(), self.limits.batch_size
+            rows = await loop.run_in_executor(self._thread, self.read, texts, size)
         except Exception as error:
             for job in jobs:
                 if len(jobs) > 1:

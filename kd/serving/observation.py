@@ -26,7 +26,7 @@ class Metrics:
         sizes = [2**power for power in range(11)]
         self.requests = Counter("requests", "Requests that were answered.", ["path", "status"], **of_server)
         self.seconds = Histogram("request_seconds", "Seconds from the head of a request to its answer.", **of_server)
-        self.predictions = Counter("predictions", "Texts that got a label.", ["label"], **of_server)
+        self.predictions = Counter("predictions", "Texts that got a label.", ["label", "by"], **of_server)
         self.batch_texts = Histogram("batch_texts", "Texts of a batch.", buckets=sizes, **of_server)
         self.batch_seconds = Histogram("batch_seconds", "Seconds of a batch in the model.", **of_server)
         self.waiting = Gauge("waiting_texts", "Texts that wait for the model or are in it.", **of_server)

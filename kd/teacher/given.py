@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import marshal
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from types import FunctionType
+from typing import Any, cast
 
 import numpy as np
 import pandas
@@ -68,6 +71,8 @@ def model_folder(teacher: Any, outputs: Path) -> Path | None:
 def answers_of(ask: Callable[[list[str]], Any], texts: Sequence[str], names: list[str] | None, outputs: Path) -> Path:
     """Ask a function for each different text once, and write its answers to a file for ``teacher=answers``.
 
+    If the function fails, what it has answered is kept, and the next call with the same function asks for the rest.
+
     Args:
         ask: takes at most `CHUNK` texts and returns for each the probabilities of the classes: an array ``[N, C]``, or
             a list of dictionaries by class.
@@ -81,19 +86,44 @@ def answers_of(ask: Callable[[list[str]], Any], texts: Sequence[str], names: lis
     different = list({text_keys(text)[0]: text for text in texts if not unusable(text)}.values())
     if not different:
         raise KDError("texts: expected at least one text that is not empty, got none; give some")
-    parts = []
-    for start in range(0, len(different), CHUNK):
-        chunk = different[start : start + CHUNK]
-        table = _table(ask(chunk), names)
-        names = list(table.columns)
-        if len(table) != len(chunk):
-            raise KDError(f"teacher: expected an answer for each of {len(chunk)} texts, got {len(table)}; correct it")
-        parts.append(table)
-    answers = pandas.concat(parts, ignore_index=True).add_prefix(START)
+    kept = outputs.absolute() / FOLDER / f"unfinished-{_key(ask, names)}.parquet"
+    parts = [pandas.read_parquet(kept)] if kept.is_file() else []
+    known = set(parts[0].index) if parts else set[str]()
+    names = list(parts[0].columns) if parts else names
+    if rest := [text for text in different if text not in known]:
+        try:
+            for start in range(0, len(rest), CHUNK):
+                chunk = rest[start : start + CHUNK]
+                table = _table(ask(chunk), names)
+                names = list(table.columns)
+                if len(table) != len(chunk):
+                    raise KDError(
+                        f"teacher: expected an answer for each of {len(chunk)} texts, got {len(table)}; correct it"
+                    )
+                parts.append(table.set_index(pandas.Index(chunk)))
+        except BaseException:
+            if parts:
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                pandas.concat(parts).to_parquet(temporary := kept.with_name(f".{mark()}.parquet"))
+                os.replace(temporary, kept)
+                log.warning("teacher: it failed; its answers for %d texts are kept in %s", sum(map(len, parts)), kept)
+            raise
+    answers = pandas.concat(parts).loc[different].reset_index(drop=True).add_prefix(START)
     answers.insert(0, "text", different)
     place = file_of(answers, outputs)
+    kept.unlink(missing_ok=True)
     log.info("teacher: the answers for %d texts are in %s; teacher=FILE uses them again", len(different), place)
     return place
+
+
+def _key(ask: Callable[[list[str]], Any], names: list[str] | None) -> str:
+    """Return a name for a function: of its code, or, where it holds other objects too, of its address in this process.
+
+    Version 2 of marshal writes equal code in equal bytes.
+    """
+    plain = isinstance(ask, FunctionType) and not ask.__closure__
+    content = marshal.dumps(cast(FunctionType, ask).__code__, 2) if plain else f"{os.getpid()} {ask!r}".encode()
+    return sha256(content + repr(names).encode()).hexdigest()[:16]
 
 
 def _table(answers: Any, names: list[str] | None) -> pandas.DataFrame:

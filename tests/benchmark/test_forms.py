@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-import torch
 
-from kd.benchmark.forms import forms_of, size_of, threads
+from kd.benchmark.forms import forms_of, size_of
 from kd.errors import KDError
 from tests.export.conftest import TEXTS, classifier
 
@@ -35,12 +34,3 @@ def test_multiply_adds_are_counted_within_an_lstm_too(teacher_folder):
     layers = 2 * 4 * hidden * tokens * ((12 + hidden) + (2 * hidden + hidden))
     head, mean = 4 * hidden * 2, tokens * 2 * hidden
     assert found["multiply_adds"] == layers + head + mean
-
-
-def test_threads_are_set_within_the_block_alone():
-    before = torch.get_num_threads()
-    with threads(before + 1):
-        assert torch.get_num_threads() == before + 1
-    assert torch.get_num_threads() == before
-    with pytest.raises(KDError, match="--threads: expected at least 1, got 0"), threads(0):
-        pass

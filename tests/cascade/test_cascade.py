@@ -2,12 +2,15 @@
 
 import math
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from kd.cascade.cascade import Cascade, checksum
-from kd.classifier import load
+from kd.cascade.threshold import confidence_of
+from kd.classifier import TeacherFailed, load
 from kd.errors import KDError
 from kd.run.directory import RunDirectory
 from kd.run.own_teacher import own_teacher
@@ -58,8 +61,43 @@ def test_labels_in_another_order_are_put_in_the_students_order(parts, tmp_path):
     turned = Cascade([parts[0]], Turned(), [1.0], math.inf)
     np.testing.assert_array_equal(turned.logits(TEXTS), parts[2].logits(TEXTS))
     other = load(make_teacher(tmp_path / "other", num_labels=3))
-    with pytest.raises(KDError, match=r"expected the student's labels negative, positive in every .* found LABEL_0"):
+    with pytest.raises(KDError, match=r"expected the labels negative, positive in every .* found LABEL_0"):
         Cascade([parts[0]], other, [1.0], 0.9)
+
+
+class Broken:
+    """A teacher that fails."""
+
+    label_names = ("negative", "positive")
+
+    def logits(self, texts, batch_size=64):
+        raise OSError("the disk of the teacher is gone")
+
+
+@pytest.mark.parametrize("teacher", [Broken(), None])
+def test_where_the_teacher_fails_the_cascade_says_so_or_the_student_answers(parts, teacher):
+    cascade = Cascade(parts[:2], teacher, [2.0, 1.5], 0.9)
+    sure = np.stack([cascade.stage_logits(stage, TEXTS) for stage in (0, 1)])
+    by = np.where(confidence_of(sure[0]) >= 0.9, 0, np.where(confidence_of(sure[1]) >= 0.9, 1, 3))
+    with pytest.raises(TeacherFailed, match=r"the teacher of this cascade cannot answer now; .* --fallback student"):
+        cascade.answered(TEXTS)
+    logits, found = replace(cascade, fallback=True).answered(TEXTS)
+    assert found.tolist() == by.tolist() and 3 in by
+    np.testing.assert_allclose(logits, sure[np.minimum(by, 1), range(60)], atol=1e-5)
+    everything = replace(cascade, fallback=True, threshold=math.inf)
+    assert set(everything.answers(TEXTS)[1]) == {"fallback"} == {everything.stages[-1]}
+
+
+def test_two_threads_ask_one_teacher_at_once(parts):
+    cascade = Cascade(parts[:1], parts[2], [1.0], math.inf)
+    expected, other = cascade.logits(TEXTS), cascade.for_another_thread()
+    assert other.teacher.model is cascade.teacher.model
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(lambda own: [own.logits(TEXTS[:9]) for _ in range(40)], (cascade, other)))
+    np.testing.assert_allclose(found, np.broadcast_to(expected[:9], (2, 40, 9, 2)), atol=1e-5)
+    label = cascade.label_names[expected[0].argmax()]
+    asked = other.ask_teacher(TEXTS[0])
+    assert max(asked, key=asked.get) == label and sum(asked.values()) == pytest.approx(1)
 
 
 def test_a_cascade_that_is_missing_moved_or_changed(pair, tmp_path):
@@ -77,6 +115,8 @@ def test_a_cascade_that_is_missing_moved_or_changed(pair, tmp_path):
     shutil.rmtree(teacher)
     with pytest.raises(KDError, match=r"expected the teacher of the cascade in .* found no such folder"):
         Cascade.load(run)
+    alone = Cascade.load(run, fallback=True)
+    assert alone.teacher is None and "teacher" not in alone.answers(TEXTS)[1]
     content = (run / "cascade.json").read_text()
     (run / "cascade.json").write_text(content.replace('"target": 0.8', '"target": 0.9'))
     with pytest.raises(KDError, match="does not match its own checksum; run kd cascade again"):

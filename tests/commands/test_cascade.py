@@ -118,7 +118,7 @@ def test_mistakes_end_with_a_sentence(pair, arguments, sentence, capsys):
 
 def test_unfinished_and_strange_runs(pair, teacher_folder, capsys):
     assert run_kd("cascade", pair / "dan", "--teacher", teacher_folder) == 2
-    assert "expected the student's labels negative, positive in every classifier" in capsys.readouterr().err
+    assert "expected the labels negative, positive in every classifier" in capsys.readouterr().err
     RunDirectory(pair / "mlp").set_status("running")
     assert run_kd("cascade", pair / "mlp") == 2
     assert "is running" in capsys.readouterr().err

@@ -1,11 +1,14 @@
 """``kd export``, ``kd benchmark`` and the model card of a trained run."""
 
 import json
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
 from kd.cli import main
+from kd.commands.export import given
+from kd.predictor import Predictor
 from kd.report.model_card import model_card
 from kd.run.directory import RunDirectory
 
@@ -46,6 +49,14 @@ def test_exports_are_checked_and_classify(run, capsys):
     assert "is an export already; give the run that it was made from" in capsys.readouterr().err
 
 
+def test_the_labels_of_a_file_are_read(run, tmp_path):
+    (tmp_path / "gold.csv").write_text("words,gold,label\na dull film,negative,x\na warm film,,y\na plot,positive,z\n")
+    options = Namespace(run=run / "model", file=tmp_path / "gold.csv", text="words", label="gold")
+    rows, texts, source = given(options, Predictor.load(options.run))
+    assert rows.texts == texts == ["a dull film", "a warm film", "a plot"] and source == {"model": "model"}
+    assert rows.labels.tolist() == [0, -100, 1] and rows.teacher is None
+
+
 @pytest.mark.slow
 def test_the_benchmark_compares_a_student_with_its_teacher(run, tmp_path, capsys):
     arguments = ["--forms", "eager,onnx", "--turns", "7", "--seconds", "1", "--price", "0.1", "--out", str(tmp_path)]
@@ -59,6 +70,7 @@ def test_the_benchmark_compares_a_student_with_its_teacher(run, tmp_path, capsys
         ("run", "eager"),
         ("run", "onnx"),
     ]
+    assert found[1]["resident"] < found[0]["resident"] / 1.5, "an export needs no torch"
     assert found[0]["ratio"] == 1 and found[2]["multiply_adds"] < found[0]["multiply_adds"]
     assert (tmp_path / "benchmark.png").stat().st_size > 1000
 
@@ -71,7 +83,7 @@ def test_the_benchmark_compares_a_student_with_its_teacher(run, tmp_path, capsys
         (["export", "RUN", "--file", "texts.csv"], "has no column 'text'"),
         (["export", "nowhere"], "nowhere"),
         (["benchmark", "RUN", "--forms", "fast"], "--forms: expected some of eager, compiled, onnx, int8, got 'fast'"),
-        (["benchmark", "RUN", "--threads", "0"], "--threads: expected at least 1, got 0"),
+        (["benchmark", "RUN", "--threads", "0"], "--threads: expected a number above 0, got 0"),
         (["benchmark", "RUN", "--price", "-1"], "--price: expected a number above 0, got -1.0"),
     ],
 )

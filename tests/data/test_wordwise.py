@@ -8,9 +8,10 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from tokenizers.processors import BertProcessing, TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from kd.data import batching, wordwise
+from kd.data import batching, words
 from kd.data.batching import tokenize
 from kd.data.tokenizers import TeacherTokenizer, WordTokenizer
+from kd.data.words import Words
 from kd.data.wordwise import wordwise_tokenizer
 
 ALPHABET = [
@@ -77,13 +78,16 @@ TOKENIZERS = {
 @pytest.mark.parametrize("make", TOKENIZERS.values(), ids=TOKENIZERS)
 def test_the_same_ids_as_the_tokenizer_gives(make, max_length, monkeypatch):
     monkeypatch.setattr(batching, "WORDWISE_CHUNK", 700)
-    monkeypatch.setattr(wordwise, "WORDS_KEPT", 900)
+    monkeypatch.setattr(words, "WORDS_KEPT", 900)
+    monkeypatch.setattr(words, "LONGEST_KEPT", 12)
     tokenizer, rows = make(), texts()
     assert wordwise_tokenizer(tokenizer) is not None
     found = tokenize(tokenizer, rows, max_length)
     expected = tokenizer(rows, truncation=True, max_length=max_length)["input_ids"]
     assert [found[row].tolist() for row in range(len(rows))] == expected
     assert found.values.dtype == np.int32
+    few = Words.of(wordwise_tokenizer(tokenizer).words.backend)
+    assert [few([row], max_length)[0] for row in rows[:500]] == expected[:500] and max(map(len, few.known)) <= 12
 
 
 def test_nothing_gives_nothing():

@@ -27,9 +27,13 @@ def test_it_counts_flips_and_compares_with_labels_and_teacher():
     assert found["agreement_before"] == found["agreement_after"] == 1.0
     expected = 1 / (1 + np.exp(-0.5)) - 1 / (1 + np.exp(0.5))
     np.testing.assert_allclose(found["largest_difference"], expected)
-    require_few_flips({"flips": 0, "flips_alone": 0, "texts": 40}, "int8")
+    good = {"flips": 0, "flips_alone": 0, "texts": 40, "largest_difference_of_odd_texts": 0.1}
+    require_few_flips(good, "int8")
+    for value in (0.11, float("nan")):
+        with pytest.raises(KDError, match="of an empty, a long and an unknown text to change by at most"):
+            require_few_flips({**good, "largest_difference_of_odd_texts": value}, "int8")
     with pytest.raises(KDError, match=r"--to int8: expected at most 0\.5% of the labels to change, found 1 of 40"):
-        require_few_flips(found, "int8")
+        require_few_flips({**found, "largest_difference_of_odd_texts": 0}, "int8")
 
 
 def test_an_export_that_depends_on_the_batch_is_refused():

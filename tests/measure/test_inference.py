@@ -3,7 +3,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from kd.measure.inference import all_logits, evaluating, outputs_by_row
+from kd.measure.inference import all_logits, evaluating, outputs_by_row, torch_threads
 
 
 @pytest.fixture(scope="module")
@@ -38,3 +38,10 @@ def test_the_mode_is_restored_after_an_error(model, training):
         assert not model.training
         _ = 1 / 0
     assert model.training == training
+
+
+def test_threads_are_set_within_the_block_alone():
+    before = torch.get_num_threads()
+    with torch_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before

@@ -21,7 +21,7 @@ def in_loop(classifier, limits, use):
     sizes = []
 
     async def run():
-        batcher = Batcher(classifier, limits, lambda texts, seconds: sizes.append(texts))
+        batcher = Batcher(classifier.probabilities, limits, lambda texts, seconds: sizes.append(texts))
         try:
             return await use(batcher)
         finally:
