@@ -22,6 +22,7 @@ COMMANDS = {
     "export": "write a student as ONNX, in 8 or 16 bits, or as a program of torch; checked",
     "serve": "classify texts over HTTP with a finished run's student or an export",
     "cascade": "let a student answer where it is sure, and its teacher where it is not",
+    "audit": "measure differences between groups of people, and what transfer changed",
     "data": "inspect a file or folder: how it is read, classes, rows left out, lengths",
     "cache": "label rows before training; list, verify or remove stored teacher outputs",
     "completion": "print a script that completes commands and options with Tab, for bash or zsh",

@@ -21,7 +21,7 @@ ROWS = [
     ["teacher", "predictor"],
     ["config", "report", "export"],
     ["assembly", "classifier"],
-    ["training", "cascade", "benchmark"],
+    ["training", "cascade", "benchmark", "audit"],
     ["serving"],
     ["api"],
     ["commands"],

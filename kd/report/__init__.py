@@ -7,7 +7,7 @@
 ``arms``                         runs that differ in the seed alone, and their matched baselines
 ``bootstrap``, ``verdicts``      intervals over seeds and rows; which differences are significant
 ``study``                        all runs with one test set
-``contents``, ``tables``         the tables, with ``calibration``, ``cascades``; as Markdown, CSV or LaTeX
+``contents``, ``tables``         the tables, with ``calibration``, ``cascades``, ``audits``; as Markdown, CSV or LaTeX
 ``figures``, ``drawing``         the figures; as PNG or SVG
 ``summary``, ``document``        the sentences at the top; all parts in order
 ``terminal``, ``page``           the table in the terminal; HTML, Markdown and files

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kd.report.arms import TITLES, Arm, deviation, mean
+from kd.report.audits import audits
 from kd.report.calibration import calibration, fit_temperature
 from kd.report.cascades import cascades
 from kd.report.runs import Split
@@ -44,7 +45,7 @@ def tables(study: Study) -> list[Table]:
         results(study),
         *compared,
         costs(study),
-        *filter(None, [fitting(study), fidelity(study), calibrations(study), cascades(study)]),
+        *filter(None, [fitting(study), fidelity(study), calibrations(study), cascades(study), audits(study)]),
     ]
 
 

@@ -32,6 +32,7 @@ BLOCKS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("", ("fidelity",), ("fidelity",)),
     ("", ("calibration",), ("reliability",)),
     ("", ("cascades",), ()),
+    ("", ("audits",), ()),
 )
 """The parts of a test set: title, or that of the first table; names of the tables; beginnings of the figures' names."""
 

@@ -11,6 +11,7 @@
 ``partners/``          the models that were trained beside the student, if they are kept
 ``test_reads.jsonl``   a line for each time that a later command read the test rows
 ``cascade.json``       what ``kd cascade`` chose, and its drawing ``cascade.png``
+``audit.json``         what ``kd audit`` found, and its page ``audit/index.html``
 ``exports/``           what ``kd export`` wrote
 ``status.json``        running, done, pruned or failed, and why; the identity (see `kd.run.identity`); when done,
                        the SHA-256 of each file above ``test_reads.jsonl``
@@ -32,7 +33,7 @@ from typing import Any
 from kd.errors import KDError
 from kd.options.sections import METRICS
 from kd.run import renames
-from kd.storage import cascade_record, records
+from kd.storage import audit_record, cascade_record, records
 from kd.storage.checksum import file_sha256
 from kd.storage.products import products, require_whole
 
@@ -47,7 +48,7 @@ KNOWN_AT_DONE = tuple(name for name in PRODUCTS if name != "checkpoints")
 TEST_READS = "test_reads.jsonl"
 OF_LATER_COMMANDS = (
     *(TEST_READS, cascade_record.NAME, cascade_record.DRAWING),
-    *("exports", "benchmark.json", "benchmark.png"),
+    *(audit_record.NAME, audit_record.PAGE, "exports", "benchmark.json", "benchmark.png"),
 )
 """What later commands write about a model. It does not hold for the model of the next training."""
 log = logging.getLogger(__name__)
