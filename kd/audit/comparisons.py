@@ -166,8 +166,8 @@ def of_pairs(
             for side in (group, reference)
         )
         values[name] = (one - other).dropna(axis=1, how="all").dropna(axis=0).to_numpy()
-    sizes, shape = {name: np.abs(one) for name, one in values.items()}, values[name].shape
-    return [Comparison("score", *two, *shape, values), Comparison("size", *two, *shape, sizes)]
+    sizes, (pairs, units) = {name: np.abs(one) for name, one in values.items()}, values[name].shape
+    return [Comparison("score", *two, pairs, units, values), Comparison("size", *two, pairs, units, sizes)]
 
 
 def of_labels(

@@ -29,7 +29,8 @@ def flips(
     pairs = [(text, new) for text, new in ((text, swapped(text)) for text in texts) if new != text]
     if not pairs:
         return None
-    shares, examples = {}, []
+    shares: dict[str, dict[str, float]] = {}
+    examples: list[list[str]] = []
     for name, model in models.items():
         order = [model.label_names.index(label) for label in label_names]
         before, after = (model.probabilities(list(side), batch_size)[:, order] for side in zip(*pairs, strict=True))

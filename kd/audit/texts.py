@@ -121,12 +121,12 @@ def corpus(path: Path, encoding: str = "utf-8") -> AuditTexts:
     return _of_people(path.name, pd.DataFrame(found, columns=["text", *EEC[1:]]), EEC[3:5])
 
 
-def grouped(path: Path, columns: dict[str, str | None], names: list[str], encoding: str = "utf-8") -> AuditTexts:
+def grouped(path: Path, columns: dict[str, str], names: list[str], encoding: str = "utf-8") -> AuditTexts:
     """Read a file with a column of groups.
 
     Args:
         path: of the file.
-        columns: the names of its columns ``text``, ``group``, ``pair`` (None without pairs) and ``label``, which is
+        columns: the names of its columns ``text``, ``group``, ``pair`` (empty without pairs) and ``label``, which is
             read where the file has it.
         names: of the labels.
 
@@ -136,7 +136,7 @@ def grouped(path: Path, columns: dict[str, str | None], names: list[str], encodi
     text, group, pair, label = (columns[key] for key in ("text", "group", "pair", "label"))
     opened = read_rows(path, Reading(encoding, wanted=tuple(filter(None, (text, group, pair, label)))))
     for option, column in (("--text", text), ("--group", group), ("--pair", pair)):
-        if column is not None:
+        if column:
             opened.require(column, option)
     labelled = label in opened.columns
     if not (labelled or pair):
@@ -155,4 +155,4 @@ def grouped(path: Path, columns: dict[str, str | None], names: list[str], encodi
         rows["label"] = np.where(codes == IGNORED_LABEL, IGNORED_LABEL, ids[np.maximum(codes, 0)])
     if not len(rows):
         raise KDError(f"expected rows with a text in {path}, found none; give another file")
-    return AuditTexts(path.name, rows, (str(group),), pair is not None)
+    return AuditTexts(path.name, rows, (group,), bool(pair))

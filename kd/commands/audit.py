@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,9 @@ def texts_of(options: argparse.Namespace, run: RunDirectory | None, names: list[
         return texts.corpus(options.on, options.encoding)
     data = run.config()["data"] if run else {}
     columns = {key: getattr(options, key) or data.get(key) or key for key in ("text", "label")}
-    return texts.grouped(options.on, {**columns, "group": options.group, "pair": options.pair}, names, options.encoding)
+    return texts.grouped(
+        options.on, {**columns, "group": options.group, "pair": options.pair or ""}, names, options.encoding
+    )
 
 
 def real_flips(
@@ -168,7 +171,7 @@ def real_flips(
     return flips("validation", rows, models, names, options.batch_size)
 
 
-def show(title: str, lines: list[list[str]], words: tuple[str, ...]) -> None:
+def show(title: str, lines: list[list[str]], words: Sequence[str]) -> None:
     """Print a table of the page; a cell that repeats the one above it is empty."""
     table = Printed(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left")
     for name in lines[0]:

@@ -30,7 +30,7 @@ def test_tables_and_figure():
     assert "4 of 9 texts of validation" in flips.notes[0]
     assert len(tables({**CONTENT, "comparisons": [{**COMPARISON, "changes": {}}], "flips": None})) == 1
     made = figure(BOTH)
-    assert len(made.rows) == 4 and "false positives" in drawn(made)[1]
+    assert len(made.rows) == 4 and "positives" in drawn(made)[1]
 
 
 def test_the_page_has_all_parts(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from kd.audit.texts import EEC, corpus, grouped, templates
 from kd.errors import KDError
 
-COLUMNS = {"text": "text", "group": "group", "pair": None, "label": "label"}
+COLUMNS = {"text": "text", "group": "group", "pair": "", "label": "label"}
 NAMES = ["negative", "positive"]
 
 
