@@ -187,7 +187,11 @@ def document(content: Mapping[str, Any], run: str, arguments: Sequence[str]) -> 
     blocks += [Block(one.title, [], [], [one]) for one in others]
     shown, flips = of(content), content["flips"]
     facts = [(f"{len(biased(content))} of {len(shown)}", "differences of the student that count as a bias")]
-    facts += [(counted(shown, name), f"against the {NAMES[name]}") for name in content["models"] if name != "student"]
+    facts += [
+        (counted(shown, name), f"against the {'student ' * (name == 'alone')}{name}")
+        for name in content["models"]
+        if name != "student"
+    ]
     facts += [(f"{100 * flips['shares']['student']['share']:.1f} %", "of the labels flip")] if flips else []
     return Document(
         f"Audit of {run}",
