@@ -25,6 +25,7 @@ COMMANDS = {
     "serve": "classify texts over HTTP with a finished run's student or an export",
     "cascade": "let a student answer where it is sure, and its teacher where it is not",
     "explain": "show which words made a student answer so, beside its teacher",
+    "audit": "measure differences between groups of people, and what transfer changed",
     "data": "inspect a file or folder: how it is read, classes, rows left out, lengths",
     "cache": "label rows before training; list, verify or remove stored teacher outputs",
     "completion": "print a script that completes commands and options with Tab, for bash or zsh",

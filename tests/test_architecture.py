@@ -21,7 +21,7 @@ ROWS = [
     ["teacher", "predictor"],
     ["config", "report", "export"],
     ["assembly", "classifier"],
-    ["training", "cascade", "benchmark", "evaluation", "explanation"],
+    ["training", "cascade", "benchmark", "evaluation", "explanation", "audit"],
     ["serving"],
     ["api"],
     ["commands"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kd.report.arms import TITLES, Arm, deviation, mean
+from kd.report.audits import audits
 from kd.report.calibration import calibration, fit_temperature
 from kd.report.cascades import cascades
 from kd.report.evaluations import evaluations
@@ -47,7 +48,7 @@ def tables(study: Study) -> list[Table]:
         *compared,
         costs(study),
         *filter(None, [fitting(study), fidelity(study), calibrations(study)]),
-        *filter(None, [of_later_commands(study) for of_later_commands in (cascades, evaluations, explanations)]),
+        *filter(None, [of_command(study) for of_command in (cascades, evaluations, explanations, audits)]),
     ]
 
 

@@ -34,6 +34,7 @@ BLOCKS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("", ("cascades",), ()),
     ("", ("evaluations",), ()),
     ("", ("explanations",), ()),
+    ("", ("audits",), ()),
 )
 """The parts of a test set: title, or that of the first table; names of the tables; beginnings of the figures' names."""
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kd.errors import KDError
 from kd.measure.significance import accuracy_interval
 from kd.report.calibration import BINS, calibration, fit_temperature
 from kd.report.evaluations import on_other_data
@@ -17,11 +19,12 @@ from kd.run import predictions
 from kd.run.directory import RunDirectory
 from kd.run.identity import flat
 from kd.run.predictions import Split
-from kd.storage import hub
+from kd.storage import audit_record, hub
 from kd.storage.assets import ASSETS
 from kd.storage.files import read_json
 
 FIGURES = (("macro F1", "macro_f1"), ("balanced accuracy", "balanced_accuracy"), ("AUROC", "auroc"))
+AUDIT_LINE = re.compile(r"^\* (It has not been tested for bias|Audited for bias) .*$", re.MULTILINE)
 
 
 def model_card(run: RunDirectory) -> str:
@@ -69,9 +72,26 @@ def model_card(run: RunDirectory) -> str:
             speedup=metrics.get("speedup"),
             machine=f"{machine.get('processor') or 'an unnamed processor'} ({machine.get('cores')} cores)",
             max_length=settings["data"].get("max_length"),
+            audit=audited(run),
             own=read_json(run.model / "config.json").get("model_type", "").startswith("kd-"),
         )
     )
+
+
+def audited(run: RunDirectory) -> str | None:
+    """Return what ``kd audit`` found; None without an audit, or with a damaged one."""
+    try:
+        return str(audit_record.read(run.path)["sentence"])
+    except KDError:
+        return None
+
+
+def replace_audit(run: RunDirectory) -> None:
+    """Write what ``kd audit`` found into the card of a run, in place of the line on bias, if it still has that line."""
+    path = run.model / "README.md"
+    if path.is_file() and (found := audited(run)):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(AUDIT_LINE.sub(lambda _: f"* {found}", text), encoding="utf-8")
 
 
 def taught_by(metrics: dict[str, Any]) -> str | None:
