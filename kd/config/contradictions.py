@@ -171,7 +171,11 @@ def of_closed_form(config: DictConfig, kind: type[Method]) -> list[str]:
             f"{name} is fitted in closed form, without hidden states or gradient, got method={config.choices.method}; "
             "choose method=supervised or method=distillation"
         ]
-    mistakes = []
+    mistakes = [
+        f"method.{option} is about the training of a network, and {name} is fitted in closed form; leave it at 0"
+        for option in ("r_drop", "mixup")
+        if config.method.get(option)
+    ]
     if config.data.get("stream"):
         mistakes.append(f"{name} is fitted to all rows at once; set data.stream=false")
     if config.trainer.devices * config.trainer.num_nodes > 1:
