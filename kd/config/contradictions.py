@@ -290,6 +290,21 @@ def of_trainer(config: DictConfig) -> list[str]:
             f"trainer.check_val_every_n_epoch={every} leaves trainer.max_epochs={epochs} without a validation, from "
             "which the best epoch is known; lower it"
         )
+    if config.optim.get("find"):
+        if config.method._target_ == "kd.methods.joint.Joint":
+            mistakes.append(
+                "optim.find looks for one learning rate, and method=joint has several; set optim.find=false"
+            )
+        if config.trainer.devices * config.trainer.num_nodes > 1:
+            mistakes.append(
+                "optim.find=true trains on one device; find the rate with trainer.devices=1 and trainer.num_nodes=1, "
+                "then give it as optim.optimizer.lr"
+            )
+        if config.optim.scale != "none":
+            mistakes.append(
+                f"optim.find=true finds the rate of this global batch, and optim.scale={config.optim.scale} would "
+                "scale it again; leave optim.scale=none"
+            )
     if is_sharded(config):
         if any(kind.endswith("WeightAveraging") for kind in kinds):
             mistakes.append("trainer=fsdp has no whole model to average; leave out callbacks ema, or use trainer=ddp")

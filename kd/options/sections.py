@@ -136,10 +136,12 @@ class Optim:
     Args:
         scale: how the learning rate grows with the global batch.
         reference_batch: global batch, in rows, for which the learning rate is given.
+        find: look for a learning rate around ``optimizer.lr`` before the training, and use it.
     """
 
     scale: Literal["none", "linear", "sqrt"]
     reference_batch: Count
+    find: bool = False
 
 
 @dataclass

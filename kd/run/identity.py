@@ -40,7 +40,7 @@ LATER: dict[str, Any] = {
     **{"transfer": {}, "transfer_seed": 0, "transfer_rows": None},
     **{"metric": "accuracy", "class_weights": "none"},
     **{"data.stream": False, "data.source.stream": False, "data.shard_rows": 32768},
-    **{"student.characters": 0, "method.r_drop": 0.0, "method.mixup": 0.0},
+    **{"student.characters": 0, "method.r_drop": 0.0, "method.mixup": 0.0, "optim.find": False},
     **{f"data.{place}{key}": None for place in ("", "source.") for key in ("delimiter", "quoting", "header", "fold")},
     **{"data.folds": 10, "data.source.folds": 10},
 }

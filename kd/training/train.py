@@ -45,6 +45,7 @@ from kd.training import tracking
 from kd.training.closed_form import fit_closed_form
 from kd.training.evaluation import evaluate
 from kd.training.fitting import fitting
+from kd.training.learning_rate import use_found_rate
 from kd.training.pruning import Pruning
 from kd.training.resume import row_checksums
 
@@ -175,6 +176,8 @@ def fit(
     curves = run.path / "metrics.csv"
     if checkpoint and curves.exists():
         curves.rename(run.path / f"metrics.before-{time.time_ns()}.csv")  # otherwise the logger deletes it
+    if config.optim.get("find") and not checkpoint:  # the optimizer of a checkpoint has the rate that was found
+        use_found_rate(config, run, method, data)
     trainer = make_trainer(config, run.path)
     if config.optim.scale != "none":
         log.info(
@@ -203,6 +206,8 @@ def fit(
         "weights": "best on validation" if best.is_file() else "last step",
         "energy": energy,
     }
+    if config.optim.get("find"):
+        fitted["learning_rate"] = trainer.optimizers[0].param_groups[0]["initial_lr"]
     return fitted, kernels(config, method, trainer), trainer.loggers
 
 

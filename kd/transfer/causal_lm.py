@@ -55,8 +55,8 @@ class CausalLm(Step):
     selecting = (*Step.selecting, "texts")
 
     path: str
-    texts: Count = 5000
-    steps: CountOrNone = 100
+    texts: Count = 2000
+    steps: CountOrNone = 60
     batch_size: Count = 16
     learning_rate: Positive = 1e-4
     temperature: Temperature = 1.0
