@@ -46,6 +46,28 @@ def of_streaming(config: DictConfig, kind: type[Method]) -> list[str]:
     return mistakes
 
 
+def of_selection(config: DictConfig, kind: type[Method]) -> list[str]:
+    """Return what contradicts the choice of rows without a label, one sentence for each."""
+    node, mistakes = config.get("selection") or {}, []
+    if kind is Supervised or not node:
+        return []
+    if node.rows is None:
+        if node.by != "random" or node.balanced or node.path:
+            mistakes.append("selection: expected the number of rows to keep, got none; set selection.rows")
+        return mistakes
+    if (node.by == "disagreement") != bool(node.path):
+        mistakes.append(
+            f"selection.by=disagreement compares the teacher with the student in selection.path, got selection.by="
+            f"{node.by} and selection.path={node.path or 'null'}; set both or neither"
+        )
+    if kind is not Distillation or not config.cache.use or config.data.get("stream") or is_answers(config):
+        mistakes.append(
+            "selection.rows needs method=distillation with the stored outputs of a model in memory; leave "
+            "cache.use=true and data.stream=false, or set selection.rows=null"
+        )
+    return mistakes
+
+
 def is_answers(config: DictConfig) -> bool:
     """Return whether the teacher is a file of answers."""
     return bool(config.teacher) and config.teacher.get("_target_") == "kd.teacher.answers.Answers"

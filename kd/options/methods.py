@@ -12,7 +12,7 @@ from annotated_types import Ge, Le
 
 from kd.options.declared import CheckedFields, CountOrNone, DepthOrNone, NotNegative
 
-TRANSFER = ("alpha", "temperature", "loss", "balance", "mapper", "peers")
+TRANSFER = ("alpha", "temperature", "loss", "balance", "mapper", "peers", "selection")
 """Parts of the configuration that only a method with a second model reads."""
 
 

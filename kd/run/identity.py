@@ -42,6 +42,8 @@ LATER: dict[str, Any] = {
     **{"data.stream": False, "data.source.stream": False, "data.shard_rows": 32768},
     **{"student.characters": 0, "method.r_drop": 0.0, "method.mixup": 0.0, "optim.find": False},
     **{f"data.{place}{key}": None for place in ("", "source.") for key in ("delimiter", "quoting", "header", "fold")},
+    **{"selection.rows": None, "selection.by": "random", "selection.balanced": False, "selection.path": None},
+    **{"data.labelled": None, "data.source.labelled": None},
     **{"data.folds": 10, "data.source.folds": 10},
 }
 """Options added after the first release, with the default that reproduces the old behaviour. At that default they are

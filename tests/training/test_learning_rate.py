@@ -27,9 +27,3 @@ def test_a_run_uses_the_rate_that_it_finds(options, capsys):
     assert "already done" in capsys.readouterr().out
     assert run_kd("reproduce", "run") == 0
     assert "reproduced to the last bit" in capsys.readouterr().out
-
-
-def test_what_contradicts_it_is_refused(options, capsys):
-    assert run_kd("train", *options, *SUPERVISED, "optim.scale=linear", "trainer.devices=2") == 2
-    said = capsys.readouterr().err
-    assert "optim.find=true trains on one device" in said and "leave optim.scale=none" in said
