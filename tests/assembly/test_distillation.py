@@ -19,7 +19,7 @@ def test_few_labels_and_a_selection_of_the_other_rows(assembled, fine_tuned, tea
     options = ["method=distillation", "data.labelled=20", "selection.rows=30"]
     split = assembled(*options, "selection.by=uncertain", "selection.balanced=true").train()
     assert len(split) == 50 and (split.labels >= 0).sum() == 20
-    student = next(fine_tuned.glob("*/config.json")).parent
+    student = next(fine_tuned.rglob("config.json")).parent
     against = assembled(*options, "selection.by=disagreement", f"selection.path={student}").train()
     assert len(against) == 50 and (against.labels >= 0).sum() == 20
     with pytest.raises(KDError, match=r"selection.path: expected a student for the labels negative, positive, found"):
