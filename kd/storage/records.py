@@ -197,7 +197,6 @@ class Metrics(Cost):
     teacher_inside: TeacherInside = ABSENT
     speedup: Speedup = ABSENT
     fitting: Fitting | None = None
-    learning_rate: Amount = ABSENT
     partners: dict[str, Partner] = ABSENT
     layers: dict[str, list[list[int]]] = ABSENT
 

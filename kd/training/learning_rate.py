@@ -15,12 +15,14 @@ import pandas
 from lightning.pytorch.tuner import Tuner
 from omegaconf import DictConfig
 
+from kd.config import build
 from kd.config.make import make
 from kd.config.trainer import section
 from kd.data.module import TextDataModule
 from kd.errors import KDError, TrainingFailed
 from kd.methods.base import Method
 from kd.run.directory import RunDirectory
+from kd.runtime.devices import global_batch
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,22 @@ STEPS, LOWEST, HIGHEST = 100, 1e-3, 1e2
 SMOOTHING = 0.98
 """What Lightning keeps of the mean of the losses at each step."""
 CURVE = "learning_rates.csv"
+
+
+def set_rate(config: DictConfig, run: RunDirectory, method: Method, data: TextDataModule) -> None:
+    """Find the learning rate if ``optim.find`` is set, or log the one that ``optim.scale`` has adapted.
+
+    Raises:
+        KDError: at no rate does the loss fall.
+    """
+    if config.optim.get("find"):
+        use_found_rate(config, run, method, data)
+    elif config.optim.scale != "none":
+        log.info(
+            "learning rate: %.4g, for a global batch of %d rows (optim.scale=%s from %g at %d rows)",
+            *(build.optimizer(config).keywords["lr"], global_batch(config), config.optim.scale),
+            *(config.optim.optimizer.lr, config.optim.reference_batch),
+        )
 
 
 def use_found_rate(config: DictConfig, run: RunDirectory, method: Method, data: TextDataModule) -> None:

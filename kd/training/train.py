@@ -45,7 +45,7 @@ from kd.training import tracking
 from kd.training.closed_form import fit_closed_form
 from kd.training.evaluation import evaluate
 from kd.training.fitting import fitting
-from kd.training.learning_rate import use_found_rate
+from kd.training.learning_rate import set_rate
 from kd.training.pruning import Pruning
 from kd.training.resume import row_checksums
 
@@ -176,15 +176,9 @@ def fit(
     curves = run.path / "metrics.csv"
     if checkpoint and curves.exists():
         curves.rename(run.path / f"metrics.before-{time.time_ns()}.csv")  # otherwise the logger deletes it
-    if config.optim.get("find") and not checkpoint:  # the optimizer of a checkpoint has the rate that was found
-        use_found_rate(config, run, method, data)
+    if not checkpoint:  # the optimizer of a checkpoint has its rate
+        set_rate(config, run, method, data)
     trainer = make_trainer(config, run.path)
-    if config.optim.scale != "none":
-        log.info(
-            "learning rate: %.4g, for a global batch of %d rows (optim.scale=%s from %g at %d rows)",
-            *(build.optimizer(config).keywords["lr"], global_batch(config), config.optim.scale),
-            *(config.optim.optimizer.lr, config.optim.reference_batch),
-        )
     ranks.send_ready()
     meter = EnergyMeter.of_this_machine(gpus=isinstance(trainer.accelerator, CUDAAccelerator))
     before = copies(method)

@@ -42,19 +42,19 @@ def named(splits):
 
 
 @pytest.fixture(scope="module")
-def fine_tuned(step, named):
+def learnt(step, named):
     return step.fine_tuned(named.train, 0)
 
 
 @pytest.fixture
-def made(step, named, fine_tuned, tmp_path, monkeypatch):
-    monkeypatch.setattr(CausalLm, "fine_tuned", lambda *_: fine_tuned)
+def made(step, named, learnt, tmp_path, monkeypatch):
+    monkeypatch.setattr(CausalLm, "fine_tuned", lambda *_: learnt)
     return make_parts("causal_lm", step, named.train, 0, tmp_path / "parts")
 
 
-def test_the_seed_decides_the_fine_tuning(step, named, fine_tuned):
+def test_the_seed_decides_the_fine_tuning(step, named, learnt):
     again = dict(step.fine_tuned(named.train, 0)[0].named_parameters())
-    assert all(torch.equal(value, again[name]) for name, value in fine_tuned[0].named_parameters())
+    assert all(torch.equal(value, again[name]) for name, value in learnt[0].named_parameters())
 
 
 def test_each_class_is_asked_for_its_own_words(made):
