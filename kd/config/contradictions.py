@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -60,6 +61,8 @@ def of_selection(config: DictConfig, kind: type[Method]) -> list[str]:
             f"selection.by=disagreement compares the teacher with the student in selection.path, got selection.by="
             f"{node.by} and selection.path={node.path or 'null'}; set both or neither"
         )
+    elif node.path and not Path(node.path).is_dir():
+        mistakes.append(f"selection.path: expected the folder of a student, such as RUN/model, found no '{node.path}'")
     if kind is not Distillation or not config.cache.use or config.data.get("stream") or is_answers(config):
         mistakes.append(
             "selection.rows needs method=distillation with the stored outputs of a model in memory; leave "

@@ -77,7 +77,7 @@ def use_found_rate(config: DictConfig, run: RunDirectory, method: Method, data: 
     if not found:
         raise KDError(
             f"optim.find: expected a learning rate from {LOWEST * given:g} to {HIGHEST * given:g} at which the loss "
-            "falls, found none; give more rows, or set optim.find=false and optim.optimizer.lr yourself"
+            "falls, found none; lower optim.optimizer.lr, or give more rows"
         )
     curve = pandas.DataFrame(finder.results)
     curve.to_csv(run.path / CURVE, index=False)
