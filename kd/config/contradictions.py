@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -49,9 +50,10 @@ def of_streaming(config: DictConfig, kind: type[Method]) -> list[str]:
 
 def of_selection(config: DictConfig, kind: type[Method]) -> list[str]:
     """Return what contradicts the choice of rows without a label, one sentence for each."""
-    node, mistakes = config.get("selection") or {}, []
+    node: Any = config.get("selection")
+    mistakes: list[str] = []
     if kind is Supervised or not node:
-        return []
+        return mistakes
     if node.rows is None:
         if node.by != "random" or node.balanced or node.path:
             mistakes.append("selection: expected the number of rows to keep, got none; set selection.rows")

@@ -63,5 +63,5 @@ def symmetric_kl(one: Tensor, two: Tensor) -> Tensor:
     0.1155
     """
     one, two = one.float().log_softmax(dim=-1), two.float().log_softmax(dim=-1)
-    options = {"reduction": "batchmean", "log_target": True}
-    return (F.kl_div(one, two, **options) + F.kl_div(two, one, **options)) / 2
+    forth = F.kl_div(one, two, reduction="batchmean", log_target=True)
+    return (forth + F.kl_div(two, one, reduction="batchmean", log_target=True)) / 2

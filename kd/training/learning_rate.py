@@ -9,6 +9,7 @@ import copy
 import logging
 from dataclasses import replace
 from functools import partial
+from typing import Any, cast
 
 import numpy as np
 import pandas
@@ -64,7 +65,7 @@ def use_found_rate(config: DictConfig, run: RunDirectory, method: Method, data: 
     )
     rates = {"min_lr": LOWEST * given, "max_lr": HIGHEST * given, "num_training": STEPS}
     try:
-        finder = Tuner(trainer).lr_find(copy.deepcopy(method), datamodule=data, update_attr=False, **rates)
+        finder: Any = Tuner(trainer).lr_find(copy.deepcopy(method), datamodule=data, update_attr=False, **rates)
     except TrainingFailed as error:
         raise KDError(
             f"optim.find tries rates up to {HIGHEST * given:g}; lower optim.optimizer.lr ({error})"
@@ -82,4 +83,4 @@ def use_found_rate(config: DictConfig, run: RunDirectory, method: Method, data: 
     curve = pandas.DataFrame(finder.results)
     curve.to_csv(run.path / CURVE, index=False)
     log.info("learning rate: %.3g, where the loss fell fastest of %d rates; see %s", found, len(curve), CURVE)
-    method.recipe = replace(method.recipe, optimizer=partial(method.recipe.optimizer, lr=found))
+    method.recipe = replace(method.recipe, optimizer=partial(cast(Any, method.recipe.optimizer), lr=found))

@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Gt, Le
 from rich.progress import track
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_scheduler
+from transformers import PreTrainedTokenizerBase, get_scheduler
 
 from kd.contract import IGNORED_LABEL
 from kd.options.declared import Count, CountOrNone, Positive, Temperature
@@ -30,7 +30,7 @@ TEXTS_AT_ONCE = 64
 LONGEST_ROW = 128
 """Tokens after which a training row is truncated."""
 
-Generator = tuple[PreTrainedModel, PreTrainedTokenizerBase]
+Generator = tuple[Any, PreTrainedTokenizerBase]
 
 
 @dataclass
@@ -71,7 +71,8 @@ class CausalLm(Step):
 
     def fine_tuned(self, train: LabelledTexts, seed: int) -> Generator:
         """Load the model, and train it on the training rows."""
-        model, tokenizer = load_generator(local_model(resolve(self.path), "generator"))
+        loaded: Generator = load_generator(local_model(resolve(self.path), "generator"))
+        model, tokenizer = loaded
         model.to("cuda" if torch.cuda.is_available() else "cpu").train()
         rows = []
         for text, label in zip(train.texts, train.labels, strict=True):
@@ -130,7 +131,7 @@ class CausalLm(Step):
             "generator: part %d: %d of %d texts have ended, %.0f tokens a second",
             *(number, len(whole), len(found), count / seconds),
         )
-        yield from (" ".join(tokenizer.decode(row, skip_special_tokens=True).split()) for row in whole)
+        yield from (" ".join(str(tokenizer.decode(row, skip_special_tokens=True)).split()) for row in whole)
 
 
 def prompt(tokenizer: PreTrainedTokenizerBase, label: str) -> list[int]:
