@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 from typing import cast, final
 
+import numpy as np
 from datasets import Dataset
+from omegaconf import OmegaConf
 
 from kd.assembly.base import Assembly
+from kd.config.targets import plain
 from kd.data.batching import EncodedSplit
 from kd.data.streaming import StreamedSplit
+from kd.errors import KDError
 from kd.methods.base import Method
+from kd.options.sections import Selection
+from kd.predictor import Predictor
 from kd.teacher.answers import Answers
+from kd.teacher.selection import chosen_rows
 
 
 @final
@@ -33,8 +41,28 @@ class DistillationAssembly(Assembly):
     def method(self) -> Method:
         return self.taught(teacher=self.outputs.source())
 
+    def _selected(self, split: EncodedSplit) -> EncodedSplit:
+        """Return the training split with those rows without a label that ``selection`` keeps."""
+        options = Selection(**plain(self.config.get("selection") or OmegaConf.create()))
+        if options.rows is None:
+            return split
+
+        def of_student(rows: np.ndarray) -> np.ndarray:
+            student, names = Predictor.load(Path(options.path or "")), self.splits.label_names
+            if student.label_names != names:
+                raise KDError(
+                    f"selection.path: expected a student for the labels {', '.join(names)}, found one for "
+                    f"{', '.join(student.label_names)}; give another"
+                )
+            texts = self.rows("train")["text"]
+            return student.logits([texts[row] for row in rows.tolist()])
+
+        logits = cast(np.ndarray, split.columns["teacher_logits"])
+        seed = self.config.transfer_seed
+        return split.take(chosen_rows(options, split.labels, logits, of_student, self.splits.label_names, seed))
+
     def train(self) -> EncodedSplit | StreamedSplit:
-        resident = self.attached("train")
+        resident = self._selected(self.attached("train"))
         if self.transfer is None:
             return resident
         self.transfer.label(self.tokenizer, self.outputs)

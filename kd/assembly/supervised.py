@@ -22,4 +22,4 @@ class SupervisedAssembly(Assembly):
 
     @cached_property
     def method(self) -> Method:
-        return build.method(self.config, self.student, self.splits)
+        return build.method(self.config, self.student, self.splits, options=self.options)

@@ -19,6 +19,7 @@ from kd.config.make import make, once
 from kd.config.targets import plain
 from kd.contract import FeatureLoss, Loss
 from kd.data.batching import EncodedSplit, labels_of, tokenize
+from kd.data.few_labels import with_labels
 from kd.data.sources import Splits
 from kd.errors import KDError, OptionError
 from kd.features.matching import Matching
@@ -75,7 +76,8 @@ def given_rows(config: DictConfig) -> Splits:
     with open_dict(node):
         for key in [key for key in node if key != "_target_" and not reads(config, key)]:
             del node[key]
-    return once("splits", config, (), lambda: make(node), lambda: plain(node))
+    found = once("splits", config, (), lambda: make(node), lambda: plain(node))
+    return with_labels(found, config.data.labelled) if config.data.get("labelled") else found
 
 
 def reads(config: DictConfig, key: str) -> bool:

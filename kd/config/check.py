@@ -94,6 +94,8 @@ def check(config: DictConfig) -> None:
         mistakes.attempt(_student, config, f"peers.{name}", node)
     kind = mistakes.attempt(build.method_class, config)
     options = mistakes.attempt(build.method_options, config) if kind else None
+    if kind:
+        mistakes += contradictions.of_selection(config, kind)
     if kind and contradictions.is_answers(config):
         mistakes += contradictions.of_answers(config, kind)
         mistakes.refuse()  # what follows asks for a model

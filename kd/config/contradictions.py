@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -45,6 +47,31 @@ def of_streaming(config: DictConfig, kind: type[Method]) -> list[str]:
         mistakes.append("data.limit chooses rows in memory; with data.stream=true give a smaller file instead")
     if kind is Distillation and not config.cache.use:
         mistakes.append("data.stream=true reads the teacher's logits from disk; leave cache.use=true")
+    return mistakes
+
+
+def of_selection(config: DictConfig, kind: type[Method]) -> list[str]:
+    """Return what contradicts the choice of rows without a label, one sentence for each."""
+    node: Any = config.get("selection")
+    mistakes: list[str] = []
+    if kind is Supervised or not node:
+        return mistakes
+    if node.rows is None:
+        if node.by != "random" or node.balanced or node.path:
+            mistakes.append("selection: expected the number of rows to keep, got none; set selection.rows")
+        return mistakes
+    if (node.by == "disagreement") != bool(node.path):
+        mistakes.append(
+            f"selection.by=disagreement compares the teacher with the student in selection.path, got selection.by="
+            f"{node.by} and selection.path={node.path or 'null'}; set both or neither"
+        )
+    elif node.path and not Path(node.path).is_dir():
+        mistakes.append(f"selection.path: expected the folder of a student, such as RUN/model, found no '{node.path}'")
+    if kind is not Distillation or not config.cache.use or config.data.get("stream") or is_answers(config):
+        mistakes.append(
+            "selection.rows needs method=distillation with the stored outputs of a model in memory; leave "
+            "cache.use=true and data.stream=false, or set selection.rows=null"
+        )
     return mistakes
 
 
@@ -173,7 +200,11 @@ def of_closed_form(config: DictConfig, kind: type[Method]) -> list[str]:
             f"{name} is fitted in closed form, without hidden states or gradient, got method={config.choices.method}; "
             "choose method=supervised or method=distillation"
         ]
-    mistakes = []
+    mistakes = [
+        f"method.{option} is about the training of a network, and {name} is fitted in closed form; leave it at 0"
+        for option in ("r_drop", "mixup")
+        if config.method.get(option)
+    ]
     if config.data.get("stream"):
         mistakes.append(f"{name} is fitted to all rows at once; set data.stream=false")
     if config.trainer.devices * config.trainer.num_nodes > 1:
@@ -299,6 +330,21 @@ def of_trainer(config: DictConfig) -> list[str]:
             f"trainer.check_val_every_n_epoch={every} leaves trainer.max_epochs={epochs} without a validation, from "
             "which the best epoch is known; lower it"
         )
+    if config.optim.get("find"):
+        if config.method._target_ == "kd.methods.joint.Joint":
+            mistakes.append(
+                "optim.find looks for one learning rate, and method=joint has several; set optim.find=false"
+            )
+        if config.trainer.devices * config.trainer.num_nodes > 1:
+            mistakes.append(
+                "optim.find=true trains on one device; find the rate with trainer.devices=1 and trainer.num_nodes=1, "
+                "then give it as optim.optimizer.lr"
+            )
+        if config.optim.scale != "none":
+            mistakes.append(
+                f"optim.find=true finds the rate of this global batch, and optim.scale={config.optim.scale} would "
+                "scale it again; leave optim.scale=none"
+            )
     if is_sharded(config):
         if any(kind.endswith("WeightAveraging") for kind in kinds):
             mistakes.append("trainer=fsdp has no whole model to average; leave out callbacks ema, or use trainer=ddp")

@@ -17,8 +17,10 @@ from kd.errors import KDError
 from kd.features.feature import Feature, read
 from kd.methods.base import Method, Recipe, inputs_of, trained
 from kd.methods.objective import Objective
+from kd.methods.regularisation import regularised
 from kd.methods.sharding import FullySharded, shard
-from kd.options.methods import MethodOptions
+from kd.methods.weighting import ConstantWeighting
+from kd.options.methods import DistillationOptions, MethodOptions
 
 Source = Callable[[Batch, Collection[Feature]], tuple[Tensor, dict[Feature, Tensor]]]
 """A function that returns a teacher's logits ``[B, C]`` for a batch, and the features that are asked for."""
@@ -101,7 +103,11 @@ class LogitMethod(TaughtMethod, ABC):
     """A method whose transfer terms read only logits."""
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        logits, answered = self.logits(batch), batch.get("teacher_answered")
+        return self.terms(self.logits(batch), batch)
+
+    def terms(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Compute ``total`` and its terms from the student's logits."""
+        answered = batch.get("teacher_answered")
         if answered is None:
             return self._taught(logits, batch)
         # A teacher that is a file lacks some rows: these have the label loss alone, the others the whole objective.
@@ -130,11 +136,22 @@ class LogitMethod(TaughtMethod, ABC):
 class Distillation(LogitMethod):
     """``(1 - alpha) * label_loss + alpha * sum_i weight_i * loss_i(student, teacher)``, on logits."""
 
+    default_options = DistillationOptions()
+    options: DistillationOptions
+
     @classmethod
-    def require(cls, objective: Objective, options: MethodOptions) -> None:
+    def require(cls, objective: Objective, options: DistillationOptions) -> None:
         """Refuse an objective without a transfer term, or with one that reads more than logits."""
         require_losses("distillation", objective)
         require_logits("distillation", objective, "use method=hints")
+        if options.mixup and not isinstance(objective.weighting, ConstantWeighting):
+            raise KDError(
+                "method.mixup computes each term twice a step, and this balance/weighting follows the terms; leave "
+                "balance/weighting=constant, or set method.mixup=0"
+            )
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        return regularised(self.options, self.logits, self.terms, batch)
 
 
 def rows_of(batch: Batch, chosen: Tensor) -> Batch:

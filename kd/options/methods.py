@@ -12,7 +12,7 @@ from annotated_types import Ge, Le
 
 from kd.options.declared import CheckedFields, CountOrNone, DepthOrNone, NotNegative
 
-TRANSFER = ("alpha", "temperature", "loss", "balance", "mapper", "peers")
+TRANSFER = ("alpha", "temperature", "loss", "balance", "mapper", "peers", "selection")
 """Parts of the configuration that only a method with a second model reads."""
 
 
@@ -25,8 +25,21 @@ class MethodOptions(CheckedFields):
 
 
 @dataclass(frozen=True)
-class SupervisedOptions(MethodOptions):
-    """Supervised training has no options of its own.
+class RegularisedOptions(MethodOptions):
+    """What keeps a student from overfitting; see `kd.methods.regularisation`.
+
+    Args:
+        r_drop: weight of R-Drop, the divergence between two passes with different dropout; 0: one pass.
+        mixup: parameter of the Beta distribution by which rows are mixed, such as 0.2; 0: none are.
+    """
+
+    r_drop: NotNegative = 0.0
+    mixup: NotNegative = 0.0
+
+
+@dataclass(frozen=True)
+class SupervisedOptions(RegularisedOptions):
+    """Options of ``method=supervised``.
 
     It reads the part ``teacher``: the student may start from the teacher's tokenizer and word table, and the run
     measures how often the student agrees with the teacher.
@@ -36,8 +49,8 @@ class SupervisedOptions(MethodOptions):
 
 
 @dataclass(frozen=True)
-class DistillationOptions(MethodOptions):
-    """Distillation has no options of its own."""
+class DistillationOptions(RegularisedOptions):
+    """Options of ``method=distillation``."""
 
     unread = ("mapper", "peers")
 

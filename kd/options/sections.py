@@ -113,11 +113,30 @@ class Balance:
 
 
 @dataclass
+class Selection:
+    """Which rows without a label are kept after the teacher has labelled them; read by method=distillation.
+
+    Args:
+        rows: number of them to keep; null keeps all.
+        by: random; those of which the teacher is most confident or most uncertain; or those about which it disagrees
+            most with a student, by the Kullback-Leibler divergence.
+        balanced: keep equally many rows of each label that the teacher gives, as far as there are so many.
+        path: the student to compare with, a Hugging Face folder such as RUN/model.
+    """
+
+    rows: Count | None = None
+    by: Literal["random", "confident", "uncertain", "disagreement"] = "random"
+    balanced: bool = False
+    path: str | None = None
+
+
+@dataclass
 class Data:
     """The options of ``data`` that every data set has. Those of a single one are parameters of its function.
 
     Args:
         name: name of the data set, in tables and folders.
+        labelled: number of training rows that keep their label; null keeps all labels.
         shard_rows: number of rows in a shard of a streamed transfer set.
         max_length: largest number of tokens in a text of the student, two special tokens included.
         batch_size: rows in a batch on each device.
@@ -127,6 +146,7 @@ class Data:
     shard_rows: Count
     max_length: TextLength
     batch_size: Count
+    labelled: Count | None = None
 
 
 @dataclass
@@ -136,10 +156,12 @@ class Optim:
     Args:
         scale: how the learning rate grows with the global batch.
         reference_batch: global batch, in rows, for which the learning rate is given.
+        find: look for a learning rate around ``optimizer.lr`` before the training, and use it.
     """
 
     scale: Literal["none", "linear", "sqrt"]
     reference_batch: Count
+    find: bool = False
 
 
 @dataclass
@@ -261,6 +283,7 @@ SECTIONS: dict[str, type] = {
     "": Run,
     "cache": Cache,
     "balance": Balance,
+    "selection": Selection,
     "data": Data,
     "optim": Optim,
     "optim.optimizer": Optimizer,

@@ -4,6 +4,7 @@
 ``config.yaml``        the resolved configuration
 ``environment.json``   package versions, git commit, hardware, checksums of data and teacher, seed, kernels
 ``metrics.csv``        curves
+``learning_rates.csv`` the rates that ``optim.find`` tried, with the loss at each
 ``metrics.json``       final figures
 ``predictions.parquet``split, row, label, logits of student and teacher for validation and test
 ``checkpoints/``       ``best.ckpt`` and ``last.ckpt``: what is trained, without a frozen teacher
@@ -41,7 +42,7 @@ from kd.storage.products import products, require_whole
 
 PRODUCTS = (
     *("config.yaml", "environment.json", "metrics.csv", "metrics.json", "predictions.parquet"),
-    *("model", "partners", "checkpoints"),
+    *("learning_rates.csv", "model", "partners", "checkpoints"),
 )
 """Files and folders that a finished run keeps the SHA-256 of."""
 KNOWN_AT_DONE = tuple(name for name in PRODUCTS if name != "checkpoints")

@@ -40,8 +40,10 @@ LATER: dict[str, Any] = {
     **{"transfer": {}, "transfer_seed": 0, "transfer_rows": None},
     **{"metric": "accuracy", "class_weights": "none"},
     **{"data.stream": False, "data.source.stream": False, "data.shard_rows": 32768},
-    **{"student.characters": 0, "teacher.words_of": None},
+    **{"student.characters": 0, "method.r_drop": 0.0, "method.mixup": 0.0, "optim.find": False, "teacher.words_of": None},
     **{f"data.{place}{key}": None for place in ("", "source.") for key in ("delimiter", "quoting", "header", "fold")},
+    **{"selection.rows": None, "selection.by": "random", "selection.balanced": False, "selection.path": None},
+    **{"data.labelled": None, "data.source.labelled": None},
     **{"data.folds": 10, "data.source.folds": 10},
 }
 """Options added after the first release, with the default that reproduces the old behaviour. At that default they are

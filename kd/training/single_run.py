@@ -160,6 +160,7 @@ def make_absolute(config: DictConfig) -> None:
 
     named = [(config.data, key) for key in ("path", "train", "validation", "test", "unlabelled")]
     steps = config.transfer.values() if OmegaConf.is_dict(config.get("transfer")) else ()
-    for node, key in [*named, *((part, "path") for part in (*steps, config.get("teacher")) if OmegaConf.is_dict(part))]:
+    others = [*steps, config.get("teacher"), config.get("selection")]
+    for node, key in [*named, *((part, "path") for part in others if OmegaConf.is_dict(part))]:
         if place := node.get(key):
             node[key] = [absolute(part) for part in place] if OmegaConf.is_list(place) else absolute(place)

@@ -45,6 +45,7 @@ from kd.training import tracking
 from kd.training.closed_form import fit_closed_form
 from kd.training.evaluation import evaluate
 from kd.training.fitting import fitting
+from kd.training.learning_rate import set_rate
 from kd.training.pruning import Pruning
 from kd.training.resume import row_checksums
 
@@ -174,13 +175,9 @@ def fit(
     curves = run.path / "metrics.csv"
     if checkpoint and curves.exists():
         curves.rename(run.path / f"metrics.before-{time.time_ns()}.csv")  # otherwise the logger deletes it
+    if not checkpoint:  # the optimizer of a checkpoint has its rate
+        set_rate(config, run, method, data)
     trainer = make_trainer(config, run.path)
-    if config.optim.scale != "none":
-        log.info(
-            "learning rate: %.4g, for a global batch of %d rows (optim.scale=%s from %g at %d rows)",
-            *(build.optimizer(config).keywords["lr"], global_batch(config), config.optim.scale),
-            *(config.optim.optimizer.lr, config.optim.reference_batch),
-        )
     ranks.send_ready()
     meter = EnergyMeter.of_this_machine(gpus=isinstance(trainer.accelerator, CUDAAccelerator))
     before = copies(method)
@@ -202,6 +199,8 @@ def fit(
         "weights": "best on validation" if best.is_file() else "last step",
         "energy": energy,
     }
+    if config.optim.get("find"):
+        fitted["learning_rate"] = trainer.optimizers[0].param_groups[0]["initial_lr"]
     return fitted, kernels(config, method, trainer), trainer.loggers
 
 

@@ -37,12 +37,14 @@ class LabelledTexts:
         checksum: of all that is here.
         held_out: the sides of the texts for validation and test (`kd.data.splits.text_keys`), which a step must not
             read. kd leaves them out itself, but not pieces of them.
+        names: of the labels.
     """
 
     texts: Sequence[str]
     labels: Sequence[int]
     checksum: str = ""
     held_out: frozenset[bytes] = frozenset()
+    names: Sequence[str] = ()
 
     @cached_property
     def frequent(self) -> frozenset[str]:

@@ -39,8 +39,9 @@ class Known:
         held_out = (text for split in (splits.validation, splits.test) for text in in_slices(split["text"]))
         sides = frozenset(text_keys(text)[1] for text in held_out)
         keys = frozenset(text_keys(text)[0] for text in in_slices(splits.train["text"]))
-        checksum = digest([rows, sorted(side.hex() for side in sides)])
-        labelled = LabelledTexts([text for text, _ in rows], [label for _, label in rows], checksum, sides)
+        checksum = digest([rows, sorted(side.hex() for side in sides), splits.label_names])
+        texts, labels = [text for text, _ in rows], [label for _, label in rows]
+        labelled = LabelledTexts(texts, labels, checksum, sides, splits.label_names)
         checksums = {name: split["sha256"] for name, split in splits.counts["splits"].items()}
         return cls(labelled, keys, digest(checksums))
 

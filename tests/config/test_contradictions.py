@@ -4,7 +4,7 @@ import pytest
 
 from kd.config import build
 from kd.config.compose import composed
-from kd.config.contradictions import OF_METHOD, of_ngrams, of_start, of_streaming, of_trainer
+from kd.config.contradictions import OF_METHOD, of_ngrams, of_selection, of_start, of_streaming, of_trainer
 
 STREAM = ["data.stream=true", "data.unlabelled=[more.csv]"]
 PEERS = ["method=joint", "teacher=none"]
@@ -15,7 +15,14 @@ def found(*overrides: str) -> list[str]:
     kind = build.method_class(config)
     streaming = of_streaming(config, kind) if config.data.stream else []
     of_method = OF_METHOD[kind](config) if kind in OF_METHOD else []
-    return [*of_trainer(config), *streaming, *of_start(config, kind), *of_ngrams(config, kind), *of_method]
+    return [
+        *of_trainer(config),
+        *streaming,
+        *of_start(config, kind),
+        *of_ngrams(config, kind),
+        *of_selection(config, kind),
+        *of_method,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -33,6 +40,8 @@ def found(*overrides: str) -> list[str]:
         ["student=truncated", "teacher=assistant"],
         ["embeddings=encoded", "teacher=ensemble"],
         ["student=ngrams"],
+        ["optim.find=true", "selection.rows=9", "selection.by=disagreement", "selection.path=."],
+        ["method=supervised", "selection.rows=9", "cache.use=false"],
         ["student=ngrams", "student.sparse=false", "trainer.devices=2", "compile=true", "optim=adadelta"],
     ],
     ids=" ".join,
@@ -51,6 +60,17 @@ def test_what_goes_together(overrides):
         ),
         ([*STREAM, "data.limit=9"], "data.limit chooses rows in memory"),
         ([*STREAM, "cache.use=false"], "data.stream=true reads the teacher's logits from disk"),
+        (["selection.by=uncertain"], "selection: expected the number of rows to keep, got none"),
+        (["selection.rows=9", "selection.by=disagreement"], "compares the teacher with the student in selection.path"),
+        (["selection.rows=9", "selection.path=run"], "got selection.by=random and selection.path=run; set both or"),
+        (
+            ["selection.rows=9", "selection.by=disagreement", "selection.path=no"],
+            "expected the folder of a student, such as RUN/model, found no 'no'",
+        ),
+        (["selection.rows=9", "cache.use=false"], "selection.rows needs method=distillation with the stored outputs"),
+        (["optim.find=true", "method=joint"], "optim.find looks for one learning rate, and method=joint has several"),
+        (["optim.find=true", "trainer.devices=2"], "optim.find=true trains on one device"),
+        (["optim.find=true", "optim.scale=sqrt"], "leave optim.scale=none"),
         (["teacher=none"], "method=distillation learns from a teacher"),
         (["method=hints", "method.feature_epochs=3", "trainer.max_epochs=3"], "method.feature_epochs=3 leaves none"),
         (["method=composition", "teacher=ensemble"], "method=composition takes layers of one teacher"),

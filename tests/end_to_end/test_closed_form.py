@@ -98,6 +98,8 @@ REFUSED = {
     "joint": (["method=joint", "cache.use=false"], "student=bag is fitted in closed form, .* got method=joint"),
     "another loss": (["loss=[dkd]"], r"student=bag is fitted to soft targets, .* leave loss=\[soft_target\]"),
     "a schedule": (["balance/alpha=linear"], "of which it reads alpha and temperature; leave"),
+    "r_drop": (["method.r_drop=1"], "method.r_drop is about the training of a network, and student=bag is fitted in"),
+    "mixup": (["method=supervised", "method.mixup=0.2"], "method.mixup is about the training of a network"),
     "devices": (["trainer.devices=2"], "student=bag is fitted by one process; set trainer.devices=1"),
     "stream": (
         ["data.stream=true", "data.unlabelled=x.csv"],
