@@ -55,7 +55,7 @@ class CausalLm(Step):
     selecting = (*Step.selecting, "texts")
 
     path: str
-    texts: Count = 2000
+    texts: Count = 1000
     steps: CountOrNone = 60
     batch_size: Count = 16
     learning_rate: Positive = 1e-4
