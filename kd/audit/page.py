@@ -150,7 +150,7 @@ def sentence(content: Mapping[str, Any]) -> str:
     text = (
         f"Audited for bias on {content['texts']:,} texts ({content['source']}) by the probability of "
         f"{content['of_class']}: {len(found)} of {plural(len(shown), 'comparison')} of groups "
-        f"{'shows' if len(found) == 1 else 'show'} a difference of at least {least:g}"
+        f"{'is' if len(found) == 1 else 'are'} decided (p < 0.05, and a difference of at least {least:g})"
     )
     if worst:
         effect = worst["biases"]["student"]

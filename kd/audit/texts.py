@@ -147,8 +147,10 @@ def grouped(path: Path, columns: dict[str, str], names: list[str], encoding: str
     reader, found = LabelReader(names), []
     for line, row in opened:
         if not unusable(row.get(text)) and not (pair and row.get(pair) in (None, "")):
-            code = reader.read(row[label], path.name, line) if labelled else IGNORED_LABEL
-            found.append((row[text], str(row[pair]) if pair else "", str(row[group] or "").strip(), "", code))
+            code = reader.read(row.get(label), path.name, line) if labelled else IGNORED_LABEL
+            member = row.get(group)
+            member = "" if member is None else str(member).strip()  # 0 is a group
+            found.append((row[text], str(row[pair]) if pair else "", member, "", code))
     rows = pd.DataFrame(found, columns=["text", "unit", f"group {group}", f"key {group}", "label"])
     if labelled and len(rows):
         codes, ids = rows["label"].to_numpy(), reader.finish()[1]

@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table as Printed
+from rich.text import Text
 
 from kd.audit import page, texts
 from kd.audit.comparisons import compare
@@ -25,6 +26,7 @@ from kd.report.model_card import replace_audit
 from kd.report.page import write
 from kd.report.runs import find_runs
 from kd.report.study import studies
+from kd.report.words import plain
 from kd.run.directory import RunDirectory
 from kd.run.own_teacher import own_teacher
 from kd.storage import audit_record, records
@@ -173,11 +175,12 @@ def real_flips(
 
 def show(title: str, lines: list[list[str]], words: Sequence[str]) -> None:
     """Print a table of the page; a cell that repeats the one above it is empty."""
-    table = Printed(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left")
+    table = Printed(box=None, pad_edge=False, header_style="bold", title=Text(plain(title)), title_justify="left")
     for name in lines[0]:
-        table.add_column(name, justify="left" if name in words else "right")
+        table.add_column(Text(plain(name)), justify="left" if name in words else "right")
     for above, line in pairwise(lines):
-        table.add_row("" if line[0] == above[0] else line[0], *line[1:])
+        cells = ["" if line[0] == above[0] else line[0], *line[1:]]
+        table.add_row(*(Text(plain(cell)) for cell in cells))  # a group may be called [b]
     console = Console()
     console.print(table, highlight=False)
     console.print()

@@ -52,7 +52,8 @@ def compared(
     areas = [(random - ranked)[1:].mean(axis=0) for ranked, random in curves]
     spreads = Bootstrap(np.array([*areas, *(rank[kept] for rank in ranks)]))
     said = [model.logits(texts).argmax(axis=1) for model in models]
-    words = [differing_words(own[0], each, texts, [models[0].label_names[one] for one in labels]) for each in own[1:]]
+    names = models[0].label_names
+    words = [differing_words(own[0], each, texts, [names[one] for one in labels], names) for each in own[1:]]
     return {
         **{"rows": len(kept), "left_out": len(usable) - len(kept), "shares": [0.0, *SHARES]},
         "models": [
@@ -125,16 +126,19 @@ def deletion(
 
 
 def differing_words(
-    first: Sequence[Attribution], second: Sequence[Attribution], texts: Sequence[str], labels: Sequence[str]
+    first: Sequence[Attribution],
+    second: Sequence[Attribution],
+    texts: Sequence[str],
+    labels: Sequence[str],
+    names: Sequence[str],
 ) -> tuple[list[dict[str, Any]], int]:
     """Return the words whose mean influence differs most between two models, and the number of words looked at.
 
     Each model's influences are divided by the mean of their absolute values, so that a model that is surer of
-    everything does not differ in each word. With two labels, all influences are towards the second in the order of
-    names. Words whose 95 % interval includes 0 are left out; first comes the one whose interval is farthest from 0.
+    everything does not differ in each word. If the models have two labels, all influences are towards the second.
+    Words whose 95 % interval includes 0 are left out; first comes the one whose interval is farthest from 0.
     """
-    rows, names = [], sorted(set(labels))
-    both = len(names) <= 2
+    rows, both = [], len(names) == 2
     scales = [np.abs(np.concatenate([each.values for each in found])).mean() for found in (first, second)]
     for text, label, one, other in zip(texts, labels, first, second, strict=True):
         sign, towards = (1 if label == names[-1] else -1, names[-1]) if both else (1, label)

@@ -94,7 +94,7 @@ def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the flat keys that affect a run's result. Files and folders are replaced by checksums of their content."""
     absent = NO_DIFFERENCE + unread(config)
     found = {
-        key: _content(value) if key.split(".")[-1] in PLACES else number(key, value)
+        key: _content_of(key, value)
         for key, value in flat(renames.first(config))
         if not any(key == prefix or key.startswith(f"{prefix}.") for prefix in absent)
         and not key.endswith(SPEED)
@@ -105,6 +105,14 @@ def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
     if batch is None or compares_rows(config) or not (in_one_piece or all(map(is_mean_over_rows, terms))):
         return found
     return {key: value for key, value in found.items() if key not in GLOBAL_BATCH} | {"batch": batch}
+
+
+def _content_of(key: str, value: Any) -> Any:
+    """Return what counts of a value: the content of files; of a student that selects rows, that of its model alone."""
+    if key == "selection.path" and isinstance(value, str) and Path(value).is_dir():
+        model = Path(value) / "model" if (Path(value) / "model").is_dir() else Path(value)
+        return {path.name: file_sha256(path) for path in sorted(model.glob("*.safetensors"))}
+    return _content(value) if key.split(".")[-1] in PLACES else number(key, value)
 
 
 def is_later_default(key: str, value: Any) -> bool:
@@ -125,7 +133,9 @@ def global_batch(found: Mapping[str, Any]) -> int | None:
 
 
 def compares_rows(config: Mapping[str, Any]) -> bool:
-    """Return whether a term of the run compares the rows of a batch, so that the size of each batch counts."""
+    """Return whether rows of a batch are compared or mixed with each other, so that the size of each batch counts."""
+    if config["method"].get("mixup"):
+        return True
     terms = (value for key, value in flat(config.get("loss") or {}) if key.endswith("._target_"))
     return "loss" not in unread(config) and any(term.startswith(COMPARE_ROWS) for term in terms)
 
@@ -150,7 +160,8 @@ def unread(config: Mapping[str, Any]) -> tuple[str, ...]:
     if (config.get("student") or {}).get("_target_") in CLOSED_FORM:
         found = (*found, *UNREAD_IN_CLOSED_FORM)
     if not has_transfer_set(config):
-        found = (*found, *OF_TRANSFER_SET)
+        selects = (config.get("selection") or {}).get("rows") is not None  # it draws by transfer_seed too
+        found = (*found, *(key for key in OF_TRANSFER_SET if not (selects and key == "transfer_seed")))
     return found + tuple(f"choices.{group}" for group in found)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas
 from lightning.pytorch.tuner import Tuner
 from omegaconf import DictConfig
+from scipy.ndimage import gaussian_filter1d
 
 from kd.config import build
 from kd.config.make import make
@@ -29,8 +30,10 @@ log = logging.getLogger(__name__)
 
 STEPS, LOWEST, HIGHEST = 100, 1e-3, 1e2
 """Steps of the search, and the first and the last rate as multiples of ``optim.optimizer.lr``."""
-SMOOTHING = 0.98
+KEPT = 0.98
 """What Lightning keeps of the mean of the losses at each step."""
+WIDTH = 5
+"""Standard deviation of the Gaussian that smooths the losses, in steps."""
 CURVE = "learning_rates.csv"
 
 
@@ -63,24 +66,48 @@ def use_found_rate(config: DictConfig, run: RunDirectory, method: Method, data: 
         **{"max_epochs": -1, "max_steps": STEPS, "check_val_every_n_epoch": 10**6, "num_sanity_val_steps": 0},
         default_root_dir=str(run.path),
     )
-    rates = {"min_lr": LOWEST * given, "max_lr": HIGHEST * given, "num_training": STEPS}
+    bounds = {"min_lr": LOWEST * given, "max_lr": HIGHEST * given, "num_training": STEPS}
     try:
-        finder: Any = Tuner(trainer).lr_find(copy.deepcopy(method), datamodule=data, update_attr=False, **rates)
+        finder: Any = Tuner(trainer).lr_find(copy.deepcopy(method), datamodule=data, update_attr=False, **bounds)
     except TrainingFailed as error:
         raise KDError(
             f"optim.find tries rates up to {HIGHEST * given:g}; lower optim.optimizer.lr ({error})"
         ) from error
-    if finder:  # Lightning 2.6 divides its running mean of n losses by 1 - SMOOTHING ** (n + 1): the first is halved
-        losses = np.array(finder.results["loss"])
-        steps = np.arange(1, len(losses) + 1)
-        finder.results["loss"] = list(losses * (1 - SMOOTHING ** (steps + 1)) / (1 - SMOOTHING**steps))
-    found = finder.suggestion() if finder else None
-    if not found:
+    rates, losses = (np.array(finder.results[name] if finder else []) for name in ("lr", "loss"))
+    found = steepest(rates, losses := single_losses(losses))
+    if found is None:
         raise KDError(
             f"optim.find: expected a learning rate from {LOWEST * given:g} to {HIGHEST * given:g} at which the loss "
             "falls, found none; lower optim.optimizer.lr, or give more rows"
         )
-    curve = pandas.DataFrame(finder.results)
-    curve.to_csv(run.path / CURVE, index=False)
-    log.info("learning rate: %.3g, where the loss fell fastest of %d rates; see %s", found, len(curve), CURVE)
+    pandas.DataFrame({"lr": rates, "loss": losses}).to_csv(run.path / CURVE, index=False)
+    log.info("learning rate: %.3g, where the loss fell fastest of %d rates; see %s", found, len(rates), CURVE)
     method.recipe = replace(method.recipe, optimizer=partial(cast(Any, method.recipe.optimizer), lr=found))
+
+
+def single_losses(means: np.ndarray) -> np.ndarray:
+    """Return the loss of each step from Lightning's running means.
+
+    The mean keeps 0.98 of itself at each step, so that among 100 steps it hides where the loss falls. Lightning 2.6
+    divides the mean of n losses by ``1 - KEPT ** (n + 1)``.
+    """
+    steps = np.arange(1, len(means) + 1)
+    sums = means * (1 - KEPT ** (steps + 1))
+    return (sums - KEPT * np.concatenate([[0.0], sums[:-1]])) / (1 - KEPT)
+
+
+def steepest(rates: np.ndarray, losses: np.ndarray) -> float | None:
+    """Return the rate at which the smoothed loss falls fastest by the logarithm of the rate, before its minimum.
+
+    None if there are fewer than 10 rates, or if the smoothed loss falls by less than twice the noise of
+    single losses.
+    """
+    if len(rates) < 10:
+        return None
+    smooth = gaussian_filter1d(losses, WIDTH, mode="nearest")
+    lowest = int(smooth.argmin())
+    before = slice(0, lowest + 1)
+    if lowest < 2 or smooth[0] - smooth[lowest] < 2 * np.std(losses[before] - smooth[before]):
+        return None
+    slope = np.gradient(smooth[before], np.log(rates[before]))
+    return float(rates[int(slope.argmin())])

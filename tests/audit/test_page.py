@@ -14,12 +14,13 @@ BOTH = {**CONTENT, "comparisons": [COMPARISON, SIZE, RATE]}
 def test_the_sentence_counts_what_is_at_least_the_limit():
     assert sentence(BOTH) == (
         "Audited for bias on 5,632 texts (templates) by the probability of positive: 1 of 2 comparisons of groups "
-        "shows a difference of at least 0.01, the largest −0.100 for female − male (−0.200 to −0.050); against the "
+        "is decided (p < 0.05, and a difference of at least 0.01), the largest −0.100 for female − male "
+        "(−0.200 to −0.050); against the "
         "student alone: kept 2, size of single differences reduced 1; 25.0 % of 4 validation texts change their label "
         "when words for women and men are exchanged. This is no proof that there is no other bias."
     )
     few = sentence({**BOTH, "least": 0.2, "flips": None, "models": {"student": "."}})
-    assert "0 of 2 comparisons of groups show a difference of at least 0.2. This is no" in few
+    assert "0 of 2 comparisons of groups are decided (p < 0.05, and a difference of at least 0.2). This is no" in few
 
 
 def test_tables_and_figure():

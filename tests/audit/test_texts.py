@@ -1,6 +1,7 @@
 """The texts of an audit: the templates, the Equity Evaluation Corpus, files with a column of groups."""
 
 import csv
+import json
 
 import pytest
 
@@ -92,3 +93,12 @@ def test_a_column_of_groups_has_a_few(tmp_path, groups):
         KDError, match=f"expected 2 to 20 groups in the column 'group' of rows.csv, found {len(groups)}"
     ):
         grouped(path, COLUMNS, NAMES).groups("group")
+
+
+def test_a_group_may_be_called_0_and_a_row_may_lack_it(tmp_path):
+    path = tmp_path / "groups.jsonl"
+    rows = [{"text": f"row {row}", "group": row % 2, "label": "negative"} for row in range(6)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"text": "no group, no label"}]))
+    columns = {"text": "text", "group": "group", "pair": "", "label": "label"}
+    found = grouped(path, columns, ["negative", "positive"])
+    assert sorted(set(found.rows["group group"])) == ["", "0", "1"]

@@ -89,7 +89,10 @@ def test_a_bias_of_changed_training_rows_is_found(runs_copy, capsys):
     found = audit(runs_copy / "changed" / "changed")
     capsys.readouterr()
     assert gender(found)["biases"]["student"]["high"] < -0.1 and gender(found)["verdicts"] == {}
-    assert "1 of 6 comparisons of groups shows a difference of at least 0.01, the largest −0." in found["sentence"]
+    assert (
+        "1 of 6 comparisons of groups is decided (p < 0.05, and a difference of at least 0.01), the largest −0."
+        in found["sentence"]
+    )
     assert found["flips"]["shares"]["student"]["low"] > 0.2
     assert {tuple(example[2:]) for example in found["flips"]["examples"]} == {
         ("negative", "positive"),
@@ -101,7 +104,7 @@ def test_no_bias_is_found_where_none_was_planted(runs_copy, tmp_path):
     found = audit(runs_copy / "runs" / "fair", "--on", corpus(tmp_path / "eec.csv"))
     assert found["models"] == {"student": ".", "alone": "../supervised"}, "found as the report finds it"
     assert {one["verdicts"]["alone"] for one in found["comparisons"] if one["measure"] == "score"} == {"none"}
-    assert "0 of 6 comparisons of groups show" in found["sentence"]
+    assert "0 of 6 comparisons of groups are decided" in found["sentence"]
     assert found["flips"]["shares"]["student"]["share"] < 0.05
 
 

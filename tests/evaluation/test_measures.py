@@ -55,7 +55,8 @@ def test_against_the_teacher():
     assert found["copied_rows"] == int(((own == theirs) & (theirs != LABELS)).sum())
     assert found["new_rows"] == int(((own != LABELS) & (theirs == LABELS)).sum())
     same = against_teacher(TEACHER, TEACHER, LABELS)
-    assert (same["loyalty"]["value"], same["kl"]["value"], same["copied"]["value"]) == (1.0, 0.0, 1.0)
+    assert same["loyalty"]["value"] == pytest.approx(1.0, abs=1e-6)
+    assert (same["kl"]["value"], same["copied"]["value"]) == (0.0, 1.0)
     opposite = np.array([[40.0, -40.0], [40.0, -40.0]])
     assert against_teacher(opposite, -opposite, np.array([0, 0]))["loyalty"]["value"] == pytest.approx(0.0, abs=1e-6)
 
@@ -73,3 +74,11 @@ def test_against_the_bag_and_between_data_sets():
     assert (found["difference"]["low"] > 0) == (found["p_value"] < 0.05)
     low, high = difference_interval(right, theirs[:200])
     assert low < right.mean() - theirs[:200].mean() < high
+
+
+def test_loyalty_of_almost_equal_answers_is_almost_one():
+    logits = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32)
+    for noise in (0.0, 1e-6, 1e-5, 1e-4):
+        teacher = logits + np.float32(noise) * np.random.default_rng(1).normal(size=(500, 3)).astype(np.float32)
+        found = against_teacher(logits, teacher, np.zeros(500, dtype=int))
+        assert found["loyalty"]["value"] > 0.999

@@ -64,7 +64,7 @@ def test_with_three_labels_each_label_has_words_of_its_own():
     values = [Attribution(np.array([1.0 + row / 10, 0.5, -1.0]), 0.0) for row in range(12)]
     other = [Attribution(np.array([-1.0, 0.5, 1.0]), 0.0) for _ in range(12)]
     texts = [f"good fine bad{' ' * row}" for row in range(12)]
-    rows, tested = differing_words(values, other, texts, ["a", "b", "c", "a"] * 3)
+    rows, tested = differing_words(values, other, texts, ["a", "b", "c", "a"] * 3, ["a", "b", "c"])
     assert tested == 3, "only label a has five texts"
     assert {row["towards"] for row in rows} == {"a"} and {row["word"] for row in rows} >= {"good", "bad"}
 

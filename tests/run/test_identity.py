@@ -122,3 +122,23 @@ def test_a_run_of_before_has_the_settings_and_the_identity_of_the_default():
     assert not is_later_default("teacher.seeds", 2) and not is_later_default("seeds", 1)
     assert not counts("teacher.average", {"teacher.average": 0.0})
     assert counts("teacher.average", {"teacher.average": 0.5})
+
+
+def test_mixed_rows_count_every_factor_of_the_batch():
+    halves = ("data.batch_size=32", "trainer.accumulate_grad_batches=2")
+    assert of("method.mixup=0.2") != of("method.mixup=0.2", *halves)
+    assert of("method.r_drop=1") == of("method.r_drop=1", *halves)
+
+
+def test_the_seed_of_a_selection_and_the_student_that_selects_count(tmp_path):
+    assert of("transfer_seed=1") == of(), "nothing is drawn"
+    assert of("selection.rows=9", "transfer_seed=1") != of("selection.rows=9")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").write_text("weights")
+    selected = ["selection.rows=9", "selection.by=disagreement", f"selection.path={tmp_path}"]
+    before = of(*selected)
+    (tmp_path / "model" / "README.md").write_text("a later command changes the card")
+    (tmp_path / "evaluation.json").write_text("{}")
+    assert of(*selected) == before
+    (tmp_path / "model" / "model.safetensors").write_text("others")
+    assert of(*selected) != before
