@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import random
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from scipy.stats import chi2_contingency
@@ -19,6 +22,8 @@ from kd.data.splits import text_keys
 from kd.errors import KDError
 from kd.measure.significance import accuracy_interval
 
+log = logging.getLogger(__name__)
+
 WINDOW = 2000
 """Audited texts of which the running agreement is the mean."""
 CHECKED = 1000
@@ -27,6 +32,8 @@ RARE = 1e-4
 """The p-value of a comparison of the inputs that raises an alarm: once in 10,000 comparisons without a drift."""
 EVIDENCE = 1000.0
 """The alarm of the agreement: without a drift, the mean number of audited texts until it is at least this."""
+LARGEST_FILE = 64 * 2**20
+"""Bytes of the answers file. Its texts have their keys in memory, which is limited by this too."""
 
 
 @dataclass
@@ -35,6 +42,8 @@ class Audit:
 
     A text is sampled before it is known who answers it. So the share of sampled texts on which cascade and teacher
     agree estimates the very agreement that the cascade promises; where the teacher answers, it agrees at no cost.
+
+    `count` and `samples` may be called in one thread, and `compare` in another.
 
     Args:
         record: the content of ``cascade.json``.
@@ -53,6 +62,7 @@ class Audit:
     window: deque[bool] = field(default_factory=lambda: deque(maxlen=WINDOW))
     inputs_drift: bool = False
     agreement_drift: bool = False
+    unkept: int = 0
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
@@ -84,26 +94,44 @@ class Audit:
 
         The evidence is a CUSUM of likelihood ratios: twice the allowed share of disagreements against that share.
         Where the promise holds, a factor has a mean of at most 1, so that false alarms are as rare as `EVIDENCE` says.
+        An alarm ends when the texts that follow have taken all evidence back.
 
         Source: Lorden 1971, https://doi.org/10.1214/aoms/1177693055
         """
         agrees, allowed = answer == max(teacher, key=teacher.__getitem__), 1 - self.floor
         worse = min(2 * allowed, (1 + allowed) / 2)
         self.window.append(agrees)
-        self._evidence = max(self._evidence, 1.0) * ((1 - worse) / (1 - allowed) if agrees else worse / allowed)
-        self.agreement_drift |= self._evidence >= EVIDENCE
-        key = text_keys(text)[0]
-        if not agrees and self.answers_file and key not in self._kept:
-            self._kept.add(key)
-            with self.answers_file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"text": text, "probabilities": dict(teacher)}) + "\n")
+        factor = (1 - worse) / (1 - allowed) if agrees else worse / allowed
+        self._evidence = min(max(self._evidence, 1.0) * factor, EVIDENCE)
+        self.agreement_drift = self._evidence > 1 if self.agreement_drift else self._evidence == EVIDENCE
+        if not agrees and self.answers_file:
+            self._keep(self.answers_file, text, teacher)
         return agrees
+
+    def _keep(self, path: Path, text: str, teacher: Mapping[str, float]) -> None:
+        """Add a text to the answers file. One that does not fit or cannot be written is counted; the audit goes on."""
+        if (key := text_keys(text)[0]) in self._kept:
+            return
+        line = json.dumps({"text": text, "probabilities": dict(teacher)}).encode() + b"\n"
+        try:
+            with _opened(path) as file:
+                if size := file.seek(0, os.SEEK_END):
+                    file.seek(size - 1)
+                    line = line if file.read(1) == b"\n" else b"\n" + line
+                if size + len(line) > LARGEST_FILE:
+                    raise OSError(f"it would have more than {LARGEST_FILE} bytes")
+                file.write(line)
+            self._kept.add(key)
+        except OSError as error:
+            if not self.unkept:
+                log.warning("texts are no longer kept in '%s': %s", path, error)
+            self.unkept += 1
 
     def agreement(self) -> tuple[float, float, float] | None:
         """Return the agreement on the last `WINDOW` sampled texts and its 95 % interval; None before the first."""
-        if not self.window:
+        if not (window := np.array(list(self.window))).size:  # a copy, since another thread may add to it
             return None
-        return (float(np.mean(self.window)), *accuracy_interval(np.array(self.window)))
+        return (float(window.mean()), *accuracy_interval(window))
 
     def alarms(self) -> list[str]:
         """Return a sentence for each alarm."""
@@ -118,13 +146,17 @@ class Audit:
 
 
 def _texts_in(path: Path) -> set[bytes]:
-    """Return the keys of the texts in an answers file. It is made if it is not there, so that a wrong path is said."""
+    """Return the keys of the texts in an answers file. It is made, so that a wrong path is an error at the start."""
     if path.suffix.lower() != ".jsonl":
         raise KDError(f"expected a file for texts whose name ends with .jsonl, got '{path}'; rename it")
-    with path.open("a"):
-        pass
+    _opened(path).close()
     if not path.stat().st_size:
         return set()
     rows = read_rows(path)
     rows.require("text", "the answers file")
     return {text_keys(row["text"])[0] for _, row in rows}
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """Open a file to add to it. If it is new, only its owner may read it, because it holds texts of users."""
+    return open(path, "a+b", opener=partial(os.open, mode=0o600))

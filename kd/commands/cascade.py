@@ -75,7 +75,8 @@ def main(arguments: list[str]) -> int:
     for name in (cascade_record.NAME, cascade_record.DRAWING):
         refuse_link(runs[0].path, runs[0].path / name)
     students = [load(run.path) for run in runs]
-    texts = chosen_rows(options, runs, students[0].label_names) if options.on else None  # a wrong file is said first
+    # before the teacher, so that a wrong file is an error at the start
+    texts = chosen_rows(options, runs, students[0].label_names) if options.on else None
     teacher = options.teacher or own_teacher(runs[0])
     judge, temperatures = load(teacher), [temperature(run) for run in runs]
     cascade = Cascade(students, judge, temperatures, NOBODY)

@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
     if limits.max_texts > limits.max_waiting:
         sizes = f"{limits.max_waiting} and {limits.max_texts}"
         raise KDError(f"expected --max-waiting to be at least --max-texts, got {sizes}; change one of them")
-    with listen(options.host, options.port) as listener:  # before the model: a port in use is said at once
+    with listen(options.host, options.port) as listener:  # before the model: a port in use is an error at the start
         loaded, auditor = cascade(options) if options.cascade else (classifier.load(options.model), None)
         host, port = listener.getsockname()[:2]
         place = f"http://{f'[{host}]' if ':' in host else host}:{port}"

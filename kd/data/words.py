@@ -58,11 +58,12 @@ class Words:
 
     def ids(self, words: Iterable[str]) -> Mapping[str, list[int]]:
         """Return the ids of each word. Only new words are tokenised."""
-        if len(self.known) > WORDS_KEPT:
-            self.known = {}
-        if not (new := [word for word in dict.fromkeys(words) if word not in self.known]):
-            return self.known
+        known = self.known  # read once, because another thread may put an empty one in its place
+        if len(known) > WORDS_KEPT:
+            self.known = known = {}
+        if not (new := [word for word in dict.fromkeys(words) if word not in known]):
+            return known
         encodings = self.backend.encode_batch_fast(new, add_special_tokens=False)
         found = {word: encoding.ids for word, encoding in zip(new, encodings, strict=True)}
-        self.known |= {word: ids for word, ids in found.items() if len(word) <= LONGEST_KEPT}
-        return ChainMap(found, self.known)
+        known |= {word: ids for word, ids in found.items() if len(word) <= LONGEST_KEPT}
+        return ChainMap(found, known)

@@ -1,5 +1,7 @@
 """A cascade that is watched: the sample, the running agreement, the alarms and the answers file."""
 
+import json
+
 import pytest
 
 from kd.cascade.audit import CHECKED, WINDOW, Audit
@@ -45,6 +47,15 @@ def test_the_agreement_raises_an_alarm_when_it_falls_and_not_before():
     for number in range(500):  # one in 12
         audit.compare("a text", "negative" if number % 12 == 0 else "positive", TEACHER)
     assert audit.alarms() == ["the agreement with the teacher has fallen below 98.0%; run kd cascade again"]
+    for _ in range(100):
+        audit.compare("a text", "negative", TEACHER)
+    for number in range(400):  # about ln(1000) / ln(0.98 / 0.96) = 335 take the evidence back, however much it was
+        assert bool(audit.alarms()) or number > 300
+        audit.compare("a text", "positive", TEACHER)
+    assert audit.alarms() == []
+    for _ in range(50):
+        audit.compare("a text", "negative", TEACHER)
+    assert audit.alarms(), "it is raised again"
 
 
 def test_a_cascade_for_accuracy_is_held_to_the_agreement_of_its_calibration_rows():
@@ -74,3 +85,25 @@ def test_disagreements_become_an_answers_file_that_training_reads(tmp_path):
     unkept = Audit(RECORD, 1.0)
     unkept.compare("a dull film", "negative", TEACHER)
     assert not unkept._kept
+
+
+def test_the_answers_file_has_an_end_a_mode_and_whole_lines(tmp_path, monkeypatch, caplog):
+    path = tmp_path / "kept.jsonl"
+    path.write_text('{"text": "one", "probabilities": {"negative": 0.5, "positive": 0.5}}')  # no newline
+    audit = Audit(RECORD, 1.0, path)
+    audit.compare("two", "negative", TEACHER)
+    lines = path.read_text().splitlines(keepends=True)
+    assert [json.loads(line)["text"] for line in lines] == ["one", "two"] and lines[-1].endswith("\n")
+    monkeypatch.setattr("kd.cascade.audit.LARGEST_FILE", path.stat().st_size + len(lines[-1]))
+    for text in ("six", "ten", "ten", "four"):
+        assert not audit.compare(text, "negative", TEACHER)
+    assert len(path.read_text().splitlines()) == 3 and audit.unkept == 3
+    assert [record.args[0] for record in caplog.records] == [path], "said once"
+    new = tmp_path / "new.jsonl"
+    written = Audit(RECORD, 1.0, new)
+    assert new.stat().st_mode & 0o777 == 0o600
+    new.unlink()
+    new.mkdir()  # it cannot be written now
+    for number in range(20):
+        assert not written.compare(f"text {number}", "negative", TEACHER)
+    assert written.unkept == 20 and written.agreement_drift, "the audit goes on"

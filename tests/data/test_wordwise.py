@@ -1,6 +1,8 @@
 """Tokenising word by word gives the same token ids as the tokenizer, for any text."""
 
 import random
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -88,6 +90,23 @@ def test_the_same_ids_as_the_tokenizer_gives(make, max_length, monkeypatch):
     assert found.values.dtype == np.int32
     few = Words.of(wordwise_tokenizer(tokenizer).words.backend)
     assert [few([row], max_length)[0] for row in rows[:500]] == expected[:500] and max(map(len, few.known)) <= 12
+
+
+def test_two_threads_share_the_words_that_are_kept(monkeypatch):
+    monkeypatch.setattr(words, "WORDS_KEPT", 3)
+    shared = Words.of(wordwise_tokenizer(word_pieces()).words.backend)
+    rows = [
+        " ".join(random.Random(row).choices(["film", "a", "b", "c", "wonderful", "films"], k=6)) for row in range(50)
+    ]
+    expected = [shared([row], 64) for row in rows]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(2) as threads:
+            found = list(threads.map(lambda _: [shared([row], 64) for row in rows * 20], range(4)))
+    finally:
+        sys.setswitchinterval(before)
+    assert found == [expected * 20] * 4
 
 
 def test_nothing_gives_nothing():
