@@ -104,7 +104,7 @@ def exports_there(api: HfApi, name: str) -> list[str]:
 
     owner = api.whoami()["name"]  # check the token before the upload
     try:
-        found = api.repo_info(name if "/" in name else f"{owner}/{name}").siblings or []
+        found = api.model_info(name if "/" in name else f"{owner}/{name}").siblings or []
     except RepositoryNotFoundError:
         return []
     return [file.rfilename for file in found if file.rfilename.startswith("exports/")]
