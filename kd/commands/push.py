@@ -6,6 +6,8 @@ import argparse
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +26,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="kd push",
         description="Upload a finished run's student, its tokenizer and its model card to the Hugging Face Hub. The "
-        "repository is private, and nothing is sent before you have agreed.",
+        "repository is private, and nothing is uploaded before you have agreed.",
     )
     parser.add_argument("run", type=Path, help="directory of a finished run")
     parser.add_argument("name", metavar="NAME", help="repository: USER/NAME, ORGANISATION/NAME, or NAME")
@@ -47,14 +49,27 @@ def main(arguments: list[str]) -> int:
     visible = "everyone can read" if options.public else "is private"
     print(f"{sum(sizes.values()) / 1e6:9.3f} MB  in all, to {api.endpoint}/{options.name}, which {visible}")
     print("Read README.md first: it has the command of the run, with the paths in it.")
-    if not options.yes:
-        if not sys.stdin.isatty():
-            raise KDError("nothing is uploaded before you have agreed; add --yes")
-        if input("Upload these files? [y/N] ").strip().lower() not in ("y", "yes"):
+    if not options.yes and not sys.stdin.isatty():
+        raise KDError("nothing is uploaded before you have agreed; add --yes")
+    with sentences(api, options.name):
+        old = [name for name in exports_there(api, options.name) if name not in files]
+        for name in old:
+            print(f"  deleted     {name} (of an earlier push)")
+        if not (options.yes or agreed()):
             print("nothing was uploaded")
             return 0
-    print(f"uploaded: {upload(api, options.name, files, options.public)}")
+        address = upload(api, options.name, files, old, options.public)
+    print(f"uploaded: {address}")
     return 0
+
+
+def agreed() -> bool:
+    """Ask, and return whether the answer is yes. The end of the input is a no."""
+    try:
+        return input("Upload these files? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        print()
+        return False
 
 
 def files_of(run: RunDirectory, exports: str | None) -> dict[str, Path | bytes]:
@@ -83,23 +98,48 @@ def below(place: Path, root: Path) -> dict[str, Path | bytes]:
     return {path.relative_to(root).as_posix(): path for path in files}
 
 
-def upload(api: HfApi, name: str, files: dict[str, Path | bytes], public: bool) -> str:
-    """Make the repository if it is not there, upload the files in one commit, and return its address.
+def exports_there(api: HfApi, name: str) -> list[str]:
+    """Return the files below exports/ in a repository; none if it is not there yet."""
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    owner = api.whoami()["name"]  # check the token before the upload
+    try:
+        found = api.model_info(name if "/" in name else f"{owner}/{name}").siblings or []
+    except RepositoryNotFoundError:
+        return []
+    return [file.rfilename for file in found if file.rfilename.startswith("exports/")]
+
+
+def upload(api: HfApi, name: str, files: dict[str, Path | bytes], old: list[str], public: bool) -> str:
+    """Make the repository if it is not there, upload files and delete old ones in one commit, and return its address.
 
     Raises:
-        KDError: there is no token, the hub refuses it or cannot be reached, or the repository is public already.
+        KDError: the repository is there already, and is public or private against what was asked for.
     """
-    from huggingface_hub import CommitOperationAdd
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    repository = api.create_repo(name, private=not public, exist_ok=True).repo_id
+    if public == api.repo_info(repository).private:
+        found, advice = ("private", "leave out --public") if public else ("public", "add --public")
+        raise KDError(f"the repository '{repository}' is {found} already; {advice}, or choose another name")
+    added = [CommitOperationAdd(path, content) for path, content in files.items()]
+    operations = [*added, *(CommitOperationDelete(path) for path in old)]
+    commit = api.create_commit(repository, operations, commit_message="Upload a student that kd has trained")
+    return f"{commit.repo_url}, commit {commit.oid}"
+
+
+@contextmanager
+def sentences(api: HfApi, name: str) -> Iterator[None]:
+    """Turn what the hub refuses within the block into one sentence.
+
+    Raises:
+        KDError: there is no token, the hub refuses it, or cannot be reached.
+    """
     from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalTokenNotFoundError
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
-        api.whoami()  # an upload that is refused at its end would be a pity
-        repository = api.create_repo(name, private=not public, exist_ok=True).repo_id
-        if not (public or api.repo_info(repository).private):
-            raise KDError(f"the repository '{repository}' is public already; add --public, or choose another name")
-        operations = [CommitOperationAdd(path, found) for path, found in files.items()]
-        commit = api.create_commit(repository, operations, commit_message="Upload a student that kd has trained")
+        yield
     except KDError:
         raise
     except LocalTokenNotFoundError as error:
@@ -114,4 +154,3 @@ def upload(api: HfApi, name: str, files: dict[str, Path | bytes], public: bool) 
     except (HTTPError, OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error.__cause__ or error).split())[:200]
         raise KDError(f"cannot upload to {api.endpoint} ({reason}); check the network and HF_ENDPOINT") from error
-    return f"{commit.repo_url}, commit {commit.oid}"

@@ -128,7 +128,7 @@ def padded(rows: Sequence[Sequence[int]], padding: int) -> tuple[np.ndarray, np.
     >>> padded([[4, 5], [6]], 0)[0].tolist()
     [[4, 5], [6, 0]]
     """
-    if len(rows) == 1 and rows[0]:  # in a sixth of the time
+    if len(rows) == 1 and rows[0]:  # a short cut: six times as fast
         ids = np.array(rows, np.int64)
         return ids, np.ones_like(ids)
     lengths = np.array([len(row) for row in rows])

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import logging
-import marshal
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
-from types import FunctionType
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas
@@ -29,6 +26,8 @@ log = logging.getLogger(__name__)
 CHUNK = 256
 """Texts of one call of a function."""
 START = KINDS["probabilities"]
+_unfinished: dict[tuple[object, ...], tuple[Callable[[list[str]], Any], list[pandas.DataFrame]]] = {}
+"""The last function that failed, with its answers. While the function is in here, no other object has its id."""
 
 
 def model_folder(teacher: Any, outputs: Path) -> Path | None:
@@ -71,7 +70,8 @@ def model_folder(teacher: Any, outputs: Path) -> Path | None:
 def answers_of(ask: Callable[[list[str]], Any], texts: Sequence[str], names: list[str] | None, outputs: Path) -> Path:
     """Ask a function for each different text once, and write its answers to a file for ``teacher=answers``.
 
-    If the function fails, what it has answered is kept, and the next call with the same function asks for the rest.
+    If the function fails, what it has answered is kept in memory until another one fails. The next call in this process
+    with the same function object and names asks for the rest.
 
     Args:
         ask: takes at most `CHUNK` texts and returns for each the probabilities of the classes: an array ``[N, C]``, or
@@ -86,9 +86,9 @@ def answers_of(ask: Callable[[list[str]], Any], texts: Sequence[str], names: lis
     different = list({text_keys(text)[0]: text for text in texts if not unusable(text)}.values())
     if not different:
         raise KDError("texts: expected at least one text that is not empty, got none; give some")
-    kept = outputs.absolute() / FOLDER / f"unfinished-{_key(ask, names)}.parquet"
-    parts = [pandas.read_parquet(kept)] if kept.is_file() else []
-    known = set(parts[0].index) if parts else set[str]()
+    key = id(getattr(ask, "__self__", None)), id(getattr(ask, "__func__", ask)), *(names or ())
+    parts = list(_unfinished[key][1]) if key in _unfinished else []
+    known = {text for part in parts for text in part.index}
     names = list(parts[0].columns) if parts else names
     if rest := [text for text in different if text not in known]:
         try:
@@ -103,27 +103,16 @@ def answers_of(ask: Callable[[list[str]], Any], texts: Sequence[str], names: lis
                 parts.append(table.set_index(pandas.Index(chunk)))
         except BaseException:
             if parts:
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                pandas.concat(parts).to_parquet(temporary := kept.with_name(f".{mark()}.parquet"))
-                os.replace(temporary, kept)
-                log.warning("teacher: it failed; its answers for %d texts are kept in %s", sum(map(len, parts)), kept)
+                _unfinished.clear()
+                _unfinished[key] = ask, parts
+                log.warning("teacher: it failed; its answers for %d texts are kept in memory", sum(map(len, parts)))
             raise
     answers = pandas.concat(parts).loc[different].reset_index(drop=True).add_prefix(START)
     answers.insert(0, "text", different)
     place = file_of(answers, outputs)
-    kept.unlink(missing_ok=True)
+    _unfinished.pop(key, None)
     log.info("teacher: the answers for %d texts are in %s; teacher=FILE uses them again", len(different), place)
     return place
-
-
-def _key(ask: Callable[[list[str]], Any], names: list[str] | None) -> str:
-    """Return a name for a function: of its code, or, where it holds other objects too, of its address in this process.
-
-    Version 2 of marshal writes equal code in equal bytes.
-    """
-    plain = isinstance(ask, FunctionType) and not ask.__closure__
-    content = marshal.dumps(cast(FunctionType, ask).__code__, 2) if plain else f"{os.getpid()} {ask!r}".encode()
-    return sha256(content + repr(names).encode()).hexdigest()[:16]
 
 
 def _table(answers: Any, names: list[str] | None) -> pandas.DataFrame:

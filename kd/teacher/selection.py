@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import log_softmax
 
 from kd.contract import IGNORED_LABEL
+from kd.errors import KDError
 from kd.options.sections import Selection
 
 log = logging.getLogger(__name__)
@@ -31,8 +32,18 @@ def chosen_rows(
         student: returns the logits of the current student for some row numbers.
         label_names: for the log.
         seed: of a random choice, and among rows that are equal.
+
+    Raises:
+        KDError: every row has a label.
     """
     free = np.flatnonzero(labels == IGNORED_LABEL)
+    if not len(free):
+        raise KDError(
+            f"selection.rows={options.rows} chooses among the rows without a label, found none; give some by "
+            "data.unlabelled or transfer=[...], or set selection.rows=null"
+        )
+    if options.rows is not None and options.rows > len(free):
+        log.warning("selection.rows=%d is more than the %d rows without a label; all are kept", options.rows, len(free))
     logs = log_softmax(logits[free].astype(np.float64), axis=1)
     entropy, answers = -(np.exp(logs) * logs).sum(axis=1), logs.argmax(axis=1)
     chance = np.random.default_rng(seed).random(len(free))

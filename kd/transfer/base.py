@@ -34,7 +34,7 @@ class LabelledTexts:
     Args:
         texts: one a row.
         labels: the number of each row's label.
-        checksum: of all that is here.
+        checksum: of texts, labels and held_out.
         held_out: the sides of the texts for validation and test (`kd.data.splits.text_keys`), which a step must not
             read. kd leaves them out itself, but not pieces of them.
         names: of the labels.
@@ -75,6 +75,9 @@ class Step(Checked, CheckedFields, ABC):
 
     selecting: ClassVar[tuple[str, ...]] = ("most", "shortest", "longest")
     """Options that choose among the texts made. If only these differ, stored texts are used again."""
+
+    reads_names: ClassVar[bool] = False
+    """Whether the names of the labels decide the texts, so that they count when stored texts are looked up."""
 
     most: Count | None = None
     shortest: Count = 1

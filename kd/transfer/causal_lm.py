@@ -53,6 +53,7 @@ class CausalLm(Step):
     """
 
     selecting = (*Step.selecting, "texts")
+    reads_names = True
 
     path: str
     texts: Count = 1000

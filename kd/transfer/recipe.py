@@ -39,7 +39,7 @@ class Known:
         held_out = (text for split in (splits.validation, splits.test) for text in in_slices(split["text"]))
         sides = frozenset(text_keys(text)[1] for text in held_out)
         keys = frozenset(text_keys(text)[0] for text in in_slices(splits.train["text"]))
-        checksum = digest([rows, sorted(side.hex() for side in sides), splits.label_names])
+        checksum = digest([rows, sorted(side.hex() for side in sides)])
         texts, labels = [text for text, _ in rows], [label for _, label in rows]
         labelled = LabelledTexts(texts, labels, checksum, sides, splits.label_names)
         checksums = {name: split["sha256"] for name, split in splits.counts["splits"].items()}
@@ -68,7 +68,8 @@ class TransferRecipe:
         """Return the key of the texts that a step makes, before any are chosen."""
         step = self.steps[name]
         making = {key: value for key, value in self.options[name].items() if key not in step.selecting}
-        return digest([VERSION, step.version, making, self.seed, known.train.checksum])[:20]
+        names = [list(known.train.names)] if step.reads_names else []
+        return digest([VERSION, step.version, making, self.seed, known.train.checksum, *names])[:20]
 
     def key(self, known: Known) -> str:
         """Return the key of the whole transfer set."""

@@ -14,6 +14,8 @@ from kd.report.model_card import base_models
 from kd.run.directory import RunDirectory
 from tests.conftest import run_kd
 
+READS = ("/api/whoami-v2", "/api/models/me/student")
+
 
 class Hub(ThreadingHTTPServer):
     """Speaks the part of the hub's interface that an upload uses. Weights go the way of large files."""
@@ -21,7 +23,7 @@ class Hub(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.address = f"http://127.0.0.1:{self.server_port}"
-        self.asked, self.files, self.created, self.private = [], {}, {}, True
+        self.asked, self.files, self.created, self.private, self.deleted = [], {}, {}, None, []
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -51,7 +53,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         if not self.refused():
             me = {"name": "me", "type": "user"}
-            repository = {"id": "me/student", "private": self.server.private, "tags": [], "siblings": []}
+            repository = {"id": "me/student", "private": self.server.private, "tags": []}
+            repository["siblings"] = [{"rfilename": name} for name in self.server.files]
             self.answer(me if self.path == "/api/whoami-v2" else repository)
 
     def do_PUT(self):
@@ -65,6 +68,8 @@ class Handler(BaseHTTPRequestHandler):
         hub, last = self.server, self.path.rsplit("/", 2)[1:]
         if self.path == "/api/repos/create":
             hub.created = json.loads(body)
+            if hub.private is None:  # else it is there already
+                hub.private = hub.created["visibility"] == "private"
             self.answer({"url": f"{hub.address}/me/student", "id": "me/student"})
         elif last[0] == "preupload":
             names = [file["path"] for file in json.loads(body)["files"]]
@@ -80,6 +85,8 @@ class Handler(BaseHTTPRequestHandler):
             for line in lines:
                 if line["key"] == "file":
                     hub.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+                elif line["key"] == "deletedFile":
+                    hub.deleted.append(line["value"]["path"])
             self.answer({"success": True, "commitOid": "c" * 40, "commitUrl": f"{hub.address}/me/student/commit/c"})
         else:
             self.answer({"errors": [], "warnings": []})
@@ -116,6 +123,9 @@ def test_the_model_its_card_and_an_export_are_uploaded_in_private(hub, pair, cap
     for name, content in hub.files.items():
         assert content == ((run.path if name.startswith("exports/") else run.model) / name).read_bytes()
         assert f"MB  {name}" in printed
+    assert run_kd("push", run.path, "student", "--yes") == 0
+    assert sorted(hub.deleted) == sorted(exported), "they are exports of an earlier student"
+    assert "deleted     exports/onnx/model.onnx (of an earlier push)" in capsys.readouterr().out
 
 
 def test_nothing_is_sent_unasked(hub, pair, capsys, monkeypatch):
@@ -124,7 +134,15 @@ def test_nothing_is_sent_unasked(hub, pair, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr("builtins.input", lambda question: "n")
     assert run_kd("push", pair / "dan", "me/student") == 0
-    assert "nothing was uploaded" in capsys.readouterr().out and hub.asked == []
+    assert "nothing was uploaded" in capsys.readouterr().out
+
+    def ended(question):
+        raise EOFError
+
+    monkeypatch.setattr("builtins.input", ended)
+    assert run_kd("push", pair / "dan", "me/student") == 0
+    assert "nothing was uploaded" in capsys.readouterr().out
+    assert not hub.created and not hub.files and all(path.startswith(READS) for path in hub.asked)
     monkeypatch.setattr("builtins.input", lambda question: "y")
     assert run_kd("push", pair / "dan", "me/student", "--public") == 0
     assert hub.created["visibility"] == "public" and "README.md" in hub.files
@@ -170,6 +188,12 @@ def test_a_repository_that_is_public_already_gets_nothing_in_private(hub, pair, 
     hub.private = False
     assert run_kd("push", pair / "dan", "me/student", "--yes") == 2
     assert "'me/student' is public already; add --public" in capsys.readouterr().err and not hub.files
+
+
+def test_a_repository_that_is_private_already_is_not_called_public(hub, pair, capsys):
+    hub.private = True
+    assert run_kd("push", pair / "dan", "me/student", "--yes", "--public") == 2
+    assert "'me/student' is private already; leave out --public" in capsys.readouterr().err and not hub.files
 
 
 def test_without_a_token_and_without_a_finished_run(hub, pair, capsys, monkeypatch, tmp_path):

@@ -1,7 +1,9 @@
 """Which rows without a label are kept after the teacher's labelling."""
 
 import numpy as np
+import pytest
 
+from kd.errors import KDError
 from kd.options.sections import Selection
 from kd.teacher.selection import chosen_rows
 
@@ -19,6 +21,15 @@ def test_the_teachers_entropy_orders_them():
     assert kept(rows=2, by="confident") == [2, 7]
     assert kept(rows=3, by="uncertain") == [4, 5, 6]
     assert kept(rows=100, by="uncertain") == [2, 3, 4, 5, 6, 7]
+
+
+def test_without_enough_rows_it_warns_or_refuses(caplog):
+    kept(rows=6)
+    assert "is more than" not in caplog.text
+    kept(rows=7)
+    assert "selection.rows=7 is more than the 6 rows without a label; all are kept" in caplog.text
+    with pytest.raises(KDError, match=r"selection\.rows=7 chooses among the rows without a label, found none"):
+        chosen_rows(Selection(rows=7), LABELS[:2], LOGITS[:2], None, ["negative", "positive"], 0)
 
 
 def test_classes_are_balanced_as_far_as_there_are_rows():

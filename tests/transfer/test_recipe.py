@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from kd.data.splits import text_keys
+from kd.storage.checksum import digest
 from kd.transfer.ngram_model import Halves
 from kd.transfer.recipe import Known, TransferRecipe
 
@@ -48,3 +49,15 @@ def test_what_only_chooses_is_not_in_the_key_of_the_step(splits, monkeypatch):
         assert other.key_of_step("halves", known) != key
     monkeypatch.setattr(Halves, "version", 2)
     assert recipe().key_of_step("halves", known) != key
+
+
+def test_the_names_of_the_labels_count_for_a_step_that_reads_them(splits, monkeypatch):
+    known = Known.of(splits)
+    renamed = replace(known, train=replace(known.train, names=["bad", "good"]))
+    key = recipe().key_of_step("halves", known)
+    assert recipe().key_of_step("halves", renamed) == key
+    rows = [list(row) for row in zip(known.train.texts, known.train.labels, strict=True)]
+    checksum = digest([rows, sorted(side.hex() for side in known.train.held_out)])
+    assert key == digest([1, 1, {"_target_": OPTIONS["_target_"], "rounds": 4}, 0, checksum])[:20], "as kd once stored"
+    monkeypatch.setattr(Halves, "reads_names", True)
+    assert len({key, recipe().key_of_step("halves", known), recipe().key_of_step("halves", renamed)}) == 3
