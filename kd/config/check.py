@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from transformers import PretrainedConfig
 
 from kd.config import build, contradictions, targets
+from kd.config.closed_form import of_closed_form
 from kd.config.declarations import declarations, missing_sections, option_mistakes, unknown_keys
 from kd.config.folder import resolving
 from kd.config.make import make
@@ -104,7 +105,7 @@ def check(config: DictConfig) -> None:
     if kind:
         mistakes += [*contradictions.of_start(config, kind), *contradictions.of_ngrams(config, kind)]
     if kind and isinstance(student, FittedConfig):
-        mistakes += contradictions.of_closed_form(config, kind)
+        mistakes += of_closed_form(config, kind)
         mistakes.refuse()  # what follows would say it again, in terms of layers and losses
     if kind and kind.reads_teacher:
         _check_method(config, kind, options, student, mistakes)
