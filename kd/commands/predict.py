@@ -33,8 +33,8 @@ BLOCK = 1 << 16
 Write = Callable[[list[Row]], None]
 
 
-def main(arguments: list[str]) -> int:
-    """Classify the texts that the arguments name."""
+def parsed(arguments: list[str]) -> argparse.Namespace:
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(
         prog="kd predict",
         description="Classify with a finished run's student. Adds the columns 'prediction' and 'probability_<label>'.",
@@ -60,6 +60,12 @@ def main(arguments: list[str]) -> int:
         raise KDError(f"--batch-size: expected at least 1, got {options.batch_size}")
     if options.out and options.file and options.out.resolve() == options.file.resolve():
         raise KDError(f"--out would overwrite the input {options.file}; give another name")
+    return options
+
+
+def main(arguments: list[str]) -> int:
+    """Classify the texts that the arguments name."""
+    options = parsed(arguments)
     predictor = cascade(options.run, bool(options.fallback)) if options.cascade else load(options.run)
     column, columns = "text", ["text"]
     if options.file:

@@ -12,6 +12,7 @@ from kd.errors import KDError
 if TYPE_CHECKING:
     from kd.classifier import Classifier
     from kd.serving.auditing import Auditor
+    from kd.serving.limits import Limits
 
 
 def main(arguments: list[str]) -> int:
@@ -24,6 +25,19 @@ def main(arguments: list[str]) -> int:
             raise
         raise KDError(f"kd serve needs the package {error.name}; pip install 'kd[serve]'") from error
     from kd import classifier
+
+    options, limits = parsed(arguments, Limits)
+    with listen(options.host, options.port) as listener:  # before the model: a port in use is an error at the start
+        loaded, auditor = cascade(options) if options.cascade else (classifier.load(options.model), None)
+        host, port = listener.getsockname()[:2]
+        place = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        print(f"kd serve: {place} has a page to try texts; Ctrl-C stops", file=sys.stderr, flush=True)
+        run(loaded, listener, limits, options.log_texts, auditor)
+    return 0
+
+
+def parsed(arguments: list[str], kind: type[Limits]) -> tuple[argparse.Namespace, Limits]:
+    """Return the options of the command line, and those of them that are limits."""
     from kd.options.declared import options_of
 
     parser = argparse.ArgumentParser(prog="kd serve", description="Classify texts over HTTP; docs/serving.md.")
@@ -41,9 +55,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--audit-texts", type=Path, metavar="FILE", help="JSONL for the texts with another answer (default: none kept)"
     )
-    declared = options_of(Limits)
+    declared = options_of(kind)
     for name, option in declared.items():
-        default: Any = getattr(Limits, name)
+        default: Any = getattr(kind, name)
         meaning = f"{option.meaning} (default: {default})"
         parser.add_argument(
             f"--{name.replace('_', '-')}", type=type(default), default=default, metavar="N", help=meaning
@@ -52,20 +66,14 @@ def main(arguments: list[str]) -> int:
     for name, needs in (("fallback", "cascade"), ("audit", "cascade"), ("audit_texts", "audit")):
         if getattr(options, name) is not None and not getattr(options, needs):
             raise KDError(f"--{name.replace('_', '-')}: expected --{needs} beside it; add it, or leave this out")
-    limits = Limits(**{name: getattr(options, name) for name in declared})
+    limits = kind(**{name: getattr(options, name) for name in declared})
     for name, option in declared.items():
         if not option.fits(value := getattr(limits, name)):
             raise KDError(f"--{name.replace('_', '-')}: expected {option.expected_for(value)}, got {value}")
     if limits.max_texts > limits.max_waiting:
         sizes = f"{limits.max_waiting} and {limits.max_texts}"
         raise KDError(f"expected --max-waiting to be at least --max-texts, got {sizes}; change one of them")
-    with listen(options.host, options.port) as listener:  # before the model: a port in use is an error at the start
-        loaded, auditor = cascade(options) if options.cascade else (classifier.load(options.model), None)
-        host, port = listener.getsockname()[:2]
-        place = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        print(f"kd serve: {place} has a page to try texts; Ctrl-C stops", file=sys.stderr, flush=True)
-        run(loaded, listener, limits, options.log_texts, auditor)
-    return 0
+    return options, limits
 
 
 def cascade(options: argparse.Namespace) -> tuple[Classifier, Auditor | None]:
