@@ -123,7 +123,10 @@ def upload(api: HfApi, name: str, files: dict[str, Path | bytes], old: list[str]
         found, advice = ("private", "leave out --public") if public else ("public", "add --public")
         raise KDError(f"the repository '{repository}' is {found} already; {advice}, or choose another name")
     added = [CommitOperationAdd(path, content) for path, content in files.items()]
-    operations = [*added, *(CommitOperationDelete(path) for path in old)]
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [
+        *added,
+        *(CommitOperationDelete(path) for path in old),
+    ]
     commit = api.create_commit(repository, operations, commit_message="Upload a student that kd has trained")
     return f"{commit.repo_url}, commit {commit.oid}"
 

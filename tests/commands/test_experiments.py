@@ -6,6 +6,8 @@ import shlex
 import pytest
 
 from kd.commands.experiments import FIELDS, studies
+from kd.config.check import check
+from kd.config.compose import composed
 from tests.conftest import run_kd
 
 STUDIES = studies()
@@ -36,10 +38,28 @@ def place(tmp_path_factory):
     return tmp_path_factory.mktemp("studies")
 
 
-@pytest.mark.slow
+HEAVY = re.compile("_|inc|jiao|mukherjee|sanh|sun2019|turc|wang|ye")
+"""Studies with a large student or with the sentences of 25,000 reviews: minutes in all."""
+
+
 @pytest.mark.parametrize(("name", "command"), COMMANDS, ids=[f"{n}{i}" for i, (n, _) in enumerate(COMMANDS)])
-def test_the_last_run_of_each_command_trains(name, command, place, monkeypatch):
+def test_the_last_run_of_each_command_is_no_mistake(name, command):
+    check(composed([*last_run(command), "size=smoke"]))
+
+
+def marked(command: str):
+    heavy = HEAVY.search(command.split("=")[1])
+    return pytest.param(command, marks=pytest.mark.long if heavy else pytest.mark.slow, id=command)
+
+
+@pytest.mark.parametrize("command", [marked(command) for _, command in COMMANDS])
+def test_the_last_run_of_each_command_trains(command, place, monkeypatch):
     """With the real teacher and sentences, in the smallest size."""
     monkeypatch.chdir(place)
-    words = [re.sub("^method=.*,", "method=", word) for word in shlex.split(command)[2:] if word != "-m"]
-    assert run_kd("train", *words, "size=smoke", "threads=1", "trainer=cpu", "callbacks=[checkpoint]") == 0
+    options = ["size=smoke", "threads=1", "trainer=cpu", "callbacks=[checkpoint]"]
+    assert run_kd("train", *last_run(command), *options) == 0
+
+
+def last_run(command: str) -> list[str]:
+    """Return the overrides of a study's command for the last of the methods that it sweeps over."""
+    return [re.sub("^method=.*,", "method=", word) for word in shlex.split(command)[2:] if word != "-m"]
