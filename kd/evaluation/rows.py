@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,7 +84,10 @@ def of_file(
     left_out = rows.malformed.lines + left_out
     if left_out:
         count, lines = rows.malformed.count + len(left_out) - len(rows.malformed.lines), left_out[:20]
-        log.warning("%d rows left out (no text, no label or malformed), lines %s", count, ", ".join(map(str, lines)))
+        shown = ", ".join(
+            map(str, lines)
+        )  # not logged: a program may have trained before, with logs on standard output
+        print(f"kd evaluate: {count} rows left out (no text, no label or malformed), lines {shown}", file=sys.stderr)
     if not texts:
         raise KDError(f"expected rows with a text and a label in {path}, found none; check --text and --label")
     _, ids = reader.finish()

@@ -47,6 +47,7 @@ def test_a_run_of_two_ranks_resumes_in_one_process(command):
     assert killed.returncode == -9, killed.stdout
     said = r"global batch: 16 rows in an optimizer step \(8 on a device x 1 accumulated x 2 devices\)"
     assert len(re.findall(said, killed.stdout)) == 1, "rank 0 says it"
+    Path("flag").unlink()  # nothing kills it again
     assert_resumes(lambda: run_kd(*kill), "two", command)
 
 

@@ -16,4 +16,4 @@ def test_every_option_has_a_meaning(declares):
 
 def test_the_top_declares_the_keys_of_the_configuration():
     content = yaml.safe_load((configuration_folder() / "config.yaml").read_text())
-    assert set(content) - {"defaults", "hydra"} == {*options_of(Run), "cache", "balance"}
+    assert set(content) - {"defaults", "hydra"} == {*options_of(Run), "cache", "balance", "selection"}
