@@ -84,9 +84,7 @@ def of_file(
     left_out = rows.malformed.lines + left_out
     if left_out:
         count, lines = rows.malformed.count + len(left_out) - len(rows.malformed.lines), left_out[:20]
-        shown = ", ".join(
-            map(str, lines)
-        )  # not logged: a program may have trained before, with logs on standard output
+        shown = ", ".join(map(str, lines))  # not logged: after a training in this process, logs go to standard output
         print(f"kd evaluate: {count} rows left out (no text, no label or malformed), lines {shown}", file=sys.stderr)
     if not texts:
         raise KDError(f"expected rows with a text and a label in {path}, found none; check --text and --label")
