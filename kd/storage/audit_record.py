@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import MinLen
 
-from kd.errors import KDError, NewerError
+from kd.errors import KDError
 from kd.storage import records
 from kd.storage.records import Number, Part, Record, Size
 
@@ -94,9 +94,4 @@ def read(run: Path) -> dict[str, Any]:
     place = run / NAME
     if not place.is_file():
         raise KDError(f"expected an audit in '{run}', found no {NAME}; make one with kd audit {run}")
-    try:
-        return records.read(place, Audit, sealed=True)
-    except NewerError:
-        raise
-    except KDError as error:
-        raise KDError(str(error).replace("train it again", "run kd audit again")) from None
+    return records.read(place, Audit, sealed=True, advice="run kd audit again")

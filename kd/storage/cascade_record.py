@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Gt, MinLen
 
-from kd.errors import KDError, NewerError
+from kd.errors import KDError
 from kd.storage import records
 from kd.storage.records import Amount, Part, Record, Sha256, Size
 
@@ -67,9 +67,4 @@ def read(run: Path) -> dict[str, Any]:
     place = run / NAME
     if not place.is_file():
         raise KDError(f"expected a cascade in '{run}', found no {NAME}; make one with kd cascade {run}")
-    try:
-        return records.read(place, Cascade, sealed=True)
-    except NewerError:
-        raise
-    except KDError as error:
-        raise KDError(str(error).replace("train it again", "run kd cascade again")) from None
+    return records.read(place, Cascade, sealed=True, advice="run kd cascade again")

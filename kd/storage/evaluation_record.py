@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 from annotated_types import MinLen
 
-from kd.errors import KDError, NewerError
 from kd.storage import records
 from kd.storage.records import Number, Record, Size
 
@@ -71,9 +70,4 @@ def read(folder: Path) -> dict[str, Any] | None:
         KDError: it is damaged.
     """
     place = folder / NAME
-    try:
-        return records.read(place, Evaluation, sealed=True) if place.is_file() else None
-    except NewerError:
-        raise
-    except KDError as error:
-        raise KDError(str(error).replace("train it again", "run kd evaluate again")) from None
+    return records.read(place, Evaluation, sealed=True, advice="run kd evaluate again") if place.is_file() else None

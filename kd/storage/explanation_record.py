@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Len, MinLen
 
-from kd.errors import KDError, NewerError
 from kd.storage import records
 from kd.storage.records import Amount, Number, Part, Record, Size
 
@@ -144,9 +143,4 @@ def read(run: Path) -> dict[str, Any]:
     Raises:
         KDError: it is missing or damaged.
     """
-    try:
-        return records.read(run / NAME, Explanation, sealed=True)
-    except NewerError:
-        raise
-    except KDError as error:
-        raise KDError(str(error).replace("train it again", "run kd explain again")) from None
+    return records.read(run / NAME, Explanation, sealed=True, advice="run kd explain again")

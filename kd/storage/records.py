@@ -39,7 +39,7 @@ ABSENT: Any = Field(default=None)
 class Record(BaseModel):
     """A JSON or YAML object. Values have exactly their type: ``"1"`` is no number, ``true`` and ``null`` neither."""
 
-    model_config = ConfigDict(extra="allow", strict=True, protected_namespaces=())
+    model_config = ConfigDict(extra="allow", strict=True, protected_namespaces=(), defer_build=True)
 
 
 class Status(Record):
@@ -278,24 +278,24 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
     write_json(path, {**content, SEAL: digest(json.loads(json.dumps(content)))})
 
 
-def read(path: Path, kind: type[Record], sealed: bool = False) -> dict[str, Any]:
+def read(path: Path, kind: type[Record], sealed: bool = False, advice: str = "train it again") -> dict[str, Any]:
     """Read a JSON file of kd; a file without a checksum is of an early kd.
 
     Args:
         path: of the file.
         kind: its schema.
         sealed: refuse a file without a checksum as well, because it can be made again.
+        advice: what to do about a damaged file.
 
     Raises:
         KDError: it is missing, damaged, or (`NewerError`) was written by a newer kd.
     """
     content = read_json(path)
     seal = content.pop(SEAL, None)
-    require(content, kind, path)
-    if seal != digest(content) and (
-        sealed or seal is not None or content.get("format", 0) > 1
-    ):  # format 1 had no checksum
-        raise KDError(f"'{path}' is damaged: it does not match its own checksum; train it again")
+    require(content, kind, path, advice)
+    checked = sealed or seal is not None or content.get("format", 0) > 1  # format 1 had no checksum
+    if checked and seal != digest(content):
+        raise KDError(f"'{path}' is damaged: it does not match its own checksum; {advice}")
     return content
 
 
@@ -327,7 +327,7 @@ def texts(node: Any) -> list[str]:
     return [text for part in node for text in texts(part)] if isinstance(node, list) else []
 
 
-def require(content: Mapping[str, Any], kind: type[Record], path: Path) -> None:
+def require(content: Mapping[str, Any], kind: type[Record], path: Path, advice: str = "train it again") -> None:
     """Refuse content that does not fit a schema.
 
     Raises:
@@ -345,6 +345,4 @@ def require(content: Mapping[str, Any], kind: type[Record], path: Path) -> None:
         place = ".".join(map(str, mistake["loc"])) or "the whole"
         message = mistake["msg"]
         found = "" if mistake["type"] == "missing" else f", found {str(repr(mistake['input']))[:60]}"
-        raise KDError(
-            f"'{path}' is damaged: {place}: {message[:1].lower()}{message[1:]}{found}; train it again"
-        ) from None
+        raise KDError(f"'{path}' is damaged: {place}: {message[:1].lower()}{message[1:]}{found}; {advice}") from None
