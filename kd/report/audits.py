@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 
-from kd.errors import KDError
-from kd.report.study import Study
+from kd.report.study import Study, written
 from kd.report.tables import EMPTY, Cell, Table, number, percent
 from kd.storage import audit_record
 
@@ -20,29 +18,20 @@ NOTE = (
 def audits(study: Study) -> Table | None:
     """Tabulate the audits of the runs; None without one."""
     rows = []
-    for arm in study.arms:
-        for run in arm.runs:
-            place = run.directory.path
-            if not (place / audit_record.NAME).is_file():
-                continue
-            try:
-                found = audit_record.read(place)
-            except KDError as error:
-                print(f"kd report: left out: {error}", file=sys.stderr)
-                continue
-            against = next((name for name in ("alone", "teacher") if name in found["models"]), None)
-            shown = [one for one in found["comparisons"] if one["measure"] != "size"]
-            counts = Counter(one["verdicts"].get(against) for one in shown)
-            verdicts = ", ".join(f"{verdict} {count}" for verdict, count in counts.items() if verdict)
-            worst = max(shown, key=lambda one: abs(one["biases"]["student"]["difference"]))
-            rows.append(
-                [
-                    *(Cell(arm.name), Cell(str(run.seed)), Cell(f"{found['texts']:,} of {found['source']}")),
-                    *(Cell(found["of_class"]), Cell(against or ""), Cell(verdicts)),
-                    Cell(f"{worst['group']} − {worst['reference']}"),
-                    number(worst["biases"]["student"]["difference"], 3),
-                    percent(found["flips"]["shares"]["student"]["share"]) if found["flips"] else EMPTY,
-                ]
-            )
+    for arm, run, found in written(study, audit_record.NAME, audit_record.read):
+        against = next((name for name in ("alone", "teacher") if name in found["models"]), None)
+        shown = [one for one in found["comparisons"] if one["measure"] != "size"]
+        counts = Counter(one["verdicts"].get(against) for one in shown)
+        verdicts = ", ".join(f"{verdict} {count}" for verdict, count in counts.items() if verdict)
+        worst = max(shown, key=lambda one: abs(one["biases"]["student"]["difference"]))
+        rows.append(
+            [
+                *(Cell(arm.name), Cell(str(run.seed)), Cell(f"{found['texts']:,} of {found['source']}")),
+                *(Cell(found["of_class"]), Cell(against or ""), Cell(verdicts)),
+                Cell(f"{worst['group']} − {worst['reference']}"),
+                number(worst["biases"]["student"]["difference"], 3),
+                percent(found["flips"]["shares"]["student"]["share"]) if found["flips"] else EMPTY,
+            ]
+        )
     columns = ["model", "seed", "texts", "class", "against", "verdicts", "largest", "difference", "flips"]
     return Table("audits", "Audits", columns, rows, [NOTE], columns[:7]) if rows else None

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
-from kd.errors import KDError
-from kd.report.study import Study
+from kd.report.study import Study, written
 from kd.report.tables import Cell, Table, number, percent
 from kd.storage import cascade_record
 
@@ -20,33 +17,24 @@ NOTE = (
 def cascades(study: Study) -> Table | None:
     """Tabulate the cascades of the runs; None without one."""
     rows = []
-    for arm in study.arms:
-        for run in arm.runs:
-            place = run.directory.path
-            if not (place / cascade_record.NAME).is_file():
-                continue
-            try:
-                found = cascade_record.read(place)
-            except KDError as error:
-                print(f"kd report: left out: {error}", file=sys.stderr)
-                continue
-            kind = "agreement" if found["kind"] == "agreement" else "kept"
-            shown = found["measured"] or found["calibration"]
-            spent, alone = shown["milliseconds"], found["teacher"]["milliseconds"]
-            rows.append(
-                [
-                    Cell(arm.name),
-                    Cell(str(run.seed)),
-                    Cell(f"{kind} ≥ {100 * found['target']:g} %, {100 * found['confidence']:g} %"),
-                    number(found["threshold"], 4),
-                    Cell(f"{shown['rows']} of {found['source']}" + ("" if found["measured"] else ", which chose it")),
-                    percent(1 - shown["answered"][-1] / shown["rows"]),
-                    percent(1 - shown["differing"] / shown["rows"]),
-                    percent(shown["accuracy"]),
-                    number(spent),
-                    number(spent / alone if alone else None),
-                ]
-            )
+    for arm, run, found in written(study, cascade_record.NAME, cascade_record.read):
+        kind = "agreement" if found["kind"] == "agreement" else "kept"
+        shown = found["measured"] or found["calibration"]
+        spent, alone = shown["milliseconds"], found["teacher"]["milliseconds"]
+        rows.append(
+            [
+                Cell(arm.name),
+                Cell(str(run.seed)),
+                Cell(f"{kind} ≥ {100 * found['target']:g} %, {100 * found['confidence']:g} %"),
+                number(found["threshold"], 4),
+                Cell(f"{shown['rows']} of {found['source']}" + ("" if found["measured"] else ", which chose it")),
+                percent(1 - shown["answered"][-1] / shown["rows"]),
+                percent(1 - shown["differing"] / shown["rows"]),
+                percent(shown["accuracy"]),
+                number(spent),
+                number(spent / alone if alone else None),
+            ]
+        )
     columns = ["model", "seed", "promise", "threshold", "rows", "by students", "agreement", "accuracy", "ms"]
     columns.append("times teacher")
     return Table("cascades", "Cascades", columns, rows, [NOTE], ("model", "seed", "promise", "rows")) if rows else None

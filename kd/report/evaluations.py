@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
-from kd.errors import KDError
-from kd.report.study import Study
+from kd.report.study import Study, written
 from kd.report.tables import EMPTY, Cell, Table, percent, points
 from kd.run.directory import RunDirectory
 from kd.storage import evaluation_record
@@ -21,38 +18,28 @@ NOTE = (
 def evaluations(study: Study) -> Table | None:
     """Tabulate the evaluations of the runs; None without one."""
     rows = []
-    for arm in study.arms:
-        for run in arm.runs:
-            try:
-                found = evaluation_record.read(run.directory.path)
-            except KDError as error:
-                print(f"kd report: left out: {error}", file=sys.stderr)
-                continue
-            shuffled = [
-                one["flipped"]["value"] for one in (found or {}).get("robustness", ()) if "order" in one["name"]
-            ]
-            for place, one in enumerate(found["data"] if found else ()):
-                accuracy, drop, worst = one["metrics"]["accuracy"], one["drop"], one["slices"][:1]
-                named = [part for part in worst if part["difference"]["high"] < 0]
-                rows.append(
-                    [
-                        *(
-                            Cell(arm.name),
-                            Cell(str(run.seed)),
-                            Cell(one["name"]),
-                            Cell(f"{one['rows']:,}", one["rows"]),
-                        ),
-                        percent(accuracy["value"]),
-                        points(drop and drop["value"]),
-                        Cell("[{}, {}]".format(*(points(drop[side]).text for side in ("low", "high"))))
-                        if drop
-                        else EMPTY,
-                        percent(one["metrics"]["ece"]["value"]),
-                        percent(one["teacher"]["agreement"]["value"] if one["teacher"] else None),
-                        Cell(f"{named[0]['name']}: {points(named[0]['difference']['value']).text}") if named else EMPTY,
-                        percent(shuffled[0] if shuffled and not place else None),
-                    ]
-                )
+    for arm, run, found in written(study, evaluation_record.NAME, evaluation_record.read):
+        shuffled = [one["flipped"]["value"] for one in found["robustness"] if "order" in one["name"]]
+        for place, one in enumerate(found["data"]):
+            accuracy, drop, worst = one["metrics"]["accuracy"], one["drop"], one["slices"][:1]
+            named = [part for part in worst if part["difference"]["high"] < 0]
+            rows.append(
+                [
+                    *(
+                        Cell(arm.name),
+                        Cell(str(run.seed)),
+                        Cell(one["name"]),
+                        Cell(f"{one['rows']:,}", one["rows"]),
+                    ),
+                    percent(accuracy["value"]),
+                    points(drop and drop["value"]),
+                    Cell("[{}, {}]".format(*(points(drop[side]).text for side in ("low", "high")))) if drop else EMPTY,
+                    percent(one["metrics"]["ece"]["value"]),
+                    percent(one["teacher"]["agreement"]["value"] if one["teacher"] else None),
+                    Cell(f"{named[0]['name']}: {points(named[0]['difference']['value']).text}") if named else EMPTY,
+                    percent(shuffled[0] if shuffled and not place else None),
+                ]
+            )
     columns = ["model", "seed", "data", "rows", "accuracy", "points", "interval", "ECE", "agreement", "worst slice"]
     columns.append("flipped")
     words = ("model", "seed", "data", "worst slice")

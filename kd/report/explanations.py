@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
-from kd.errors import KDError
-from kd.report.study import Study
+from kd.report.study import Study, written
 from kd.report.tables import Cell, Table, number
 from kd.storage import explanation_record
 
@@ -20,21 +17,15 @@ NOTE = (
 def explanations(study: Study) -> Table | None:
     """Tabulate the explanations of the runs; None without one."""
     rows = []
-    for name, run in ((arm.name, run) for arm in study.arms for run in arm.runs):
-        if not (run.directory.path / explanation_record.NAME).is_file():
-            continue
-        try:
-            found = explanation_record.read(run.directory.path)["data"]
-        except KDError as error:
-            print(f"kd report: left out: {error}", file=sys.stderr)
-            continue
+    for arm, run, record in written(study, explanation_record.NAME, explanation_record.read):
+        found = record["data"]
         pairs = [pair for pair in found["pairs"] if pair["models"][0] == "student"] if found else []
         for pair in pairs:
             cells = []
             for estimate in (pair["correlation"], found["models"][0]["area"]):
                 low, high = estimate["interval"]
                 cells += [number(estimate["mean"]), Cell(f"[{low:.2f}, {high:.2f}]", (low, high))]
-            named = (name, str(run.seed), pair["models"][1], found["method"])
+            named = (arm.name, str(run.seed), pair["models"][1], found["method"])
             rows.append([*map(Cell, named), Cell(f"{found['rows']} of {found['source']}"), *cells])
     words = ("model", "seed", "with", "method", "texts")
     columns = [*words, "rank correlation", "95 %", "area", "area 95 %"]

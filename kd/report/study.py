@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kd.errors import KDError
 from kd.options.methods import CLOSED_FORM, UNREAD_IN_CLOSED_FORM
 from kd.options.sections import Metric
 from kd.report.arms import OVER_BASELINE, TITLES, Arm, Pair, arms, bags, baselines, budget, pairs
@@ -187,6 +190,28 @@ def studies(runs: list[Run]) -> list[Study]:
     for run in runs:
         by_rows[run.test_rows].append(run)
     return [Study(group) for group in sorted(by_rows.values(), key=len, reverse=True)]
+
+
+def written(
+    study: Study, name: str, read: Callable[[Path], dict[str, Any] | None]
+) -> Iterator[tuple[Arm, Run, dict[str, Any]]]:
+    """Yield what a later command, such as ``kd audit``, has written about each run; a damaged file is left out.
+
+    Args:
+        study: whose runs are looked at, arm by arm.
+        name: of the file in the directory of a run.
+        read: reads it from this directory.
+    """
+    for arm in study.arms:
+        for run in arm.runs:
+            place = run.directory.path
+            try:
+                found = read(place) if (place / name).is_file() else None
+            except KDError as error:
+                print(f"kd report: left out: {error}", file=sys.stderr)
+                continue
+            if found:
+                yield arm, run, found
 
 
 def baseline_command(run: Run, seeds: tuple[int, ...]) -> str:
