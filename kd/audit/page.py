@@ -17,7 +17,6 @@ from kd.report.words import listed, plural
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-NAMES = {"student": "student", "alone": "alone", "teacher": "teacher"}
 HOW_TO_READ = (
     "Difference: mean probability of the class for the group, minus that for the reference group, over texts that "
     "differ in the person alone; true and false positives: the difference of the rates of the two groups. Size: mean "
@@ -53,7 +52,7 @@ def interval(effect: Mapping[str, Any]) -> Cell:
 
 def tables(content: Mapping[str, Any]) -> list[Table]:
     """Return the biases of each model, the changes with their verdicts, and the flips, where there are any."""
-    named = lambda one, name: [Cell(title(one)), Cell(NAMES[name])]  # noqa: E731
+    named = lambda one, name: [Cell(title(one)), Cell(name)]  # noqa: E731
     columns = ("interval", "p")
     sizes = {
         (title(one), name): effect["difference"] for one in of(content, True) for name, effect in one["biases"].items()
@@ -95,7 +94,7 @@ def flip_tables(flips: Mapping[str, Any] | None) -> list[Table]:
     if not flips:
         return []
     rows = [
-        [Cell(NAMES[name]), percent(one["share"]), Cell(f"{100 * one['low']:.1f} to {100 * one['high']:.1f}")]
+        [Cell(name), percent(one["share"]), Cell(f"{100 * one['low']:.1f} to {100 * one['high']:.1f}")]
         for name, one in flips["shares"].items()
     ]
     note = (
@@ -126,7 +125,7 @@ def figure(content: Mapping[str, Any]) -> Figure:
                 [one["high"] - one["difference"] for one in effects],
             ]
             rows = [row + 0.22 * ((len(models) - 1) / 2 - place) for row in range(len(shown))]
-            axes.errorbar(centres, rows, xerr=sides, fmt="o", markersize=4, color=SERIES[place], label=NAMES[model])
+            axes.errorbar(centres, rows, xerr=sides, fmt="o", markersize=4, color=SERIES[place], label=model)
         name_rows(axes, names)
         axes.set_xlabel(f"difference in the probability of {content['of_class']}")
         legend_below(axes, len(models))

@@ -6,13 +6,12 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table as Printed
 from rich.text import Text
 
 from kd.audit import page, texts
@@ -26,6 +25,8 @@ from kd.report.model_card import replace_audit
 from kd.report.page import write
 from kd.report.runs import find_runs
 from kd.report.study import studies
+from kd.report.tables import EMPTY, Table
+from kd.report.terminal import printed
 from kd.report.words import plain
 from kd.run.directory import RunDirectory
 from kd.run.own_teacher import own_teacher
@@ -73,7 +74,7 @@ def main(arguments: list[str]) -> int:
     options = parsed(arguments)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="kd audit: %(message)s")
     targets.trust(options.modules)  # not the modules that the run lists, because a stranger may have made it
-    run = RunDirectory.finished(options.run) if (options.run / "status.json").is_file() else None
+    run = RunDirectory.finished(options.run) if RunDirectory.is_one(options.run) else None
     student, out = load(options.run), options.out or options.run
     for name in (audit_record.NAME, audit_record.PAGE, "model/README.md"):
         refuse_link(out, out / name)
@@ -110,7 +111,7 @@ def main(arguments: list[str]) -> int:
         replace_audit(run)
     for table in page.tables(content):
         if table.name not in ("sizes", "examples"):
-            show(table.title, table.texts, table.words)
+            show(table)
     print(content["sentence"])
     print(f"saved: {out / audit_record.NAME} and {os.path.relpath(place)}")
     return 0
@@ -173,14 +174,12 @@ def real_flips(
     return flips("validation", rows, models, names, options.batch_size)
 
 
-def show(title: str, lines: list[list[str]], words: Sequence[str]) -> None:
-    """Print a table of the page; a cell that repeats the one above it is empty."""
-    table = Printed(box=None, pad_edge=False, header_style="bold", title=Text(plain(title)), title_justify="left")
-    for name in lines[0]:
-        table.add_column(Text(plain(name)), justify="left" if name in words else "right")
-    for above, line in pairwise(lines):
-        cells = ["" if line[0] == above[0] else line[0], *line[1:]]
-        table.add_row(*(Text(plain(cell)) for cell in cells))  # a group may be called [b]
+def show(table: Table) -> None:
+    """Print a table of the page; a cell of the first column that repeats the one above it is empty."""
+    pairs = pairwise([[EMPTY], *table.rows])
+    rows = [[EMPTY if above[0] == row[0] else row[0], *row[1:]] for above, row in pairs]
+    made = printed(replace(table, rows=rows))
+    made.title, made.title_justify = Text(plain(table.title)), "left"
     console = Console()
-    console.print(table, highlight=False)
+    console.print(made, highlight=False)
     console.print()

@@ -29,6 +29,7 @@ from kd.explanation.attribution import Attribution, Model, occlusion, words_of
 from kd.explanation.comparison import compared
 from kd.report import tables
 from kd.report.page import refuse_other, write
+from kd.report.terminal import printed
 from kd.run.directory import RunDirectory
 from kd.run.own_teacher import own_teacher
 from kd.storage import explanation_record, records
@@ -83,7 +84,7 @@ def main(arguments: list[str]) -> int:
     options.command = shlex.join(["kd", "explain", *arguments])
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="kd explain: %(message)s")
     targets.trust(options.modules)  # not the modules that the run lists, because a stranger may have made it
-    run = RunDirectory.finished(options.run, READ) if (options.run / "status.json").is_file() else None
+    run = RunDirectory.finished(options.run, READ) if RunDirectory.is_one(options.run) else None
     if run is None and options.on == "validation":
         raise KDError(f"--on validation: expected a run, found none in '{options.run}'; give a file with --on")
     if run is None and options.neighbours:
@@ -235,7 +236,7 @@ def show_texts(console: Console, part: Mapping[str, Any]) -> None:
         if len(shown) < len(row["words"]):
             console.print(f"{len(shown)} of {len(row['words'])} words, those with the most influence")
         if row["neighbours"]:
-            show(console, page.of_neighbours("neighbours", row["neighbours"]))
+            console.print(printed(page.of_neighbours("neighbours", row["neighbours"])))
         console.print()
 
 
@@ -256,14 +257,4 @@ def show_data(console: Console, part: Mapping[str, Any]) -> None:
         for line in block.text:
             console.print(Text(line))
         for table in block.tables:
-            show(console, table)
-
-
-def show(console: Console, table: tables.Table) -> None:
-    """Print a table of the page."""
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    for column in table.columns:
-        shown.add_column(column, justify="left" if column in table.words else "right")
-    for row in table.rows:
-        shown.add_row(*(Text(cell.text) for cell in row))
-    console.print(shown)
+            console.print(printed(table))

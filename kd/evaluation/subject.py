@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kd.classifier import load
+from kd.classifier import Classifier, label_order, load
 from kd.errors import KDError
 from kd.evaluation.measures import Logits
 from kd.evaluation.rows import Rows
@@ -24,19 +24,13 @@ READ = ("config.yaml", "environment.json", "metrics.json", "predictions.parquet"
 log = logging.getLogger(__name__)
 
 
-def logits_of(path: Path, names: Sequence[str], batch_size: int) -> Logits:
-    """Load a classifier; its logits are in the order of these labels.
+def logits_of(classifier: Classifier, path: Path, names: Sequence[str], batch_size: int) -> Logits:
+    """Return a function that gives a classifier's logits in the order of these labels.
 
     Raises:
-        KDError: it cannot be loaded, or has other labels.
+        KDError: it has other labels.
     """
-    classifier = load(path)
-    if sorted(classifier.label_names) != sorted(names):
-        raise KDError(
-            f"expected the labels {', '.join(names)} in '{path}', found {', '.join(classifier.label_names)}; "
-            "choose a model of the same task"
-        )
-    order = [classifier.label_names.index(name) for name in names]
+    order = label_order(classifier.label_names, names, f"'{path}'")
     return lambda texts: classifier.logits(texts, batch_size)[:, order]
 
 
@@ -62,13 +56,13 @@ class Subject:
         place, parent = self.given_run or self.path, self.path.resolve().parent
         if parent.name == "exports" and not self.given_run:
             place = parent.parent
-        is_run = self.given_run or (place / "status.json").is_file()
+        is_run = self.given_run or RunDirectory.is_one(place)
         self.run = RunDirectory.finished(place, READ) if is_run else None
         self.is_run = self.run is not None and self.run.path.resolve() == self.path.resolve()
         self.classifier = load(self.path)
         environment = self.run.environment() if self.run else {}
         self.label_names = (environment.get("data") or {}).get("label_names") or list(self.classifier.label_names)
-        self.logits = logits_of(self.path, self.label_names, self.batch_size)
+        self.logits = logits_of(self.classifier, self.path, self.label_names, self.batch_size)
         self.stored = predictions.of_run(self.run, self.run.metrics(), environment, {}) if self.run else {}
 
     def note(self, text: str) -> None:
@@ -106,7 +100,7 @@ class Subject:
     @cached_property
     def teacher(self) -> Logits | None:
         """The logits of the teacher."""
-        return logits_of(self.teacher_path, self.label_names, self.batch_size) if self.teacher_path else None
+        return self.loaded(self.teacher_path) if self.teacher_path else None
 
     def teacher_logits(self, rows: Rows) -> np.ndarray | None:
         """Return the teacher's logits; on the run's own splits they are those that the run has stored."""
@@ -141,7 +135,11 @@ class Subject:
     @cached_property
     def bag(self) -> Logits | None:
         """The logits of the bag of n-grams."""
-        return logits_of(self.bag_path, self.label_names, self.batch_size) if self.bag_path else None
+        return self.loaded(self.bag_path) if self.bag_path else None
+
+    def loaded(self, path: Path) -> Logits:
+        """Load a classifier to compare with."""
+        return logits_of(load(path), path, self.label_names, self.batch_size)
 
 
 def is_bag(run: RunDirectory) -> bool:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kd.report import tables
 from kd.report.arms import TITLES, Arm, deviation, usual_seeds
 from kd.report.folds import pooled_sentence
 from kd.report.runs import Run, figure
@@ -48,6 +49,16 @@ def show(study: Study, console: Console) -> None:
     for missing in study.missing:
         say(f"{capital(str(missing))}. This command trains it:")
         console.print(f"  {plain(missing.command or UNKNOWN)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def printed(table: tables.Table) -> Table:
+    """Return a table of a page for the terminal. Its texts may be a stranger's: they are written as they are."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for column in table.columns:
+        made.add_column(Text(plain(column)), justify="left" if column in table.words else "right")
+    for row in table.rows:
+        made.add_row(*(Text(plain(cell.text)) for cell in row))
+    return made
 
 
 def table_of(subject: str, figures: Sequence[str]) -> Table:
