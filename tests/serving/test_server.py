@@ -20,6 +20,13 @@ from kd.errors import KDError
 from kd.serving.server import listen
 
 
+def test_answers_are_sent_at_once():
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:  # without it, a small answer waits for 40 ms for the client's acknowledgement
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 class Server:
     """``kd serve`` on a free port."""
 
