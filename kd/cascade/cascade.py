@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, cast
 
 import numpy as np
@@ -124,7 +125,8 @@ class Cascade:
                     raise
                 if not self.fallback:
                     raise TeacherFailed(
-                        "the teacher of this cascade cannot answer now; ask again later, or use --fallback student"
+                        f"the teacher of this cascade failed ({type(error).__name__}: {shorten(str(error), 200)}); try "
+                        "again later, or use --fallback student"
                     ) from error
                 if self.teacher:
                     log.warning("the teacher failed (%s); the student answers in its place", type(error).__name__)

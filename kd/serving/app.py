@@ -30,6 +30,9 @@ before they have sent everything."""
 HELD = 64
 """All bodies that are being read may have this multiple of the limit of one."""
 
+TEACHER_SECONDS = 10
+"""Seconds after which a client may send a text again that the teacher could not answer."""
+
 
 class Mistake(BaseModel):
     """The answer to a request that was refused."""
@@ -82,6 +85,7 @@ class Service:
     def __init__(self, classifier: Classifier, limits: Limits, log_texts: bool, auditor: Auditor | None = None) -> None:
         self.classifier, self.limits, self.log_texts, self.auditor = classifier, limits, log_texts, auditor
         self.metrics, self.held, self.question = Metrics(), 0, question(limits)
+        self.teacher_failed = False
         self.batcher: Batcher
 
     @asynccontextmanager
@@ -99,7 +103,15 @@ class Service:
     def read(self, texts: Sequence[str], size: int) -> list[tuple[np.ndarray, str | None]]:
         """Return for each text its probabilities, and who answered it if the classifier is a cascade."""
         if isinstance(self.classifier, Staged):
-            return list(zip(*self.classifier.answers(texts, size), strict=True))
+            try:
+                rows, by = self.classifier.answers(texts, size)
+            except TeacherFailed as error:
+                if not self.teacher_failed:  # once until it answers again, not for each request
+                    LOG.error("the teacher failed", exc_info=error.__cause__)
+                self.teacher_failed = True
+                raise
+            self.teacher_failed &= "teacher" not in by
+            return list(zip(rows, by, strict=True))
         return [(row, None) for row in self.classifier.probabilities(texts, size)]
 
     async def body(self, request: Request) -> bytes:
@@ -143,8 +155,8 @@ class Service:
         except Full as full:
             raise _later(full.seconds) from full
         except TeacherFailed as error:
-            LOG.error("the teacher failed", exc_info=error.__cause__)
-            raise HTTPException(503, str(error)) from error
+            sentence = f"the teacher of this cascade cannot answer now; send it again in {TEACHER_SECONDS} s"
+            raise HTTPException(503, sentence, {"Retry-After": str(TEACHER_SECONDS)}) from error
         except Exception as error:
             LOG.error("the model failed", exc_info=error)
             raise HTTPException(500, "the model failed with this request; the server's log says where") from error

@@ -59,7 +59,7 @@ def test_the_cascade_of_a_run_is_served_and_audited(pair, tmp_path, capsys):
         while (report := client.get("/audit").json())["audited"] < 50 and time.monotonic() < end:
             time.sleep(0.05)
     assert {each["answered_by"] for each in found} <= {"student", "teacher"}
-    assert report["audited"] == 50 and report["promised"] == 0.7 and report["differing"] <= 15
+    assert report["audited"] == 50 and report["floor"] == 0.7 and report["differing"] <= 15
     assert len(kept.read_text().splitlines()) == report["differing"]
     for wrong, sentence in (
         ({"audit": 1.5}, "expected a share of audited texts above 0"),

@@ -63,7 +63,11 @@ def test_answers_say_who_gave_them_and_the_audit_compares_them_with_the_teacher(
         report = reported(client, audited=60)
         metrics = client.get("/metrics").text
     assert [(each["label"], each["answered_by"]) for each in found] == list(zip(labels, by, strict=True))
-    assert report["differing"] == differing and report["texts"] == 60 and report["promised"] == 0.98
+    assert (
+        report["differing"] == differing
+        and report["texts"] == 60
+        and (report["kind"], report["floor"]) == ("agreement", 0.98)
+    )
     agreement = report["agreement"]
     assert agreement["value"] == (60 - differing) / 60 and agreement["low"] < agreement["value"] < agreement["high"]
     assert f'kd_agreement{{bound="value"}} {agreement["value"]}' in metrics
@@ -118,12 +122,40 @@ def test_a_teacher_that_fails(cascade, fallback, caplog):
     with served(broken, ask=broken.ask_teacher) as client:
         answers = [client.post("/predict", json={"texts": text}) for text in (sure, unsure)]
         report = reported(client, failed=1 + fallback, audited=0)
+        assert report["alarms"] == []
+        again = [client.post("/predict", json={"texts": text}) for text in (sure, unsure, sure, unsure)]
+        later = reported(client, failed=3 + 3 * fallback, audited=0)
+        metrics = client.get("/metrics").text
     assert answers[0].json()["predictions"][0]["answered_by"] == "student"
     if fallback:
         assert answers[1].json()["predictions"][0]["answered_by"] == "fallback"
     else:
-        assert answers[1].status_code == 503 and "cannot answer now" in answers[1].json()["detail"]
-    assert report["agreement"] is None and "the teacher failed" in caplog.text
+        for answer in (answers[1], again[1], again[3]):
+            assert answer.status_code == 503 and answer.headers["retry-after"] == "10"
+            assert answer.json() == {"detail": "the teacher of this cascade cannot answer now; send it again in 10 s"}
+    said = [record.getMessage() for record in caplog.records if record.name == "kd.serving"]
+    expected = {"the teacher failed with an audited text": 1, "alarm": 1, "the teacher failed": int(not fallback)}
+    assert {event: said.count(event) for event in expected} == expected
+    assert report["agreement"] is None and 'kd_alarm{about="teacher"} 1.0' in metrics
+    assert later["alarms"] == ["the teacher fails, so that nothing is audited; the log says where"]
+
+
+def test_the_alarm_about_the_teacher_ends_when_it_answers(cascade, caplog):
+    works, sure = threading.Event(), replace(cascade, threshold=0.5)
+
+    def ask(text):
+        if not works.is_set():
+            raise OSError("the disk of the teacher is gone")
+        return cascade.ask_teacher(text)
+
+    with served(sure, ask=ask) as client:
+        client.post("/predict", json={"texts": TEXTS[:5]})
+        assert reported(client, failed=5)["alarms"]
+        works.set()
+        client.post("/predict", json={"texts": TEXTS[5:6]})
+        assert reported(client, audited=1)["alarms"] == []
+    said = [(record.msg, record.fields["about"]) for record in caplog.records if hasattr(record, "fields")]
+    assert [event for event in said if event[1] == "teacher"] == [("alarm", "teacher"), ("end of an alarm", "teacher")]
 
 
 def test_without_an_audit_there_is_none(cascade):
