@@ -64,7 +64,7 @@ def halves_of_test(runs: Sequence[RunDirectory], others: Sequence[RunDirectory] 
 
 
 def of_file(
-    path: Path, text: str, label: str, names: Sequence[str], encoding: str, runs: Sequence[RunDirectory]
+    path: Path, text: str, label: str | None, names: Sequence[str], encoding: str, runs: Sequence[RunDirectory]
 ) -> Texts:
     """Return the rows of a file, all of which choose the threshold. Labels are read where it has them.
 
@@ -73,7 +73,7 @@ def of_file(
     Raises:
         KDError: the file cannot be read, or has no other rows.
     """
-    rows = read_rows(path, Reading(encoding, wanted=(text, label)))
+    rows = read_rows(path, Reading(encoding, wanted=(text, label) if label else (text,)))
     rows.require(text, "--text")
     reader, seen = LabelReader(names), _seen(runs)
     texts, codes, empty, known = [], [], 0, 0
@@ -84,7 +84,7 @@ def of_file(
             known += 1
         else:
             texts.append(row[text])
-            codes.append(reader.read(row.get(label), path.name, line))
+            codes.append(reader.read(row.get(label) if label else None, path.name, line))
     if left := empty + rows.malformed.count + known:
         log.warning("%d rows of %s are left out; a run was trained or selected on %d of them", left, path, known)
     if not texts:

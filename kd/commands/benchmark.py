@@ -83,7 +83,7 @@ def main(arguments: list[str]) -> int:
     with torch_threads(options.threads), tempfile.TemporaryDirectory() as place:
         forms, sizes = all_forms(options, runs, texts, Path(place))
         times = timing.latencies(forms, texts[:TEXTS], options.turns, options.seconds)
-        memory = [None if form.form == "compiled" else resident(form.path, texts[: BATCHES[0]]) for form in forms]
+        memory = [memory_of(form, texts[: BATCHES[0]], options.threads) for form in forms]
         rates = {batch: timing.throughputs(forms, texts, batch) for batch in BATCHES}
         rows = [
             {
@@ -151,6 +151,15 @@ def all_forms(
     return forms, sizes
 
 
+def memory_of(form: Form, texts: Sequence[str], threads: int) -> int | None:
+    """Return the bytes of memory of a process that answers; None if it cannot be measured, with a warning."""
+    try:
+        return None if form.form == "compiled" else resident(form.path, texts, threads)
+    except KDError as error:  # the latencies, which are measured by now, are not thrown away
+        log.warning("%s", error)
+        return None
+
+
 def accuracy(form: Form, texts: Sequence[str], labels: np.ndarray) -> float:
     """Return the share of the texts whose label is right."""
     found = [form.answer(texts[start : start + 64]).argmax(axis=1) for start in range(0, len(texts), 64)]
@@ -185,7 +194,7 @@ def show(content: dict[str, Any], console: Console) -> None:
         f"{content['warm_up']} warm-up calls, {content['threads']} thread(s), {content['machine']}.\n"
         f"'times as fast': as the first row, with the 95 % interval of the median. Accuracy on "
         f"{content['validation_rows']} validation rows.\n"
-        f"MB: of the model's file. memory: MB that a process of its own holds, with the libraries, after {BATCHES[0]} "
+        f"MB: of the model's file. memory: MB of a separate process, with the libraries, after {BATCHES[0]} "
         "texts.\n*: no other is both faster and as accurate."
     )
 

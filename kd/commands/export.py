@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,13 @@ def given(options: argparse.Namespace, predictor: Predictor) -> tuple[Rows, list
 def rows_of(options: argparse.Namespace, predictor: Predictor, label: str) -> tuple[Rows, list[str]]:
     """Return the rows of --file, with their labels where it has them, and its texts for the calibration."""
     text = options.text or predictor.text_column
-    found = of_file(options.file, text, label, predictor.label_names, "utf-8", [])
+    try:
+        found = of_file(options.file, text, label, predictor.label_names, "utf-8", [])
+    except KDError as error:
+        if options.label:
+            raise
+        found = of_file(options.file, text, None, predictor.label_names, "utf-8", [])  # fails again if it is the texts
+        print(f"kd export: the labels of {options.file} are ignored: {error}", file=sys.stderr)
     texts = found.texts[:MOST]
     return Rows(texts, found.labels[:MOST]), texts
 

@@ -8,6 +8,7 @@ import pytest
 
 from kd.cli import main
 from kd.commands.export import given
+from kd.errors import KDError
 from kd.predictor import Predictor
 from kd.report.model_card import model_card
 from kd.run.directory import RunDirectory
@@ -49,12 +50,20 @@ def test_exports_are_checked_and_classify(run, capsys):
     assert "is an export already; give the run that it was made from" in capsys.readouterr().err
 
 
-def test_the_labels_of_a_file_are_read(run, tmp_path):
+def test_the_labels_of_a_file_are_read(run, tmp_path, capsys):
     (tmp_path / "gold.csv").write_text("words,gold,label\na dull film,negative,x\na warm film,,y\na plot,positive,z\n")
     options = Namespace(run=run / "model", file=tmp_path / "gold.csv", text="words", label="gold")
     rows, texts, source = given(options, Predictor.load(options.run))
     assert rows.texts == texts == ["a dull film", "a warm film", "a plot"] and source == {"model": "model"}
     assert rows.labels.tolist() == [0, -100, 1] and rows.teacher is None
+    options.label = None  # then the column "label" is only tried
+    rows = given(options, Predictor.load(options.run))[0]
+    assert rows.texts == texts and set(rows.labels.tolist()) == {-100}
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("kd export: the labels of ") and "are ignored: " in line
+    options.label = "label"
+    with pytest.raises(KDError):
+        given(options, Predictor.load(options.run))
 
 
 @pytest.mark.slow
