@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings
 
 import numpy as np
 import torch
@@ -84,6 +85,7 @@ def forms_of(
     def tokenise(rows: Sequence[str]) -> list[list[int]]:
         return predictor.tokenizer(list(rows), truncation=True, max_length=predictor.max_length)["input_ids"]
 
+    torch._dynamo.config.recompile_limit = 100  # all models share the code of `Logits.forward`, which has 8 by default
     for form in wanted:
         if form in ("eager", "compiled"):
             called = program if form == "eager" else torch.compile(program, dynamic=True)
@@ -117,8 +119,12 @@ def size_of(predictor: Predictor, texts: Sequence[str]) -> dict[str, Any]:
     rows = predictor.tokenizer(list(texts), truncation=True, max_length=predictor.max_length)["input_ids"]
     length = max(1, round(float(np.mean([len(row) for row in rows]))))
     ids = torch.ones(1, length, dtype=torch.int64)
-    # The kernel of oneDNN hides the products within an LSTM from the counter.
-    with torch.inference_mode(), torch.backends.mkldnn.flags(enabled=False), FlopCounterMode(display=False) as counter:
+    with (
+        catch_warnings(action="ignore"),  # of oneDNN, about Intel's GPUs
+        torch.backends.mkldnn.flags(enabled=False),  # its kernel hides the products within an LSTM from the counter
+        torch.inference_mode(),
+        FlopCounterMode(display=False) as counter,
+    ):
         Logits(predictor.model)(ids, torch.ones_like(ids))
     counts = parameter_counts(predictor.model)
     return {

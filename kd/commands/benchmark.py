@@ -7,7 +7,8 @@ import logging
 import sys
 import tempfile
 from collections.abc import Sequence
-from itertools import cycle
+from itertools import cycle, groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -169,25 +170,26 @@ def accuracy(form: Form, texts: Sequence[str], labels: np.ndarray) -> float:
 def show(content: dict[str, Any], console: Console) -> None:
     """Print the figures in three tables, each of at most 80 columns."""
     rows = content["rows"]
-    speed, rates = [], []
-    for row in rows:
-        named = [row["name"] + (" *" if row.get("on_front") else ""), row["form"]]
-        ratio = f"{row['ratio']:.1f} ({row['low']:.1f} to {row['high']:.1f})"
-        speed.append([*named, *(f"{row[key]:.2f}" for key in ("p50_ms", "p95_ms", "p99_ms", "model_ms")), ratio])
-        price = f"{row['price_of_a_million']:.4f}" if "price_of_a_million" in row else "-"
-        each = [f"{row[f'rows_a_second_{batch}']:,.0f}" for batch in BATCHES]
-        memory = f"{row['resident'] / 1e6:.0f}" if row["resident"] else "-"
-        rates.append([*named, f"{row['bytes'] / 1e6:.2f}", memory, *each, f"{100 * row['accuracy']:.1f}", price])
     sizes = ("parameters", "without_embeddings", "multiply_adds", "mean_tokens")
-    models = {row["name"]: [row["name"], *(f"{row[key]:,}" for key in sizes)] for row in rows}
-    by_batch = [f"rows/s by {batch}" for batch in BATCHES]
-    tables = (
-        table(["model", "parameters", "without embeddings", "multiply-adds", "at tokens"], list(models.values())),
-        table(["model", "form", "p50 ms", "p95", "p99", "model alone", "times as fast"], speed),
-        table(["model", "form", "MB", "memory", *by_batch, "accuracy %", "price/M"], rates),
-    )
-    for each_table in tables:
-        console.print(each_table)
+    models = new_table("model", "parameters", "without\nembeddings", "multiply-adds", "at tokens")
+    speed = new_table("model and form", "p50 ms", "p95", "p99", "model\nalone", "times as fast")
+    rates = new_table("model and form", "MB", "memory", *(f"rows/s\nby {batch}" for batch in BATCHES), "accuracy\n%")
+    if "price_of_a_million" in rows[0]:
+        rates.add_column("price/M", justify="right")
+    for name, group in groupby(rows, key=itemgetter("name")):
+        speed.add_row(name, style="bold")
+        rates.add_row(name, style="bold")
+        for row in group:
+            form = f"{'*' if row.get('on_front') else ' '} {row['form']}"
+            ratio = f"{row['ratio']:.3g} ({row['low']:.3g} to {row['high']:.3g})"
+            speed.add_row(form, *(f"{row[key]:.2f}" for key in ("p50_ms", "p95_ms", "p99_ms", "model_ms")), ratio)
+            memory = f"{row['resident'] / 1e6:.0f}" if row["resident"] else "-"
+            each = [f"{row[f'rows_a_second_{batch}']:,.0f}" for batch in BATCHES]
+            price = [f"{row['price_of_a_million']:.4f}"] if "price_of_a_million" in row else []
+            rates.add_row(form, f"{row['bytes'] / 1e6:.2f}", memory, *each, f"{100 * row['accuracy']:.1f}", *price)
+        models.add_row(name, *(f"{row[key]:,}" for key in sizes))
+    for table in (models, speed, rates):
+        console.print(table)
         console.print()
     print(
         f"One text at a time with the tokenizer ('model alone': without it), {content['turns']} turns after "
@@ -199,13 +201,12 @@ def show(content: dict[str, Any], console: Console) -> None:
     )
 
 
-def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Return a table whose numbers stand on the right."""
+def new_table(first: str, *numbers: str) -> Table:
+    """Return a table without rows, with a column of names and columns of numbers."""
     found = Table(box=None, pad_edge=False, header_style="bold")
-    for title in titles:
-        found.add_column(title, justify="left" if title in ("model", "form") else "right")
-    for row in rows:
-        found.add_row(*row)
+    found.add_column(first, no_wrap=True)
+    for title in numbers:
+        found.add_column(title, justify="right")
     return found
 
 

@@ -38,13 +38,15 @@ def word_keys(ids: Tensor, mask: Tensor, longest: int, base: int, modulus: int |
             which depends on the length of the n-gram too.
     """
     length, keys = ids.shape[1], []
-    for n in range(1, longest + 1):
-        words, real = F.pad(ids, (0, n - 1)), F.pad(mask, (0, n - 1))
-        key, whole = torch.full_like(ids, n if modulus else 0), torch.ones_like(mask)
-        for place in range(n):
-            key = key * base + words.narrow(1, place, length) + 1
-            key = key if modulus is None else key % modulus
-            whole = whole & real.narrow(1, place, length)
+    digits, real = F.pad(ids + 1, (0, longest - 1)), F.pad(mask, (0, longest - 1))
+    number, whole = torch.zeros_like(ids), torch.ones_like(mask)
+    for n in range(1, longest + 1):  # the number of n words is that of the first n - 1, and one digit
+        number = number * base + digits.narrow(1, n - 1, length)
+        whole = whole & real.narrow(1, n - 1, length)
+        key = number
+        if modulus is not None:
+            number = number % modulus
+            key = (number + n * pow(base, n, modulus)) % modulus  # the length is one more digit, the highest
         keys.append(key.masked_fill(~whole, -1))
     return torch.cat(keys, dim=1)
 
