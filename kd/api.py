@@ -260,7 +260,9 @@ def distill(
             label: alpha is 1, and the accuracies of the run say how often the student agrees with its teacher.
         student: as in `train`.
         label_names: of the teacher's columns, where neither the teacher nor the labels give them.
-        words, directory, options: as in `train`.
+        words: as in `train`.
+        directory: as in `train`.
+        options: as in `train`.
 
     Raises:
         KDError: an argument is wrong, or the run cannot be trained.

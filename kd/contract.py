@@ -55,7 +55,9 @@ class Answer:
         logits: ``[B, C]``.
         hidden_states: ``[B, d]`` each for a loss of level "sentence", ``[B, L, d]`` for "token"; padded
             positions may hold any value.
-        queries, keys, values: ``[B, H, L, d_head]`` each, of H heads.
+        queries: ``[B, H, L, d_head]`` each, of H heads; so are keys and values.
+        keys: as queries.
+        values: as queries.
         variances: ``[d]`` each, > 0, on the student's side: for a loss that `needs_variances`.
     """
 
