@@ -96,7 +96,7 @@ def check(config: DictConfig) -> None:
     kind = mistakes.attempt(build.method_class, config)
     options = mistakes.attempt(build.method_options, config) if kind else None
     if kind:
-        mistakes += contradictions.of_selection(config, kind)
+        mistakes += [*contradictions.of_selection(config, kind), *contradictions.of_counterparts(config)]
     if kind and contradictions.is_answers(config):
         mistakes += contradictions.of_answers(config, kind)
         mistakes.refuse()  # what follows asks for a model

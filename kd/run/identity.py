@@ -42,6 +42,7 @@ LATER: dict[str, Any] = {
     **{"data.stream": False, "data.source.stream": False, "data.shard_rows": 32768},
     **{"student.characters": 0, "teacher.words_of": None},
     **{"method.r_drop": 0.0, "method.mixup": 0.0, "optim.find": False},
+    **{"method.consistency": 0.0, "method.fair_weights": 0.0},
     **{f"data.{place}{key}": None for place in ("", "source.") for key in ("delimiter", "quoting", "header", "fold")},
     **{"selection.rows": None, "selection.by": "random", "selection.balanced": False, "selection.path": None},
     **{"data.labelled": None, "data.source.labelled": None},

@@ -53,6 +53,22 @@ def test_mixup_is_the_cross_entropy_to_mixed_probabilities():
     torch.testing.assert_close(parts["total"], expected)
 
 
+def test_consistency_adds_the_divergence_from_the_counterpart_over_all_rows():
+    def first_token(batch):
+        return torch.tensor([[0.0, 1.0], [2.0, 0.0], [0.5, 3.0], [1.0, 1.0]])[batch["input_ids"][:, 0]]
+
+    ids, mask = torch.tensor([[1], [2], [0]]), torch.ones(3, 1, dtype=int)
+    pairs = {"exchanged_input_ids": torch.tensor([[3], [0], [0]]), "exchanged_attention_mask": mask.clone()}
+    pairs["exchanged_attention_mask"][2] = 0  # the last row has no counterpart
+    batch = {"input_ids": ids, "attention_mask": mask, "labels": BATCH["labels"], **pairs}
+    parts = regularised(SupervisedOptions(consistency=3.0), first_token, terms, batch)
+    one, two = first_token(batch)[:2], first_token({"input_ids": pairs["exchanged_input_ids"]})[:2]
+    torch.testing.assert_close(parts["consistency"], symmetric_kl(one, two) * 2 / 3)
+    torch.testing.assert_close(parts["total"], parts["label"] + 3 * parts["consistency"])
+    none = {**batch, "exchanged_attention_mask": torch.zeros(3, 1, dtype=int)}
+    assert regularised(SupervisedOptions(consistency=3.0), first_token, terms, none)["consistency"] == 0
+
+
 def test_two_passes_agree_more_after_r_drop():
     split = make_split()
     apart = []

@@ -127,7 +127,8 @@ def test_a_run_of_before_has_the_settings_and_the_identity_of_the_default():
 def test_mixed_rows_count_every_factor_of_the_batch():
     halves = ("data.batch_size=32", "trainer.accumulate_grad_batches=2")
     assert of("method.mixup=0.2") != of("method.mixup=0.2", *halves)
-    assert of("method.r_drop=1") == of("method.r_drop=1", *halves)
+    for option in ("r_drop", "consistency", "fair_weights"):
+        assert of() != of(f"method.{option}=1") == of(f"method.{option}=1", *halves)
 
 
 def test_the_seed_of_a_selection_and_the_student_that_selects_count(tmp_path):
