@@ -23,6 +23,7 @@ def test_flips_and_their_examples():
     found = flips("rows", texts, {"student": Against("she"), "alone": Against("film")}, ["bad", "good"], 64)
     assert (found["texts"], found["pairs"]) == (5, 4)
     assert found["shares"]["student"]["share"] == 0.5 and found["shares"]["alone"]["share"] == 0
+    assert found["shares"]["student"]["p"] is None and found["shares"]["alone"]["p"] == 0.5, "2 of 4 rows, all one way"
     assert found["shares"]["student"]["low"] < 0.5 < found["shares"]["student"]["high"]
     assert found["examples"] == [
         ["she is fine", "he is fine", "bad", "good"],
