@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from kd.classifier import Classifier
 from kd.measure.significance import PairedTest, accuracy_interval
 from kd.transfer.counterfactual import swapped
 
 EXAMPLES = 10
+Probabilities = Callable[[Sequence[str]], np.ndarray]
+"""Returns the probabilities ``[N, C]`` of texts."""
 
 
 def flips(
-    source: str, texts: Sequence[str], models: Mapping[str, Classifier], label_names: Sequence[str], batch_size: int
+    source: str, texts: Sequence[str], models: Mapping[str, Probabilities], label_names: Sequence[str]
 ) -> dict[str, Any] | None:
     """Return the content of `kd.storage.audit_record.Flips`; None where no text has such a word.
 
@@ -26,7 +27,6 @@ def flips(
         texts: real ones.
         models: the first is the student, whose largest changes are the examples.
         label_names: the order of the labels.
-        batch_size: texts at a time.
     """
     pairs = [(text, new) for text, new in ((text, swapped(text)) for text in texts) if new != text]
     if not pairs:
@@ -35,8 +35,7 @@ def flips(
     examples: list[list[str]] = []
     of_student: np.ndarray | None = None
     for name, model in models.items():
-        order = [model.label_names.index(label) for label in label_names]
-        before, after = (model.probabilities(list(side), batch_size)[:, order] for side in zip(*pairs, strict=True))
+        before, after = (model(list(side)) for side in zip(*pairs, strict=True))
         old, new = before.argmax(axis=1), after.argmax(axis=1)
         low, high = accuracy_interval(flipped := old != new)
         p_value = None if of_student is None else PairedTest.of(of_student, flipped).p_value

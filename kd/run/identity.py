@@ -185,6 +185,8 @@ def _content(value: Any) -> Any:
         return [_content(found) for found in sorted(glob(value, recursive=True))] or value
     path = Path(value).resolve()
     files = [path] if path.is_file() else sorted(part for part in path.rglob("*") if part.is_file())
+    if (path.parent / "status.json").is_file():  # the model of a run, whose card later commands write again
+        files = [file for file in files if file.name != "README.md"]
     names = ("" if path.is_file() else file.relative_to(path).as_posix() for file in files)
     content = "".join(f"{name}:{file_sha256(file)}\n" for name, file in zip(names, files, strict=True))
     return f"sha256:{hashlib.sha256(content.encode()).hexdigest()}"

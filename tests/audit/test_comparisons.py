@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kd.audit.comparisons import Effect, compare, effects, of_labels, measured, verdict
+from kd.audit.comparisons import Effect, compare, effects, measured, of_labels, verdict
 from kd.audit.texts import AuditTexts
 from kd.errors import KDError
 
