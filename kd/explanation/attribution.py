@@ -9,7 +9,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import logsumexp
 from tokenizers import Regex, pre_tokenizers
 
 from kd.classifier import Classifier, label_order
@@ -65,7 +64,7 @@ class Model:
         """Return ``[N]``: the log-odds of a label of each text, which is ``log(p / (1 - p))``."""
         logits = self.logits(texts).astype(np.float64)
         own = labels[:, None] == np.arange(logits.shape[1])
-        return logits[own] - logsumexp(np.where(own, -np.inf, logits), axis=1)
+        return logits[own] - np.logaddexp.reduce(np.where(own, -np.inf, logits), axis=1)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from kd.errors import KDError
+from kd.losses.correlation import DIST
 from kd.losses.logits import SoftTarget
+from kd.methods.confidence import OnlyCorrect
 from kd.methods.distillation import Distillation
 from kd.methods.regularisation import regularised, symmetric_kl
 from kd.methods.schedules import Constant
@@ -92,6 +94,16 @@ def test_a_distilled_student_is_regularised_by_both():
         method = Distillation(make_student(), RECIPE, terms, options=DistillationOptions(**options))
         curves.append(fit(method, make_split(columns)).losses)
     assert len({tuple(curve) for curve in curves}) == 3
+
+
+def test_fair_weights_need_losses_that_weigh_rows_and_no_other_weights():
+    weighed = objective({"soft_target": SoftTarget(2.0)}, confidence=OnlyCorrect())
+    for terms, sentence in (
+        (weighed, "both weigh rows"),
+        (objective({"dist": DIST(2.0)}), "loss 'dist' has no weight"),
+    ):
+        with pytest.raises(KDError, match=sentence):
+            Distillation(make_student(), RECIPE, terms, options=DistillationOptions(fair_weights=1.0))
 
 
 def test_mixup_needs_a_constant_weighting():

@@ -143,3 +143,15 @@ def test_the_seed_of_a_selection_and_the_student_that_selects_count(tmp_path):
     assert of(*selected) == before
     (tmp_path / "model" / "model.safetensors").write_text("others")
     assert of(*selected) != before
+
+
+def test_the_card_of_a_run_that_is_a_teacher_does_not_count(tmp_path):
+    model = tmp_path / "run" / "model"
+    model.mkdir(parents=True)
+    (model / "config.json").write_text("{}")
+    (tmp_path / "run" / "status.json").write_text("{}")
+    before = of(f"teacher.name_or_path={model}")
+    (model / "README.md").write_text("kd audit wrote this")
+    assert of(f"teacher.name_or_path={model}") == before
+    (model / "config.json").write_text('{"a": 1}')
+    assert of(f"teacher.name_or_path={model}") != before
