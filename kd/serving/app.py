@@ -63,7 +63,8 @@ class Explanation(BaseModel):
     """The answer to a request for the words that speak for the label."""
 
     label: str = Field(description="the most probable label")
-    words: list[Word] = Field(description="all words and punctuation marks, in the order of the text")
+    words: list[Word] = Field(description="words and punctuation marks, in the order of the text")
+    left_out: int = Field(description="number of words at the end that are left out, because one request has its limit")
 
 
 def questions(limits: Limits) -> tuple[Any, Any]:
@@ -175,9 +176,8 @@ class Service:
     async def explain(self, request: Request) -> Response:
         """Answer a request for the weights of words: the log-odds of the label without each of them are compared."""
         text = (await self.asked(request, self.why, '{"text": "one text"}')).text
-        spans, most = words_of(text), self.limits.max_texts - 1
-        if len(spans) > most:
-            raise HTTPException(422, f"text: expected at most {most} words, found {len(spans)}; send a part of it")
+        every = words_of(text)
+        spans = every[: self.limits.max_texts - 1]
         request.state.log = {"texts": 1, "words": len(spans)}
         answers = await self.answers([text, *(without(text, spans, [word]) for word in range(len(spans)))])
         rows = np.stack([row for row, _ in answers]).astype(np.float64)
@@ -188,8 +188,8 @@ class Service:
             Word(word=text[start:end], weight=round(float(weight), 4))
             for (start, end), weight in zip(spans, weights, strict=True)
         ]
-        content = Explanation(label=self.classifier.label_names[label], words=words).model_dump_json()
-        return Response(content, media_type="application/json")
+        found = Explanation(label=self.classifier.label_names[label], words=words, left_out=len(every) - len(spans))
+        return Response(found.model_dump_json(), media_type="application/json")
 
     async def predict(self, request: Request) -> Response:
         """Answer a request for labels."""
