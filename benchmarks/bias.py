@@ -1,6 +1,6 @@
 """What each remedy against a bias does, and what it costs: small students of a teacher, or of rows, with planted bias.
 
-    python benchmarks/bias.py [--seeds 3] [--epochs 20] [--alpha 0.7]
+    python benchmarks/bias.py [--seeds 2] [--epochs 20] [--alpha 0.7]
 
 The texts are 444 pairs such as "she said that the film was funny" and "he said ...". Half of the texts are rows, of
 each pair one. "biased teacher": the labels are fair, and the teacher (a file of answers) gives a text about a woman a
@@ -17,9 +17,6 @@ import statistics
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
 
 from kd.classifier import load
 from kd.cli import main as kd
@@ -78,27 +75,27 @@ def measured(run: Path) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--alpha", type=float, default=0.7)
     options = parser.parse_args()
-    table = Table("planted", "remedy", "women − men", "accuracy", box=None, pad_edge=False)
+    print(f"{'planted':<16}{'remedy':<34}women − men  accuracy")
     common = ["data=files", "data.label_names=[negative,positive]", "data.validation_share=0.2", "data.test_share=0.2"]
-    common += ["student=dan", "tokenizer=words", "embeddings=random", "data.batch_size=16", "trainer=cpu"]
+    common += ["student=dan", "tokenizer=words", "embeddings=random", "data.batch_size=16", "callbacks=[checkpoint]"]
+    common += ["trainer=cpu", "threads=1"]
     common += [f"trainer.max_epochs={options.epochs}", "optim.optimizer.lr=0.005", f"alpha={options.alpha}"]
     with tempfile.TemporaryDirectory() as folder:
         for name, biased in (("biased teacher", True), ("uneven rows", False)):
             own = [*common, *planted(Path(folder, name.replace(" ", "-")), biased)]
-            for remedy, extra in REMEDIES.items():
+            for place, (remedy, extra) in enumerate(REMEDIES.items()):
                 found = []
                 for seed in range(options.seeds):
-                    run = Path(folder, f"{len(table.rows)}-{seed}")
+                    run = Path(folder, f"{biased}-{place}-{seed}")
                     if kd(["train", *own, *extra, f"seed={seed}", f"hydra.run.dir={run}"]):
                         raise SystemExit(f"{remedy}: the training failed")
                     found.append(measured(run))
                 bias, accuracy = (statistics.fmean(values) for values in zip(*found, strict=True))
-                table.add_row(name, remedy, f"{bias:+.1f}".replace("-", "−"), f"{accuracy:.1f}")
-    Console().print(table)
+                print(f"{name:<16}{remedy:<34}{bias:>+11.1f}  {accuracy:>8.1f}", flush=True)
 
 
 if __name__ == "__main__":
