@@ -141,7 +141,7 @@ def test_training_rows_in_a_file_are_counted_and_validation_has_no_figures_after
     file = write(tmp_path / "known.csv", rows, ("text", "label"))
     assert run_kd("evaluate", pair / "dan", "--on", "validation", file) == 0
     found = evaluation_record.read(pair / "dan")
-    assert "128 of 160 texts of known.csv are training or validation rows" in " ".join(found["notes"])
+    assert "130 of 160 texts of known.csv are training or validation rows" in " ".join(found["notes"])
     own, theirs = (one["metrics"] for one in found["data"])
     assert "nll_scaled" not in own and theirs["nll_scaled"]["value"] is not None
     (pair / "dan" / "model" / "README.md").write_text("my own words")
@@ -152,7 +152,7 @@ def test_training_rows_in_a_file_are_counted_and_validation_has_no_figures_after
 def test_labels_that_are_numbers_can_be_named(teacher_folder, other, tmp_path, capsys, caplog):
     asked = ("--on", other, "--out", tmp_path / "out")
     assert run_kd("evaluate", teacher_folder, *asked) == 2
-    assert "with --label-names" in caplog.text and "label 'negative' is neither" in capsys.readouterr().err
+    assert "with --label-names" in caplog.text and "nor an id from 0 to 1" in capsys.readouterr().err
     assert run_kd("evaluate", teacher_folder, *asked, "--label-names", "negative", "positive") == 0
     assert evaluation_record.read(tmp_path / "out")["labels"] == ["negative", "positive"]
     assert run_kd("evaluate", teacher_folder, *asked, "--label-names", "negative") == 2
