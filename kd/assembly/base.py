@@ -14,6 +14,7 @@ from datasets import Dataset
 from omegaconf import DictConfig
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from kd.assembly import counterparts
 from kd.assembly.start import start
 from kd.config import build
 from kd.config.make import once
@@ -122,7 +123,16 @@ class Assembly(ABC):
 
     def train(self) -> EncodedSplit | StreamedSplit:
         """Return the training split, with the teacher's outputs that the method needs."""
-        return self.read("train")
+        return self.beside_counterparts(self.read("train"))
+
+    def beside_counterparts(self, split: EncodedSplit) -> EncodedSplit:
+        """Return the training split with what the method reads of rows whose words for women and men are exchanged."""
+        texts = self.rows("train")["text"]
+        if getattr(self.options, "consistency", 0):
+            split = counterparts.with_tokens(split, texts, self.tokenizer, self.config.data.max_length)
+        if strength := getattr(self.options, "fair_weights", 0):
+            split = counterparts.with_weights(split, texts, strength)
+        return split
 
     def read(self, name: str) -> EncodedSplit:
         """Return a split, with the teacher's outputs that the method needs for this split."""

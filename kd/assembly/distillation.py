@@ -62,7 +62,7 @@ class DistillationAssembly(Assembly):
         return split.take(chosen_rows(options, split.labels, logits, of_student, self.splits.label_names, seed))
 
     def train(self) -> EncodedSplit | StreamedSplit:
-        resident = self._selected(self.attached("train"))
+        resident = self._selected(self.beside_counterparts(self.attached("train")))
         if self.transfer is None:
             return resident
         self.transfer.label(self.tokenizer, self.outputs)

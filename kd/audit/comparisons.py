@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import ttest_1samp
+from scipy.stats import fisher_exact, permutation_test, ttest_1samp, ttest_ind
 
 from kd.audit.texts import AuditTexts
 from kd.errors import KDError
-from kd.measure.significance import holm
+from kd.measure.significance import difference_interval, holm
 from kd.report.bootstrap import Bootstrap
 
 LEVEL = 0.05
 FEWEST = 10
 """Fewest units, or rows of a group, that are compared."""
+FEWEST_FRAMES = 5
+"""Fewest frames that stand for others. With fewer, the texts of a frame count as independent of each other."""
 RESAMPLES = 4000
+Measured = tuple[float, float, Callable[[float], tuple[float, float]]]
+"""An estimate, its p-value, and the function that returns its interval at an error rate."""
 MEASURES = ("score", "size", "true positives", "false positives")
 """The last two are rates. A size is that of the difference of a single pair, without its sign."""
 
@@ -27,9 +31,9 @@ class Effect(NamedTuple):
     """A mean difference between two groups, or the change of one.
 
     Args:
-        difference: the mean over the units.
-        low, high: its interval at the level at which Holm's procedure tests it; it excludes 0 if p < 0.05.
-        p: the larger p-value of two tests, after Holm's correction.
+        difference: the mean over the units, or the difference of two rates.
+        low, high: its interval at the level at which Holm's procedure tests it.
+        p: the p-value after Holm's correction.
     """
 
     difference: float
@@ -38,8 +42,8 @@ class Effect(NamedTuple):
     p: float
 
     def is_present(self, least: float) -> bool:
-        """Return whether the difference is significant, and not smaller than ``least``."""
-        return self.p < LEVEL and abs(self.difference) >= least
+        """Return whether the difference is significant by its test and its interval, and not below ``least``."""
+        return self.p < LEVEL and not self.low <= 0 <= self.high and abs(self.difference) >= least
 
 
 @dataclass
@@ -49,8 +53,10 @@ class Comparison:
     Args:
         measure: one of `MEASURES`.
         attribute, group, reference: what is compared.
-        pairs, units: number of pairs of persons, and of units; for a rate 1, and the number of rows.
+        pairs, units: number of pairs of persons, and of frames or other units; for a rate 1, and the number of rows.
         values: for each model, ``[pairs, units]``; the mean is the difference between the groups, or its mean size.
+            For a rate ``[rows]``, whether the model gives a row the class.
+        first: for a rate ``[rows]``, whether a row is of the group; the others are of the reference.
         biases: for each model, the difference between the groups.
         changes: for each other model, the difference of the student's values from its values.
         verdicts: what the change means.
@@ -63,6 +69,7 @@ class Comparison:
     pairs: int
     units: int
     values: Mapping[str, np.ndarray]
+    first: np.ndarray | None = None
     biases: dict[str, Effect] = field(default_factory=dict)
     changes: dict[str, Effect] = field(default_factory=dict)
     verdicts: dict[str, str] = field(default_factory=dict)
@@ -127,7 +134,6 @@ def compare(
             two = attribute, group, reference
             found += of_pairs(texts.rows, two, probabilities, of_class) if texts.paired else []
             found += of_labels(texts.rows, two, probabilities, of_class)
-    found = [one for one in found if one.units >= FEWEST]
     if not found:
         kinds = "pairs of texts of two groups" if texts.paired else "labelled rows of each class in two groups"
         raise KDError(f"expected at least {FEWEST} {kinds} in {texts.source}, found fewer; give more rows")
@@ -140,10 +146,10 @@ def judge(found: Sequence[Comparison], models: Sequence[str], least: float) -> N
     """Test the biases and changes of comparisons, with Holm's correction over those of a model, and give verdicts."""
     student, *others = models
     for name in models:
-        for one, effect in zip(found, effects([one.values[name] for one in found]), strict=True):
+        for one, effect in zip(found, effects([measured(one.values[name], one.first) for one in found]), strict=True):
             one.biases[name] = effect
     for name in others:
-        changes = effects([one.values[student] - one.values[name] for one in found])
+        changes = effects([measured(one.values[student] - one.values[name], one.first) for one in found])
         for one, change in zip(found, changes, strict=True):
             one.changes[name] = change
             one.verdicts[name] = verdict(one.biases[student], one.biases[name], change, least)
@@ -155,19 +161,28 @@ def of_pairs(
     """Compare the scores of texts that differ in the person alone.
 
     In each pair of persons and each unit, such as a frame with one word of emotion, the score of the reference is
-    subtracted from that of the group. The sizes are the same differences without their signs.
+    subtracted from that of the group. The sizes are the same differences without their signs. A value is the mean over
+    the units of a frame, because the texts of one frame are alike.
     """
     attribute, group, reference = two
-    values = {}
+    frame_of = rows.assign(frame=rows.get("frame", rows["unit"])).drop_duplicates("unit").set_index("unit")["frame"]
+    scores, sizes = {}, {}
     for name, found in probabilities.items():
         scored = rows.assign(score=found[:, of_class])
         one, other = (
             scored[scored[f"group {attribute}"] == side].pivot_table("score", f"key {attribute}", "unit")
             for side in (group, reference)
         )
-        values[name] = (one - other).dropna(axis=1, how="all").dropna(axis=0).to_numpy()
-    sizes, (pairs, units) = {name: np.abs(one) for name, one in values.items()}, values[name].shape
-    return [Comparison("score", *two, pairs, units, values), Comparison("size", *two, pairs, units, sizes)]
+        differences = (one - other).dropna(axis=1, how="all").dropna(axis=0)
+        if differences.shape[1] < FEWEST:
+            return []
+        frames = frame_of.loc[differences.columns]
+        by = frames if frames.nunique() >= FEWEST_FRAMES else differences.columns
+        scores[name], sizes[name] = (
+            each.T.groupby(np.asarray(by)).mean().to_numpy().T for each in (differences, differences.abs())
+        )
+    shape = scores[name].shape
+    return [Comparison("score", *two, *shape, scores), Comparison("size", *two, *shape, sizes)]
 
 
 def of_labels(
@@ -175,8 +190,7 @@ def of_labels(
 ) -> list[Comparison]:
     """Compare the rates of true and of false positives of two groups: the gaps of equalised odds.
 
-    A rate is a share of the rows of a group that have the class, or another one. The value of a row is its influence
-    on the difference of the two shares, as in `kd.measure.row_values`, so that the mean of all is that difference.
+    A rate is a share of the rows of a group that have the class, or another one.
 
     Source: Hardt, Price and Srebro 2016, https://arxiv.org/abs/1610.02413
     """
@@ -186,32 +200,44 @@ def of_labels(
     for measure, taken in zip(MEASURES[2:], (labels == of_class, (labels >= 0) & (labels != of_class)), strict=True):
         chosen = taken & np.isin(groups, (group, reference))
         first = groups[chosen] == group
-        fewest = min(first.sum(), (~first).sum())
-        if fewest < FEWEST:
+        if min(first.sum(), (~first).sum()) < FEWEST:
             continue
-        values = {}
-        for name, found in probabilities.items():
-            hits = (found[chosen].argmax(axis=1) == of_class).astype(float)
-            shares = np.array([hits[~first].mean(), hits[first].mean()])
-            factors = np.where(first, 1 / first.mean(), -1 / (~first).mean())
-            values[name] = (shares[1] - shares[0] + factors * (hits - shares[first.astype(int)]))[None]
-        made.append(Comparison(measure, *two, 1, len(first), values))
+        hits = {name: (found[chosen].argmax(axis=1) == of_class).astype(int) for name, found in probabilities.items()}
+        made.append(Comparison(measure, *two, 1, len(first), hits, first))
     return made
 
 
-def effects(values: Sequence[np.ndarray]) -> list[Effect]:
-    """Test the means of several ``[pairs, units]`` against 0, with Holm's correction over all of them.
+def measured(values: np.ndarray, first: np.ndarray | None = None) -> Measured:
+    """Test the mean of ``[pairs, units]`` against 0, or the difference between the rows of two groups.
 
-    Two tests are made: the bootstrap over pairs of persons and units, and the t-test of paired differences over the
-    units. The larger p-value decides, and the interval is the hull of both intervals at the level at which Holm's
-    procedure tests the mean. So a difference that a single name causes is not taken for one of its group.
+    For pairs, two tests are made: the bootstrap over pairs of persons and units, and the t-test of paired differences
+    over the units. The larger p-value decides, and the interval is the hull of both. So a difference that a single name
+    causes is not taken for one of its group. For rates it is Fisher's exact test with Newcombe's interval, and for
+    changes of rates a permutation test of the rows' changes with Welch's interval.
     """
-    spreads = [Bootstrap(one, RESAMPLES).accuracies(range(len(one))) for one in values]
-    means = [one.mean(axis=0) for one in values]
-    tests = [ttest_1samp(one, 0.0) if np.ptp(one) > 1e-12 else None for one in means]  # none if all are equal
-    p_values = [max(spread.p_value, test.pvalue if test else 0) for spread, test in zip(spreads, tests, strict=True)]
-    found = []
-    for spread, test, p_value, level in zip(spreads, tests, *holm(p_values, LEVEL), strict=True):
+    if first is not None:
+        one, other = values[first], values[~first]
+        estimate = float(one.mean() - other.mean())
+        if values.min() >= 0:
+            counts = [[side.sum(), (1 - side).sum()] for side in (one, other)]
+            return estimate, fisher_exact(counts).pvalue, lambda level: difference_interval(one, other, 1 - level)
+        moved = permutation_test(
+            *((one, other), lambda a, b, axis: a.mean(axis=axis) - b.mean(axis=axis)),
+            **{"vectorized": True, "batch": 500, "rng": 0},
+        )
+        welch = ttest_ind(one, other, equal_var=False)
+        return estimate, moved.pvalue, lambda level: tuple(welch.confidence_interval(1 - level))
+    spread, means = Bootstrap(values, RESAMPLES).accuracies(range(len(values))), values.mean(axis=0)
+    test = ttest_1samp(means, 0.0) if np.ptp(means) > 1e-12 else None  # none if all are equal
+
+    def hull(level: float) -> tuple[float, float]:
         bounds = np.array([spread.interval(level), *([test.confidence_interval(1 - level)] if test else [])])
-        found.append(Effect(spread.estimate, float(bounds[:, 0].min()), float(bounds[:, 1].max()), float(p_value)))
-    return found
+        return float(bounds[:, 0].min()), float(bounds[:, 1].max())
+
+    return spread.estimate, max(spread.p_value, test.pvalue if test else 0), hull
+
+
+def effects(found: Sequence[Measured]) -> list[Effect]:
+    """Return the effects, with Holm's correction over all of them; each interval is at the level of its test."""
+    corrected = zip(found, *holm([p_value for _, p_value, _ in found], LEVEL), strict=True)
+    return [Effect(estimate, *map(float, interval(level)), float(p)) for (estimate, _, interval), p, level in corrected]

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kd import __version__
+from kd.audit.comparisons import Effect
 from kd.report.document import Block, Document, Section
 from kd.report.drawing import GRID, MUTED, SERIES, Figure, height_of_rows, legend_below, name_rows
-from kd.report.tables import Cell, Table, number, percent, probability
+from kd.report.tables import EMPTY, Cell, Table, number, percent, probability
 from kd.report.words import listed, plural
 
 if TYPE_CHECKING:
@@ -21,14 +22,14 @@ HOW_TO_READ = (
     "Difference: mean probability of the class for the group, minus that for the reference group, over texts that "
     "differ in the person alone; true and false positives: the difference of the rates of the two groups. Size: mean "
     "size of the differences of single pairs, which a name alone may cause. Alone: the same student without a teacher. "
-    "The interval is at the level at which Holm's procedure tests the "
-    "difference; it excludes 0 exactly where p < 0.05."
+    "The interval is at the level at which Holm's procedure tests the difference. The texts of a frame count as one; "
+    "rates: Fisher's exact test and Newcombe's interval."
 )
 VERDICTS = (
     "Change: the student's difference minus that of the other model. None: neither has a bias. Brought in: the "
     "student has a bias that the other has not. Amplified: both have it, the student's is larger. Kept: both have it, "
     "and the change is not decided. Reduced: the other has it, and the student's is smaller. A bias or a change counts "
-    "where its interval excludes 0 and it is at least {least:g}."
+    "where p < 0.05, its interval excludes 0, and it is at least {least:g}."
 )
 LIMITS = (
     "The templates are in English, name two genders and a few first names of six origins, and are no complete list. "
@@ -94,14 +95,18 @@ def flip_tables(flips: Mapping[str, Any] | None) -> list[Table]:
     if not flips:
         return []
     rows = [
-        [Cell(name), percent(one["share"]), Cell(f"{100 * one['low']:.1f} to {100 * one['high']:.1f}")]
+        [
+            *(Cell(name), percent(one["share"]), Cell(f"{100 * one['low']:.1f} to {100 * one['high']:.1f}")),
+            EMPTY if one.get("p") is None else probability(one["p"]),
+        ]
         for name, one in flips["shares"].items()
     ]
     note = (
         f"{flips['pairs']:,} of {flips['texts']:,} texts of {flips['source']} have a name, a pronoun or another word "
-        "for a woman or a man. The label flips in this share of them when these words are exchanged."
+        "for a woman or a man. The label flips in this share of them when these words are exchanged. p: of the "
+        "difference from the student, by McNemar's exact test."
     )
-    found = [Table("flips", "Labels that flip, in per cent", ["model", "flips", "95 % interval"], rows, [note])]
+    found = [Table("flips", "Labels that flip, in per cent", ["model", "flips", "95 % interval", "p"], rows, [note])]
     if flips["examples"]:
         columns = ["text", "exchanged", "before", "after"]
         shown = [list(map(Cell, one)) for one in flips["examples"]]
@@ -169,8 +174,7 @@ def sentence(content: Mapping[str, Any]) -> str:
 
 def biased(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the comparisons in which the student has a bias."""
-    effects = [(one, one["biases"]["student"]) for one in of(content)]
-    return [one for one, own in effects if own["p"] < 0.05 and abs(own["difference"]) >= content["least"]]
+    return [one for one in of(content) if Effect(**one["biases"]["student"]).is_present(content["least"])]
 
 
 def counted(comparisons: Sequence[Mapping[str, Any]], other: str) -> str:

@@ -34,7 +34,8 @@ class AuditTexts:
         source: the name of their file, or "templates".
         rows: ``text``; ``unit``: texts that differ in the person alone; ``group ATTRIBUTE``, empty where a text has
             none; ``key ATTRIBUTE``: within a unit, the texts of a key are a pair, such as she and he, and the units
-            have the same keys; ``label``: class ids, -100 where there is none.
+            have the same keys; ``frame``: what units have in common, such as a template; ``label``: class ids, -100
+            where there is none.
         attributes: what tells the groups apart, such as gender.
         paired: whether the units pair texts of several groups.
     """
@@ -93,7 +94,7 @@ def _of_people(source: str, rows: pd.DataFrame, attributes: tuple[str, ...]) -> 
     gender, origin = attributes
     subjects = [{"her": "she", "him": "he"}.get(person, person) for person in rows["Person"].str.lower()]
     nouns = [min(one, swapped(one)) if swapped(one) != one else "" for one in subjects]
-    rows["unit"] = rows["Template"] + " | " + rows["Emotion word"]
+    rows["frame"], rows["unit"] = rows["Template"], rows["Template"] + " | " + rows["Emotion word"]
     rows["noun"] = np.where(rows[origin] == "", nouns, "")
     place = rows.groupby(["unit", gender, origin, "noun"]).cumcount().astype(str)
     rows[f"key {gender}"] = rows[origin] + " | " + rows["noun"] + " | " + place

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kd.config.check import rows_of_run
+from kd.config.check import keys_seen, rows_of_run
 from kd.contract import IGNORED_LABEL
 from kd.data.batching import labels_of
 from kd.data.dialect import Reading
@@ -75,7 +75,7 @@ def of_file(
     """
     rows = read_rows(path, Reading(encoding, wanted=(text, label) if label else (text,)))
     rows.require(text, "--text")
-    reader, seen = LabelReader(names), _seen(runs)
+    reader, seen = LabelReader(names), keys_seen(runs)
     texts, codes, empty, known = [], [], 0, 0
     for line, row in rows:
         if unusable(row.get(text)):
@@ -93,17 +93,3 @@ def of_file(
     ids, numbers = reader.finish()[1], np.array(codes)
     labels = np.where(numbers == IGNORED_LABEL, IGNORED_LABEL, ids[np.maximum(numbers, 0)])
     return Texts(path.name, texts, labels, np.arange(len(texts)), np.empty(0, dtype=int))
-
-
-def _seen(runs: Sequence[RunDirectory]) -> set[bytes]:
-    """Return the keys of all texts that the runs were trained or selected on, so far as their data is on disk."""
-    found = set()
-    for run in runs:
-        try:
-            splits = rows_of_run(run)
-        except KDError as error:
-            log.warning("it is not known which texts '%s' was trained on: %s", run.path, error)
-            continue
-        for split in (splits.train, splits.validation):
-            found |= {text_keys(text)[1] for text in split["text"]}
-    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -13,23 +13,23 @@ from typing import Any
 
 from rich.console import Console
 from rich.text import Text
+from scipy.special import softmax
 
 from kd.audit import page, texts
 from kd.audit.comparisons import compare
-from kd.audit.flips import flips
-from kd.classifier import Classifier, load
-from kd.config import targets
+from kd.audit.flips import Probabilities, flips
+from kd.classifier import load, logits_of
+from kd.config import model_options
 from kd.config.check import rows_of_run
 from kd.errors import KDError
-from kd.report.model_card import replace_audit
-from kd.report.page import write
+from kd.report.model_card import updated
+from kd.report.page import refuse_other, write
 from kd.report.runs import find_runs
 from kd.report.study import studies
 from kd.report.tables import EMPTY, Table
 from kd.report.terminal import printed
 from kd.report.words import plain
 from kd.run.directory import RunDirectory
-from kd.run.own_teacher import own_teacher
 from kd.storage import audit_record, records
 from kd.storage.paths import refuse_link
 
@@ -51,15 +51,10 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--on", type=Path, metavar="FILE", help="Equity Evaluation Corpus, or any file with --group")
     parser.add_argument("--group", help="column of --on with the groups of people")
     parser.add_argument("--pair", help="column of --on that is the same for texts that differ in the group alone")
-    parser.add_argument("--text", help="column of --on with the texts (default: the run's own data.text)")
     parser.add_argument("--label", help="column of --on with labels, if any (default: the run's own data.label)")
-    parser.add_argument("--encoding", default="utf-8", help="of --on (default: utf-8)")
-    parser.add_argument("--batch-size", type=int, default=64, help="texts at a time (default: 64)")
     parser.add_argument("--out", type=Path, help="folder for audit.json and the page (default: RUN)")
-    parser.add_argument("--modules", nargs="+", default=[], help="your own modules that the run's data may name")
+    model_options.add_options(parser)
     options = parser.parse_args(arguments)
-    if options.batch_size < 1:
-        raise KDError(f"--batch-size: expected at least 1, got {options.batch_size}")
     if not 0 <= options.least < 1:
         raise KDError(f"--least: expected a difference of probabilities in [0, 1), got {options.least:g}; give 0.01")
     if (options.group or options.pair) and not options.on:
@@ -72,30 +67,24 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str]) -> int:
     """Compare the groups, print the tables, and save them with their page."""
     options = parsed(arguments)
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="kd audit: %(message)s")
-    targets.trust(options.modules)  # not the modules that the run lists, because a stranger may have made it
-    run = RunDirectory.finished(options.run) if RunDirectory.is_one(options.run) else None
-    student, out = load(options.run), options.out or options.run
+    model_options.begin("kd audit", options)
+    run, out = RunDirectory.of_model(options.run), options.out or options.run
     for name in (audit_record.NAME, audit_record.PAGE, "model/README.md"):
         refuse_link(out, out / name)
+    refuse_other(out / audit_record.PAGE)
     paths = {"student": options.run, **others(options, run)}
-    models = {name: student if name == "student" else load(path) for name, path in paths.items()}
+    student = load(options.run, options.label_names)
     names = student.label_names
-    for name, model in models.items():
-        if sorted(model.label_names) != sorted(names):
-            raise KDError(
-                f"expected the student's labels {', '.join(names)} in '{paths[name]}', found "
-                f"{', '.join(model.label_names)}; choose a model of the same task with --{name}, or --{name} none"
-            )
+    logits = {
+        name: logits_of(student if name == "student" else load(path), f"'{path}'", names, options.batch_size)
+        for name, path in paths.items()
+    }
+    models = {name: lambda texts, own=own: softmax(own(texts), axis=1) for name, own in logits.items()}
     of_class = options.of_class or names[-1]
     if of_class not in names:
         raise KDError(f"--class: expected one of {', '.join(names)}, got {of_class}")
     audited = texts_of(options, run, names)
-    order = {name: [model.label_names.index(label) for label in names] for name, model in models.items()}
-    probabilities = {
-        name: model.probabilities(audited.rows["text"].tolist(), options.batch_size)[:, order[name]]
-        for name, model in models.items()
-    }
+    probabilities = {name: model(audited.rows["text"].tolist()) for name, model in models.items()}
     found = compare(audited, probabilities, names.index(of_class), options.least)
     content = {
         **{"format": records.FORMAT, "source": audited.source, "texts": len(audited.rows), "of_class": of_class},
@@ -105,10 +94,9 @@ def main(arguments: list[str]) -> int:
     }
     content["sentence"] = page.sentence(content)
     out.mkdir(parents=True, exist_ok=True)
-    records.write(out / audit_record.NAME, content)
+    with updated(run if run and out == run.path else None):
+        records.write(out / audit_record.NAME, content)
     place = write(page.document(content, options.run.resolve().name, arguments), out / audit_record.PAGE)
-    if run and out == run.path:
-        replace_audit(run)
     for table in page.tables(content):
         if table.name not in ("sizes", "examples"):
             show(table)
@@ -120,11 +108,8 @@ def main(arguments: list[str]) -> int:
 def others(options: argparse.Namespace, run: RunDirectory | None) -> dict[str, Path]:
     """Return the paths of the student alone and of the teacher, so far as there are any."""
     found = {"alone": options.alone or (run and alone_of(run)), "teacher": options.teacher}
-    if run and not options.teacher:
-        try:
-            found["teacher"] = own_teacher(run)
-        except KDError as error:
-            log.warning("the teacher is left out: %s", error)
+    if not options.teacher:
+        found["teacher"] = model_options.teacher_of(run, options.run, log.warning)
     if run and not found["alone"] and run.metrics()["method"] != "supervised":
         log.warning("the student alone is left out: there is no matched supervised run beside '%s'", run.path)
     return {name: Path(path) for name, path in found.items() if path and path != "none"}
@@ -147,8 +132,7 @@ def texts_of(options: argparse.Namespace, run: RunDirectory | None, names: list[
         return texts.templates()
     if not options.group:
         return texts.corpus(options.on, options.encoding)
-    data = run.config()["data"] if run else {}
-    columns = {key: getattr(options, key) or data.get(key) or key for key in ("text", "label")}
+    columns = model_options.columns(options, run)
     return texts.grouped(
         options.on, {**columns, "group": options.group, "pair": options.pair or ""}, names, options.encoding
     )
@@ -158,12 +142,12 @@ def real_flips(
     options: argparse.Namespace,
     run: RunDirectory | None,
     audited: texts.AuditTexts,
-    models: dict[str, Classifier],
+    models: Mapping[str, Probabilities],
     names: list[str],
 ) -> dict[str, Any] | None:
     """Count the flips in the texts of ``--on FILE --group COLUMN``, or in the validation rows of the run."""
     if options.group:
-        return flips(audited.source, audited.rows["text"].tolist(), models, names, options.batch_size)
+        return flips(audited.source, audited.rows["text"].tolist(), models, names)
     if run is None:
         return None
     try:
@@ -171,7 +155,7 @@ def real_flips(
     except KDError as error:
         log.warning("flips in real rows are left out: %s", error)
         return None
-    return flips("validation", rows, models, names, options.batch_size)
+    return flips("validation", rows, models, names)
 
 
 def show(table: Table) -> None:

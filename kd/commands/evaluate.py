@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
-import sys
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from kd.config import targets
+from kd.classifier import load
+from kd.config import model_options
 from kd.errors import KDError
 from kd.evaluation import page, rows
 from kd.evaluation.evaluation import Wanted, evaluation
 from kd.evaluation.subject import Subject
 from kd.measure.metrics import label_metrics
 from kd.measure.significance import accuracy_interval
-from kd.predictor import Predictor
 from kd.report import model_card
-from kd.report.page import write
+from kd.report.page import refuse_other, write
 from kd.report.words import METRICS
 from kd.run.directory import RunDirectory
 from kd.storage import evaluation_record, records
@@ -40,11 +38,8 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("run", type=Path, help="finished run; with --on also a Hugging Face folder or an export")
     parser.add_argument("--split", choices=rows.SPLITS, help="which of the run's own rows (default: validation)")
     parser.add_argument("--file", type=Path, help="labelled CSV, TSV, JSON, Parquet or Arrow to measure on instead")
-    parser.add_argument("--text", help="column with the texts (default: the run's own data.text)")
     parser.add_argument("--label", help="column with the labels (default: the run's own data.label)")
-    parser.add_argument("--encoding", default="utf-8", help="of the files (default: utf-8)")
-    parser.add_argument("--batch-size", type=int, default=256, help="rows at a time (default: 256)")
-    parser.add_argument("--modules", nargs="+", default=[], help="your own modules that the run's data may name")
+    model_options.add_options(parser, 256)
     parser.add_argument("--json", action="store_true", help="print JSON")
     more = parser.add_argument_group("on several data sets")
     more.add_argument("--on", nargs="+", default=[], metavar="DATA", help="labelled files, validation, test")
@@ -60,8 +55,6 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     more.add_argument("--suite", type=Path, metavar="FILE", help="tests in the terms of CheckList, as JSON lines")
     more.add_argument("--out", type=Path, help="folder for evaluation.json and the page (default: the run)")
     options = parser.parse_args(arguments)
-    if options.batch_size < 1:
-        raise KDError(f"--batch-size: expected at least 1, got {options.batch_size}")
     if options.wordnet and not options.robustness:
         raise KDError("--wordnet: expected --robustness with it, found none; add --robustness")
     return options
@@ -70,8 +63,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str]) -> int:
     """Evaluate a classifier and print the figures."""
     options = parsed(arguments)
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="kd evaluate: %(message)s")
-    targets.trust(options.modules)  # not the modules that the run lists, because a stranger may have made it
+    model_options.begin("kd evaluate", options)
     if any(getattr(options, name) for name in OF_EVALUATION):
         return whole(options, arguments)
     return short(options)
@@ -79,19 +71,19 @@ def main(arguments: list[str]) -> int:
 
 def whole(options: argparse.Namespace, arguments: list[str]) -> int:
     """Measure everything that is asked for, print it, and write ``evaluation.json`` and the page."""
-    subject = Subject(options.run, options.run_directory, options.teacher, options.bag, options.batch_size)
-    if not (options.out or subject.is_run):
-        raise KDError(f"--out: expected a folder for the figures, as '{options.run}' is no run; give one")
     place = options.out or options.run
     if not options.out:  # a stranger may have made the run
         for name in (evaluation_record.NAME, evaluation_record.PAGE):
             refuse_link(place, place / name)
-    data = subject.run.config()["data"] if subject.run else {}
+    refuse_other(place / evaluation_record.PAGE)
+    compared = (options.run_directory, options.teacher, options.bag)
+    subject = Subject(options.run, *compared, options.batch_size, options.label_names)
+    if not (options.out or subject.is_run):
+        raise KDError(f"--out: expected a folder for the figures, as '{options.run}' is no run; give one")
     named = [str(options.file)] if options.file else [options.split] if options.split else []
     wanted = Wanted(
         on=options.on or named,
-        text=options.text or data.get("text") or subject.classifier.text_column,
-        label=options.label or data.get("label") or "label",
+        **model_options.columns(options, subject.run, subject.classifier.text_column),
         encoding=options.encoding,
         slices=options.slice,
         robustness=options.robustness,
@@ -103,12 +95,10 @@ def whole(options: argparse.Namespace, arguments: list[str]) -> int:
     )
     found = evaluation(subject, wanted)
     place.mkdir(parents=True, exist_ok=True)
-    card_is_ours = subject.run is not None and not options.out and has_our_card(subject.run)
     title = options.run.resolve().name
     write(page.document(found, title, arguments), place / evaluation_record.PAGE)
-    records.write(place / evaluation_record.NAME, found)
-    if subject.run and card_is_ours:
-        model_card.write(subject.run)
+    with model_card.updated(None if options.out else subject.run):
+        records.write(place / evaluation_record.NAME, found)
     if options.json:
         print(json.dumps(found))
         return 0
@@ -117,22 +107,13 @@ def whole(options: argparse.Namespace, arguments: list[str]) -> int:
     return 0
 
 
-def has_our_card(run: RunDirectory) -> bool:
-    """Return whether the model card of a run is as kd wrote it, so that it may be written again."""
-    card = run.model / "README.md"
-    try:
-        return not card.is_symlink() and card.is_file() and card.read_text("utf-8") == model_card.model_card(run)
-    except (KDError, ValueError):  # such as a damaged evaluation.json, which is about to be written again
-        return False
-
-
 def short(options: argparse.Namespace) -> int:
     """Print the table of a run's student on one split or file."""
     run = RunDirectory.finished(options.run, ("config.yaml", "environment.json", "model"))
-    config, predictor = run.config(), Predictor.load(options.run)
+    config, predictor = run.config(), load(options.run, options.label_names)
     if options.file:
-        columns = options.text or config["data"]["text"], options.label or config["data"]["label"]
-        data = rows.of_file(options.file, *columns, predictor.label_names, options.encoding)
+        columns = model_options.columns(options, run)
+        data = rows.of_file(options.file, *columns.values(), predictor.label_names, options.encoding)
     else:
         data = rows.of_split(run, options.split or "validation")
     logits, labels = predictor.logits(data.texts, options.batch_size), data.labels

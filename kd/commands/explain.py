@@ -18,7 +18,7 @@ from rich.text import Text
 from scipy.special import softmax
 
 from kd.classifier import load
-from kd.config import targets
+from kd.config import model_options
 from kd.config.check import rows_of_run
 from kd.data.dialect import Reading
 from kd.data.files import read_rows
@@ -28,13 +28,14 @@ from kd.explanation import gradients, neighbours, page
 from kd.explanation.attribution import Attribution, Model, occlusion, words_of
 from kd.explanation.comparison import compared
 from kd.report import tables
+from kd.report.model_card import updated
 from kd.report.page import refuse_other, write
 from kd.report.terminal import printed
 from kd.run.directory import RunDirectory
-from kd.run.own_teacher import own_teacher
 from kd.storage import explanation_record, records
 from kd.storage.paths import refuse_link
 
+log = logging.getLogger(__name__)
 READ = ("config.yaml", "environment.json", "model")
 BAR = 10
 """Letters of the longest bar."""
@@ -61,13 +62,10 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--steps", type=int, default=32, help="points of integrated gradients (default: 32)")
     parser.add_argument("--neighbours", type=int, default=0, metavar="N", help="show the N nearest training rows")
-    parser.add_argument("--text", help="column of --on with the texts (default: the run's own data.text)")
-    parser.add_argument("--encoding", default="utf-8", help="of --on (default: utf-8)")
-    parser.add_argument("--batch-size", type=int, default=64, help="texts at a time (default: 64)")
-    parser.add_argument("--out", type=Path, help="folder for the page (default: explanation/ in the run)")
-    parser.add_argument("--modules", nargs="+", default=[], help="your own modules that the run's data may name")
+    parser.add_argument("--out", type=Path, help="folder for JSON and page (default: the run, and its explanation/)")
+    model_options.add_options(parser)
     options = parser.parse_intermixed_args(arguments)
-    for name, least in (("rows", 2), ("steps", 1), ("batch_size", 1), ("neighbours", 0)):
+    for name, least in (("rows", 2), ("steps", 1), ("neighbours", 0)):
         if (value := getattr(options, name)) < least:
             raise KDError(f"--{name.replace('_', '-')}: expected at least {least}, got {value}")
     if not options.texts and not options.on:
@@ -82,17 +80,17 @@ def main(arguments: list[str]) -> int:
     """Explain texts, a data set, or both; print, and write JSON and the page."""
     options = parsed(arguments)
     options.command = shlex.join(["kd", "explain", *arguments])
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="kd explain: %(message)s")
-    targets.trust(options.modules)  # not the modules that the run lists, because a stranger may have made it
-    run = RunDirectory.finished(options.run, READ) if RunDirectory.is_one(options.run) else None
+    model_options.begin("kd explain", options)
+    run = RunDirectory.of_model(options.run, READ)
     if run is None and options.on == "validation":
         raise KDError(f"--on validation: expected a run, found none in '{options.run}'; give a file with --on")
     if run is None and options.neighbours:
         raise KDError(f"--neighbours: expected a run, found none in '{options.run}'; its training rows are not known")
-    place = options.out or (run and run.path / explanation_record.PAGE)
-    if run:
+    own = run if run and not options.out and run.path.resolve() == options.run.resolve() else None
+    place = own.path / explanation_record.PAGE if own else options.out
+    if own:
         for name in (explanation_record.NAME, explanation_record.PAGE):
-            refuse_link(run.path, run.path / name)
+            refuse_link(own.path, own.path / name)
     if place:
         refuse_other(place)  # before the work
     models, paths = models_of(options, run)
@@ -100,7 +98,7 @@ def main(arguments: list[str]) -> int:
     made = {"command": options.command, "method": method, "names": [model.name for model in models], "paths": paths}
     console = Console()
     record: dict[str, Any] = {"format": records.FORMAT, "texts": None, "data": None}
-    kept = (run.path if run else place or Path()) / explanation_record.NAME
+    kept = (own.path if own else place or Path()) / explanation_record.NAME
     with suppress(KDError):  # a text does not take away what was found over a data set; a damaged file is replaced
         record |= explanation_record.read(kept.parent) if place else {}
     if options.texts:
@@ -117,20 +115,17 @@ def main(arguments: list[str]) -> int:
         show_data(console, record["data"])
     if place:
         index = write(page.document(record, str(options.run)), place)
-        records.write(kept, record)
+        with updated(own):
+            records.write(kept, record)
         print(f"saved: {kept} and {index}", file=sys.stderr)
     return 0
 
 
 def models_of(options: argparse.Namespace, run: RunDirectory | None) -> tuple[list[Model], list[str]]:
     """Load the student, its teacher and the other run, so far as they are there; return them and their paths."""
-    student = load(options.run)
+    student = load(options.run, options.label_names)
     found = {"student": (student, options.run)}
-    teacher = options.teacher
-    try:
-        teacher = teacher or (own_teacher(run) if run else None)
-    except KDError as error:
-        print(f"kd explain: the student is explained without its teacher: {error}", file=sys.stderr)
+    teacher = options.teacher or model_options.teacher_of(run, options.run, log.warning)
     if teacher:
         found["teacher"] = (load(teacher), teacher)
     if options.against:
@@ -204,7 +199,7 @@ def texts_on(options: argparse.Namespace, run: RunDirectory | None, student: Mod
     if run and options.on == "validation":
         name, texts = "validation", list(rows_of_run(run, "validation").validation["text"])
     else:
-        column, path = options.text or student.classifier.text_column, Path(options.on)
+        column, path = model_options.columns(options, run, student.classifier.text_column)["text"], Path(options.on)
         rows = read_rows(path, Reading(options.encoding, wanted=(column,)))
         rows.require(column, "--text")
         name, texts = path.name, [row[column] for _, row in rows if not unusable(row.get(column))]
@@ -244,7 +239,7 @@ def bar(value: float, scale: float) -> list[Text]:
     """Return a signed number and a bar: blue for the label, red against it."""
     colour = "blue" if value > 0 else "red"
     marks = ("+" if value > 0 else "-") * round(BAR * abs(value) / scale)
-    return [Text(f"{value:+.2f}", style=colour), Text(marks, style=colour)]
+    return [Text(f"{round(value, 2) + 0.0:+.2f}", style=colour), Text(marks, style=colour)]
 
 
 def show_data(console: Console, part: Mapping[str, Any]) -> None:

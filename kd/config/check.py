@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from kd.config.make import make
 from kd.config.trainer import make_trainer
 from kd.contract import Loss
 from kd.data.sources import Splits
+from kd.data.splits import text_keys
 from kd.data.tokenizers import StudentTokenizer
 from kd.errors import KDError
 from kd.features.mapper import Mapper
@@ -41,6 +43,8 @@ from kd.teacher.answers import Answers
 from kd.teacher.ensemble import Ensemble
 from kd.teacher.fine_tuning import SingleTeacher
 from kd.transfer.base import Step
+
+log = logging.getLogger(__name__)
 
 CHOICES: dict[str, type | tuple[type, ...]] = {
     **{"student": PretrainedConfig, "embeddings": Embeddings, "tokenizer": StudentTokenizer, "mapper": Mapper},
@@ -96,7 +100,7 @@ def check(config: DictConfig) -> None:
     kind = mistakes.attempt(build.method_class, config)
     options = mistakes.attempt(build.method_options, config) if kind else None
     if kind:
-        mistakes += contradictions.of_selection(config, kind)
+        mistakes += [*contradictions.of_selection(config, kind), *contradictions.of_counterparts(config)]
     if kind and contradictions.is_answers(config):
         mistakes += contradictions.of_answers(config, kind)
         mistakes.refuse()  # what follows asks for a model
@@ -151,6 +155,20 @@ def rows_of_run(run: RunDirectory, split: str | None = None) -> Splits:
             f"the {split} rows on disk are no longer those of the run in '{run.path}'; bring them back, give the "
             "rows with --file, or train it again"
         )
+    return found
+
+
+def keys_seen(runs: Iterable[RunDirectory]) -> set[bytes]:
+    """Return the keys of all texts that runs were trained or selected on, so far as their data is on disk."""
+    found = set()
+    for run in runs:
+        try:
+            splits = rows_of_run(run)
+        except KDError as error:
+            log.warning("it is not known which texts '%s' was trained on: %s", run.path, error)
+            continue
+        for split in (splits.train, splits.validation):
+            found |= {text_keys(text)[1] for text in split["text"]}
     return found
 
 

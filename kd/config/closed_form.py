@@ -20,7 +20,7 @@ def of_closed_form(config: DictConfig, kind: type[Method]) -> list[str]:
         ]
     mistakes = [
         f"method.{option} is about the training of a network, and {name} is fitted in closed form; leave it at 0"
-        for option in ("r_drop", "mixup")
+        for option in ("r_drop", "mixup", "consistency", "fair_weights")
         if config.method.get(option)
     ]
     if config.data.get("stream"):

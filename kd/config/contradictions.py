@@ -49,6 +49,17 @@ def of_streaming(config: DictConfig, kind: type[Method]) -> list[str]:
     return mistakes
 
 
+def of_counterparts(config: DictConfig) -> list[str]:
+    """Return what contradicts comparing rows about women with rows about men, one sentence for each."""
+    method = config.method
+    named = next((key for key in ("consistency", "fair_weights") if method.get(key)), None)
+    if named and config.data.get("stream"):
+        return [f"method.{named} compares rows in memory; set data.stream=false, or method.{named}=0"]
+    if method.get("fair_weights") and not config.cache.use:
+        return ["method.fair_weights reads the stored outputs of the teacher; leave cache.use=true, or set it to 0"]
+    return []
+
+
 def of_selection(config: DictConfig, kind: type[Method]) -> list[str]:
     """Return what contradicts the choice of rows without a label, one sentence for each."""
     node: Any = config.get("selection")

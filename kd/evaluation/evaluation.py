@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from kd.config.check import rows_of_run
+from kd.config.check import keys_seen, rows_of_run
+from kd.data.splits import text_keys
 from kd.errors import KDError
 from kd.evaluation import measures, rows, slices
 from kd.evaluation.robustness import robustness
@@ -18,6 +19,7 @@ from kd.evaluation.subject import Subject
 from kd.evaluation.suites import contrast_sets, suite
 from kd.measure.significance import difference_interval
 from kd.storage import records
+from kd.transfer.edits import wordnet
 
 
 @dataclass(frozen=True)
@@ -56,24 +58,26 @@ def evaluation(subject: Subject, wanted: Wanted) -> dict[str, Any]:
     Raises:
         KDError: rows, pairs or the suite cannot be read or do not fit the classifier.
     """
+    data = data_of(subject, wanted)
+    if wanted.wordnet:
+        wordnet(wanted.wordnet)  # it refuses another folder before a model runs
     tests = suite(wanted.suite, subject.label_names, subject.logits) if wanted.suite else []
     pairs = pairs_of(subject, wanted) if wanted.pairs else None
-    data = data_of(subject, wanted)
     temperature, known = fitted(subject)
     found: list[dict[str, Any]] = []
     reference, changes = None, []
     for place, each in enumerate(data):
         logits = subject.logits(each.texts)
-        one = measured(subject, each, logits, temperature, known)
+        of_fit = each.is_split and each.name == "validation"  # the temperature was fitted on these rows
+        one = measured(subject, each, logits, None if of_fit else temperature, known)
         right = logits.argmax(axis=1) == each.labels
         if reference is None:
             reference = right
         else:
             bounds = difference_interval(right, reference)
-            one["drop"] = measures.estimate(float(right.mean() - reference.mean()), bounds)
+            one["difference"] = measures.estimate(float(right.mean() - reference.mean()), bounds)
         if wanted.robustness and place == 0:
-            given = logits.argmax(axis=1)
-            changes = robustness(each.texts, each.labels, given, subject.logits, wanted.wordnet, wanted.seed)
+            changes = robustness(each.texts, each.labels, logits, subject.logits, wanted.wordnet, wanted.seed)
         found.append(one)
     return {
         **{"format": records.FORMAT, "labels": list(subject.label_names), "temperature": temperature},
@@ -103,6 +107,17 @@ def data_of(subject: Subject, wanted: Wanted) -> list[Rows]:
     columns = dict.fromkeys(wanted.slices, "--slice")
     arguments = (wanted.text, wanted.label, subject.label_names, wanted.encoding, columns)
     files = {name: rows.of_file(Path(name), *arguments) for name in on if name not in SPLITS}
+    for each in files.values():
+        for name, values in each.columns.items():
+            slices.groups(name, values)  # it refuses a column that makes no slices before a model runs
+    if files and subject.run:
+        known = keys_seen([subject.run])
+        for each in files.values():
+            if count := sum(text_keys(text)[1] in known for text in each.texts):
+                subject.note(
+                    f"{count:,} of {len(each.texts):,} texts of {each.name} are training or validation rows of the "
+                    "run too: its figures look better than on new texts"
+                )
     if subject.run and (not on or on[0] not in SPLITS):
         on = ["test", *(name for name in on if name != "test")]
     for name in on:
@@ -150,7 +165,7 @@ def measured(
     temperature: float | None,
     known: Mapping[str, int] | None,
 ) -> dict[str, Any]:
-    """Return all figures of one data set but the drop."""
+    """Return all figures of one data set but the difference from the first."""
     given, teacher = logits.argmax(axis=1), subject.teacher_logits(data)
     bag = subject.bag(data.texts) if subject.bag else None
     found = slices.masks(data.texts, known, teacher, data.columns)
@@ -159,7 +174,7 @@ def measured(
         "rows": len(data.labels),
         "metrics": measures.metrics(logits, data.labels, temperature),
         "confusion": measures.confusion(data.labels, given, logits.shape[1]).tolist(),
-        "drop": None,
+        "difference": None,
         "teacher": None if teacher is None else measures.against_teacher(logits, teacher, data.labels),
         "bag": None if bag is None else measures.against_bag(logits, bag, data.labels),
         "slices": slices.compared(found, given == data.labels),

@@ -29,6 +29,8 @@ OF_TEACHER = {"agreement": "agreement", "kl": "KL", "kappa": "kappa", "loyalty":
 OF_TEACHER |= {"new": "new errors"}
 NO_SHARES = ("nll", "brier", "nll_scaled", "brier_scaled", "kl", "kappa", "loyalty")
 """Figures that are not shown in per cent."""
+MOVED = 5e-4
+"""Mean change of a probability below which word order is not read: what rounding to 0.0 points hides."""
 WORST = 12
 """Slices of one data set in the table and the drawing."""
 WORDS = ("data", "figure", "gold label", "slice", "verdict", "change", "file", "test", "capability", "type", "example")
@@ -51,7 +53,7 @@ def figures(found: Found) -> Table:
     rows = []
     for one in found["data"]:
         rows.append([Cell(one["name"]), number(one["rows"], 0), *both(one["metrics"]["accuracy"])])
-        rows[-1] += [*both(one["drop"], sign="+"), *(both(one["metrics"][name])[0] for name in list(METRICS)[1:])]
+        rows[-1] += [*both(one["difference"], sign="+"), *(both(one["metrics"][name])[0] for name in list(METRICS)[1:])]
     first = found["data"][0]["name"]
     note = (
         "Accuracy with Wilson's interval, macro F1, balanced accuracy and AUROC in per cent. Points: accuracy "
@@ -67,7 +69,7 @@ def calibration(found: Found) -> Table:
     rows = [[Cell(one["name"]), *(both(one["metrics"].get(name), name)[0] for name in names)] for one in found["data"]]
     after = "not measured, without validation rows"
     if found["temperature"]:
-        after = f"the logits divided by {found['temperature']:.3f}, fitted on the run's validation rows"
+        after = f"the logits divided by {found['temperature']:.3f}, fitted on the run's validation rows; not for them"
     note = (
         f"ECE: expected calibration error in per cent, {BINS} bins; NLL in nats; Brier from 0 to 2. After: "
         f"{after}. With few rows the ECE is too large, because it counts the noise of each bin."
@@ -134,13 +136,15 @@ def robustness(found: Found) -> Table:
     rows = []
     for one in found["robustness"]:
         rows.append([Cell(one["name"]), percent(one["changed"], 0), percent(one["accuracy"])])
-        rows[-1] += [*both(one["drop"], sign="+"), probability(one["p_value"]), *both(one["flipped"])]
+        rows[-1] += [*both(one["difference"], sign="+"), probability(one["p_value"]), *both(one["flipped"])]
+        rows[-1].append(percent(one["moved"]["value"]))
     note = (
         f"On {found['data'][0]['name']}. Texts: share that the change alters. Points: of accuracy, by McNemar's "
         "exact test with Holm's correction over the changes; the interval is at its level. Flipped: rows that get "
-        "another label. A model that gives the same labels to shuffled words does not read their order."
+        "another label. Moved: mean size of the change in the probability of the label that the unchanged text gets, "
+        "in points. A model that it is 0 for with shuffled words does not read their order."
     )
-    columns = ("change", "texts", "acc", "points", "interval", "p", "flipped", "95 % interval")
+    columns = ("change", "texts", "acc", "points", "interval", "p", "flipped", "95 % interval", "moved")
     return Table("robustness", "Robustness", columns, rows, [note], WORDS)
 
 
@@ -205,21 +209,21 @@ def drawings(found: Found) -> dict[str, Figure]:
     first, *others = found["data"]
     name = first["name"]
     parts = {
-        "figures": ("Other data", f"Accuracy on other data minus that on {name}; 95 % intervals.", others, "drop"),
+        "figures": ("Other data", f"Accuracy on other data minus that on {name}; 95 % intervals.", others),
         "slices": (
             f"Worst slices of {name}",
             "Accuracy of each slice minus that of all other rows; simultaneous intervals.",
-            *(first["slices"][:WORST], "difference"),
+            first["slices"][:WORST],
         ),
         "robustness": (
             "Changed texts",
             f"Accuracy on changed texts of {name} minus that on the unchanged; intervals at Holm's levels.",
-            *(found["robustness"], "drop"),
+            found["robustness"],
         ),
     }
     return {
-        key: dots(key, title, caption, [(one["name"], one[difference]) for one in rows])
-        for key, (title, caption, rows, difference) in parts.items()
+        key: dots(key, title, caption, [(one["name"], one["difference"]) for one in rows])
+        for key, (title, caption, rows) in parts.items()
         if rows
     }
 
@@ -251,8 +255,8 @@ def sentences(found: Found) -> list[str]:
     """Say in words where the classifier is worse."""
     made, first = [], found["data"][0]["name"]
     for one in found["data"]:
-        if one["drop"] and verdict(one["drop"]) == "worse":
-            lower, around = (cell.text for cell in both(one["drop"], sign="+"))
+        if one["difference"] and verdict(one["difference"]) == "worse":
+            lower, around = (cell.text for cell in both(one["difference"], sign="+"))
             made.append(f"Accuracy on {one['name']} against {first}: {lower} points {around}.")
         worse = [part for part in one["slices"] if verdict(part["difference"]) == "worse"]
         named = (
@@ -266,11 +270,13 @@ def sentences(found: Found) -> list[str]:
             made.append(f"Worse in {len(worse) or 'none'} of {looked}{': ' * bool(worse)}{'; '.join(named)}.")
     for one in found["robustness"]:
         if one["name"] == "word order shuffled":
-            flipped, change = both(one["flipped"])[0].text, both(one["drop"], sign="+")
-            reads = "reads" if one["flipped"]["value"] else "does not read"
+            flipped, moved = (percent(one[key]["value"]).text for key in ("flipped", "moved"))
+            change = both(one["difference"], sign="+")
+            reads = "reads" if one["moved"]["value"] >= MOVED else "does not read"
             made.append(
-                f"It {reads} word order: with shuffled words, {flipped} % of the texts get another label, and the "
-                f"accuracy changes by {change[0].text} points {change[1].text}."
+                f"It {reads} word order: with shuffled words the probability of its label moves by {moved} points on "
+                f"average, {flipped} % of the texts get another label, and the accuracy changes by {change[0].text} "
+                f"points {change[1].text} ({verdict(one['difference'])})."
             )
     return made
 
@@ -284,7 +290,7 @@ def show(found: Found, title: str, console: Console) -> None:
             continue
         say(f"{title}: {table.title}" if table.name == "figures" else table.title)
         made = Printed(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-        places = [place for place, column in enumerate(table.columns) if column not in ("example", "capability")]
+        places = [place for place, column in enumerate(table.columns) if column not in ("example", "capability", "texts")]
         for place in places:
             is_words = table.columns[place] in WORDS
             made.add_column(table.columns[place], justify="left" if is_words else "right", no_wrap=not is_words)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
-from kd.evaluation.measures import Logits, estimate, share
+from kd.evaluation.measures import Logits, estimate, means, share
 from kd.measure.significance import PairedTest, holm
 from kd.transfer.base import randomness
 from kd.transfer.edits import Edits, replace, wordnet
@@ -76,34 +77,37 @@ def changes(style: Style, synonyms: Path | None) -> dict[str, Callable[[str, ran
 def robustness(
     texts: Sequence[str],
     labels: np.ndarray,
-    before: np.ndarray,
+    unchanged: np.ndarray,
     logits: Logits,
     synonyms: Path | None = None,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Measure a classifier on changed texts; the intervals of the drops are at Holm's levels over all changes.
+    """Measure a classifier on changed texts; the intervals of the differences are at Holm's levels over all changes.
 
     Args:
         texts: unchanged.
         labels: ``[N]``, gold.
-        before: ``[N]``, labels that it gives to the unchanged texts.
+        unchanged: ``[N, C]``, its logits for the unchanged texts.
         logits: the classifier.
         synonyms: WordNet's folder.
         seed: of the random changes.
     """
     found, tests = [], []
+    before, rows = unchanged.argmax(axis=1), np.arange(len(labels))
+    sure = softmax(unchanged.astype(float), axis=1)[rows, before]
     for name, change in changes(Style.of(texts), synonyms).items():
         numbers = randomness(seed, "robustness", name)
         made = [change(text, numbers) or text for text in texts]  # a text of marks alone stays
-        after = logits(made).argmax(axis=1)
+        given = logits(made)
+        after, moved = given.argmax(axis=1), np.abs(softmax(given.astype(float), axis=1)[rows, before] - sure)
         tests.append(PairedTest.of(after == labels, before == labels))
         changed = float(np.mean([one != other for one, other in zip(made, texts, strict=True)]))
         found.append(
             {"name": name, "changed": changed, "accuracy": float(np.mean(after == labels))}
-            | {"flipped": share(after != before)}
+            | {"flipped": share(after != before), **means({"moved": moved}, high=1.0)}
         )
     adjusted, levels = holm([test.p_value for test in tests])
     for one, test, p_value, level in zip(found, tests, adjusted, levels, strict=True):
-        drop = estimate(test.total / test.rows, test.interval(float(level)))
-        one |= {"drop": drop, "p_value": float(p_value)}
+        difference = estimate(test.total / test.rows, test.interval(float(level)))
+        one |= {"difference": difference, "p_value": float(p_value)}
     return found

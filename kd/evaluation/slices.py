@@ -104,7 +104,7 @@ def groups(name: str, values: Sequence[Any]) -> dict[str, np.ndarray]:
 
 
 def compared(slices: Mapping[str, np.ndarray], correct: np.ndarray, level: float = 0.05) -> list[dict[str, Any]]:
-    """Compare the accuracy of each slice with that of all other rows, the worst first.
+    """Compare the accuracy of each slice with that of all other rows, the decided ones first, the worst first.
 
     The intervals are simultaneous (Bonferroni): all of them hold together with a probability of at least 1 - level.
     """
@@ -117,4 +117,5 @@ def compared(slices: Mapping[str, np.ndarray], correct: np.ndarray, level: float
         found.append(
             {"name": name, "rows": int(rows.sum()), "accuracy": float(inside.mean()), "difference": difference}
         )
-    return sorted(found, key=lambda one: one["difference"]["value"])
+    is_open = lambda one: one["low"] <= 0 <= one["high"]  # noqa: E731
+    return sorted(found, key=lambda one: (is_open(one["difference"]), one["difference"]["value"]))

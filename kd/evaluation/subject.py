@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from kd.classifier import Classifier, label_order, load
+from kd.classifier import load, logits_of, unnamed
+from kd.config.model_options import teacher_of
 from kd.errors import KDError
 from kd.evaluation.measures import Logits
 from kd.evaluation.rows import Rows
@@ -18,20 +18,9 @@ from kd.options.methods import BAG
 from kd.report.calibration import fit_temperature
 from kd.run import predictions
 from kd.run.directory import RunDirectory
-from kd.run.own_teacher import own_teacher
 
 READ = ("config.yaml", "environment.json", "metrics.json", "predictions.parquet", "model")
 log = logging.getLogger(__name__)
-
-
-def logits_of(classifier: Classifier, path: Path, names: Sequence[str], batch_size: int) -> Logits:
-    """Return a function that gives a classifier's logits in the order of these labels.
-
-    Raises:
-        KDError: it has other labels.
-    """
-    order = label_order(classifier.label_names, names, f"'{path}'")
-    return lambda texts: classifier.logits(texts, batch_size)[:, order]
 
 
 @dataclass
@@ -43,6 +32,7 @@ class Subject:
         given_run: the run whose rows, teacher and bag are used, for a model that is no run.
         given_teacher, given_bag: those to compare with, in place of the run's own.
         batch_size: texts at a time.
+        given_names: of its labels, in the order of its logits, in place of its own.
     """
 
     path: Path
@@ -50,19 +40,21 @@ class Subject:
     given_teacher: Path | None = None
     given_bag: Path | None = None
     batch_size: int = 256
+    given_names: list[str] | None = None
 
     def __post_init__(self) -> None:
         self.notes: list[str] = []
-        place, parent = self.given_run or self.path, self.path.resolve().parent
-        if parent.name == "exports" and not self.given_run:
-            place = parent.parent
-        is_run = self.given_run or RunDirectory.is_one(place)
-        self.run = RunDirectory.finished(place, READ) if is_run else None
+        self.run = (
+            RunDirectory.finished(self.given_run, READ) if self.given_run else RunDirectory.of_model(self.path, READ)
+        )
         self.is_run = self.run is not None and self.run.path.resolve() == self.path.resolve()
-        self.classifier = load(self.path)
+        self.classifier = load(self.path, self.given_names)
         environment = self.run.environment() if self.run else {}
         self.label_names = (environment.get("data") or {}).get("label_names") or list(self.classifier.label_names)
-        self.logits = logits_of(self.classifier, self.path, self.label_names, self.batch_size)
+        if unnamed(self.label_names):
+            found = ", ".join(self.label_names)
+            self.note(f"the labels are named {found}; give those of your files, in this order, with --label-names")
+        self.logits = logits_of(self.classifier, f"'{self.path}'", self.label_names, self.batch_size)
         self.stored = predictions.of_run(self.run, self.run.metrics(), environment, {}) if self.run else {}
 
     def note(self, text: str) -> None:
@@ -88,14 +80,7 @@ class Subject:
     @cached_property
     def teacher_path(self) -> Path | None:
         """The teacher that texts are given to; None where there is none."""
-        if self.given_teacher or self.run is None:
-            return self.given_teacher
-        try:
-            found = own_teacher(self.run)
-        except KDError as error:
-            self.note(f"not compared with a teacher: {error}")
-            return None
-        return None if found.resolve() == self.path.resolve() else found
+        return self.given_teacher or teacher_of(self.run, self.path, self.note)
 
     @cached_property
     def teacher(self) -> Logits | None:
@@ -139,7 +124,7 @@ class Subject:
 
     def loaded(self, path: Path) -> Logits:
         """Load a classifier to compare with."""
-        return logits_of(load(path), path, self.label_names, self.batch_size)
+        return logits_of(load(path), f"'{path}'", self.label_names, self.batch_size)
 
 
 def is_bag(run: RunDirectory) -> bool:

@@ -9,11 +9,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import logsumexp
 from tokenizers import Regex, pre_tokenizers
 
-from kd.classifier import Classifier
-from kd.errors import KDError
+from kd.classifier import Classifier, label_order
 
 SPLIT = pre_tokenizers.Sequence(
     [
@@ -25,6 +23,8 @@ SPLIT = pre_tokenizers.Sequence(
     ]
 )
 Span = tuple[int, int]
+TOKENS = 1 << 14
+"""Tokens in a batch. A text has no more than it has letters, and no more than the classifier reads."""
 
 
 @dataclass(frozen=True)
@@ -47,26 +47,24 @@ class Model:
     batch_size: int = 64
 
     def __post_init__(self) -> None:
-        if sorted(self.classifier.label_names) != sorted(self.label_names):
-            raise KDError(
-                f"expected the student's labels {', '.join(self.label_names)} in the {self.name}, found "
-                f"{', '.join(self.classifier.label_names)}; give a model of the same task, or rename its labels"
-            )
+        self.order  # noqa: B018  it refuses other labels
 
     @property
     def order(self) -> list[int]:
         """Return the place of each label in the classifier's own logits."""
-        return [self.classifier.label_names.index(name) for name in self.label_names]
+        return label_order(self.classifier.label_names, self.label_names, f"the {self.name}")
 
     def logits(self, texts: Sequence[str]) -> np.ndarray:
-        """Return ``[N, C]``, in the order of ``label_names``."""
-        return self.classifier.logits(texts, self.batch_size)[:, self.order]
+        """Return ``[N, C]``, in the order of ``label_names``; long texts are read in smaller batches."""
+        longest = min(self.classifier.max_length, max(map(len, texts), default=1))
+        size = max(1, min(self.batch_size, TOKENS // longest))
+        return self.classifier.logits(texts, size)[:, self.order]
 
     def log_odds(self, texts: Sequence[str], labels: np.ndarray) -> np.ndarray:
         """Return ``[N]``: the log-odds of a label of each text, which is ``log(p / (1 - p))``."""
         logits = self.logits(texts).astype(np.float64)
         own = labels[:, None] == np.arange(logits.shape[1])
-        return logits[own] - logsumexp(np.where(own, -np.inf, logits), axis=1)
+        return logits[own] - np.logaddexp.reduce(np.where(own, -np.inf, logits), axis=1)
 
 
 @dataclass(frozen=True)
@@ -118,9 +116,18 @@ def occlusion(model: Model, texts: Sequence[str], labels: np.ndarray) -> list[At
     Source: Li et al., Understanding Neural Networks through Representation Erasure, 2016,
     https://arxiv.org/abs/1612.08220
     """
-    spans = [words_of(text) for text in texts]
-    changed = [without(text, own, [word]) for text, own in zip(texts, spans, strict=True) for word in range(len(own))]
-    counts = [len(own) for own in spans]
-    odds = model.log_odds([*texts, *changed], np.concatenate([labels, np.repeat(labels, counts)]))
-    whole, parts = odds[: len(texts)], np.split(odds[len(texts) :], np.cumsum(counts)[:-1])
-    return [Attribution(own - part, float(own)) for own, part in zip(whole, parts, strict=True)]
+    return [_left_out(model, text, label) for text, label in zip(texts, labels, strict=True)]
+
+
+def _left_out(model: Model, text: str, label: int) -> Attribution:
+    """Leave out each word of one text. Words beyond the number of tokens that the classifier reads have no influence.
+
+    Each variant is cut there too, so that a very long text does not fill the memory with copies of itself.
+    """
+    spans, read = words_of(text), model.classifier.max_length
+    whole = text if len(spans) <= read + 1 else text[: spans[read][1]]
+    changed = [without(whole, spans, [word]) for word in range(min(len(spans), read))]
+    odds = model.log_odds([text, *changed], np.full(1 + len(changed), label))
+    values = np.zeros(len(spans))
+    values[: len(changed)] = odds[0] - odds[1:]
+    return Attribution(values, float(odds[0]))

@@ -21,8 +21,8 @@ from kd.measure.inference import evaluating
 from kd.models.fitted import FittedStudent
 from kd.predictor import Predictor
 
-AT_ONCE = 8
-"""Texts for which the gradients are computed together; each is read once a step."""
+AT_ONCE, TOKENS = 8, 1 << 12
+"""Texts whose gradients are computed together, each read once a step; and tokens of all texts in one pass."""
 
 
 def obstacle(model: Model) -> str | None:
@@ -68,8 +68,11 @@ def by_gradients(model: Model, texts: Sequence[str], labels: np.ndarray, method:
     found: dict[int, Attribution] = {}
     order = np.argsort([len(text) for text in texts], kind="stable")  # texts of similar length need little padding
     with evaluating(predictor.model):
-        for start in range(0, len(texts), AT_ONCE):
-            rows = order[start : start + AT_ONCE].tolist()
+        start = 0
+        while start < len(texts):
+            longest = min(predictor.max_length, max(len(texts[row]) for row in order[start : start + AT_ONCE]))
+            rows = order[start : start + max(1, min(AT_ONCE, TOKENS // longest))].tolist()
+            start += len(rows)
             each = _of_batch(predictor, model.order, [texts[row] for row in rows], labels[rows], method, steps)
             found |= zip(rows, each, strict=True)
     return [found[row] for row in range(len(texts))]
@@ -100,8 +103,13 @@ def _of_batch(
         whole, empty = odds(ids, *further), odds(nothing, *further)
     layer = network.get_input_embeddings().requires_grad_()
     if method == "ig":
+        rows = max(len(ids), TOKENS // ids.shape[1])
         shares = LayerIntegratedGradients(odds, layer).attribute(
-            ids, nothing, additional_forward_args=further, n_steps=steps, internal_batch_size=16 * AT_ONCE
+            ids,
+            nothing,
+            additional_forward_args=further,
+            n_steps=steps,
+            internal_batch_size=rows,
         )
     else:
         shares = LayerGradientXActivation(odds, layer).attribute(ids, additional_forward_args=further)

@@ -16,6 +16,7 @@ from kd.contract import ATTENTION_OUTPUTS, IGNORED_LABEL, Answer, Batch, support
 from kd.errors import KDError
 from kd.features.feature import Feature, read
 from kd.methods.base import Method, Recipe, inputs_of, trained
+from kd.methods.confidence import EveryRow
 from kd.methods.objective import Objective
 from kd.methods.regularisation import regularised
 from kd.methods.sharding import FullySharded, shard
@@ -144,6 +145,17 @@ class Distillation(LogitMethod):
         """Refuse an objective without a transfer term, or with one that reads more than logits."""
         require_losses("distillation", objective)
         require_logits("distillation", objective, "use method=hints")
+        if options.fair_weights:
+            if not isinstance(objective.confidence, EveryRow):
+                raise KDError(
+                    "method.fair_weights and balance/confidence both weigh rows; leave balance/confidence=none, or set "
+                    "method.fair_weights=0"
+                )
+            if unweighted := [name for name, loss in objective.transfer.items() if not loss.weighs_rows]:
+                raise KDError(
+                    f"method.fair_weights weighs rows, and loss '{unweighted[0]}' has no weight for each; use "
+                    "loss=[soft_target] or another on logits with it, or set method.fair_weights=0"
+                )
         if options.mixup and not isinstance(objective.weighting, ConstantWeighting):
             raise KDError(
                 "method.mixup computes each term twice a step, and this balance/weighting follows the terms; leave "

@@ -1,7 +1,8 @@
-"""Regularise a student by R-Drop and by mixup.
+"""Regularise a student by R-Drop, by mixup, and by equal outputs for rows about women and about men.
 
 R-Drop: Liang et al. 2021, https://arxiv.org/abs/2106.14448. Mixup of sentence vectors: Guo et al. 2019 (senMixup),
-https://arxiv.org/abs/1905.08941.
+https://arxiv.org/abs/1905.08941. Equal outputs for counterparts: Garg et al. 2019 (counterfactual logit pairing),
+https://arxiv.org/abs/1809.10610.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def regularised(
     mixed probabilities.
 
     Args:
-        options: the weight of R-Drop, and the parameter of mixup's Beta distribution; 0 switches each off.
+        options: the weights of R-Drop and of consistency, and the parameter of mixup's Beta distribution; 0 switches
+            each off.
         logits_of: computes the student's logits, with dropout.
         terms: computes ``total`` and its terms from logits.
         batch: of training rows.
@@ -44,7 +46,26 @@ def regularised(
     if options.r_drop:
         penalty = symmetric_kl(*logits.chunk(2))
         parts = parts | {"r_drop": penalty, "total": parts["total"] + options.r_drop * penalty}
+    if options.consistency:
+        penalty = inconsistency(logits, logits_of, batch)
+        parts = parts | {"consistency": penalty, "total": parts["total"] + options.consistency * penalty}
     return parts
+
+
+def inconsistency(logits: Tensor, logits_of: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
+    """Return the symmetric divergence between rows and their counterparts, a mean over all rows of the batch.
+
+    Rows without a counterpart count as 0, so that a batch may be split.
+    """
+    names = ("input_ids", "attention_mask")
+    chosen = batch["exchanged_attention_mask"].any(dim=1)
+    share = chosen.float().mean()
+    if share:
+        others = {name: batch[f"exchanged_{name}"][chosen] for name in names}
+    else:  # all ranks must make the same passes: here one row is read again, with a factor of 0
+        chosen = torch.arange(len(logits), device=logits.device) == 0
+        others = {name: batch[name][chosen] for name in names}
+    return symmetric_kl(logits[chosen], logits_of(others)) * share
 
 
 def mixed(alpha: float, logits: Tensor, terms: Callable[[Tensor, Batch], Terms], batch: Batch) -> Terms:

@@ -31,10 +31,13 @@ class RegularisedOptions(MethodOptions):
     Args:
         r_drop: weight of R-Drop, the divergence between two passes with different dropout; 0: one pass.
         mixup: parameter of the Beta distribution by which rows are mixed, such as 0.2; 0: none are.
+        consistency: weight of the divergence between a row and the same row with words for women and men exchanged; 0:
+            the second is not read.
     """
 
     r_drop: NotNegative = 0.0
     mixup: NotNegative = 0.0
+    consistency: NotNegative = 0.0
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,14 @@ class SupervisedOptions(RegularisedOptions):
 
 @dataclass(frozen=True)
 class DistillationOptions(RegularisedOptions):
-    """Options of ``method=distillation``."""
+    """Options of ``method=distillation``.
+
+    Args:
+        fair_weights: by how much rows count less in the transfer terms on which the teacher is biased: their weight is
+            1 / (1 + fair_weights * difference from the row with words for women and men exchanged); 0: all count alike.
+    """
+
+    fair_weights: NotNegative = 0.0
 
     unread = ("mapper", "peers")
 

@@ -21,7 +21,7 @@ def evaluations(study: Study) -> Table | None:
     for arm, run, found in written(study, evaluation_record.NAME, evaluation_record.read):
         shuffled = [one["flipped"]["value"] for one in found["robustness"] if "order" in one["name"]]
         for place, one in enumerate(found["data"]):
-            accuracy, drop, worst = one["metrics"]["accuracy"], one["drop"], one["slices"][:1]
+            accuracy, gap, worst = one["metrics"]["accuracy"], one["difference"], one["slices"][:1]
             named = [part for part in worst if part["difference"]["high"] < 0]
             rows.append(
                 [
@@ -32,8 +32,8 @@ def evaluations(study: Study) -> Table | None:
                         Cell(f"{one['rows']:,}", one["rows"]),
                     ),
                     percent(accuracy["value"]),
-                    points(drop and drop["value"]),
-                    Cell("[{}, {}]".format(*(points(drop[side]).text for side in ("low", "high")))) if drop else EMPTY,
+                    points(gap and gap["value"]),
+                    Cell("[{}, {}]".format(*(points(gap[side]).text for side in ("low", "high")))) if gap else EMPTY,
                     percent(one["metrics"]["ece"]["value"]),
                     percent(one["teacher"]["agreement"]["value"] if one["teacher"] else None),
                     Cell(f"{named[0]['name']}: {points(named[0]['difference']['value']).text}") if named else EMPTY,
@@ -52,6 +52,6 @@ def on_other_data(run: RunDirectory) -> list[str]:
     made = []
     for one in found["data"][1:] if found else ():
         value, low, high = (percent(one["metrics"]["accuracy"][key]).text for key in ("value", "low", "high"))
-        change = points(one["drop"]["value"] if one["drop"] else None).text
+        change = points(one["difference"]["value"] if one["difference"] else None).text
         made.append(f"{value} % on `{one['name']}` ({one['rows']:,} rows, {low} to {high}; {change} points)")
     return made

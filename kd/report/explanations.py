@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from kd.errors import KDError
 from kd.report.study import Study, written
 from kd.report.tables import Cell, Table, number
+from kd.run.directory import RunDirectory
 from kd.storage import explanation_record
 
 NOTE = (
@@ -30,3 +32,24 @@ def explanations(study: Study) -> Table | None:
     words = ("model", "seed", "with", "method", "texts")
     columns = [*words, "rank correlation", "95 %", "area", "area 95 %"]
     return Table("explanations", "Explanations", columns, rows, [NOTE], words) if rows else None
+
+
+def explained(run: RunDirectory) -> str | None:
+    """Return what ``kd explain`` found over a data set, for the model card; None where it found nothing there."""
+    try:
+        found = explanation_record.read(run.path)["data"] if (run.path / explanation_record.NAME).is_file() else None
+    except KDError:
+        return None
+    if not found:
+        return None
+    area, pairs = found["models"][0]["area"], [pair for pair in found["pairs"] if pair["models"][0] == "student"]
+    text = (
+        f"Explained over {found['rows']:,} texts of `{found['source']}`: without the words of most influence, the "
+        f"probability of its label is {area['mean']:.3f} lower than without random ones ("
+        "{:.3f} to {:.3f})".format(*area["interval"])
+    )
+    for pair in pairs:
+        low, high = pair["correlation"]["interval"]
+        text += f"; rank correlation of the words with the {pair['models'][1]} {pair['correlation']['mean']:.2f}"
+        text += f" ({low:.2f} to {high:.2f})"
+    return f"{text}."

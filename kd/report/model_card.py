@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from kd.errors import KDError
 from kd.measure.significance import accuracy_interval
 from kd.report.calibration import BINS, calibration, fit_temperature
 from kd.report.evaluations import on_other_data
+from kd.report.explanations import explained
 from kd.report.origin import command_of
 from kd.report.words import listed, short
 from kd.run import predictions
@@ -24,7 +26,6 @@ from kd.storage.assets import ASSETS
 from kd.storage.files import read_json
 
 FIGURES = (("macro F1", "macro_f1"), ("balanced accuracy", "balanced_accuracy"), ("AUROC", "auroc"))
-AUDIT_LINE = re.compile(r"^\* (It has not been tested for bias|Audited for bias) .*$", re.MULTILINE)
 
 
 def model_card(run: RunDirectory) -> str:
@@ -73,6 +74,7 @@ def model_card(run: RunDirectory) -> str:
             machine=f"{machine.get('processor') or 'an unnamed processor'} ({machine.get('cores')} cores)",
             max_length=settings["data"].get("max_length"),
             audit=audited(run),
+            explained=explained(run),
             own=read_json(run.model / "config.json").get("model_type", "").startswith("kd-"),
         )
     )
@@ -86,12 +88,17 @@ def audited(run: RunDirectory) -> str | None:
         return None
 
 
-def replace_audit(run: RunDirectory) -> None:
-    """Write what ``kd audit`` found into the card of a run, in place of the line on bias, if it still has that line."""
-    path = run.model / "README.md"
-    if path.is_file() and (found := audited(run)):
-        text = path.read_text(encoding="utf-8")
-        path.write_text(AUDIT_LINE.sub(lambda _: f"* {found}", text), encoding="utf-8")
+@contextmanager
+def updated(run: RunDirectory | None) -> Iterator[None]:
+    """Write the card of a run again after what is done within, if it was as kd wrote it. None: there is no card."""
+    try:
+        card = run.model / "README.md" if run else None
+        ours = run and card and not card.is_symlink() and card.is_file() and card.read_text("utf-8") == model_card(run)
+    except (KDError, ValueError):  # such as a damaged record, which is about to be written again
+        ours = False
+    yield
+    if run and ours:
+        write(run)
 
 
 def taught_by(metrics: dict[str, Any]) -> str | None:

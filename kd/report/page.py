@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.resources import files
 from pathlib import Path
 
@@ -35,15 +36,18 @@ def write(document: Document, place: Path) -> Path:
 
 
 def refuse_other(place: Path) -> None:
-    """Refuse to replace a folder that holds no report.
+    """Refuse a folder that holds something else than a report, and one that cannot be written.
 
     Raises:
-        KDError: it holds something else.
+        KDError: it is one of these.
     """
     if place.exists() and not (place / MARK).is_file() and (not place.is_dir() or any(place.iterdir())):
         raise KDError(
             f"expected an empty folder or an earlier report at '{place}', found something else; give another --out"
         )
+    there = next(each for each in (place, *place.absolute().parents) if each.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise KDError(f"expected a folder that can be written for '{place}', found '{there}'; give another --out")
 
 
 def save_parts(document: Document, place: Path) -> dict[str, str]:

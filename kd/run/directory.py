@@ -120,6 +120,13 @@ class RunDirectory:
             )
         return run
 
+    @classmethod
+    def of_model(cls, path: Path, reads: Sequence[str] = PRODUCTS) -> RunDirectory | None:
+        """Return the finished run at a path, or the one in whose ``exports/`` it lies; None for any other model."""
+        parent = path.resolve().parent
+        place = parent.parent if parent.name == "exports" else path
+        return cls.finished(place, reads) if cls.is_one(place) else None
+
     @property
     def is_done(self) -> bool:
         """Whether the run is done and its products are still there, each with its checksum.

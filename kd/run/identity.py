@@ -42,6 +42,7 @@ LATER: dict[str, Any] = {
     **{"data.stream": False, "data.source.stream": False, "data.shard_rows": 32768},
     **{"student.characters": 0, "teacher.words_of": None},
     **{"method.r_drop": 0.0, "method.mixup": 0.0, "optim.find": False},
+    **{"method.consistency": 0.0, "method.fair_weights": 0.0},
     **{f"data.{place}{key}": None for place in ("", "source.") for key in ("delimiter", "quoting", "header", "fold")},
     **{"selection.rows": None, "selection.by": "random", "selection.balanced": False, "selection.path": None},
     **{"data.labelled": None, "data.source.labelled": None},
@@ -184,6 +185,8 @@ def _content(value: Any) -> Any:
         return [_content(found) for found in sorted(glob(value, recursive=True))] or value
     path = Path(value).resolve()
     files = [path] if path.is_file() else sorted(part for part in path.rglob("*") if part.is_file())
+    if (path.parent / "status.json").is_file():  # the model of a run, whose card later commands write again
+        files = [file for file in files if file.name != "README.md"]
     names = ("" if path.is_file() else file.relative_to(path).as_posix() for file in files)
     content = "".join(f"{name}:{file_sha256(file)}\n" for name, file in zip(names, files, strict=True))
     return f"sha256:{hashlib.sha256(content.encode()).hexdigest()}"

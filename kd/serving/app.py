@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from kd import __version__
 from kd.classifier import Classifier, Staged, TeacherFailed
+from kd.explanation.attribution import without, words_of
 from kd.serving.auditing import Auditor
 from kd.serving.batching import Batcher, Full
 from kd.serving.limits import Limits
@@ -54,24 +55,44 @@ class Predictions(BaseModel):
     predictions: list[Prediction] = Field(description="one for each text, in the same order")
 
 
-def question(limits: Limits) -> Any:
-    """Return the class of the body of `/predict`. It depends on the limits, so that the OpenAPI schema states them."""
+class Word(BaseModel):
+    """A word of a text that is explained."""
+
+    word: str
+    weight: float = Field(description="what it adds to the log-odds of the label; below 0 it speaks against it")
+
+
+class Explanation(BaseModel):
+    """The answer to a request for the words that speak for the label."""
+
+    label: str = Field(description="the most probable label")
+    words: list[Word] = Field(description="words and punctuation marks, in the order of the text")
+    left_out: int = Field(description="number of words at the end that are left out, because one request has its limit")
+
+
+def questions(limits: Limits) -> tuple[Any, Any]:
+    """Return the classes of the bodies of `/predict` and `/explain`.
+
+    They depend on the limits, so that the OpenAPI schema states them.
+    """
     text: Any = Annotated[str, Field(max_length=limits.max_characters, pattern=NOT_BLANK)]
     several: Any = Annotated[list[text], Field(min_length=1, max_length=limits.max_texts)]
     as_list = BeforeValidator(lambda value: [value] if isinstance(value, str) else value, text | several)
     meaning = Field(description="one text, or a list of them", examples=["a charming film", ["dull", "warm and funny"]])
     strict = ConfigDict(extra="forbid", strict=True)
-    return create_model("Question", __config__=strict, texts=Annotated[several, as_list, meaning])
+    one: Any = Annotated[text, Field(description="one text", examples=["a charming film"])]
+    whole = create_model("Question", __config__=strict, texts=Annotated[several, as_list, meaning])
+    return whole, create_model("Why", __config__=strict, text=one)
 
 
-def refusal(error: ValidationError) -> HTTPException:
+def refusal(error: ValidationError, example: str) -> HTTPException:
     """Return the answer to a body that is no JSON, or does not fit; it does not repeat the body."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     if first["type"] == "json_invalid":
         return HTTPException(400, f"expected JSON in UTF-8; {first['msg']}")
     place = ".".join(map(str, first["loc"]))[:100] or "body"  # the name of a wrong key may be long
     reason = "This text is blank" if first["type"] == "string_pattern_mismatch" else first["msg"]
-    return HTTPException(422, f'{place}: {reason}; send {{"texts": "one text"}} or {{"texts": ["one", "two"]}}')
+    return HTTPException(422, f"{place}: {reason}; send {example}")
 
 
 class Service:
@@ -84,7 +105,8 @@ class Service:
 
     def __init__(self, classifier: Classifier, limits: Limits, log_texts: bool, auditor: Auditor | None = None) -> None:
         self.classifier, self.limits, self.log_texts, self.auditor = classifier, limits, log_texts, auditor
-        self.metrics, self.held, self.question = Metrics(), 0, question(limits)
+        self.metrics, self.held = Metrics(), 0
+        self.question, self.why = questions(limits)
         self.teacher_failed = False
         self.batcher: Batcher
 
@@ -143,15 +165,17 @@ class Service:
             raise _later(1)
         return bytes(body)
 
-    async def predict(self, request: Request) -> Response:
-        """Answer a request for labels."""
+    async def asked(self, request: Request, kind: Any, example: str) -> Any:
+        """Return the body of a request as an object, or raise the answer to one that does not fit."""
         try:
-            texts = self.question.model_validate_json(await self.body(request)).texts
+            return kind.model_validate_json(await self.body(request))
         except ValidationError as error:
-            raise refusal(error) from error
-        request.state.log = {"texts": len(texts)}
+            raise refusal(error, example) from error
+
+    async def answers(self, texts: Sequence[str]) -> Sequence[tuple[np.ndarray, str | None]]:
+        """Return what `read` gives for texts, or raise the answer to a request for which there is none."""
         try:
-            answers = await self.batcher.classify(texts)
+            return await self.batcher.classify(texts)
         except Full as full:
             raise _later(full.seconds) from full
         except TeacherFailed as error:
@@ -160,6 +184,30 @@ class Service:
         except Exception as error:
             LOG.error("the model failed", exc_info=error)
             raise HTTPException(500, "the model failed with this request; the server's log says where") from error
+
+    async def explain(self, request: Request) -> Response:
+        """Answer a request for the weights of words: the log-odds of the label without each of them are compared."""
+        text = (await self.asked(request, self.why, '{"text": "one text"}')).text
+        every = words_of(text)
+        spans = every[: self.limits.max_texts - 1]
+        request.state.log = {"texts": 1, "words": len(spans)}
+        answers = await self.answers([text, *(without(text, spans, [word]) for word in range(len(spans)))])
+        rows = np.stack([row for row, _ in answers]).astype(np.float64)
+        label = int(rows[0].argmax())
+        odds = np.log(np.maximum([rows[:, label], np.delete(rows, label, axis=1).sum(axis=1)], 1e-30))
+        weights = np.subtract(*odds)[0] - np.subtract(*odds)[1:]
+        words = [
+            Word(word=text[start:end], weight=round(float(weight), 4))
+            for (start, end), weight in zip(spans, weights, strict=True)
+        ]
+        found = Explanation(label=self.classifier.label_names[label], words=words, left_out=len(every) - len(spans))
+        return Response(found.model_dump_json(), media_type="application/json")
+
+    async def predict(self, request: Request) -> Response:
+        """Answer a request for labels."""
+        texts = (await self.asked(request, self.question, '{"texts": "one text"} or {"texts": ["one", "two"]}')).texts
+        request.state.log = {"texts": len(texts)}
+        answers = await self.answers(texts)
         found = [self.prediction(text, row, by) for text, (row, by) in zip(texts, answers, strict=True)]
         if self.log_texts:
             request.state.log |= {"text": texts, "label": [each.label for each in found]}
@@ -218,14 +266,19 @@ def create_app(
     if auditor:
         app.get("/audit", summary="Say how often the cascade agrees with its teacher")(auditor.report)
 
-    schema = {"content": {"application/json": {"schema": service.question.model_json_schema()}}, "required": True}
-    app.post(
-        "/predict",
-        summary="Classify one text or several",
-        response_model=Predictions,
-        responses={status: {"model": Mistake} for status in (400, 408, 413, 415, 422, 429, 500, 503)},
-        openapi_extra={"requestBody": schema},
-    )(service.predict)
+    def post(path: str, summary: str, answer: type[BaseModel], asked: Any, function: Any) -> None:
+        schema = {"content": {"application/json": {"schema": asked.model_json_schema()}}, "required": True}
+        app.post(
+            path,
+            summary=summary,
+            response_model=answer,
+            responses={status: {"model": Mistake} for status in (400, 408, 413, 415, 422, 429, 500, 503)},
+            openapi_extra={"requestBody": schema},
+        )(function)
+
+    post("/predict", "Classify one text or several", Predictions, service.question, service.predict)
+    if not isinstance(classifier, Staged):  # the teacher of a cascade would be asked once a word
+        post("/explain", "Say which words speak for the label", Explanation, service.why, service.explain)
     app.add_middleware(
         Observed, metrics=service.metrics, paths={"/", "/docs", "/openapi.json", *app.openapi()["paths"]}
     )

@@ -41,11 +41,12 @@ class Comparison(Record):
 
 
 class Share(Record):
-    """A share of texts, with Wilson's interval."""
+    """A share of texts, with Wilson's interval; ``p`` is that of the difference from the student's share."""
 
     share: Part
     low: Part
     high: Part
+    p: Part | None = None
 
 
 class Flips(Record):

@@ -37,12 +37,12 @@ class Slice(Record):
 
 
 class DataSet(Record):
-    """One data set: metrics by name, the drop of the accuracy from the first data set, and the worst slices first."""
+    """One data set: metrics by name, its accuracy minus that on the first data set, and the decided slices first."""
 
     name: str
     rows: Size
     metrics: dict[str, Estimate]
-    drop: Estimate | None
+    difference: Estimate | None
     teacher: Teacher | None
     slices: list[Slice]
 
@@ -51,7 +51,7 @@ class Change(Record):
     """One kind of changed texts: the difference of the accuracy, and the share of rows that get another label."""
 
     name: str
-    drop: Estimate
+    difference: Estimate
     flipped: Estimate
 
 

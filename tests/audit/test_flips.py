@@ -6,26 +6,25 @@ from kd.audit.flips import flips
 
 
 class Against:
-    """Says "bad" of texts with some word, and has its labels in another order."""
-
-    label_names = ("good", "bad")
+    """Says "bad" of texts with some word."""
 
     def __init__(self, word):
         self.word = word
 
-    def probabilities(self, texts, batch_size=64):
+    def __call__(self, texts):
         bad = np.array([0.9 if self.word in text.split() else 0.2 for text in texts])
-        return np.stack([1 - bad, bad], axis=1)
+        return np.stack([bad, 1 - bad], axis=1)
 
 
 def test_flips_and_their_examples():
     texts = ["she is fine", "he is fine", "a film", "her plot", "a woman runs"]
-    found = flips("rows", texts, {"student": Against("she"), "alone": Against("film")}, ["bad", "good"], 64)
+    found = flips("rows", texts, {"student": Against("she"), "alone": Against("film")}, ["bad", "good"])
     assert (found["texts"], found["pairs"]) == (5, 4)
     assert found["shares"]["student"]["share"] == 0.5 and found["shares"]["alone"]["share"] == 0
+    assert found["shares"]["student"]["p"] is None and found["shares"]["alone"]["p"] == 0.5, "2 of 4 rows, all one way"
     assert found["shares"]["student"]["low"] < 0.5 < found["shares"]["student"]["high"]
     assert found["examples"] == [
         ["she is fine", "he is fine", "bad", "good"],
         ["he is fine", "she is fine", "good", "bad"],
     ]
-    assert flips("rows", ["a film"], {"student": Against("she")}, ["bad", "good"], 64) is None
+    assert flips("rows", ["a film"], {"student": Against("she")}, ["bad", "good"]) is None

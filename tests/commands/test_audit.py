@@ -191,7 +191,7 @@ def test_mistakes_end_with_a_sentence(runs, tmp_path, monkeypatch, arguments, se
 def test_other_labels_and_unfinished_runs(runs_copy, teacher_folder, capsys):
     run = runs_copy / "runs" / "fair"
     assert run_kd("audit", run, "--teacher", teacher_folder) == 2
-    assert "expected the student's labels negative, positive in" in capsys.readouterr().err
+    assert "expected the labels negative, positive in" in capsys.readouterr().err
     RunDirectory(run).set_status("running")
     assert run_kd("audit", run) == 2
     assert "is running" in capsys.readouterr().err

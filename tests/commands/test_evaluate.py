@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from kd.commands.evaluate import has_our_card, main
+from kd.commands.evaluate import main
 from kd.errors import KDError
+from kd.predictor import Predictor
 from kd.run.directory import RunDirectory
 from kd.run.own_teacher import own_teacher
 from kd.storage import evaluation_record
@@ -49,7 +50,7 @@ def test_everything_at_once(pair, other, common_options, fine_tuned, tmp_path, c
     assert own["name"] == "test" and own["metrics"]["accuracy"]["value"] == pytest.approx(metrics["accuracy"])
     assert own["teacher"]["agreement"]["value"] == pytest.approx(metrics["agreement"])
     assert own["teacher"]["kl"]["value"] == pytest.approx(metrics["kl"], rel=1e-3)
-    assert theirs["drop"]["high"] < 0 and theirs["slices"][0]["name"] == "source = bad"
+    assert theirs["difference"]["high"] < 0 and theirs["slices"][0]["name"] == "source = bad"
     assert theirs["teacher"]["accuracy"] > 0.6 and found["bag"] == "bag" and theirs["bag"]["p_value"] <= 1
     assert found["pairs"]["sets"] == 100 and found["suite"][0]["cases"] == 2 and found["temperature"] > 0
     assert len(found["robustness"]) == 5 and RunDirectory(run).test_reads() == 2
@@ -59,8 +60,6 @@ def test_everything_at_once(pair, other, common_options, fine_tuned, tmp_path, c
         f">{title}<" in shown for title in ("Slices", "Robustness", "Contrast pairs", "Suite", "Confusion matrix")
     )
     assert "Accuracy on other data, against the test rows" in (run / "model" / "README.md").read_text()
-    (run / "model" / "README.md").write_text("my own words")
-    assert not has_our_card(RunDirectory(run)), "a card that someone has changed stays"
 
 
 def test_a_folder_of_hugging_face_is_measured_with_and_without_a_run(pair, other, tmp_path, capsys, caplog):
@@ -135,3 +134,40 @@ def test_models_that_are_no_runs_need_rows_and_a_place(pair, teacher_folder, oth
     RunDirectory(pair / "mlp").set_status("running")
     with pytest.raises(KDError, match="is running"):
         main([str(pair / "mlp"), "--on", str(other)])
+
+
+def test_training_rows_in_a_file_are_counted_and_validation_has_no_figures_after_its_own_fit(pair, tmp_path, capsys):
+    rows = [(text, ("negative", "positive")[label]) for text, label in make_reviews(160)]  # those of the run
+    file = write(tmp_path / "known.csv", rows, ("text", "label"))
+    assert run_kd("evaluate", pair / "dan", "--on", "validation", file) == 0
+    found = evaluation_record.read(pair / "dan")
+    assert "130 of 160 texts of known.csv are training or validation rows" in " ".join(found["notes"])
+    own, theirs = (one["metrics"] for one in found["data"])
+    assert "nll_scaled" not in own and theirs["nll_scaled"]["value"] is not None
+    (pair / "dan" / "model" / "README.md").write_text("my own words")
+    assert run_kd("evaluate", pair / "dan", "--on", file) == 0
+    assert (pair / "dan" / "model" / "README.md").read_text() == "my own words", "a card that someone has changed stays"
+
+
+def test_labels_that_are_numbers_can_be_named(teacher_folder, other, tmp_path, capsys, caplog):
+    asked = ("--on", other, "--out", tmp_path / "out")
+    assert run_kd("evaluate", teacher_folder, *asked) == 2
+    assert "with --label-names" in caplog.text and "nor an id from 0 to 1" in capsys.readouterr().err
+    assert run_kd("evaluate", teacher_folder, *asked, "--label-names", "negative", "positive") == 0
+    assert evaluation_record.read(tmp_path / "out")["labels"] == ["negative", "positive"]
+    assert run_kd("evaluate", teacher_folder, *asked, "--label-names", "negative") == 2
+    assert "--label-names: expected 2 different names, in the order of LABEL_0, LABEL_1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--robustness", "--wordnet", "."), ("--slice", "pair"), ("--out", "FILE")],
+)
+def test_mistakes_are_found_before_a_model_runs(pair, arguments, tmp_path, monkeypatch):
+    rows = [("a film", "positive", "x", "1"), ("a plot", "negative", "y", "1")]
+    file = write(tmp_path / "f.csv", rows)
+    suite = tmp_path / "suite.jsonl"
+    suite.write_text(json.dumps({"name": "praise", "type": "MFT", "data": ["a warm film"], "labels": "positive"}))
+    monkeypatch.setattr(Predictor, "logits", lambda *_: pytest.fail("a model ran"))
+    given = [file if word == "FILE" else word for word in arguments]
+    assert run_kd("evaluate", pair / "dan", "--on", file, "--suite", suite, *given) == 2

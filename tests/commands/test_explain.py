@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from kd.commands.explain import bar
 from kd.run.directory import RunDirectory
 from kd.storage import explanation_record
 from tests.conftest import run_kd
@@ -63,7 +64,7 @@ def test_mistakes_end_with_a_sentence(pair, arguments, sentence, capsys):
 
 def test_unfinished_and_strange_models(pair, teacher_folder, capsys):
     assert run_kd("explain", pair / "dan", "a film", "--against", teacher_folder) == 2
-    assert "expected the student's labels negative, positive in the other" in capsys.readouterr().err
+    assert "expected the labels negative, positive in the other" in capsys.readouterr().err
     assert run_kd("explain", teacher_folder, "--on", "validation") == 2
     assert "--on validation: expected a run" in capsys.readouterr().err
     assert run_kd("explain", teacher_folder, "a film", "--neighbours", "1") == 2
@@ -73,3 +74,21 @@ def test_unfinished_and_strange_models(pair, teacher_folder, capsys):
     RunDirectory(pair / "mlp").set_status("running")
     assert run_kd("explain", pair / "mlp", "a film") == 2
     assert "is running" in capsys.readouterr().err
+
+
+def test_out_is_written_in_place_of_the_run_and_an_export_has_its_teacher(pair, tmp_path, capsys):
+    run, out = pair / "dan", tmp_path / "out"
+    export = shutil.copytree(run / "model", run / "exports" / "copy")
+    assert run_kd("explain", run, "a dull dull film", "--method", "occlusion", "--out", out) == 0
+    assert not (run / explanation_record.NAME).exists() and (out / "index.html").is_file()
+    assert explanation_record.read(out)["texts"]["names"] == ["student", "teacher"]
+    assert run_kd("explain", export, "a dull film", "--method", "occlusion", "--out", out) == 0
+    assert explanation_record.read(out)["texts"]["names"] == ["student", "teacher"]
+    capsys.readouterr()
+    assert run_kd("explain", run, "--on", "validation", "--rows", "9", "--method", "occlusion") == 0
+    assert "-0.00" not in capsys.readouterr().out
+    assert "rank correlation of the words with the teacher" in (run / "model" / "README.md").read_text()
+
+
+def test_a_bar_of_nothing_has_no_sign_of_its_own():
+    assert [bar(value, 1.0)[0].plain for value in (-0.001, 0.0, -0.1)] == ["+0.00", "+0.00", "-0.10"]

@@ -4,7 +4,15 @@ import pytest
 
 from kd.config import build
 from kd.config.compose import composed
-from kd.config.contradictions import OF_METHOD, of_ngrams, of_selection, of_start, of_streaming, of_trainer
+from kd.config.contradictions import (
+    OF_METHOD,
+    of_counterparts,
+    of_ngrams,
+    of_selection,
+    of_start,
+    of_streaming,
+    of_trainer,
+)
 
 STREAM = ["data.stream=true", "data.unlabelled=[more.csv]"]
 PEERS = ["method=joint", "teacher=none"]
@@ -21,6 +29,7 @@ def found(*overrides: str) -> list[str]:
         *of_start(config, kind),
         *of_ngrams(config, kind),
         *of_selection(config, kind),
+        *of_counterparts(config),
         *of_method,
     ]
 
@@ -54,6 +63,8 @@ def test_what_goes_together(overrides):
     ("overrides", "said"),
     [
         ([*STREAM, "method=joint"], "data.stream=true is read by method=distillation"),
+        ([*STREAM, "method.consistency=1"], "method.consistency compares rows in memory; set data.stream=false"),
+        (["method.fair_weights=1", "cache.use=false"], "method.fair_weights reads the stored outputs of the teacher"),
         (
             ["data.stream=true"],
             "data.stream=true streams the files of data.unlabelled and the texts of transfer=[...], got none",

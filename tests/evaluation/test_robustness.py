@@ -39,10 +39,20 @@ def test_the_weakness_of_a_classifier_is_found():
     def reads_case(texts):
         return np.array([[0.0, 1.0 if "warm" in text else -1.0] for text in texts])
 
-    before = reads_case(TEXTS).argmax(axis=1)
+    before = reads_case(TEXTS)
     found = {one["name"]: one for one in robustness(TEXTS, labels, before, reads_case)}
-    assert found["upper case"]["flipped"]["value"] == 1 / 3 and found["upper case"]["drop"]["high"] < 0
+    assert found["upper case"]["flipped"]["value"] == 1 / 3 and found["upper case"]["difference"]["high"] < 0
+    assert found["word order shuffled"]["moved"]["value"] == 0 and found["upper case"]["moved"]["value"] > 0.1
     assert found["word order shuffled"]["flipped"]["value"] == 0 and found["lower case"]["changed"] == 0
     assert found["upper case"]["p_value"] < 0.001 and found["no punctuation"]["p_value"] == 1
     again = {one["name"]: one for one in robustness(TEXTS, labels, before, reads_case)}
     assert again == found, "the seed decides"
+
+
+def test_word_order_that_moves_no_label_still_moves_probabilities():
+    def reads_first_word(texts):
+        return np.array([[0.0, 3.0 if text.startswith("a ") else 2.0] for text in texts])
+
+    found = robustness(TEXTS, np.ones(60, int), reads_first_word(TEXTS), reads_first_word)[-1]
+    assert found["name"] == "word order shuffled" and found["flipped"]["value"] == 0
+    assert 0.01 < found["moved"]["value"] < 0.08 and found["moved"]["low"] > 0

@@ -29,6 +29,16 @@ def test_each_slice_holds_its_rows():
     assert [np.flatnonzero(confident[name]).tolist() for name in confident if "0.50 to" in name] == [[0, 1]]
 
 
+def test_decided_slices_come_first():
+    small, large = np.arange(400) < 10, (np.arange(400) >= 100) & (np.arange(400) < 250)
+    correct = np.ones(400, bool)
+    correct[:2] = False  # 8 of 10, which decides nothing
+    correct[100:120] = False
+    found = compared({"small": small, "large": large}, correct)
+    assert [one["name"] for one in found] == ["large", "small"]
+    assert found[1]["difference"]["value"] < found[0]["difference"]["value"] < 0
+
+
 def test_words_are_counted_once_a_text():
     assert vocabulary(TEXTS)["film"] == 2
 

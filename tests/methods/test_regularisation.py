@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from kd.errors import KDError
+from kd.losses.correlation import DIST
 from kd.losses.logits import SoftTarget
+from kd.methods.confidence import OnlyCorrect
 from kd.methods.distillation import Distillation
 from kd.methods.regularisation import regularised, symmetric_kl
 from kd.methods.schedules import Constant
@@ -53,6 +55,22 @@ def test_mixup_is_the_cross_entropy_to_mixed_probabilities():
     torch.testing.assert_close(parts["total"], expected)
 
 
+def test_consistency_adds_the_divergence_from_the_counterpart_over_all_rows():
+    def first_token(batch):
+        return torch.tensor([[0.0, 1.0], [2.0, 0.0], [0.5, 3.0], [1.0, 1.0]])[batch["input_ids"][:, 0]]
+
+    ids, mask = torch.tensor([[1], [2], [0]]), torch.ones(3, 1, dtype=int)
+    pairs = {"exchanged_input_ids": torch.tensor([[3], [0], [0]]), "exchanged_attention_mask": mask.clone()}
+    pairs["exchanged_attention_mask"][2] = 0  # the last row has no counterpart
+    batch = {"input_ids": ids, "attention_mask": mask, "labels": BATCH["labels"], **pairs}
+    parts = regularised(SupervisedOptions(consistency=3.0), first_token, terms, batch)
+    one, two = first_token(batch)[:2], first_token({"input_ids": pairs["exchanged_input_ids"]})[:2]
+    torch.testing.assert_close(parts["consistency"], symmetric_kl(one, two) * 2 / 3)
+    torch.testing.assert_close(parts["total"], parts["label"] + 3 * parts["consistency"])
+    none = {**batch, "exchanged_attention_mask": torch.zeros(3, 1, dtype=int)}
+    assert regularised(SupervisedOptions(consistency=3.0), first_token, terms, none)["consistency"] == 0
+
+
 def test_two_passes_agree_more_after_r_drop():
     split = make_split()
     apart = []
@@ -76,6 +94,14 @@ def test_a_distilled_student_is_regularised_by_both():
         method = Distillation(make_student(), RECIPE, terms, options=DistillationOptions(**options))
         curves.append(fit(method, make_split(columns)).losses)
     assert len({tuple(curve) for curve in curves}) == 3
+
+
+def test_fair_weights_need_losses_that_weigh_rows_and_no_other_weights():
+    weighed = objective({"soft_target": SoftTarget(2.0)}, confidence=OnlyCorrect())
+    unweighed = objective({"dist": DIST(2.0)})
+    for terms, sentence in ((weighed, "both weigh rows"), (unweighed, "loss 'dist' has no weight")):
+        with pytest.raises(KDError, match=sentence):
+            Distillation(make_student(), RECIPE, terms, options=DistillationOptions(fair_weights=1.0))
 
 
 def test_mixup_needs_a_constant_weighting():

@@ -7,6 +7,15 @@ import yaml
 
 from kd.errors import KDError
 from kd.run.directory import OBJECTIVES, RunDirectory
+from kd.storage.files import write_json
+
+
+def test_the_run_of_an_export_is_that_in_which_it_lies(tmp_path):
+    (tmp_path / "run" / "exports" / "onnx").mkdir(parents=True)
+    write_json(tmp_path / "run" / "status.json", {"state": "done"})
+    for place in ("run", "run/exports/onnx"):
+        assert RunDirectory.of_model(tmp_path / place, ()).path.resolve() == (tmp_path / "run").resolve()
+    assert RunDirectory.of_model(tmp_path / "run" / "exports", ()) is None
 
 
 @pytest.fixture

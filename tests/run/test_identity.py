@@ -127,7 +127,8 @@ def test_a_run_of_before_has_the_settings_and_the_identity_of_the_default():
 def test_mixed_rows_count_every_factor_of_the_batch():
     halves = ("data.batch_size=32", "trainer.accumulate_grad_batches=2")
     assert of("method.mixup=0.2") != of("method.mixup=0.2", *halves)
-    assert of("method.r_drop=1") == of("method.r_drop=1", *halves)
+    for option in ("r_drop", "consistency", "fair_weights"):
+        assert of() != of(f"method.{option}=1") == of(f"method.{option}=1", *halves)
 
 
 def test_the_seed_of_a_selection_and_the_student_that_selects_count(tmp_path):
@@ -142,3 +143,15 @@ def test_the_seed_of_a_selection_and_the_student_that_selects_count(tmp_path):
     assert of(*selected) == before
     (tmp_path / "model" / "model.safetensors").write_text("others")
     assert of(*selected) != before
+
+
+def test_the_card_of_a_run_that_is_a_teacher_does_not_count(tmp_path):
+    model = tmp_path / "run" / "model"
+    model.mkdir(parents=True)
+    (model / "config.json").write_text("{}")
+    (tmp_path / "run" / "status.json").write_text("{}")
+    before = of(f"teacher.name_or_path={model}")
+    (model / "README.md").write_text("kd audit wrote this")
+    assert of(f"teacher.name_or_path={model}") == before
+    (model / "config.json").write_text('{"a": 1}')
+    assert of(f"teacher.name_or_path={model}") != before

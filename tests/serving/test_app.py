@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 
+from kd.explanation.attribution import Model, occlusion
 from kd.serving.app import create_app
 from kd.serving.limits import Limits
 
@@ -86,6 +87,32 @@ def test_a_full_queue_gives_429_and_a_time(held):
         assert client.post("/predict", json={"texts": ["b", "c"]}).status_code == 200
 
 
+def test_an_explanation_is_that_of_leaving_words_out(loaded):
+    with TestClient(create_app(loaded, Limits(max_characters=100, max_texts=6))) as client:
+        found = client.post("/explain", json={"text": "a very dull film ."}).json()
+        assert [each["word"] for each in found["words"]] == ["a", "very", "dull", "film", "."]
+        model = Model("student", loaded, loaded.label_names)
+        label = loaded.label_names.index(found["label"])
+        (expected,) = occlusion(model, ["a very dull film ."], np.array([label]))
+        np.testing.assert_allclose([each["weight"] for each in found["words"]], expected.values, atol=1e-3)
+        longer = client.post("/explain", json={"text": "a very dull film . a b"}).json()
+        assert (len(longer["words"]), found["left_out"], longer["left_out"]) == (5, 0, 2)
+        for body, status, sentence in (
+            ({"text": " "}, 422, "text: This text is blank; send {"),
+            ({"text": "a" * 101}, 422, "text: String should have at most 100 characters"),
+            ({"texts": ["a"]}, 422, "text: Field required"),
+        ):
+            answer = client.post("/explain", json=body)
+            assert answer.status_code == status and answer.json()["detail"].startswith(sentence), answer.text
+
+
+def test_an_explanation_for_which_there_is_no_room_is_refused(loaded):
+    with TestClient(create_app(loaded, Limits(max_texts=4, max_waiting=4))) as client:
+        assert client.post("/explain", json={"text": "a dull film"}).status_code == 200
+        client.app.state.service.batcher.waiting += 1  # a text of another request
+        assert client.post("/explain", json={"text": "a dull film"}).status_code == 429
+
+
 @pytest.mark.parametrize("place", ["/", "/docs"])
 def test_the_page_needs_nothing_from_elsewhere(client, place):
     answer = client.get(place)
@@ -103,7 +130,7 @@ def test_no_file_is_reachable(client, place):
 
 def test_the_schema_states_the_limits(client):
     schema = client.get("/openapi.json").json()
-    assert set(schema["paths"]) == {"/predict", "/health", "/ready", "/metrics"}
+    assert set(schema["paths"]) == {"/predict", "/explain", "/health", "/ready", "/metrics"}
     body = schema["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     one, several = body["properties"]["texts"]["anyOf"]
     assert one["maxLength"] == several["items"]["maxLength"] == 100 and several["maxItems"] == 3
@@ -120,6 +147,7 @@ def test_what_is_not_ready_says_so(client):
     [
         *((f"/{path}", "GET", GenerationMode.POSITIVE) for path in ("health", "ready", "metrics")),
         *(("/predict", "POST", mode) for mode in GenerationMode),
+        ("/explain", "POST", GenerationMode.POSITIVE),
     ],
 )
 def test_answers_fit_the_own_schema(loaded, path, method, mode):

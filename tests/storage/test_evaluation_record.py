@@ -8,13 +8,18 @@ from kd.storage import evaluation_record, records
 ESTIMATE = {"value": 0.75, "low": 0.5, "high": 0.9}
 DROP = {"value": -0.1, "low": -0.2, "high": -0.05}
 FIRST = {
-    **{"name": "test", "rows": 4, "metrics": {"accuracy": ESTIMATE, "ece": ESTIMATE}, "drop": None},
+    **{"name": "test", "rows": 4, "metrics": {"accuracy": ESTIMATE, "ece": ESTIMATE}, "difference": None},
     **{"teacher": {"agreement": ESTIMATE}, "slices": []},
 }
-OTHER = {**FIRST, "name": "other.csv", "drop": DROP, "slices": [{"name": "negation", "rows": 20, "difference": DROP}]}
+OTHER = {
+    **FIRST,
+    "name": "other.csv",
+    "difference": DROP,
+    "slices": [{"name": "negation", "rows": 20, "difference": DROP}],
+}
 CONTENT = {
     **{"format": records.FORMAT, "data": [FIRST, OTHER]},
-    "robustness": [{"name": "word order shuffled", "drop": DROP, "flipped": ESTIMATE}],
+    "robustness": [{"name": "word order shuffled", "difference": DROP, "flipped": ESTIMATE}],
 }
 
 
