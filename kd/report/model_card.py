@@ -19,12 +19,13 @@ from kd.run import predictions
 from kd.run.directory import RunDirectory
 from kd.run.identity import flat
 from kd.run.predictions import Split
-from kd.storage import audit_record, hub
+from kd.storage import audit_record, comparison_record, hub
 from kd.storage.assets import ASSETS
 from kd.storage.files import read_json
 
 FIGURES = (("macro F1", "macro_f1"), ("balanced accuracy", "balanced_accuracy"), ("AUROC", "auroc"))
 AUDIT_LINE = re.compile(r"^\* (It has not been tested for bias|Audited for bias) .*$", re.MULTILINE)
+COMPARED_LINE = re.compile(r"^\* Compared with its teacher .*\n", re.MULTILINE)
 
 
 def model_card(run: RunDirectory) -> str:
@@ -73,6 +74,7 @@ def model_card(run: RunDirectory) -> str:
             machine=f"{machine.get('processor') or 'an unnamed processor'} ({machine.get('cores')} cores)",
             max_length=settings["data"].get("max_length"),
             audit=audited(run),
+            compared=compared(run),
             own=read_json(run.model / "config.json").get("model_type", "").startswith("kd-"),
         )
     )
@@ -92,6 +94,22 @@ def replace_audit(run: RunDirectory) -> None:
     if path.is_file() and (found := audited(run)):
         text = path.read_text(encoding="utf-8")
         path.write_text(AUDIT_LINE.sub(lambda _: f"* {found}", text), encoding="utf-8")
+
+
+def compared(run: RunDirectory) -> str | None:
+    """Return what ``kd compare`` found; None without a comparison, or with a damaged one."""
+    try:
+        return str(comparison_record.read(run.path)["sentence"])
+    except KDError:
+        return None
+
+
+def replace_comparison(run: RunDirectory) -> None:
+    """Write what ``kd compare`` found into the card of a run, above the line on bias."""
+    path = run.model / "README.md"
+    if path.is_file() and (found := compared(run)):
+        text = COMPARED_LINE.sub("", path.read_text(encoding="utf-8"))
+        path.write_text(AUDIT_LINE.sub(lambda line: f"* {found}\n{line[0]}", text), encoding="utf-8")
 
 
 def taught_by(metrics: dict[str, Any]) -> str | None:
