@@ -12,15 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import open_dict
+from datasets import Dataset
 
 from kd.classifier import Classifier, load
-from kd.comparison import Comparison, Sample, Side, page
-from kd.comparison.start import before
+from kd.comparison import Comparison, Sample, Side, before, page
 from kd.config import build, targets
-from kd.config.check import check, check_options, rows_of_run
+from kd.config.check import check, rows_of_run
 from kd.config.compose import composed
 from kd.errors import KDError
+from kd.evaluation.rows import of_file
 from kd.predictor import Predictor
 from kd.report.model_card import replace_comparison
 from kd.report.page import refuse_other, write
@@ -47,8 +47,8 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("words", nargs="*", metavar="RUN|OVERRIDE", help="run, Hugging Face folder, export; or options")
     parser.add_argument("--before", action="store_true", help="compare before kd train with these options")
     parser.add_argument("--config-dir", type=Path, help="your own conf/, as for kd train; with --before")
-    parser.add_argument("--on", metavar="DATA", help="labelled file or folder (default: the rows of the run)")
-    parser.add_argument("--text", default="text", help="column of --on with the texts (default: text)")
+    parser.add_argument("--on", metavar="FILE", help="labelled file (default: the rows of the run)")
+    parser.add_argument("--text", help="column of --on with the texts (default: the student's data.text)")
     parser.add_argument("--label", default="label", help="column of --on with the labels (default: label)")
     parser.add_argument("--out", type=Path, help="folder for comparison.json and the page (default: STUDENT)")
     parser.add_argument("--modules", nargs="+", default=[], help="your own modules that the run's data may name")
@@ -117,14 +117,12 @@ def of_models(options: argparse.Namespace, place: Path, teacher: Path | None) ->
 
 def sample_of(options: argparse.Namespace, run: RunDirectory | None, student: Classifier) -> Sample:
     """Return the rows of ``--on``, or those of the run."""
+    names = list(student.label_names)
     if options.on:
-        config = composed(["data=files"])
-        with open_dict(config):
-            config.data.update(path=options.on, text=options.text, label=options.label)
-            config.data.label_names = list(student.label_names)
-        check_options(config)
-        splits = build.given_rows(config)
-        return Sample.of(splits.train, splits.validation, splits.label_names, Path(options.on).name)
+        column = options.text or student.text_column
+        rows = of_file(Path(options.on), column, options.label, names, "utf-8")
+        halves = Dataset.from_dict({"text": rows.texts, "label": rows.labels}).train_test_split(0.5, seed=0)
+        return Sample.of(halves["train"], halves["test"], names, rows.name)
     if run is None:
         raise KDError("expected rows to compare on, found none, as the student is no run; give them with --on FILE")
     splits, made = rows_of_run(run, "validation"), run.environment()["data"]["counts"].get("transfer_set") or {}

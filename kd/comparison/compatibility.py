@@ -5,16 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from scipy.special import softmax
 from scipy.stats import ttest_1samp
 from sklearn.metrics import cohen_kappa_score
 
-from kd.comparison import representation
-from kd.comparison.answers import TEMPERATURES, Softness, softness
-from kd.comparison.sides import MOST_ROWS, Outputs, Sample, Side
+from kd.comparison.answers import softness
+from kd.comparison.comparison import Comparison
+from kd.comparison.sides import MOST_ROWS, Side
 from kd.data.batching import Ragged, tokenize
 from kd.data.inspection import NO_LIMIT
 from kd.data.unknown import unknown_pieces
@@ -48,91 +47,8 @@ class Finding:
     setting: str | None = None
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Two models and the rows on which they are compared; what is costly is computed when it is first read.
-
-    Args:
-        temperature: at which the student learns, if it is known.
-        on_layers: whether the method has losses on layers, so that ``method.layers`` can be set.
-    """
-
-    teacher: Side
-    student: Side
-    sample: Sample
-    temperature: float | None = None
-    on_layers: bool = False
-
-    @cached_property
-    def training(self) -> tuple[Outputs, Outputs]:
-        """Return the outputs of teacher and student on training rows."""
-        return self.teacher.outputs(self.sample.texts[:MOST_ROWS]), self.student.outputs(self.sample.texts[:MOST_ROWS])
-
-    @cached_property
-    def held(self) -> tuple[Outputs, Outputs]:
-        """Return the outputs of teacher and student on the held-out rows."""
-        return self.teacher.outputs(self.sample.held_texts), self.student.outputs(self.sample.held_texts)
-
-    @cached_property
-    def correct(self) -> list[np.ndarray | None]:
-        """Return for teacher and student which held-out rows they answer right; None for one that cannot answer."""
-        can = (self.teacher.answers, self.student.trained)
-        return [
-            outputs.logits.argmax(axis=1) == self.sample.held_labels if known else None
-            for outputs, known in zip(self.held, can, strict=True)
-        ]
-
-    @cached_property
-    def probes(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Return for each layer of teacher and student which held-out rows a linear probe of it has right."""
-        labels = self.sample.labels[:MOST_ROWS]
-        teacher, student = (
-            [
-                representation.probe(train, labels, held) == self.sample.held_labels
-                for train, held in zip(training.layers, held.layers, strict=True)
-            ]
-            for training, held in zip(self.training, self.held, strict=True)
-        )
-        return teacher, student
-
-    @cached_property
-    def bag(self) -> np.ndarray:
-        """Return which held-out rows a bag of the teacher's pieces has right."""
-        pieces, held = (
-            list(map(self.teacher.tokenizer.tokenize, texts)) for texts in (self.sample.texts, self.sample.held_texts)
-        )
-        return representation.bag_of_words(pieces, self.sample.labels, held) == self.sample.held_labels
-
-    @cached_property
-    def shares(self) -> list[np.ndarray]:
-        """Return the share of variance by width, for each layer of the teacher."""
-        layers = zip(self.training[0].layers, self.held[0].layers, strict=True)
-        return [representation.shares_of_variance(*both) for both in layers]
-
-    @cached_property
-    def similarity(self) -> np.ndarray | None:
-        """Return the CKA ``[student layers, teacher layers]``; None without layers on both sides."""
-        teacher, student = (outputs.layers for outputs in self.held)
-        return representation.similarity(teacher, student) if teacher and student else None
-
-    @cached_property
-    def width(self) -> int | None:
-        """Return the width of the student's last layer."""
-        return self.held[1].layers[-1].shape[1] if self.student.layers else None
-
-    @cached_property
-    def softness(self) -> list[Softness]:
-        """Return what the teacher's answers to training rows say at each temperature."""
-        return [softness(self.training[0].logits, temperature) for temperature in TEMPERATURES]
-
-
-def findings(teacher: Side, student: Side, sample: Sample, temperature: float | None = None) -> list[Finding]:
-    """Return what is found about a teacher and a student; see `of`."""
-    return of(Comparison(teacher, student, sample, temperature))
-
-
-def of(comparison: Comparison) -> list[Finding]:
-    """Return all findings of a comparison for which it has data."""
+def findings(comparison: Comparison) -> list[Finding]:
+    """Return all findings for which a comparison has data; the names of options are those of ``kd train``."""
     return [found for find in FINDERS if (found := find(comparison))]
 
 
@@ -151,30 +67,20 @@ def labels(one: Comparison) -> Finding | None:
 
 
 def tokenizers(one: Comparison) -> Finding:
-    """Compare the two vocabularies, and how both tokenise the training texts."""
+    """Compare the two vocabularies: what they share, how they tokenise, and what they do not have."""
     theirs, own = (side.tokenizer for side in (one.teacher, one.student))
-    texts = one.sample.texts[:MOST_ROWS]
-    known, words = theirs.get_vocab(), own.get_vocab()
-    share = len(known.keys() & words.keys()) / max(1, len(words))
+    texts, known, words = one.sample.texts[:MOST_ROWS], theirs.get_vocab(), own.get_vocab()
     same = np.mean([theirs.tokenize(text) == own.tokenize(text) for text in texts])
+    lacking, lacked = (unknown_pieces(tokenizer, one.sample.held_texts) for tokenizer in (own, theirs))
+    examples = f" (such as {', '.join(map(repr, lacking.examples))})" if lacking.examples else ""
     sentence = (
-        f"{100 * share:.1f} % of the student's {len(words):,} pieces are among the teacher's {len(known):,}, and "
-        f"{100 * same:.1f} % of {len(texts):,} training texts have the same pieces in both."
+        f"{100 * len(known.keys() & words.keys()) / len(words):.1f} % of the student's {len(words):,} pieces are among "
+        f"the teacher's {len(known):,}; {100 * same:.1f} % of {len(texts):,} training texts have the same pieces in "
+        f"both. Of the pieces of held-out texts, {100 * lacking.share:.1f} % are unknown to the student{examples} and "
+        f"{100 * lacked.share:.1f} % to the teacher."
     )
-    return Finding("tokenizers", sentence, None if same > 0.99 or not one.student.layers else "tokenizer=restricted")
-
-
-def unknown(one: Comparison) -> Finding:
-    """Say how many pieces the tokenizers do not have."""
-    texts = one.sample.held_texts
-    theirs, own = (unknown_pieces(side.tokenizer, texts) for side in (one.teacher, one.student))
-    examples = f" (such as {', '.join(map(repr, own.examples))})" if own.examples else ""
-    sentence = (
-        f"{100 * own.share:.1f} % of the pieces of {len(texts):,} held-out texts are unknown to the student's "
-        f"tokenizer{examples}, {100 * theirs.share:.1f} % to the teacher's."
-    )
-    worse = one.student.layers and own.share > max(UNKNOWN, theirs.share)
-    return Finding("unknown pieces", sentence, "tokenizer=restricted" if worse else None)
+    worse = lacking.share > max(UNKNOWN, lacked.share) and one.student.layers
+    return Finding("tokenizers", sentence, "tokenizer=restricted" if worse else None)
 
 
 def lengths(one: Comparison) -> Finding:
@@ -188,13 +94,10 @@ def lengths(one: Comparison) -> Finding:
             "pieces)"
         )
         needed = max(needed, int(np.quantile(counts, 0.99))) if cut > CUT else needed
-    longest = (
-        longest_text(config)
-        if (config := getattr(getattr(one.teacher.classifier, "model", None), "config", None))
-        else None
-    )
+    config = getattr(getattr(one.teacher.classifier, "model", None), "config", None)  # an export has none
     wanted = next((length for length in LENGTHS if length >= needed), LENGTHS[-1])
-    setting = f"data.max_length={min(wanted, longest or wanted)}" if needed else None
+    wanted = min(wanted, (longest_text(config) if config else None) or wanted)
+    setting = f"data.max_length={wanted}" if wanted > one.student.classifier.max_length else None
     return Finding("length", f"In {len(texts):,} training texts {listed(parts)}.", setting)
 
 
@@ -247,9 +150,8 @@ def width(one: Comparison) -> Finding | None:
     needed = int(np.searchsorted(one.shares[-1], WIDE)) + 1
     sentence = (
         f"{one.width} dimensions, as in the student's last layer, carry {100 * carried[-1]:.1f} % of the variance of "
-        f"the teacher's last layer ({one.held[0].layers[-1].shape[1]} wide), and {100 * min(carried):.1f} % of that of the "
-        "layer where it is least; "
-        f"{100 * WIDE:.0f} % of the last layer needs {needed} dimensions."
+        f"the teacher's last layer ({one.held[0].layers[-1].shape[1]} wide), and {100 * min(carried):.1f} % of that of "
+        f"the layer where it is least; {100 * WIDE:.0f} % of the last layer needs {needed} dimensions."
     )
     if carried[-1] < WIDE:
         sentence += f" A student whose last layer has {needed} could follow it better."
@@ -352,10 +254,11 @@ def gap(one: Comparison) -> Finding:
 
 def agreement(one: Comparison) -> Finding | None:
     """Say how often both give the same label, after a run."""
-    if any(right is None for right in one.correct):
+    right = one.correct[1]
+    if right is None or not one.teacher.answers:
         return None
     theirs, own = (outputs.logits.argmax(axis=1) for outputs in one.held)
-    wrong = ~one.correct[1]
+    wrong = ~right
     copied = np.mean((theirs == own)[wrong]) if wrong.any() else 0.0
     sentence = (
         f"Teacher and student give the same label to {100 * np.mean(theirs == own):.1f} % of {len(own):,} held-out "
@@ -366,5 +269,5 @@ def agreement(one: Comparison) -> Finding | None:
 
 
 FINDERS: tuple[Callable[[Comparison], Finding | None], ...] = (
-    *(labels, tokenizers, unknown, lengths, layers, width, alignment, confidence, calibrated, rows, gap, agreement),
+    *(labels, tokenizers, lengths, layers, width, alignment, confidence, calibrated, rows, gap, agreement),
 )

@@ -13,7 +13,8 @@ from scipy.special import softmax
 
 from kd import __version__
 from kd.comparison.answers import divergences
-from kd.comparison.compatibility import Comparison, of, tokens
+from kd.comparison.comparison import Comparison
+from kd.comparison.compatibility import findings, tokens
 from kd.measure.significance import accuracy_interval
 from kd.report.document import Block, Document, Section
 from kd.report.drawing import INK, SERIES, Figure, legend_below
@@ -48,7 +49,7 @@ def content(one: Comparison, teacher: str, student: str) -> dict[str, Any]:
     made = {
         **{"format": records.FORMAT, "source": one.sample.source, "rows": len(one.sample.held_texts)},
         **{"teacher": teacher, "student": student, "trained": one.student.trained},
-        "findings": [asdict(found) for found in of(one)],
+        "findings": [asdict(found) for found in findings(one)],
         "probes": [[float(np.mean(right)) for right in side] for side in one.probes],
         "shares": [min(1.0, share) for share in shares],
         "similarity": [] if one.similarity is None else one.similarity.tolist(),

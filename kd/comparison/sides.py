@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from kd.classifier import Classifier, label_order
 from kd.data.batching import EncodedSplit, LengthBucketSampler, labels_of, tokenize
+from kd.errors import KDError
 from kd.export import folder
 from kd.export.classifier import Exported
 from kd.features.feature import Feature
@@ -24,6 +25,7 @@ from kd.storage.files import read_json
 
 MOST_ROWS, MOST_TRAINING_ROWS = 1_500, 20_000
 """Rows of a split that both models read, and training rows of the bag of words."""
+LEAST_ROWS = 10
 BATCH = 64
 
 
@@ -50,7 +52,11 @@ class Sample:
 
     @classmethod
     def of(cls, train: Dataset, held: Dataset, label_names: Sequence[str], source: str, unlabelled: int = 0) -> Sample:
-        """Draw the rows of two splits, always the same ones."""
+        """Draw the rows of two splits, always the same ones.
+
+        Raises:
+            KDError: too few of them have a label, or all have the same.
+        """
 
         def drawn(split: Dataset, most: int) -> tuple[list[str], np.ndarray, int]:
             labels = labels_of(split)
@@ -60,6 +66,11 @@ class Sample:
 
         texts, labels, labelled = drawn(train, MOST_TRAINING_ROWS)
         held_texts, held_labels, _ = drawn(held, MOST_ROWS)
+        if min(labelled, len(held_texts)) < LEAST_ROWS or len(set(labels.tolist())) < 2:
+            raise KDError(
+                f"expected at least {LEAST_ROWS} training and {LEAST_ROWS} held-out rows with labels, of two classes, "
+                f"found {labelled} and {len(held_texts)} of {len(set(labels.tolist()))} ({source}); give labelled rows"
+            )
         unlabelled += len(train) - labelled
         return cls(source, texts, labels, held_texts, held_labels, label_names, labelled, unlabelled)
 

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 import kd.models  # noqa: F401  registers the students
 from kd.assembly import assemble
-from kd.comparison.compatibility import Comparison
+from kd.comparison.comparison import Comparison
 from kd.comparison.sides import Sample, Side
 from kd.config import build
 from kd.data.sources import Splits
