@@ -55,6 +55,10 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     options = parser.parse_intermixed_args(arguments)
     if options.before and options.on:
         raise KDError("--on: expected a finished student, found --before; name the data as kd train does: data.path=")
+    if not options.before and any("=" in word and not Path(word).exists() for word in options.words):
+        raise KDError(
+            "expected paths, found options of kd train; kd compare --before student=dan compares before a run"
+        )
     if not options.before and len(options.words) not in (1, 2):
         raise KDError(
             f"expected a run, or a teacher and a student, found {len(options.words)} words; kd compare RUN, "

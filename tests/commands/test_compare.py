@@ -88,6 +88,7 @@ def test_mistakes_end_with_a_sentence(pair, teacher_folder, reviews_file, common
     run, out = pair / "dan", ("--out", tmp_path / "nothing")
     for arguments, sentence in (
         ([], "expected a run, or a teacher and a student, found 0 words"),
+        (["student=dan"], "kd compare --before student=dan compares before a run"),
         ([teacher_folder, *out], "expected a run, found another model in"),
         ([run, teacher_folder, *out], "expected rows to compare on, found none"),
         ([other, run, *out], "expected the labels negative, positive in teacher, found LABEL_0, LABEL_1, LABEL_2"),
@@ -95,7 +96,7 @@ def test_mistakes_end_with_a_sentence(pair, teacher_folder, reviews_file, common
         ([run, run, "--on", reviews_file, "--label", "gold", *out], "gold"),
         ([unfinished, *out], "is running"),
         ([tmp_path / "nowhere", *out], "found nothing"),
-        (["--before", *common_options, "teacher=none", *out], "teacher"),
+        (["--before", *common_options, "teacher=none", *out], "teacher=none gives none; choose teacher="),
         (["--before", "--on", reviews_file, *out], "--on: expected a finished student"),
     ):
         assert run_kd("compare", *arguments) == 2, sentence
