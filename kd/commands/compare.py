@@ -113,10 +113,16 @@ def of_models(options: argparse.Namespace, place: Path, teacher: Path | None) ->
         length = (settings.get("teacher") or {}).get("max_length")
         theirs = replace(theirs, max_length=min(theirs.max_length, length or theirs.max_length))
     sample = sample_of(options, run, student)
-    sides = [Side(name, one, sample.label_names) for name, one in (("teacher", theirs), ("student", student))]
+    names = sample.label_names
     temperature = settings.get("temperature")
     on_layers = "layers" in (settings.get("method") or {})
-    return Comparison(*sides, sample, float(temperature) if temperature else None, on_layers), teacher
+    return Comparison(
+        Side("teacher", theirs, names),
+        Side("student", student, names),
+        sample,
+        float(temperature) if temperature else None,
+        on_layers,
+    ), teacher
 
 
 def sample_of(options: argparse.Namespace, run: RunDirectory | None, student: Classifier) -> Sample:
