@@ -86,6 +86,7 @@ def test_mistakes_end_with_a_sentence(pair, teacher_folder, reviews_file, common
     unfinished = shutil.copytree(pair / "mlp", tmp_path / "unfinished")
     RunDirectory(unfinished).set_status("running")
     run, out = pair / "dan", ("--out", tmp_path / "nothing")
+    alone = [option for option in common_options if not option.startswith("teacher")]
     for arguments, sentence in (
         ([], "expected a run, or a teacher and a student, found 0 words"),
         (["student=dan"], "kd compare --before student=dan compares before a run"),
@@ -96,7 +97,10 @@ def test_mistakes_end_with_a_sentence(pair, teacher_folder, reviews_file, common
         ([run, run, "--on", reviews_file, "--label", "gold", *out], "gold"),
         ([unfinished, *out], "is running"),
         ([tmp_path / "nowhere", *out], "found nothing"),
-        (["--before", *common_options, "teacher=none", *out], "teacher=none gives none; choose teacher="),
+        (
+            ["--before", *alone, "teacher=none", "method=supervised", *out],
+            "expected one Hugging Face model, found none",
+        ),
         (["--before", "--on", reviews_file, *out], "--on: expected a finished student"),
     ):
         assert run_kd("compare", *arguments) == 2, sentence
