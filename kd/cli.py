@@ -26,6 +26,7 @@ COMMANDS = {
     "cascade": "let a student answer where it is sure, and its teacher where it is not",
     "explain": "show which words made a student answer so, beside its teacher",
     "audit": "measure differences between groups of people, and what transfer changed",
+    "compare": "compare a student with its teacher: do they fit, and where do they differ",
     "data": "inspect a file or folder: how it is read, classes, rows left out, lengths",
     "cache": "label rows before training; list, verify or remove stored teacher outputs",
     "completion": "print a script that completes commands and options with Tab, for bash or zsh",

@@ -21,7 +21,7 @@ ROWS = [
     ["teacher", "predictor"],
     ["config", "report", "export"],
     ["assembly", "classifier"],
-    ["training", "cascade", "benchmark", "evaluation", "explanation", "audit"],
+    ["training", "cascade", "benchmark", "evaluation", "explanation", "audit", "comparison"],
     ["serving"],
     ["api"],
     ["commands"],
@@ -189,6 +189,10 @@ def test_files_and_functions_can_be_read_in_one_sitting(path):
 
 HELD_BY = {
     "commands/benchmark": "commands/test_export.py",
+    **dict.fromkeys(
+        [f"comparison/{name}" for name in ("comparison", "compatibility", "page", "sides", "start")],
+        "commands/test_compare.py",
+    ),
     "export/program": "export/test_write.py",
     "report/model_card": "commands/test_export.py",
     "__main__": "end_to_end/test_commands.py",

@@ -8,7 +8,7 @@
 ``bootstrap``, ``verdicts``      intervals over seeds and rows; which differences are significant
 ``study``                        all runs with one test set
 ``contents``, ``tables``         the tables, with ``calibration``; as Markdown, CSV or LaTeX
-``cascades``, ``evaluations``, ``explanations``, ``audits``   the tables of later commands
+``cascades``, ``evaluations``, ``explanations``, ``audits``, ``comparisons``   the tables of later commands
 ``figures``, ``drawing``         the figures; as PNG or SVG
 ``summary``, ``document``        the sentences at the top; all parts in order
 ``terminal``, ``page``           the table in the terminal; HTML, Markdown and files

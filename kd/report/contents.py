@@ -8,6 +8,7 @@ from kd.report.arms import TITLES, Arm, deviation, mean
 from kd.report.audits import audits
 from kd.report.calibration import calibration, fit_temperature
 from kd.report.cascades import cascades
+from kd.report.comparisons import comparisons
 from kd.report.evaluations import evaluations
 from kd.report.explanations import explanations
 from kd.report.runs import Split
@@ -48,7 +49,7 @@ def tables(study: Study) -> list[Table]:
         *compared,
         costs(study),
         *filter(None, [fitting(study), fidelity(study), calibrations(study)]),
-        *filter(None, [of_command(study) for of_command in (cascades, evaluations, explanations, audits)]),
+        *filter(None, [of_command(study) for of_command in (cascades, evaluations, explanations, audits, comparisons)]),
     ]
 
 

@@ -35,6 +35,7 @@ BLOCKS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("", ("evaluations",), ()),
     ("", ("explanations",), ()),
     ("", ("audits",), ()),
+    ("", ("comparisons",), ()),
 )
 """The parts of a test set: title, or that of the first table; names of the tables; beginnings of the figures' names."""
 

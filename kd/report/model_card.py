@@ -21,7 +21,7 @@ from kd.run import predictions
 from kd.run.directory import RunDirectory
 from kd.run.identity import flat
 from kd.run.predictions import Split
-from kd.storage import audit_record, hub
+from kd.storage import audit_record, comparison_record, hub
 from kd.storage.assets import ASSETS
 from kd.storage.files import read_json
 
@@ -75,6 +75,7 @@ def model_card(run: RunDirectory) -> str:
             max_length=settings["data"].get("max_length"),
             audit=audited(run),
             explained=explained(run),
+            compared=compared(run),
             own=read_json(run.model / "config.json").get("model_type", "").startswith("kd-"),
         )
     )
@@ -99,6 +100,14 @@ def updated(run: RunDirectory | None) -> Iterator[None]:
     yield
     if run and ours:
         write(run)
+
+
+def compared(run: RunDirectory) -> str | None:
+    """Return what ``kd compare`` found; None without a comparison, or with a damaged one."""
+    try:
+        return str(comparison_record.read(run.path)["sentence"])
+    except KDError:
+        return None
 
 
 def taught_by(metrics: dict[str, Any]) -> str | None:

@@ -15,6 +15,7 @@
 ``evaluation.json``    what ``kd evaluate --on`` measured, and its page ``evaluation/``
 ``explanation.json``   what ``kd explain`` found, and its page in ``explanation/``
 ``audit.json``         what ``kd audit`` found, and its page ``audit/index.html``
+``comparison.json``    what ``kd compare`` found, and its page ``comparison/index.html``
 ``exports/``           what ``kd export`` wrote
 ``status.json``        running, done, pruned or failed, and why; the identity (see `kd.run.identity`); when done,
                        the SHA-256 of each file above ``test_reads.jsonl``
@@ -36,7 +37,7 @@ from typing import Any
 from kd.errors import KDError
 from kd.options.sections import METRICS
 from kd.run import renames
-from kd.storage import audit_record, cascade_record, evaluation_record, explanation_record, records
+from kd.storage import audit_record, cascade_record, comparison_record, evaluation_record, explanation_record, records
 from kd.storage.checksum import file_sha256
 from kd.storage.products import products, require_whole
 
@@ -52,7 +53,7 @@ TEST_READS = "test_reads.jsonl"
 OF_LATER_COMMANDS = (
     *(TEST_READS, "exports", "benchmark.json", "benchmark.png", cascade_record.NAME, cascade_record.DRAWING),
     *(evaluation_record.NAME, evaluation_record.PAGE, explanation_record.NAME, explanation_record.PAGE),
-    *(audit_record.NAME, audit_record.PAGE),
+    *(audit_record.NAME, audit_record.PAGE, comparison_record.NAME, comparison_record.PAGE),
 )
 """What later commands write about a model. It does not hold for the model of the next training."""
 log = logging.getLogger(__name__)
