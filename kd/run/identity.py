@@ -20,7 +20,7 @@ from kd.storage.checksum import digest, file_sha256
 FORMAT = 1
 
 NO_DIFFERENCE = (
-    *("resume", "rerun", "outputs", "sweep", "objective", "logger", "modules", "callbacks.progress", "cache.max_gb"),
+    *("resume", "rerun", "measure_test", "outputs", "sweep", "objective", "logger", "modules", "callbacks.progress", "cache.max_gb"),
     *("callbacks.pruning", "threads", "compile", "trainer.accelerator", "trainer.strategy", "trainer.inference_mode"),
     *("trainer.enable_model_summary", "trainer.enable_progress_bar"),
 )
