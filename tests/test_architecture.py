@@ -21,7 +21,7 @@ ROWS = [
     ["teacher", "predictor"],
     ["config", "report", "export"],
     ["assembly", "classifier"],
-    ["training", "cascade", "benchmark", "evaluation", "explanation", "audit"],
+    ["training", "cascade", "benchmark", "evaluation", "explanation", "audit", "advice"],
     ["serving"],
     ["api"],
     ["commands"],

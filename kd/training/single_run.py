@@ -131,9 +131,8 @@ def train_in(run: RunDirectory, config: DictConfig, resolved: dict[str, Any], sp
     tracking.finish(loggers, run, figures)
     split = "test" if tested else "validation"
     metric, found = config.get("metric", "accuracy"), figures[split]
-    log.info(
-        "%s %s %.3f on %d rows; the run is in %s", split, metric.replace("_", " "), found[metric], found["rows"], run.path
-    )
+    shown = split, metric.replace("_", " "), found[metric], found["rows"], run.path
+    log.info("%s %s %.3f on %d rows; the run is in %s", *shown)
     return run.objective(config.objective)
 
 
