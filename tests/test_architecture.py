@@ -188,6 +188,9 @@ def test_files_and_functions_can_be_read_in_one_sitting(path):
 
 
 HELD_BY = {
+    "advice/costs": "advice/test_plan.py",
+    "advice/study": "commands/test_auto.py",
+    "commands/advise": "advice/test_plan.py",
     "commands/benchmark": "commands/test_export.py",
     "export/program": "export/test_write.py",
     "report/model_card": "commands/test_export.py",

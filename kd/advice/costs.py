@@ -20,6 +20,7 @@ from kd.assembly import assemble
 from kd.config import build
 from kd.data.batching import EncodedSplit, LengthBucketSampler, in_slices, labels_of
 from kd.data.sources import Splits
+from kd.errors import KDError
 from kd.measure.cost import Reader, latency, times_in_turns
 from kd.models.fitted import FittedStudent, Rows
 from kd.runtime.devices import Devices
@@ -49,11 +50,16 @@ class Cost:
 
 @dataclass(frozen=True)
 class TeacherCost:
-    """What a teacher costs: seconds of its fine-tuning, of one answer, and milliseconds of a text."""
+    """What a teacher costs: seconds of its fine-tuning, of one answer, and milliseconds of a text.
+
+    Args:
+        labelled: its answers to the training rows are on disk.
+    """
 
     tuning: float = 0.0
     answer: float = 0.0
     ms: float | None = None
+    labelled: bool = False
 
 
 def facts_of(config: DictConfig, splits: Splits, labels: bool) -> Facts:
@@ -72,7 +78,7 @@ def facts_of(config: DictConfig, splits: Splits, labels: bool) -> Facts:
         spaced=sum(map(len, sample)) / max(1.0, words * len(sample)) < 15,
         unlabelled=len(gold) - labelled,
         teacher=kind_of(teacher, config, splits),
-        truncates=isinstance(teacher, Teacher) and teacher.seeds == 1,
+        layers=teacher.config.num_hidden_layers if isinstance(teacher, Teacher) and teacher.seeds == 1 else 0,
         words_at_hand=teacher is not None and teacher.has_words,
         latin=sum(letter.isascii() for letter in letters) > len(letters) / 2,
         labels=labels,
@@ -103,37 +109,52 @@ def teacher_cost(config: DictConfig, splits: Splits, facts: Facts) -> TeacherCos
         row = (time.perf_counter() - start) / len(texts)
     tuning = 0.0 if facts.teacher == "tuned" else 3 * row * facts.labelled * teacher.epochs  # backward costs two of it
     times = times_in_turns([[Reader(ready.model, ready.tokenizer, ready.max_length)]], texts, turns=20, calls=1)
-    return TeacherCost(tuning, row, latency(times[0])["p50_ms"])
+    outputs = Path(config.outputs)
+    known = facts.teacher == "tuned" and teacher.ready(splits, outputs).labelled_in(splits.train["text"], outputs)
+    return TeacherCost(tuning, row, latency(times[0])["p50_ms"], labelled=known not in (False, None))
 
 
-def student_costs(configs: Mapping[str, DictConfig], splits: Splits) -> dict[str, Cost]:
+def student_costs(configs: Mapping[str, DictConfig], splits: Splits) -> dict[str, Cost | KDError]:
     """Time the students of some configurations before their training, with ``method=supervised``.
+
+    A configuration that does not fit the data or the teacher has its error in place of its cost.
 
     A bag has its n-grams only after a fit: it is fitted to a sample, and its size and time are scaled to all rows.
     """
-    found, readers = dict[str, tuple[int, float, bool]](), list[list[Reader]]()
+    found, refused, readers = dict[str, tuple[int, float, bool]](), dict[str, KDError](), list[list[Reader]]()
     for name, config in configs.items():
-        assembly = assemble(config, splits, build.teacher(config))
-        student, tokenizer = assembly.student, assembly.tokenizer
-        fitted = isinstance(student, FittedStudent)
-        rows = splits.train.select(range(min(FITTED_SAMPLE if fitted else SAMPLE, len(splits.train))))
-        encoded = build.encoded(rows, tokenizer, config.data.max_length)
-        encoded = replace(encoded, labels=np.arange(len(encoded)) % len(splits.label_names))  # some rows have none
-        part = len(splits.train) / len(encoded)
-        if isinstance(student, FittedStudent):
-            row = fit_seconds(student, encoded, frozenset(tokenizer.all_special_ids)) / len(encoded)
-        else:
-            row, part = step_seconds(assembly.method, encoded, config.data.batch_size) / config.data.batch_size, 1.0
-        tensors = student.state_dict().values()
-        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-        found[name] = (round(size * part), row, fitted)
-        readers.append([Reader(student, tokenizer, config.data.max_length)])
+        try:
+            reader, *cost = untimed(config, splits)
+            found[name] = tuple(cost)
+            readers.append([reader])
+        except KDError as error:
+            refused[name] = error
     texts = splits.validation.select(range(min(TIMED, len(splits.validation))))["text"][:]
-    times = times_in_turns(readers, texts, calls=1)
-    return {
+    times = times_in_turns(readers, texts, calls=1) if readers else []
+    costs = {
         name: Cost(size, latency(own)["p50_ms"], row, fitted)
         for (name, (size, row, fitted)), own in zip(found.items(), times, strict=True)
     }
+    return {**costs, **refused}
+
+
+def untimed(config: DictConfig, splits: Splits) -> tuple[Reader, int, float, bool]:
+    """Return a student, its bytes, the seconds of a row in training, and whether it is fitted in closed form."""
+    assembly = assemble(config, splits, build.teacher(config))
+    student, tokenizer = assembly.student, assembly.tokenizer
+    sample = FITTED_SAMPLE if isinstance(student, FittedStudent) else SAMPLE
+    rows = splits.train.select(range(min(sample, len(splits.train))))
+    encoded = build.encoded(rows, tokenizer, config.data.max_length)
+    encoded = replace(encoded, labels=np.arange(len(encoded)) % len(splits.label_names))  # some rows have none
+    part = 1.0
+    if isinstance(student, FittedStudent):
+        part = len(splits.train) / len(encoded)
+        row = fit_seconds(student, encoded, frozenset(tokenizer.all_special_ids)) / len(encoded)
+    else:
+        row = step_seconds(assembly.method, encoded, config.data.batch_size) / config.data.batch_size
+    size = sum(tensor.numel() * tensor.element_size() for tensor in student.state_dict().values())
+    reader = Reader(student, tokenizer, config.data.max_length)
+    return reader, round(part * size), row, isinstance(student, FittedStudent)
 
 
 def fit_seconds(student: FittedStudent, encoded: EncodedSplit, special: frozenset[int]) -> float:

@@ -33,8 +33,8 @@ UNITS = {
     "time": {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0},
     "size": {"kB": 1e3, "MB": 1e6, "GB": 1e9},
 }
-FOR_TEXTS, OF_HALVING = 0.35, 0.6
-"""Share of the budget that one run with a transfer set may take; share of its epochs that a run has on the average."""
+OF_ONE, OF_HALVING = 0.35, 0.6
+"""Share of the budget that the run of one TextCNN may take; share of its epochs that a run has on the average."""
 
 
 class Planned(Record):
@@ -134,7 +134,7 @@ def make_plan(words: Sequence[str], at_most: Sequence[str], limits: Limits) -> P
     quiet()
     config = composed_for([*words, "student=bag", "method=supervised"])
     check(config)
-    known = dict[str, costs.Cost]()
+    known = dict[str, costs.Cost | KDError]()
 
     def measure(candidates: Sequence[Candidate]) -> None:
         new = {key: one for one in candidates if (key := key_of(one)) not in known}
@@ -148,23 +148,27 @@ def make_plan(words: Sequence[str], at_most: Sequence[str], limits: Limits) -> P
         teacher = costs.teacher_cost(config, splits, facts)
         measure(candidates := shortlist(facts))
         if limits.seconds:
-            row = next(known[key_of(one)].row for one in candidates if one.get("student") == "textcnn")
-            most = max(0.0, FOR_TEXTS * limits.seconds - costs.OF_A_RUN) / (teacher.answer + 5 * row)
-            candidates = shortlist(replace(facts, most_texts=round(most)))
+            first = next((known[key_of(one)] for one in candidates if one.get("student") == "textcnn"), None)
+            row = first.row if isinstance(first, costs.Cost) else 1e-6
+            each = max(0.0, OF_ONE * limits.seconds - costs.OF_A_RUN)
+            most = {"most_texts": int(each / (teacher.answer + 5 * row)), "most_epochs": int(each / (row * facts.rows))}
+            candidates = shortlist(replace(facts, **most))
         if limits.size:
-            large = [one for one in candidates if known[key_of(one)].size > limits.size]
+            large = [one for one in candidates if getattr(known[key_of(one)], "size", 0) > limits.size]
             measure(small := [other for one in large if (other := smaller(one))])
             candidates = [*candidates, *small]
     planned = []
     for one in candidates:
-        check(composed_for([*words, *one.overrides]))
         cost, texts = known[key_of(one)], int(one.get("transfer_rows") or 0)
-        seconds = cost.seconds(facts.rows + texts, int(one.get("trainer.max_epochs") or 1)) + texts * teacher.answer
-        costing = {"size": cost.size, "ms": round(cost.ms, 3), "seconds": round(seconds)}
         pairs = {"choices": list(map(list, one.choices)), "options": list(map(list, one.options))}
-        reason = beyond(cost.ms, cost.size, limits)
-        planned.append(Planned(name=one.name, why=list(one.why), left_out=reason, **pairs, **costing))
-    spent = round(teacher.tuning + teacher.answer * facts.rows)
+        if isinstance(cost, KDError):
+            costing = {"size": 0, "ms": 0.0, "seconds": 0.0, "left_out": str(cost)}
+        else:
+            seconds = cost.seconds(facts.rows + texts, int(one.get("trainer.max_epochs") or 1)) + texts * teacher.answer
+            costing = {"size": cost.size, "ms": round(cost.ms, 3), "seconds": round(seconds)}
+            costing["left_out"] = refusal(words, one) or beyond(cost.ms, cost.size, limits)
+        planned.append(Planned(name=one.name, why=list(one.why), **pairs, **costing))
+    spent = round(teacher.tuning + (0.0 if teacher.labelled else teacher.answer * facts.rows))
     asked = {"words": list(words), "at_most": list(at_most), "labels": limits.labels}
     found = {"teacher_seconds": spent, "said": said(facts, teacher), "candidates": planned}
     return Plan(format=records.FORMAT, **asked, **found)
@@ -183,10 +187,21 @@ def require_teacher(facts: Facts) -> None:
         )
 
 
+def refusal(words: Sequence[str], one: Candidate) -> str | None:
+    """Return why ``kd train`` refuses a candidate for this data and teacher; None if it does not."""
+    try:
+        check(composed_for([*words, *one.overrides]))
+    except KDError as error:
+        return str(error)
+    return None
+
+
 def key_of(one: Candidate) -> str:
     """Return what decides the size and the speed of a candidate's student."""
     pairs = (*one.choices, *one.options)
-    return " ".join(f"{key}={value}" for key, value in pairs if key.split(".")[0] in ("student", "tokenizer"))
+    return " ".join(
+        f"{key}={value}" for key, value in pairs if key.split(".")[0] in ("student", "tokenizer", "embeddings")
+    )
 
 
 def untaught(words: Sequence[str], one: Candidate) -> list[str]:
@@ -220,25 +235,23 @@ def said(facts: Facts, teacher: Any) -> list[str]:
 
 
 def fitted(plan: Plan, budget: float) -> Plan:
-    """Leave out the last candidates that do not fit into a budget of seconds.
+    """Leave out the candidates that do not fit into a budget of seconds behind those before them.
 
     Raises:
-        KDError: not even the first network fits.
+        KDError: no network fits.
     """
-    left, found, networks = budget - plan.teacher_seconds, [], 0
+    left, found, needs, begun = budget - plan.teacher_seconds, [], list[float](), False
     for one in plan.candidates:
-        if one.left_out:
-            found.append(one)
-            continue
-        halved = "trainer.max_epochs" in dict(one.options) and networks > 0
-        needed = one.seconds * (OF_HALVING if halved else 1.0)
-        networks += "trainer.max_epochs" in dict(one.options)
-        if needed > left and networks <= 1 and networks:
-            least = duration(budget - left + needed)
-            raise KDError(f"--budget: expected at least {least} for the teacher and a network, got {duration(budget)}")
-        reason = None if needed <= left else f"about {one.seconds:.0f} s, which do not fit into the budget"
-        left -= 0 if reason else needed
-        found.append(one.model_copy(update={"left_out": reason}))
+        network = "trainer.max_epochs" in dict(one.options)
+        needed = one.seconds * (OF_HALVING if network and begun else 1.0)
+        fits = needed <= left and not one.left_out
+        needs += [needed] if network and not one.left_out else []
+        left, begun = left - needed * fits, begun or (network and fits)
+        late = None if fits else f"about {one.seconds:.0f} s, which do not fit into the budget"
+        found.append(one.model_copy(update={"left_out": one.left_out or late}))
+    if needs and not begun:
+        least = duration(budget - left + min(needs))
+        raise KDError(f"--budget: expected at least {least} for the teacher and a network, got {duration(budget)}")
     return plan.model_copy(update={"candidates": found})
 
 

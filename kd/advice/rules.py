@@ -17,6 +17,10 @@ FILM_REVIEWS = ("rotten_tomatoes", "sst2", "imdb")
 """Data sets whose style the steps of ``transfer=[imdb_sentences]`` have."""
 
 
+Pairs = tuple[tuple[str, str], ...]
+"""Options of the command line, each a key and its value."""
+
+
 @dataclass(frozen=True)
 class Facts:
     """What the rules read.
@@ -29,11 +33,12 @@ class Facts:
         spaced: words are separated by blanks.
         unlabelled: rows without a label, such as those of ``data.unlabelled``.
         teacher: none; answers (a file); tuned (it is trained or on disk already); untuned (it must be fine-tuned).
-        truncates: the teacher is a single encoder whose layers a student can take.
+        layers: those of a teacher that is a single encoder, which a student can take; 0 for other teachers.
         words_at_hand: the teacher has a tokenizer and a word table to start from.
         latin: most letters are Latin ones.
         labels: false if the labels are the teacher's own (``--no-labels``).
-        most_texts: largest transfer set that the time allows; None without a limit.
+        most_texts, most_epochs: what the time allows of a transfer set, and of a network's epochs without one; None
+            without a limit.
     """
 
     data: str
@@ -44,11 +49,12 @@ class Facts:
     spaced: bool
     unlabelled: int
     teacher: Literal["none", "answers", "tuned", "untuned"]
-    truncates: bool
+    layers: int
     words_at_hand: bool
     latin: bool = True
     labels: bool = True
     most_texts: int | None = None
+    most_epochs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -63,8 +69,8 @@ class Candidate:
     """
 
     name: str
-    choices: tuple[tuple[str, str], ...]
-    options: tuple[tuple[str, str], ...] = ()
+    choices: Pairs
+    options: Pairs = ()
     why: tuple[str, ...] = ()
 
     @property
@@ -112,7 +118,7 @@ def shortlist(facts: Facts) -> list[Candidate]:
     return found[:10]
 
 
-def taught(facts: Facts) -> tuple[str, tuple[tuple[str, str], ...], tuple[str, ...]]:
+def taught(facts: Facts) -> tuple[str, Pairs, tuple[str, ...]]:
     """Return the method, its alpha and temperature, and the reasons, which hold for all candidates."""
     if facts.teacher == "none":
         return "supervised", (), ()
@@ -133,9 +139,10 @@ def taught(facts: Facts) -> tuple[str, tuple[tuple[str, str], ...], tuple[str, .
     return "distillation", (("alpha", alpha), ("temperature", temperature)), tuple(why)
 
 
-def network(name: str, text: str, facts: Facts, method: str, shared: tuple[tuple[str, str], ...]) -> Candidate:
+def network(name: str, text: str, facts: Facts, method: str, shared: Pairs) -> Candidate:
     """Return a student with word vectors."""
-    choices, options = (("student", name), ("method", method)), (*shared, *epochs(facts.rows))
+    choices: Pairs = (("student", name), ("method", method))
+    options = (*shared, *epochs(facts.rows, facts.most_epochs))
     if facts.teacher == "none":
         return Candidate(name, (*choices, ("tokenizer", "words"), ("embeddings", "random")), options, (text,))
     if facts.words_at_hand or not facts.latin:
@@ -144,13 +151,13 @@ def network(name: str, text: str, facts: Facts, method: str, shared: tuple[tuple
     return Candidate(name, choices, (*options, ("teacher.words_of", "asset:all-minilm-l6-v2")), (text,))
 
 
-def epochs(rows: int) -> tuple[tuple[str, str], ...]:
-    """Return the number of epochs: more for few rows, whose epochs are short."""
+def epochs(rows: int, most: int | None = None) -> Pairs:
+    """Return the number of epochs: more for few rows, whose epochs are short, and no more than the time allows."""
     number = 10 if rows < FEW_ROWS else 5 if rows < MANY_ROWS else 3
-    return (("trainer.max_epochs", str(number)),)
+    return (("trainer.max_epochs", str(number if most is None else max(2, min(number, most)))),)
 
 
-def transfer(facts: Facts) -> tuple[int, tuple[tuple[str, str], ...], str]:
+def transfer(facts: Facts) -> tuple[int, Pairs, str]:
     """Return the number of texts that a step of ``transfer`` adds, its options, and the reason; 0 if none fits."""
     most = 40_000 if facts.most_texts is None else facts.most_texts // 1_000 * 1_000
     if facts.teacher in ("none", "answers") or facts.unlabelled >= MUCH_TEXT or most < 2_000:
@@ -167,27 +174,35 @@ def transfer(facts: Facts) -> tuple[int, tuple[tuple[str, str], ...], str]:
 
 def variations(facts: Facts, method: str, networks: Sequence[Candidate]) -> list[Candidate]:
     """Return further candidates: the best guess without its teacher or with other settings, and larger tables."""
-    found, best = [], networks[0]
+    found, best = list[Candidate](), networks[0]
+    choices: Pairs
+    own: Pairs
     if method == "distillation" and facts.labels:
         other = "0.5" if best.get("alpha") == "0.9" else "0.9"
         found.append(best.but(f"{best.name}-alpha", f"the same with alpha {other}", ("alpha", other)))
     if facts.words_at_hand and facts.labelled < FEW_ROWS:
         reason = "the words start from the teacher's sentence vectors, which know the task (docs/students.md)"
         found.append(best.but(f"{best.name}-encoded", reason, ("embeddings", "encoded")))
-    if facts.truncates and facts.teacher in ("tuned", "untuned"):
+    if facts.layers >= 3:
         choices = (("student", "truncated"), ("method", "distillation"))
         alpha = ((key, value) for key, value in best.options if key in ("alpha", "temperature"))
-        options = (*alpha, ("student.layers", "[0,2,4]"), ("optim.optimizer.lr", "5e-5"), ("trainer.max_epochs", "3"))
-        found.append(Candidate("truncated", choices, options, ("three layers of the teacher: large, slow, accurate",)))
+        own = (
+            *alpha,
+            ("student.layers", f"[0,{facts.layers // 3},{2 * facts.layers // 3}]"),
+            ("optim.optimizer.lr", "5e-5"),
+            ("trainer.max_epochs", "3"),
+        )
+        found.append(Candidate("truncated", choices, own, ("three layers of the teacher: large, slow, accurate",)))
     if facts.unlabelled >= MUCH_TEXT:
         choices = (("student", "ngrams"), ("method", method))
         options = tuple((key, value) for key, value in best.options if key in ("alpha", "temperature"))
         reason = f"{facts.unlabelled:,} texts without a label: enough for a table of n-grams (Ye et al. 2022)"
-        found.append(Candidate("ngrams", choices, (*options, *epochs(facts.rows)), (reason,)))
+        found.append(Candidate("ngrams", choices, (*options, *epochs(facts.rows, facts.most_epochs)), (reason,)))
     if method == "distillation" and facts.labels and facts.labelled >= FEW_LABELS:
         alone = next(one for one in networks if not one.name.endswith("-texts"))
-        choices = (*((key, "supervised" if key == "method" else value) for key, value in alone.choices),)
-        found.append(Candidate(f"{alone.name}-alone", choices, epochs(facts.rows), ("without the teacher's answers",)))
+        choices = tuple((key, "supervised" if key == "method" else value) for key, value in alone.choices)
+        own = epochs(facts.rows, facts.most_epochs)
+        found.append(Candidate(f"{alone.name}-alone", choices, own, ("without the teacher's answers",)))
     return found
 
 

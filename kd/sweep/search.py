@@ -282,6 +282,7 @@ def open_storage(file: Path) -> Any:
         storage = JournalStorage(JournalFileBackend(str(file)))
         for study in storage.get_all_studies():
             _require_plain(study.user_attrs.values())
+            _require_numbers([study.user_attrs.get(SPENT, 0.0)])
             for trial in storage.get_all_trials(study._study_id):
                 _require_plain(trial.params.values())
                 _require_plain([trial.user_attrs.get(AGAIN)])
