@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import textwrap
 from collections.abc import Sequence
@@ -154,7 +155,7 @@ def make_plan(words: Sequence[str], at_most: Sequence[str], limits: Limits) -> P
             most = {"most_texts": int(each / (teacher.answer + 5 * row)), "most_epochs": int(each / (row * facts.rows))}
             candidates = shortlist(replace(facts, **most))
         if limits.size:
-            large = [one for one in candidates if getattr(known[key_of(one)], "size", 0) > limits.size]
+            large = [one for one in candidates if getattr(known[key_of(one)], "size", math.inf) > limits.size]
             measure(small := [other for one in large if (other := smaller(one))])
             candidates = [*candidates, *small]
     planned = []

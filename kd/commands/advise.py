@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--budget", help="time of all trainings, such as 30min: what does not fit is left out")
     parser.add_argument("--no-labels", action="store_true", help="the labels of the data are the teacher's own")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="kd advise: %(message)s")
     limits = limits_of(options.at_most, options.budget, not options.no_labels)
     plan = make_plan(options.words, options.at_most, limits)

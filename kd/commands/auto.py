@@ -40,7 +40,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--no-labels", action="store_true", help="the labels of the data are the teacher's own")
     parser.add_argument("--study", type=Path, help="folder of the study (default: OUTPUTS/auto)")
-    return parser.parse_args(arguments)
+    return parser.parse_intermixed_args(arguments)
 
 
 def main(arguments: list[str]) -> int:
@@ -54,12 +54,11 @@ def main(arguments: list[str]) -> int:
     place.mkdir(parents=True, exist_ok=True)
     with lock_or_refuse(place / ".auto", f"runs the study in '{place}'; wait for it, or give another folder: --study"):
         refuse_link(place, place / NAME)
-        plan = read(place)
-        if plan is None:
-            plan = make_plan(options.words, options.at_most, limits)
-            records.write(place / NAME, plan.model_dump())
-        study.refuse_another(plan, (options.words, options.at_most, limits.labels), place)
-        plan = fitted(plan, limits.seconds or 0.0)
+        known = read(place) or make_plan(options.words, options.at_most, limits)
+        study.refuse_another(known, (options.words, options.at_most, limits.labels), place)
+        plan = fitted(known, limits.seconds or 0.0)
+        if not (place / NAME).is_file():  # not before the budget is known to be large enough
+            records.write(place / NAME, known.model_dump())
         show(plan)
         names = study.write_candidates(place, plan)
         try:

@@ -47,7 +47,7 @@ def test_what_is_chosen_is_refused(word):
 def test_the_shortlist_of_tiny_data_is_printed(options, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
     words = [word for word in options if not word.startswith(("student", "trainer.", "callbacks", "hydra"))]
-    assert run_kd("advise", *words, "--at-most", "0.02MB", "--budget", "30min") == 0
+    assert run_kd("advise", *words, "--at-most", "0.5MB", "--budget", "30min") == 0
     said = capsys.readouterr().out
     assert (
         "encoded gives at most 32" in said
@@ -55,6 +55,6 @@ def test_the_shortlist_of_tiny_data_is_printed(options, capsys, monkeypatch):
         and "The teacher is trained." in said
         and "left out: " in said
     )
-    assert "bag: student=bag method=supervised" in said and "textcnn-small: student=textcnn method=distillation" in said
-    assert run_kd("advise", *words, "teacher=none", "--no-labels") == 2
+    assert "bag: student=bag method=supervised" in said and "dan-small: student=dan method=distillation" in said
+    assert run_kd("advise", "--no-labels", *words, "teacher=none") == 2
     assert "--no-labels: expected a teacher that was trained" in capsys.readouterr().err
