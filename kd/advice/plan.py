@@ -34,8 +34,8 @@ UNITS = {
     "time": {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0},
     "size": {"kB": 1e3, "MB": 1e6, "GB": 1e9},
 }
-OF_ONE, OF_HALVING = 0.35, 0.6
-"""Share of the budget that the run of one TextCNN may take; share of its epochs that a run has on the average."""
+OF_ONE = 0.35
+"""Share of the budget that the run of one TextCNN may take."""
 
 
 class Planned(Record):
@@ -236,22 +236,18 @@ def said(facts: Facts, teacher: Any) -> list[str]:
 
 
 def fitted(plan: Plan, budget: float) -> Plan:
-    """Leave out the candidates that do not fit into a budget of seconds behind those before them.
+    """Leave out the candidates that alone need more seconds than a budget has; of the others, the time decides.
 
     Raises:
         KDError: no network fits.
     """
-    left, found, needs, begun = budget - plan.teacher_seconds, [], list[float](), False
+    left, found = budget - plan.teacher_seconds, list[Planned]()
     for one in plan.candidates:
-        network = "trainer.max_epochs" in dict(one.options)
-        needed = one.seconds * (OF_HALVING if network and begun else 1.0)
-        fits = needed <= left and not one.left_out
-        needs += [needed] if network and not one.left_out else []
-        left, begun = left - needed * fits, begun or (network and fits)
-        late = None if fits else f"about {one.seconds:.0f} s, which do not fit into the budget"
+        late = f"about {one.seconds:.0f} s, more than the budget has" if one.seconds > left else None
         found.append(one.model_copy(update={"left_out": one.left_out or late}))
-    if needs and not begun:
-        least = duration(budget - left + min(needs))
+    needs = [one.seconds for one in plan.candidates if not one.left_out and "trainer.max_epochs" in dict(one.options)]
+    if needs and min(needs) > left:
+        least = duration(plan.teacher_seconds + min(needs))
         raise KDError(f"--budget: expected at least {least} for the teacher and a network, got {duration(budget)}")
     return plan.model_copy(update={"candidates": found})
 
