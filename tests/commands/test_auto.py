@@ -13,7 +13,7 @@ pytest.importorskip("optuna", reason="pip install 'kd[optuna]'")
 
 @pytest.mark.slow
 def test_the_winner_alone_reads_the_test_rows(options, capsys):
-    words = [word for word in options if not word.startswith(("student", "trainer.", "callbacks", "hydra"))]
+    words = [word for word in options if not word.startswith(("student", "teacher", "trainer.", "callbacks", "hydra"))]
     command = ["auto", *words, "teacher=none", "--budget", "10min"]
     assert run_kd(*command) == 0
     said, study = capsys.readouterr().out, Path("outputs/auto")
