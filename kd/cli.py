@@ -13,6 +13,8 @@ from kd.errors import KDError
 
 COMMANDS = {
     "init": "write a folder with an experiment of your own, a data file, and what to type",
+    "advise": "choose what to try for data, teacher and limits, and measure what it costs",
+    "auto": "train what kd advise chooses within a time, by successive halving",
     "train": "train a student (or a whole sweep with -m): kd train method=distillation temperature=2 alpha=0.7",
     "experiments": "list the studies of papers that kd comes with: commands, published and measured figures",
     "report": "compare finished runs: a table, and a page with figures, intervals and verdicts",

@@ -21,7 +21,7 @@ ROWS = [
     ["teacher", "predictor"],
     ["config", "report", "export"],
     ["assembly", "classifier"],
-    ["training", "cascade", "benchmark", "evaluation", "explanation", "audit", "comparison"],
+    ["training", "cascade", "benchmark", "evaluation", "explanation", "audit", "comparison", "advice"],
     ["serving"],
     ["api"],
     ["commands"],
@@ -188,6 +188,9 @@ def test_files_and_functions_can_be_read_in_one_sitting(path):
 
 
 HELD_BY = {
+    "advice/costs": "advice/test_plan.py",
+    "advice/study": "commands/test_auto.py",
+    "commands/advise": "advice/test_plan.py",
     "commands/benchmark": "commands/test_export.py",
     **dict.fromkeys(
         [f"comparison/{name}" for name in ("comparison", "compatibility", "page", "sides", "start")],

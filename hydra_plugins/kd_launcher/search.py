@@ -7,7 +7,8 @@ is not released. It also runs n_trials again with every command, leaves the tria
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ class OptunaSweeper(Sweeper):
         n_jobs: how many trials run at the same time; null: hydra.launcher.slots, or 1.
         study_name: the study's name; null: the sweep's name.
         params: the search space, in addition to the command line.
+        first: parameters of the trials that come first, such as ``[{alpha: 0.5}]``.
+        minutes: all trials together may take this long; null: no limit. What still runs then is ended, and fails.
     """
 
     def __init__(
@@ -37,9 +40,11 @@ class OptunaSweeper(Sweeper):
         n_jobs: int | None = None,
         study_name: str | None = None,
         params: Mapping[str, Any] | None = None,
+        first: Sequence[Mapping[str, Any]] = (),
+        minutes: float | None = None,
     ) -> None:
         self.sampler, self.n_trials, self.n_jobs = sampler, n_trials, n_jobs
-        self.study_name, self.params = study_name, params or {}
+        self.study_name, self.params, self.first, self.minutes = study_name, params or {}, first, minutes
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.config = config
@@ -63,6 +68,8 @@ class OptunaSweeper(Sweeper):
         for name, value in (("n_trials", self.n_trials), ("n_jobs", self.n_jobs)):
             if not (isinstance(value, int) and value > 0) and not (name == "n_jobs" and value is None):
                 raise KDError(f"hydra.sweeper.{name}: expected a whole number of at least 1, got {value!r}")
+        if self.minutes is not None and not (isinstance(self.minutes, int | float) and self.minutes > 0):
+            raise KDError(f"hydra.sweeper.minutes: expected minutes above 0, or null, got {self.minutes!r}")
         found = config.objective
         objectives = list(found) if OmegaConf.is_list(found) else [found]
         if unknown := [name for name in objectives if name not in OBJECTIVES]:
@@ -76,6 +83,13 @@ class OptunaSweeper(Sweeper):
         sweep = launcher.open()
         name = self.study_name or str(config.sweep)
         batch = self.n_jobs or launcher.slots or 1
-        search = Search(Path(sweep.place), name, objectives, space, self.sampler, self.n_trials, batch)
-        # The public `return_value` would raise the exception of a job that has no figures.
-        search.run(lambda jobs, first: [job._return_value for job in launcher.launch(jobs, first)])
+        seconds = None if self.minutes is None else 60 * self.minutes
+        limits = self.n_trials, batch, self.first, seconds
+        search, timeout = Search(Path(sweep.place), name, objectives, space, self.sampler, *limits), sweep.timeout
+
+        def launch(jobs: list[list[str]], first: int) -> list[Any]:
+            sweep.timeout = min(search.left(), timeout or math.inf) if seconds else timeout
+            # The public `return_value` would raise the exception of a job that has no figures.
+            return [job._return_value for job in launcher.launch(jobs, first)]
+
+        search.run(launch)

@@ -290,7 +290,8 @@ def show(found: Found, title: str, console: Console) -> None:
             continue
         say(f"{title}: {table.title}" if table.name == "figures" else table.title)
         made = Printed(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-        places = [place for place, column in enumerate(table.columns) if column not in ("example", "capability", "texts")]
+        hidden = ("example", "capability", "texts")
+        places = [place for place, column in enumerate(table.columns) if column not in hidden]
         for place in places:
             is_words = table.columns[place] in WORDS
             made.add_column(table.columns[place], justify="left" if is_words else "right", no_wrap=not is_words)

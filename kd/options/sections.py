@@ -47,6 +47,7 @@ class Run:
             list has one number for each label.
         resume: continue an interrupted run of the same directory from checkpoints/last.ckpt.
         rerun: train again even if the same run is already done in this directory.
+        measure_test: read the test rows at the end; false leaves them unread until the same command is given with true.
         compile: use torch.compile for the student while it trains.
         threads: number of CPU threads of torch; null leaves the choice to torch.
         outputs: folder for runs, sweeps, teachers and the teacher cache.
@@ -72,6 +73,7 @@ class Run:
     class_weights: Literal["none", "balanced"] | Annotated[list[Positive], MinLen(2)]
     resume: bool
     rerun: bool
+    measure_test: bool
     compile: bool
     threads: Annotated[int, Ge(1), Le(1024)] | None
     outputs: str

@@ -165,7 +165,9 @@ def require_figures(place: Path, metrics: dict[str, Any], environment: dict[str,
     if environment.get("teacher") is not None and metrics.get("teacher_cost") is None:
         missing.append("teacher_cost")
     if missing:
-        raise KDError(f"the run in '{place}' lacks the figures {', '.join(missing)}; train it again")
+        raise KDError(
+            f"the run in '{place}' lacks the figures {', '.join(missing)}; repeat its kd train with measure_test=true"
+        )
 
 
 @dataclass

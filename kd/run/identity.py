@@ -22,7 +22,7 @@ FORMAT = 1
 NO_DIFFERENCE = (
     *("resume", "rerun", "outputs", "sweep", "objective", "logger", "modules", "callbacks.progress", "cache.max_gb"),
     *("callbacks.pruning", "threads", "compile", "trainer.accelerator", "trainer.strategy", "trainer.inference_mode"),
-    *("trainer.enable_model_summary", "trainer.enable_progress_bar"),
+    *("trainer.enable_model_summary", "trainer.enable_progress_bar", "measure_test"),
 )
 """Keys that may differ between two starts of one run: places, displays, hardware, and what may stop it early.
 ``trainer.precision`` is not among them, because it changes the result."""

@@ -101,7 +101,7 @@ def read(
         teacher = Split(labels, once(matrix(part, "teacher_logits", path), shared)) if taught else None
         found[name] = Split(labels, logits, teacher)
     if "test" not in found:
-        raise KDError(f"expected test rows in '{path}', found none; train it again")
+        raise KDError(f"expected test rows in '{path}', found none; train it again, with measure_test=true")
     return found
 
 

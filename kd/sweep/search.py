@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +39,8 @@ SEALED = "sha256"
 """Attribute of a trial: the SHA-256 of its parameters and figures, set before they are told."""
 AGAIN = "retry_of"
 """Attribute of a trial: the number of the failed trial that it repeats."""
+SPENT = "seconds"
+"""Attribute of a study: how long its trials took together."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,8 @@ class Search:
         sampler: Optuna's sampler.
         n_trials: total number of trials in the study, those of earlier commands included.
         batch: number of trials that run at the same time.
+        first: parameters of the trials that come before those that the sampler draws.
+        seconds: all trials together may take this long, those of earlier commands included; None: no limit.
         failed_now: numbers of the trials that failed in this command.
 
     Raises:
@@ -112,6 +117,8 @@ class Search:
     sampler: Any
     n_trials: int
     batch: int
+    first: Sequence[Mapping[str, Any]] = ()
+    seconds: float | None = None
     failed_now: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -145,15 +152,24 @@ class Search:
         number = 0
         interrupted = [trial.number for trial in self.study.trials if trial.state == self.states.RUNNING]
         self._try_failed_again()
-        while (missing := self.n_trials - self._count()) > 0:
+        for params in self.first:
+            self.study.enqueue_trial(dict(params), skip_if_exists=True)
+        while (missing := self.n_trials - self._count()) > 0 and self.left() > 0:
             size = min(self.batch, missing)
             numbers = [interrupted.pop(0) for _ in range(min(size, len(interrupted)))]
             numbers += [self._ask() for _ in range(size - len(numbers))]
+            start = time.monotonic()
             results = launch([self._overrides(one) for one in numbers], number)
+            spent = self.study.user_attrs.get(SPENT, 0.0) + time.monotonic() - start
+            self.study.set_user_attr(SPENT, round(spent, 2))
             for trial, result in zip(numbers, results, strict=True):
                 self._tell(trial, result)
             number += len(numbers)
         self._write_results()
+
+    def left(self) -> float:
+        """Return the seconds that are left for trials."""
+        return math.inf if self.seconds is None else self.seconds - self.study.user_attrs.get(SPENT, 0.0)
 
     def _ask(self) -> int:
         try:
@@ -266,6 +282,7 @@ def open_storage(file: Path) -> Any:
         storage = JournalStorage(JournalFileBackend(str(file)))
         for study in storage.get_all_studies():
             _require_plain(study.user_attrs.values())
+            _require_numbers([study.user_attrs.get(SPENT, 0.0)])
             for trial in storage.get_all_trials(study._study_id):
                 _require_plain(trial.params.values())
                 _require_plain([trial.user_attrs.get(AGAIN)])

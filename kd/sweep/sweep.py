@@ -80,7 +80,9 @@ class Sweep:
             raise KDError(f"hydra.launcher.timeout_min: expected minutes above 0, or null, got {timeout_min!r}")
         self.master, self.loader, self.flags = master, loader, flags
         self.place = Path(str(master.hydra.sweep.dir)).absolute()
-        self.asked, self.timeout = slots, None if timeout_min is None else 60 * timeout_min
+        self.asked, self.longest = slots, None if timeout_min is None else 60 * timeout_min
+        self.timeout = self.longest
+        """Seconds that a job may take now; a search that ends soon lowers it."""
         self.place.mkdir(parents=True, exist_ok=True)
         self.lock = lock_or_refuse(
             self.place / ".sweep", f"runs the sweep in '{self.place}'; wait for it, or give another name: sweep=NAME"
@@ -147,7 +149,8 @@ class Sweep:
             return
         with contextlib.suppress(KDError):
             if job.run.is_done and job.run.status().get("identity") == job.identity:
-                job.run.metrics()
+                if "test" not in job.run.metrics() and OmegaConf.select(job.config, "measure_test"):
+                    return
                 job.state, job.found = "done", earlier is None or earlier.found
 
     def _copy_states(self, jobs: Sequence[Job], mine: dict[str, Job]) -> None:
@@ -222,7 +225,8 @@ class Sweep:
     def _stop_hanging(self, queue: Queue, running: dict[int, Running]) -> None:
         for one in running.values():
             if self.timeout and one.reason is None and time.monotonic() - one.start > self.timeout:
-                one.reason = f"did not end within hydra.launcher.timeout_min={self.timeout / 60:g}"
+                own = f"did not end within hydra.launcher.timeout_min={self.timeout / 60:g}"
+                one.reason = own if self.timeout == self.longest else "the time of the search was over"
                 queue.stop(one.job.number, signal.SIGKILL)
 
     def _interrupt(

@@ -19,10 +19,10 @@ from kd.run.directory import RunDirectory
 def evaluate(run: RunDirectory, student: PreTrainedModel, assembly: Assembly) -> dict[str, Any]:
     """Return the figures of student and teacher on validation and test, and write every prediction.
 
-    Nothing else in a run reads the test split.
+    Nothing else in a run reads the test split, and this does not with ``measure_test=false``.
     """
     figures, tables = {}, []
-    for name in ("validation", "test"):
+    for name in ("validation", "test") if assembly.config.get("measure_test", True) else ("validation",):
         encoded = assembly.encoded(name)
         batches = LengthBucketSampler(encoded.tokens.lengths, 256)
         logits = all_logits(student, (encoded[batch] for batch in batches), len(encoded))

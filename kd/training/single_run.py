@@ -29,7 +29,7 @@ from kd.storage.locks import lock_or_refuse
 from kd.storage.paths import refuse_link
 from kd.training import tracking
 from kd.training.resume import checkpoint_of, same_run
-from kd.training.train import train_rank, train_student
+from kd.training.train import measure_test, train_rank, train_student
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +90,13 @@ def train_in(run: RunDirectory, config: DictConfig, resolved: dict[str, Any], sp
     """Do the work of `train`, while no other process may use the run directory."""
     name = identity(resolved)
     same = not config.rerun and same_run(run, name, splits)
+    tested = config.get("measure_test", True)
+    if same and run.is_done and tested and "test" not in run.metrics():
+        run.set_status("running", identity=name)
+        measure_test(config, run, splits)
+        write_text(run.config_file, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
+        run.set_status("done", identity=name)
+        log.info("the test rows were read: %s", run.path)
     if same and run.is_done:
         log.info("already done: %s (rerun=true trains it again)", run.path)
         ranks.send_ready(train=False)
@@ -122,11 +129,10 @@ def train_in(run: RunDirectory, config: DictConfig, resolved: dict[str, Any], sp
         ranks.forget_ranks()
     run.set_status("done", identity=name)
     tracking.finish(loggers, run, figures)
-    test = figures["test"]
-    metric = config.get("metric", "accuracy")
-    log.info(
-        "test %s %.3f on %d rows; the run is in %s", metric.replace("_", " "), test[metric], test["rows"], run.path
-    )
+    split = "test" if tested else "validation"
+    metric, found = config.get("metric", "accuracy"), figures[split]
+    shown = split, metric.replace("_", " "), found[metric], found["rows"], run.path
+    log.info("%s %s %.3f on %d rows; the run is in %s", *shown)
     return run.objective(config.objective)
 
 

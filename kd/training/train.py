@@ -41,6 +41,7 @@ from kd.runtime import ranks
 from kd.runtime.devices import global_batch
 from kd.storage import hub
 from kd.storage.files import write_json
+from kd.storage.model_folder import load_classifier
 from kd.training import tracking
 from kd.training.closed_form import fit_closed_form
 from kd.training.evaluation import evaluate
@@ -97,8 +98,17 @@ def train_student(
             figures["teacher_cost"]["latency"] = latency(times[1])
             figures["speedup"] = speedup(*times)
     write_json(run.metrics_file, figures)
-    model_card.write(run)
+    if config.get("measure_test", True):  # the card has the figures of the test rows
+        model_card.write(run)
     return figures, made
+
+
+def measure_test(config: DictConfig, run: RunDirectory, splits: Splits) -> None:
+    """Measure a run that was trained with ``measure_test=false`` on its test rows too, as it would have been."""
+    student = load_classifier(run.model, new_head=False).eval()
+    figures = run.metrics() | evaluate(run, student, assemble(config, splits, build.teacher(config)))
+    write_json(run.metrics_file, figures)
+    model_card.write(run)
 
 
 def train_rank(config: DictConfig, run: RunDirectory, splits: Splits, checkpoint: Path | None) -> None:

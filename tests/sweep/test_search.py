@@ -4,6 +4,7 @@ import contextlib
 import copy
 import json
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,23 @@ def test_a_killed_search_resumes_and_repeats_failed_trials(tmp_path):
     search(tmp_path).run(lambda *_: pytest.fail("the study has its trials"))
     found = yaml.safe_load((tmp_path / "optimization_results.yaml").read_text())
     assert found["best_value"] == pytest.approx(max(0.5, *seen[2], *seen[3]))
+
+
+def test_given_trials_come_first_and_once_and_the_time_ends_a_search(tmp_path):
+    """What was spent is kept: the same command has only the rest of the time, a larger one goes on."""
+    seen = []
+
+    def launch(batch, first):
+        seen.extend(drawn(overrides) for overrides in batch)
+        time.sleep(0.03)
+        return [drawn(overrides) for overrides in batch]
+
+    given = {"first": [{"x": 0.75}, {"x": 0.25}], "batch": 1}
+    search(tmp_path, **given, seconds=0.02).run(launch)
+    assert seen == [0.75]
+    search(tmp_path, **given, seconds=0.02).run(lambda *_: pytest.fail("the time was over"))
+    search(tmp_path, **given, seconds=60.0).run(launch)
+    assert seen[:2] == [0.75, 0.25] and len(seen) == 4
 
 
 ODD = (None, True, "x", "", -1, 10**6, 10**400, 0.5, float("nan"), [], {}, [None], {"a": 1}, ["x"])
