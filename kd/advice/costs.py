@@ -124,8 +124,8 @@ def student_costs(configs: Mapping[str, DictConfig], splits: Splits) -> dict[str
     found, refused, readers = dict[str, tuple[int, float, bool]](), dict[str, KDError](), list[list[Reader]]()
     for name, config in configs.items():
         try:
-            reader, *cost = untimed(config, splits)
-            found[name] = tuple(cost)
+            reader, size, row, fitted = untimed(config, splits)
+            found[name] = (size, row, fitted)
             readers.append([reader])
         except KDError as error:
             refused[name] = error
@@ -159,7 +159,7 @@ def untimed(config: DictConfig, splits: Splits) -> tuple[Reader, int, float, boo
 
 def fit_seconds(student: FittedStudent, encoded: EncodedSplit, special: frozenset[int]) -> float:
     """Return the seconds of a fit in closed form."""
-    rows = Rows(encoded.tokens, np.eye(student.config.num_labels)[encoded.labels])
+    rows = Rows(encoded.tokens, np.eye(int(student.config.num_labels or 0))[encoded.labels])
     start = time.perf_counter()
     student.fit(rows, rows, special)
     return time.perf_counter() - start

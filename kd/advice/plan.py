@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 from rich.console import Console
@@ -27,8 +27,13 @@ from kd.storage.records import Amount, Record, Size
 from kd.sweep.jobs import parsed
 from kd.sweep.progress import duration
 
-CHOSEN = ("student", "method", "embeddings", "tokenizer", "transfer", "transfer_rows", "alpha", "temperature", "loss")
-CHOSEN += ("trainer.max_epochs", "callbacks", "measure_test", "sweep", "objective", "rerun", "hydra", "experiment")
+if TYPE_CHECKING:  # it loads torch, which a refused command does not need
+    from kd.advice import costs
+
+CHOSEN = (
+    *("student", "method", "embeddings", "tokenizer", "transfer", "transfer_rows", "alpha", "temperature", "loss"),
+    *("trainer.max_epochs", "callbacks", "measure_test", "sweep", "objective", "rerun", "hydra", "experiment"),
+)
 """Keys that the plan sets, so that the user may not."""
 UNITS = {
     "time": {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0},
@@ -152,27 +157,52 @@ def make_plan(words: Sequence[str], at_most: Sequence[str], limits: Limits) -> P
             first = next((known[key_of(one)] for one in candidates if one.get("student") == "textcnn"), None)
             row = first.row if isinstance(first, costs.Cost) else 1e-6
             each = max(0.0, OF_ONE * limits.seconds - costs.OF_A_RUN)
-            most = {"most_texts": int(each / (teacher.answer + 5 * row)), "most_epochs": int(each / (row * facts.rows))}
-            candidates = shortlist(replace(facts, **most))
+            texts, epochs = int(each / (teacher.answer + 5 * row)), int(each / (row * facts.rows))
+            candidates = shortlist(replace(facts, most_texts=texts, most_epochs=epochs))
         if limits.size:
             large = [one for one in candidates if getattr(known[key_of(one)], "size", math.inf) > limits.size]
             measure(small := [other for one in large if (other := smaller(one))])
             candidates = [*candidates, *small]
-    planned = []
-    for one in candidates:
-        cost, texts = known[key_of(one)], int(one.get("transfer_rows") or 0)
-        pairs = {"choices": list(map(list, one.choices)), "options": list(map(list, one.options))}
-        if isinstance(cost, KDError):
-            costing = {"size": 0, "ms": 0.0, "seconds": 0.0, "left_out": str(cost)}
-        else:
-            seconds = cost.seconds(facts.rows + texts, int(one.get("trainer.max_epochs") or 1)) + texts * teacher.answer
-            costing = {"size": cost.size, "ms": round(cost.ms, 3), "seconds": round(seconds)}
-            costing["left_out"] = refusal(words, one) or beyond(cost.ms, cost.size, limits)
-        planned.append(Planned(name=one.name, why=list(one.why), **pairs, **costing))
     spent = round(teacher.tuning + (0.0 if teacher.labelled else teacher.answer * facts.rows))
-    asked = {"words": list(words), "at_most": list(at_most), "labels": limits.labels}
-    found = {"teacher_seconds": spent, "said": said(facts, teacher), "candidates": planned}
-    return Plan(format=records.FORMAT, **asked, **found)
+    return Plan(
+        format=records.FORMAT,
+        words=list(words),
+        at_most=list(at_most),
+        labels=limits.labels,
+        teacher_seconds=spent,
+        said=said(facts, teacher),
+        candidates=[planned(one, known[key_of(one)], facts.rows, teacher.answer, words, limits) for one in candidates],
+    )
+
+
+def planned(
+    one: Candidate, cost: costs.Cost | KDError, rows: int, answer: float, words: Sequence[str], limits: Limits
+) -> Planned:
+    """Return a candidate with its costs, and why it is left out.
+
+    Args:
+        one: the candidate.
+        cost: of its student, or why there is none.
+        rows: training rows without a transfer set.
+        answer: seconds that the teacher takes for a text.
+        words: options of all candidates.
+        limits: what the user needs.
+    """
+    size, ms, seconds, left_out = 0, 0.0, 0.0, str(cost) or None
+    if not isinstance(cost, KDError):
+        texts = int(one.get("transfer_rows") or 0)
+        seconds = cost.seconds(rows + texts, int(one.get("trainer.max_epochs") or 1)) + texts * answer
+        size, ms, left_out = cost.size, cost.ms, refusal(words, one) or beyond(cost.ms, cost.size, limits)
+    return Planned(
+        name=one.name,
+        choices=list(map(list, one.choices)),
+        options=list(map(list, one.options)),
+        why=list(one.why),
+        size=size,
+        ms=round(ms, 3),
+        seconds=round(seconds),
+        left_out=left_out,
+    )
 
 
 def require_teacher(facts: Facts) -> None:

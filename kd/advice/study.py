@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
@@ -43,8 +44,8 @@ def write_candidates(study: Path, plan: Plan) -> list[str]:
     (study / "conf" / GROUP).mkdir(parents=True, exist_ok=True)
     for one in kept:
         chosen = {"defaults": [{f"override /{group}": yaml.safe_load(value)} for group, value in one.choices]}
-        options = OmegaConf.from_dotlist([f"{key}={value}" for key, value in one.options])
-        content = yaml.safe_dump(chosen | OmegaConf.to_container(options), sort_keys=False)
+        options: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"{key}={value}" for key, value in one.options]))
+        content = yaml.safe_dump(chosen | options, sort_keys=False)
         write_text(study / "conf" / GROUP / f"{one.name}.yaml", f"# @package _global_\n{content}")
     return [one.name for one in kept]
 

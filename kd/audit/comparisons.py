@@ -181,8 +181,8 @@ def of_pairs(
         scores[name], sizes[name] = (
             each.T.groupby(np.asarray(by)).mean().to_numpy().T for each in (differences, differences.abs())
         )
-    shape = scores[name].shape
-    return [Comparison("score", *two, *shape, scores), Comparison("size", *two, *shape, sizes)]
+    pairs, units = scores[name].shape
+    return [Comparison(measure, *two, pairs, units, values) for measure, values in (("score", scores), ("size", sizes))]
 
 
 def of_labels(
@@ -240,4 +240,8 @@ def measured(values: np.ndarray, first: np.ndarray | None = None) -> Measured:
 def effects(found: Sequence[Measured]) -> list[Effect]:
     """Return the effects, with Holm's correction over all of them; each interval is at the level of its test."""
     corrected = zip(found, *holm([p_value for _, p_value, _ in found], LEVEL), strict=True)
-    return [Effect(estimate, *map(float, interval(level)), float(p)) for (estimate, _, interval), p, level in corrected]
+    return [
+        Effect(estimate, float(low), float(high), float(p))
+        for (estimate, _, interval), p, level in corrected
+        for low, high in [interval(level)]
+    ]

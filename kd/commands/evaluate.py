@@ -113,7 +113,7 @@ def short(options: argparse.Namespace) -> int:
     config, predictor = run.config(), load(options.run, options.label_names)
     if options.file:
         columns = model_options.columns(options, run)
-        data = rows.of_file(options.file, *columns.values(), predictor.label_names, options.encoding)
+        data = rows.of_file(options.file, columns["text"], columns["label"], predictor.label_names, options.encoding)
     else:
         data = rows.of_split(run, options.split or "validation")
     logits, labels = predictor.logits(data.texts, options.batch_size), data.labels

@@ -73,9 +73,7 @@ def model_card(run: RunDirectory) -> str:
             speedup=metrics.get("speedup"),
             machine=f"{machine.get('processor') or 'an unnamed processor'} ({machine.get('cores')} cores)",
             max_length=settings["data"].get("max_length"),
-            audit=audited(run),
-            explained=explained(run),
-            compared=compared(run),
+            **{"audit": audited(run), "explained": explained(run), "compared": compared(run)},
             own=read_json(run.model / "config.json").get("model_type", "").startswith("kd-"),
         )
     )

@@ -232,16 +232,29 @@ def _later(seconds: int) -> HTTPException:
     return HTTPException(429, f"no room for more texts; send it again in {seconds} s", {"Retry-After": str(seconds)})
 
 
+def post(app: FastAPI, path: str, summary: str, answer: type[BaseModel], asked: Any, function: Any) -> None:
+    """Add a request with a body to the application."""
+    schema = {"content": {"application/json": {"schema": asked.model_json_schema()}}, "required": True}
+    app.post(
+        path,
+        summary=summary,
+        response_model=answer,
+        responses={status: {"model": Mistake} for status in (400, 408, 413, 415, 422, 429, 500, 503)},
+        openapi_extra={"requestBody": schema},
+    )(function)
+
+
 def create_app(
     classifier: Classifier, limits: Limits, log_texts: bool = False, auditor: Auditor | None = None
 ) -> FastAPI:
     """Return the application; see `Service`."""
     service = Service(classifier, limits, log_texts, auditor)
-    labels = ", ".join(classifier.label_names)
     # FastAPI's own page of the interface, which would be /docs, loads its scripts from the network.
     app = FastAPI(title="kd serve", version=__version__, lifespan=service.lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
-    app.description = f"Gives texts one of the labels {labels}. It reads {classifier.max_length} tokens of a text."
+    app.description = (
+        f"Gives texts one of {', '.join(classifier.label_names)}. It reads {classifier.max_length} tokens of a text."
+    )
     page = HTMLResponse(files("kd.serving").joinpath("page.html").read_text("utf-8"))
 
     @app.get("/", include_in_schema=False)
@@ -266,19 +279,9 @@ def create_app(
     if auditor:
         app.get("/audit", summary="Say how often the cascade agrees with its teacher")(auditor.report)
 
-    def post(path: str, summary: str, answer: type[BaseModel], asked: Any, function: Any) -> None:
-        schema = {"content": {"application/json": {"schema": asked.model_json_schema()}}, "required": True}
-        app.post(
-            path,
-            summary=summary,
-            response_model=answer,
-            responses={status: {"model": Mistake} for status in (400, 408, 413, 415, 422, 429, 500, 503)},
-            openapi_extra={"requestBody": schema},
-        )(function)
-
-    post("/predict", "Classify one text or several", Predictions, service.question, service.predict)
+    post(app, "/predict", "Classify one text or several", Predictions, service.question, service.predict)
     if not isinstance(classifier, Staged):  # the teacher of a cascade would be asked once a word
-        post("/explain", "Say which words speak for the label", Explanation, service.why, service.explain)
+        post(app, "/explain", "Say which words speak for the label", Explanation, service.why, service.explain)
     app.add_middleware(
         Observed, metrics=service.metrics, paths={"/", "/docs", "/openapi.json", *app.openapi()["paths"]}
     )
