@@ -22,7 +22,7 @@ COMMANDS = {
     "reproduce": "train a finished run again and compare both runs bit for bit",
     "predict": "classify texts, a file or standard input with a finished run's student",
     "benchmark": "measure size, speed and accuracy of runs and their teacher on this machine",
-    "export": "write a student as ONNX, in 8 or 16 bits, or as a program of torch; checked",
+    "export": "write a student as ONNX, in 8 or 16 bits, as a page for browsers; checked",
     "push": "upload a student with its model card to the Hugging Face Hub, after asking",
     "serve": "classify texts over HTTP with a finished run's student or an export",
     "cascade": "let a student answer where it is sure, and its teacher where it is not",

@@ -73,7 +73,7 @@ class Cascade:
         except (KDError, OSError) as error:
             if not fallback:
                 raise
-            log.warning("the student answers every text, because the teacher cannot: %s", error)
+            log.warning("the student answers in the teacher's place, who cannot: %s", error)
         temperatures = [stage["temperature"] for stage in record["students"]]
         threshold = NOBODY if record["threshold"] is None else record["threshold"]
         return cls(students, teacher, temperatures, threshold, fallback)

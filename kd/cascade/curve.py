@@ -61,8 +61,8 @@ def figures(outcomes: Outcomes, threshold: float, ms: Sequence[float]) -> dict[s
 def table(outcomes: Outcomes, chosen: float, ms: Sequence[float], stages: Sequence[str], title: str) -> Table:
     """Return rows at a few shares of the students, and at the chosen threshold."""
     made = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left")
-    heads = ("threshold", *(f"{name} %" for name in stages), "agree %", "accuracy %", "ms a text", "of teacher's")
-    for head in (*heads, "h / 10⁶ texts", ""):
+    heads = (*(f"{name}\n%" for name in stages), "agree\n%", "accuracy\n%", "ms a\ntext", "of\nteacher's")
+    for head in ("threshold", *heads, "h / 10⁶\ntexts", ""):
         made.add_column(head, justify="right")
     every = [NOBODY, *thresholds(outcomes.classes)]
     shares = np.array([(outcomes.answered_by(one) < len(stages) - 1).mean() for one in every])

@@ -107,7 +107,7 @@ def main(arguments: list[str]) -> int:
     write_bytes(runs[0].path / cascade_record.DRAWING, drawn(drawing)[0])
     say(content, len(judged.labels), judged.differing(threshold))
     title = f"On {on}, {len(shown.labels)} texts"
-    Console(width=120).print(curve.table(shown, threshold, ms, cascade.stages, title))
+    Console(width=100).print(curve.table(shown, threshold, ms, cascade.stages, title))
     print(f"saved: {runs[0].path / cascade_record.NAME} and {cascade_record.DRAWING}")
     return 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import re
 from pathlib import Path
 
@@ -71,10 +70,19 @@ def candidates(line: str) -> list[str]:
 
 
 def options_of(command: str) -> list[str]:
-    """Return the names of a command's options, as its module declares them; the module is not imported."""
+    """Return the names of a command's options, as its module and those that it shares options with declare them.
+
+    No module is imported.
+    """
     own = ["--config-dir", "--cfg", "--multirun", "--hydra-help"] if command == "train" else []
-    spec = importlib.util.find_spec(f"kd.commands.{command}") if command.isidentifier() else None
-    text = Path(spec.origin).read_text() if spec and spec.origin else ""
+    package = Path(__file__).parents[1]
+    module = package / "commands" / f"{command}.py"
+    text = module.read_text() if command.isidentifier() and module.is_file() else ""
+    if "model_options" in text:
+        text += (package / "config" / "model_options.py").read_text()
+    if "Limits" in text:  # each field is an option
+        fields = re.findall(r"^    (\w+): .+ = ", (package / "serving" / "limits.py").read_text(), re.MULTILINE)
+        own += [f"--{field.replace('_', '-')}" for field in fields]
     return sorted({*own, "--help", *re.findall(r'add_argument\(\s*"(--[\w-]+)"', text)})
 
 

@@ -22,6 +22,7 @@ from kd.export.checks import Rows
 from kd.predictor import Predictor
 from kd.run import predictions
 from kd.run.directory import RunDirectory
+from kd.runtime.silence import quiet
 from kd.storage.paths import refuse_link
 
 MOST = 1_000
@@ -43,6 +44,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--force", action="store_true", help="keep an export even if over 0.5 %% of the labels change")
     parser.add_argument("--modules", nargs="+", default=[], help="your own modules that the run's data may name")
     options = parser.parse_args(arguments)
+    quiet()
     chosen = list(dict.fromkeys(options.to.split(",")))
     if unknown := [kind for kind in chosen if kind not in folder.MODELS]:
         raise KDError(f"--to: expected some of {kinds}, got '{unknown[0]}'; correct it")
@@ -65,7 +67,7 @@ def main(arguments: list[str]) -> int:
     finally:
         if table.row_count:  # those before one that is refused are written, too
             Console().print(table)
-    print(f"the exports are in {place}; classify with one: kd predict {place / chosen[0]} 'a text'")
+    print(f"the exports are in {place}; classify with one:\n  kd predict {place / chosen[0]} 'a text'")
     if "web" in chosen:
         print(f"look at the page: python -m http.server --directory {place / 'web'}")
     return 0

@@ -45,9 +45,9 @@ def main(arguments: list[str]) -> int:
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))  # the library reads it only once
     sizes = {name: len(found) if isinstance(found, bytes) else found.stat().st_size for name, found in files.items()}
     for name, size in sizes.items():
-        print(f"{size / 1e6:9.3f} MB  {name}")
+        print(f"{size / 1e3:11,.1f} kB  {name}")
     visible = "everyone can read" if options.public else "is private"
-    print(f"{sum(sizes.values()) / 1e6:9.3f} MB  in all, to {api.endpoint}/{options.name}, which {visible}")
+    print(f"{sum(sizes.values()) / 1e3:11,.1f} kB  in all, to {api.endpoint}/{options.name}, which {visible}")
     print("Read README.md first: it has the command of the run, with the paths in it.")
     if not options.yes and not sys.stdin.isatty():
         raise KDError("nothing is uploaded before you have agreed; add --yes")

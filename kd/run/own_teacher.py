@@ -20,7 +20,7 @@ def own_teacher(run: RunDirectory) -> Path:
     if described is None:
         raise KDError(f"the run in '{run.path}' was trained without a teacher; give one with --teacher")
     outputs = Path(run.config().get("outputs") or "outputs")
-    for place in (outputs, *run.path.resolve().parents):
+    for place in (*run.path.resolve().parents, outputs):  # a copied folder has its own teachers
         for facts in sorted(place.glob("teachers/*/teacher.json")):
             if records.read(facts, records.TrainedTeacher)["checksum"] == described["checksum"].partition("+")[0]:
                 return facts.parent / "model"

@@ -19,6 +19,7 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*`srun` command is available on your system but is not used.*")
     warnings.filterwarnings("ignore", message=".*doesn't support sharding model layers.*")  # nothing is sharded there
+    warnings.filterwarnings("ignore", message=".*_check_is_size.*")  # torch's own use of it, in an exported program
     for name in ("pytorch.utilities.rank_zero", "fabric.utilities.seed", "fabric.utilities.distributed"):
         logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
     if logging.getLogger().handlers:  # they print everything already, so these would print it twice

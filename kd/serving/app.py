@@ -262,10 +262,12 @@ def create_app(
     async def show() -> Response:
         return page  # in memory: no request reads a file
 
+    @app.head("/health", include_in_schema=False)
     @app.get("/health", summary="Say that the server runs")
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
+    @app.head("/ready", include_in_schema=False)
     @app.get("/ready", summary="Say whether texts are taken", responses={503: {"model": Mistake}})
     async def ready() -> dict[str, str]:
         if not service.batcher.ready:

@@ -34,7 +34,7 @@ def test_the_table_has_the_chosen_row_and_both_ends():
     console.print(table(OUTCOMES, 0.8, [1.0, 2.0, 10.0], ["student 1", "student 2", "teacher"], "title"))
     lines = [line.split() for line in console.file.getvalue().splitlines()]
     assert ["0.8000", "50.0", "25.0", "25.0", "75.0", "33.3", "4.50", "0.45", "1.25", "chosen"] in lines
-    assert lines[2][:4] == ["–", "0.0", "0.0", "100.0"] and lines[-1][3] == "0.0"
+    assert lines[3][:4] == ["–", "0.0", "0.0", "100.0"] and lines[-1][3] == "0.0"
 
 
 def test_the_drawing_has_a_line_for_each_figure():

@@ -27,6 +27,8 @@ from tests.conftest import run_kd
         ("kd cache build data=r", ["data=rotten_tomatoes"]),
         ("kd reproduce --from", ["--from-scratch"]),
         ("kd predict ru", []),
+        ("kd serve --max-t", ["--max-texts"]),
+        ("kd audit --label-n", ["--label-names"]),
         ("kd nothing --", ["--help"]),
         ("kd ../x --", ["--help"]),
         ("kd train data.path=a", []),

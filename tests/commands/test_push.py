@@ -122,7 +122,7 @@ def test_the_model_its_card_and_an_export_are_uploaded_in_private(hub, pair, cap
     assert "link" not in hub.files
     for name, content in hub.files.items():
         assert content == ((run.path if name.startswith("exports/") else run.model) / name).read_bytes()
-        assert f"MB  {name}" in printed
+        assert f"kB  {name}" in printed
     assert run_kd("push", run.path, "student", "--yes") == 0
     assert sorted(hub.deleted) == sorted(exported), "they are exports of an earlier student"
     assert "deleted     exports/onnx/model.onnx (of an earlier push)" in capsys.readouterr().out
