@@ -51,4 +51,4 @@ def test_help_says_what_each_option_is_for(command, monkeypatch):
 
 def test_unknown_command(capsys):
     assert run_kd("distil") == 2
-    assert "there is no command 'distil'; the commands are init, train" in capsys.readouterr().err
+    assert "there is no command 'distil'; the commands are init, advise" in capsys.readouterr().err

@@ -82,7 +82,7 @@ def given_rows(config: DictConfig) -> Splits:
 
 def reads(config: DictConfig, key: str) -> bool:
     """Return whether the function that reads the rows takes a key of ``data``."""
-    parameters = inspect.signature(targets.find(config.data._target_, "data._target_")).parameters
+    parameters = inspect.signature(targets.find(config.data.get("_target_"), "data._target_")).parameters
     takes_others = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     return key in parameters or (takes_others and key not in options_of(Data))
 

@@ -1,6 +1,7 @@
 """The objects of a run, made from its configuration."""
 
 import pytest
+from omegaconf import OmegaConf
 
 from kd.config import build, targets
 from kd.config.compose import composed
@@ -50,3 +51,8 @@ def test_the_learning_rate_follows_the_global_batch():
         ["optim.scale=linear", "optim.reference_batch=32", "data.batch_size=64", "optim.optimizer.lr=0.5"]
     )
     assert build.optimizer(config).keywords["lr"] == 1
+
+
+def test_data_without_the_function_that_reads_it_is_refused():
+    with pytest.raises(KDError, match="data._target_: expected a class"):
+        build.reads(OmegaConf.create({"data": {"text": "text"}}), "text")
