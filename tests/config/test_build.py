@@ -54,5 +54,5 @@ def test_the_learning_rate_follows_the_global_batch():
 
 
 def test_data_without_the_function_that_reads_it_is_refused():
-    with pytest.raises(KDError, match="data._target_: expected a class"):
+    with pytest.raises(KDError, match=r"data\._target_: expected a class"):
         build.reads(OmegaConf.create({"data": {"text": "text"}}), "text")
