@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import re
 import textwrap
@@ -14,7 +15,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from kd.advice.rules import Candidate, Facts, shortlist, smaller, taught
+from kd.advice.rules import Candidate, Facts, shortlist, smaller, taught, words_of
 from kd.config import build
 from kd.config.check import check
 from kd.config.compose import composed
@@ -93,6 +94,14 @@ def quantity(text: str, units: Sequence[str], option: str) -> tuple[str, float]:
         raise KDError(f"{option}: expected a number above 0 with one of {', '.join(known)}, got {text!r}")
     kind, factor = known[found[2]]
     return kind, float(found[1]) * factor
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what ``kd advise`` and ``kd auto`` have in common."""
+    parser.add_argument("words", nargs="*", metavar="OPTION=VALUE", help="data and teacher, as for kd train")
+    help_of_limits = "such as 1ms for a text, or 5MB; may be repeated"
+    parser.add_argument("--at-most", action="append", default=[], metavar="LIMIT", help=help_of_limits)
+    parser.add_argument("--no-labels", action="store_true", help="the labels of the data are the teacher's own")
 
 
 def limits_of(at_most: Sequence[str], budget: str | None, labels: bool) -> Limits:
@@ -229,17 +238,17 @@ def refusal(words: Sequence[str], one: Candidate) -> str | None:
 
 def key_of(one: Candidate) -> str:
     """Return what decides the size and the speed of a candidate's student."""
-    pairs = (*one.choices, *one.options)
-    return " ".join(
-        f"{key}={value}" for key, value in pairs if key.split(".")[0] in ("student", "tokenizer", "embeddings")
-    )
+    return " ".join(words_about(one, ("student", "tokenizer", "embeddings")))
 
 
 def untaught(words: Sequence[str], one: Candidate) -> list[str]:
     """Return the overrides of a candidate's student, trained alone."""
-    read = ("student", "tokenizer", "embeddings", "teacher")
-    own = (f"{key}={value}" for key, value in (*one.choices, *one.options) if key.split(".")[0] in read)
-    return [*words, *own, "method=supervised"]
+    return [*words, *words_about(one, ("student", "tokenizer", "embeddings", "teacher")), "method=supervised"]
+
+
+def words_about(one: Candidate, sections: Sequence[str]) -> list[str]:
+    """Return the overrides of a candidate that are about these sections of the configuration."""
+    return words_of(pair for pair in (*one.choices, *one.options) if pair[0].split(".")[0] in sections)
 
 
 def beyond(ms: float, size: int, limits: Limits) -> str | None:
@@ -284,7 +293,7 @@ def fitted(plan: Plan, budget: float) -> Plan:
 
 def overrides_of(one: Planned) -> list[str]:
     """Return a candidate's options as words of the command line."""
-    return [f"{key}={value}" for key, value in (*one.choices, *one.options)]
+    return words_of((*one.choices, *one.options))
 
 
 def show(plan: Plan) -> None:

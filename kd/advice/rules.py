@@ -6,7 +6,7 @@ others are conventions, and the search decides about them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -19,6 +19,11 @@ FILM_REVIEWS = ("rotten_tomatoes", "sst2", "imdb")
 
 Pairs = tuple[tuple[str, str], ...]
 """Options of the command line, each a key and its value."""
+
+
+def words_of(pairs: Iterable[Sequence[str]]) -> list[str]:
+    """Return options, each a key and its value, as words of the command line."""
+    return [f"{key}={value}" for key, value in pairs]
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ class Candidate:
 
     @property
     def overrides(self) -> list[str]:
-        return [f"{key}={value}" for key, value in (*self.choices, *self.options)]
+        return words_of((*self.choices, *self.options))
 
     def get(self, key: str) -> str | None:
         """Return the value of an option or the choice of a group; None if the candidate does not set it."""

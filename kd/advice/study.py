@@ -12,6 +12,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from kd.advice.plan import Plan, Planned, overrides_of, shown
+from kd.advice.rules import words_of
 from kd.errors import KDError
 from kd.report.document import Block, Document, Section, document
 from kd.report.folds import pool_folds
@@ -44,7 +45,7 @@ def write_candidates(study: Path, plan: Plan) -> list[str]:
     (study / "conf" / GROUP).mkdir(parents=True, exist_ok=True)
     for one in kept:
         chosen = {"defaults": [{f"override /{group}": yaml.safe_load(value)} for group, value in one.choices]}
-        options: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"{key}={value}" for key, value in one.options]))
+        options: Any = OmegaConf.to_container(OmegaConf.from_dotlist(words_of(one.options)))
         content = yaml.safe_dump(chosen | options, sort_keys=False)
         write_text(study / "conf" / GROUP / f"{one.name}.yaml", f"# @package _global_\n{content}")
     return [one.name for one in kept]

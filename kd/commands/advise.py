@@ -6,7 +6,7 @@ import argparse
 import logging
 import sys
 
-from kd.advice.plan import fitted, limits_of, make_plan, show
+from kd.advice.plan import add_options, fitted, limits_of, make_plan, show
 
 
 def main(arguments: list[str]) -> int:
@@ -16,16 +16,8 @@ def main(arguments: list[str]) -> int:
         description="Choose what to try by rules, and measure its size and speed on this machine. Trains nothing; "
         "kd auto trains what this prints.",
     )
-    parser.add_argument("words", nargs="*", metavar="OPTION=VALUE", help="data and teacher, as for kd train")
-    parser.add_argument(
-        "--at-most",
-        action="append",
-        default=[],
-        metavar="LIMIT",
-        help="such as 1ms for a text, or 5MB; may be repeated",
-    )
+    add_options(parser)
     parser.add_argument("--budget", help="time of all trainings, such as 30min: what does not fit is left out")
-    parser.add_argument("--no-labels", action="store_true", help="the labels of the data are the teacher's own")
     options = parser.parse_intermixed_args(arguments)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="kd advise: %(message)s")
     limits = limits_of(options.at_most, options.budget, not options.no_labels)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kd.advice import study
-from kd.advice.plan import NAME, Plan, fitted, limits_of, make_plan, overrides_of, read, show
+from kd.advice.plan import NAME, Plan, add_options, fitted, limits_of, make_plan, overrides_of, read, show
 from kd.config.words import outputs_of
 from kd.errors import KDError
 from kd.runtime.command import run_command
@@ -29,16 +29,8 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
         description="Choose students and settings by rules, train them within a time by successive halving, take the "
         "best on validation, and read the test rows with it alone. The same command resumes; a larger budget goes on.",
     )
-    parser.add_argument("words", nargs="*", metavar="OPTION=VALUE", help="data and teacher, as for kd train")
+    add_options(parser)
     parser.add_argument("--budget", required=True, help="time of all trainings, such as 30min")
-    parser.add_argument(
-        "--at-most",
-        action="append",
-        default=[],
-        metavar="LIMIT",
-        help="such as 1ms for a text, or 5MB; may be repeated",
-    )
-    parser.add_argument("--no-labels", action="store_true", help="the labels of the data are the teacher's own")
     parser.add_argument("--study", type=Path, help="folder of the study (default: OUTPUTS/auto)")
     return parser.parse_intermixed_args(arguments)
 

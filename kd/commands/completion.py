@@ -70,7 +70,7 @@ def candidates(line: str) -> list[str]:
 
 
 def options_of(command: str) -> list[str]:
-    """Return the names of a command's options, as its module and those that it shares options with declare them.
+    """Return the names of a command's options, as its module and those that it imports from declare them.
 
     No module is imported.
     """
@@ -78,11 +78,14 @@ def options_of(command: str) -> list[str]:
     package = Path(__file__).parents[1]
     module = package / "commands" / f"{command}.py"
     text = module.read_text() if command.isidentifier() and module.is_file() else ""
-    if "model_options" in text:
-        text += (package / "config" / "model_options.py").read_text()
-    if "Limits" in text:  # each field is an option
-        fields = re.findall(r"^    (\w+): .+ = ", (package / "serving" / "limits.py").read_text(), re.MULTILINE)
-        own += [f"--{field.replace('_', '-')}" for field in fields]
+    for place, names in re.findall(r"^ *from kd\.([\w.]+) import (.+)$", text, re.MULTILINE):
+        folder = package.joinpath(*place.split("."))
+        for path in (folder, *(folder / name for name in re.findall(r"\w+", names))):
+            if path.with_suffix(".py").is_file() and "commands" not in place:
+                text += path.with_suffix(".py").read_text()
+            if path == package / "serving" / "limits":  # each field is an option
+                fields = re.findall(r"^    (\w+): .+ = ", path.with_suffix(".py").read_text(), re.MULTILINE)
+                own += [f"--{field.replace('_', '-')}" for field in fields]
     return sorted({*own, "--help", *re.findall(r'add_argument\(\s*"(--[\w-]+)"', text)})
 
 
